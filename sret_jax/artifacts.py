@@ -1,0 +1,145 @@
+"""How everything that a run leaves on disk is written: whole or not at all, and checked before it is read.
+
+A kill at any moment leaves either the old artefact or the new one. `commit_folder` builds beside the target,
+syncs, lists every file with its sha256 in `MANIFEST.json`, and renames; `verify_folder` refuses what has changed.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sret_jax.errors import UserError
+
+MANIFEST = "MANIFEST.json"
+
+
+class DamagedError(UserError):
+    """An artefact on disk is not what was written."""
+
+
+def fingerprint(*parts: Any) -> str:
+    """16 hexadecimal digits that identify JSON values, in order."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Replaces `path` by `data`, atomically and durably."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_file(path, (json.dumps(value, indent=1) + "\n").encode("utf-8", "surrogateescape"))
+
+
+def seal_folder(folder: Path) -> None:
+    """Syncs every file below `folder` and writes the manifest that `verify_folder` checks."""
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST):
+        _sync(path)
+        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": file_digest(path)}
+    for path in sorted(p for p in folder.rglob("*") if p.is_dir()):
+        _sync(path)
+    write_json(folder / MANIFEST, {"files": files})
+
+
+def publish_folder(built: Path, path: Path) -> None:
+    """Moves a sealed folder to its name; what stood there before is replaced."""
+    replaced = _replaced(path)
+    if path.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+        os.rename(path, replaced)
+    os.rename(built, path)
+    _sync(path.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _replaced(path: Path) -> Path:
+    return path.with_name(f".{path.name}.replaced")
+
+
+def recover_folder(path: Path) -> None:
+    """Puts the old folder back when a kill fell between the two renames of `publish_folder`."""
+    if not path.exists() and _replaced(path).exists():
+        os.rename(_replaced(path), path)
+
+
+@contextlib.contextmanager
+def commit_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder to fill; on success it becomes `path`, on an exception it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    recover_folder(path)
+    built = path.with_name(f".{path.name}.building")
+    shutil.rmtree(built, ignore_errors=True)
+    built.mkdir()
+    try:
+        yield built
+        seal_folder(built)
+        publish_folder(built, path)
+    finally:
+        shutil.rmtree(built, ignore_errors=True)
+
+
+def verify_folder(path: Path) -> None:
+    """Raises `DamagedError` naming the first file that is missing, changed or not in the manifest."""
+    recover_folder(path)
+    try:
+        files = json.loads((path / MANIFEST).read_bytes())["files"]
+    except FileNotFoundError:
+        raise DamagedError(f"{path}: no {MANIFEST}, so it was never finished; delete it and run again") from None
+    except (ValueError, KeyError, TypeError):
+        raise DamagedError(f"{path / MANIFEST}: unreadable; delete {path} and run again") from None
+    present = {p.relative_to(path).as_posix() for p in path.rglob("*") if not p.is_dir()} - {MANIFEST}
+    if present != set(files):
+        odd = sorted(present ^ set(files))[0]
+        raise DamagedError(f"{path / odd}: {'not in' if odd in present else 'missing, but in'} {MANIFEST}; run again")
+    for name, expected in files.items():
+        file = path / name
+        if file.is_symlink() or file.stat().st_size != expected["size"] or file_digest(file) != expected["sha256"]:
+            raise DamagedError(f"{file}: changed since it was written; delete {path} and run again")
+
+
+@contextlib.contextmanager
+def lock_folder(path: Path) -> Iterator[None]:
+    """Holds `path` for this process; a second one gets a `UserError` that names the holder. Dies with the process."""
+    path.mkdir(parents=True, exist_ok=True)
+    with open(path / ".lock", "a+") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            f.seek(0)
+            holder = f.read().strip() or "another process"
+            raise UserError(f"{path} is in use by {holder}; wait for it or choose another folder") from None
+        f.truncate(0)
+        f.write(f"process {os.getpid()} on {socket.gethostname()}")
+        f.flush()
+        yield

@@ -1,0 +1,228 @@
+"""Every setting of the project, with its unit and its default; there are no defaults anywhere else.
+
+An experiment is a file in `configs/` whose `get_config()` returns a `Config`; the command line overrides
+single fields (`--config.train.steps=200`). `validate` is called once, before anything is built.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from sret_jax.errors import UserError
+
+
+@dataclass
+class DataConfig:
+    """The photographs to train on and the shapes in which every photograph travels."""
+
+    dataset: str = "folder"  # "folder": any <instance>/<photo> tree; "synthetic": drawn by code
+    root: str = ""  # the photo folder (dataset "folder")
+    splits: str = ""  # JSON file {split: [instance, ...]}; "" uses every instance of root
+    split: str = "train"  # which entry of `splits` to train on
+    cache_dir: str = ""  # where prepared ArrayRecord files go; "" = <workdir>/data
+    image_size: int = 320  # longest side of a photograph after resizing, pixels
+    bucket_ratios: tuple[float, ...] = (0.75,)  # short/long side of the padded shapes beside the square
+    instances_per_batch: int = 8  # P
+    photos_per_instance: int = 4  # K; the global batch is P*K photographs
+    crop_area: tuple[float, float] = (0.4, 1.0)  # random crop: least and greatest share of the photo's area
+    flip: float = 0.5  # probability of a horizontal flip
+    colour: float = 0.3  # strength of brightness, contrast and saturation jitter, 0 = off
+    jpeg: float = 0.3  # probability of re-compression
+    jpeg_quality: tuple[int, int] = (30, 95)  # range of the re-compression quality
+    threads: int = 4  # decoding threads
+    synthetic_instances: int = 40  # dataset "synthetic": objects in the training split
+    synthetic_photos: int = 10  # dataset "synthetic": photographs of each object
+    synthetic_seed: int = 0  # dataset "synthetic": the seed of everything drawn
+
+
+@dataclass
+class SmoothingConfig:
+    """Method 1: `models/smoothing.py`."""
+
+    enabled: bool = False
+    stage: str = "last"  # the backbone map it smooths
+    window: int = 3  # K, odd, positions
+    kernel_dim: int = 16  # d, length of a kernel feature
+    hidden: int = 64  # channels between the generator's two convolutions
+    iterations: int = 1
+    dilation: int = 1  # positions between neighbours
+    init: str = "identity"  # or "average": what the layer does before training
+
+
+@dataclass
+class RefinementConfig:
+    """Method 2: `models/graph.py`."""
+
+    enabled: bool = False
+    nodes: int = 32  # strongest local features that become nodes
+    neighbours: int = 4  # edges per node in space, and again in feature similarity
+    blocks: int = 2
+    width: int = 256  # channels of a node
+    strength: str = "norm"  # "norm" (L2 norm) or "attention" (learned) picks the nodes
+    rebuild: bool = False  # rebuild the similarity edges before every block
+
+
+@dataclass
+class ModelConfig:
+    """Backbone stage -> [smoothing] -> [refinement] -> GeM -> L2 -> [whitening] -> L2."""
+
+    backbone: str = "efficientnet_lite0"
+    weights: str = "auto"  # "auto": the installed package; "none": random; or a checkpoint file
+    stage: str = "last"  # the map that is pooled: "c3", "c4", "c5" or "last"
+    smoothing: SmoothingConfig = field(default_factory=SmoothingConfig)
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    pool_p: float = 3.0  # GeM exponent at the start; one p per channel is learned
+    whitening: bool = True  # a fully connected layer after pooling
+    whitening_dim: int = 512  # its outputs
+    whitening_init: str = "pca"  # "pca": PCA-whitening of the training set; "random"
+    dtype: str = "float32"  # compute type of backbone and heads; descriptors are always float32
+
+
+@dataclass
+class TrainConfig:
+    steps: int = 300  # optimiser steps
+    loss: str = "contrastive"  # "arcface", "contrastive", "multi_similarity" or "triplet"
+    margin: float = 0.7  # of the loss; a distance, an angle (radians) or a similarity
+    scale: float = 32.0  # arcface: multiplies the cosine before the softmax
+    optimizer: str = "adamw"  # or "sgd" (momentum 0.9, Nesterov)
+    learning_rate: float = 1e-3  # peak, heads
+    backbone_lr: float = 0.1  # multiplies learning_rate in the backbone
+    pool_lr: float = 10.0  # multiplies learning_rate for the GeM exponents
+    warmup_steps: int = 20
+    weight_decay: float = 1e-4  # never on norms, biases and p
+    clip_norm: float = 1.0  # greatest norm of the gradient
+    accumulate: int = 1  # batches whose gradients are averaged into one step
+    train_from: str = "none"  # first backbone stage that trains: "all", "c2" ... "c5", "last", or "none"
+    batch_stats: str = "frozen"  # BatchNorm statistics: "frozen" or "updated"
+    log_every: int = 10  # steps
+    save_every: int = 100  # steps
+    keep: int = 2  # newest checkpoints kept
+
+
+@dataclass
+class WhiteningConfig:
+    """Whitening learned after training and stored with the checkpoint; it acts on the finished descriptor."""
+
+    kind: str = "none"  # "pca" or "pairs" (learned from matching pairs, as cirtorch does)
+    dim: int = 0  # descriptor length after it; 0 keeps all
+    shrinkage: float = 1.0  # exponent s of the eigenvalues: P = diag(l^(-s/2)) V^T
+
+
+@dataclass
+class ExtractConfig:
+    batch_size: int = 16  # photographs per compiled batch
+    scales: tuple[float, ...] = (1.0,)  # of image_size; descriptors are averaged over them
+    chunk_rows: int = 1024  # photographs per committed chunk
+
+
+@dataclass
+class SearchConfig:
+    method: str = "auto"  # "exact", "brute_force", "ah", "tree_ah"; "auto": by the library's size rules
+    leaves_to_search: int = 0  # tree_ah; 0: chosen by size
+    reorder: int = 0  # candidates re-scored exactly; 0: chosen by size
+    chunk_rows: int = 131072  # rows scored at once by exact search (bounds its memory)
+
+
+@dataclass
+class EvalConfig:
+    benchmarks: tuple[str, ...] = ("synthetic",)  # run after training: "synthetic", "folder"
+    root: str = ""  # benchmark "folder": the photo folder; "" = data.root
+    split: str = "test"  # benchmark "folder": the entry of data.splits that is searched
+    synthetic_instances: int = 16  # benchmark "synthetic": objects, none of them trained on
+    synthetic_photos: int = 8
+    untrained: bool = False  # also measure the network before training
+
+
+@dataclass
+class Config:
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    whitening: WhiteningConfig = field(default_factory=WhiteningConfig)
+    extract: ExtractConfig = field(default_factory=ExtractConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The config as plain JSON values, tuples as lists."""
+    return {
+        f.name: to_dict(v) if dataclasses.is_dataclass(v) else list(v) if isinstance(v, tuple) else v
+        for f in dataclasses.fields(config)
+        for v in [getattr(config, f.name)]
+    }
+
+
+def from_dict(values: dict[str, Any], cls: type = Config) -> Any:
+    """Inverse of `to_dict`. An unknown field is an error that names it."""
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise UserError(f"config: unknown field {unknown[0]!r} in {cls.__name__}; known: {', '.join(fields)}")
+    default = cls()
+    out = {}
+    for name, value in values.items():
+        now = getattr(default, name)
+        if dataclasses.is_dataclass(now):
+            value = from_dict(value, type(now))
+        elif isinstance(now, tuple):
+            value = tuple(value)
+        out[name] = value
+    return cls(**out)
+
+
+def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """`(dotted field, value in a, value in b)` for every field in which two config dicts differ."""
+    out = []
+    for key in sorted(set(a) | set(b)):
+        x, y = a.get(key, "<absent>"), b.get(key, "<absent>")
+        if isinstance(x, dict) and isinstance(y, dict):
+            out += differences(x, y, f"{prefix}{key}.")
+        elif x != y:
+            out.append((prefix + key, x, y))
+    return out
+
+
+_CHOICES = {
+    "data.dataset": ("folder", "synthetic"),
+    "model.smoothing.init": ("identity", "average"),
+    "model.refinement.strength": ("norm", "attention"),
+    "model.whitening_init": ("pca", "random"),
+    "model.dtype": ("float32", "bfloat16"),
+    "train.loss": ("arcface", "contrastive", "multi_similarity", "triplet"),
+    "train.optimizer": ("adamw", "sgd"),
+    "train.train_from": ("all", "c1", "c2", "c3", "c4", "c5", "last", "none"),
+    "train.batch_stats": ("frozen", "updated"),
+    "whitening.kind": ("none", "pca", "pairs"),
+    "search.method": ("auto", "exact", "brute_force", "ah", "tree_ah"),
+}
+_POSITIVE = (
+    "data.image_size data.instances_per_batch data.threads model.smoothing.window model.smoothing.iterations "
+    "model.smoothing.dilation model.refinement.nodes model.refinement.neighbours model.refinement.blocks "
+    "model.whitening_dim train.accumulate train.log_every train.save_every train.keep extract.batch_size "
+    "extract.chunk_rows search.chunk_rows"
+).split()
+
+
+def validate(config: Config) -> None:
+    """Raises `UserError` that names the first field whose value cannot be used, and what could."""
+
+    def value(path: str) -> Any:
+        node: Any = config
+        for part in path.split("."):
+            node = getattr(node, part)
+        return node
+
+    for path, choices in _CHOICES.items():
+        if value(path) not in choices:
+            raise UserError(f"config.{path}={value(path)!r}: choose one of {', '.join(choices)}")
+    for path in _POSITIVE:
+        if value(path) < 1:
+            raise UserError(f"config.{path}={value(path)!r}: must be at least 1")
+    if config.data.photos_per_instance < 2:
+        raise UserError("config.data.photos_per_instance must be at least 2: a loss needs pairs of one instance")
+    if config.model.smoothing.window % 2 == 0:
+        raise UserError(f"config.model.smoothing.window={config.model.smoothing.window}: must be odd, it has a centre")
+    if not config.extract.scales or min(config.extract.scales) <= 0:
+        raise UserError(f"config.extract.scales={config.extract.scales}: give at least one positive scale")
