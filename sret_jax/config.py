@@ -40,7 +40,6 @@ class SmoothingConfig:
     """Method 1: `models/smoothing.py`."""
 
     enabled: bool = False
-    stage: str = "last"  # the backbone map it smooths
     window: int = 3  # K, odd, positions
     kernel_dim: int = 16  # d, length of a kernel feature
     hidden: int = 64  # channels between the generator's two convolutions
