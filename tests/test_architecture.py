@@ -1,0 +1,78 @@
+"""Two rules of the layout, read from the syntax trees: who may import whom, and one outside service per file."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "sret_jax"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# Each part may import only from those before it, and from itself.
+ORDER = ["errors", "config", "artifacts", "data", "models", "retrieval", "evaluation", "experiment", "training"]
+
+# Services that would be costly to replace are known to one place each.
+ONLY_IN = {
+    "scann": "retrieval/search.py",
+    "jraph": "models/graph.py",
+    "orbax": "training/checkpoint.py",
+    "tensorflow_datasets": "data/",
+    "grain": "data/",
+    "PIL": ("data/", "evaluation/"),
+    "tensorboardX": "training/",
+}
+NEVER = {"tensorflow", "torch", "pickle"}
+# The reader of foreign checkpoints restricts the unpickler of the standard library, so it must import it.
+MAY_IMPORT_PICKLE = "models/torch_file.py"
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_imports_follow_the_order(path):
+    part = relative(path).split("/")[0].removesuffix(".py")
+    if part == "__init__":
+        return
+    allowed = ORDER[: ORDER.index(part) + 1]
+    for name in imports(path):
+        if name.startswith("sret_jax."):
+            assert name.split(".")[1] in allowed, f"{relative(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_one_file_knows_each_service(path):
+    roots = {name.split(".")[0] for name in imports(path)}
+    for service, places in ONLY_IN.items():
+        assert service not in roots or relative(path).startswith(places), f"{relative(path)} imports {service}"
+    forbidden = roots & (NEVER - ({"pickle"} if relative(path) == MAY_IMPORT_PICKLE else set()))
+    assert not forbidden, f"{relative(path)} imports {forbidden}"
+
+
+def test_pmap_is_called_in_one_file():
+    callers = {
+        relative(path)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr == "pmap"
+    }
+    assert callers == {"training/parallel.py"}
+
+
+def test_no_file_has_grown_past_its_concept():
+    long = {relative(p): n for p in FILES if (n := len(p.read_text().splitlines())) > 300}
+    assert not long, f"split by concept: {long}"
