@@ -1,0 +1,95 @@
+"""Data-parallel training over every device of every process; the only file that uses `jax.pmap`.
+
+The state is replicated and the batch is split. Inside a step `gather` joins the descriptors of all devices, so that
+a loss sees the pairs of the whole batch: each device then computes the same loss of the same global batch.
+
+About the gradient: the transpose of `all_gather` sums the cotangents of the N devices, each of which differentiates
+that one loss, so the gradient that a device accumulates for its own photographs is N times too large. Parameters
+that act after the gather get the exact gradient on every device. `mean` is therefore right for both: it sums the
+former over the devices and divides by N, and averages N equal values of the latter.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Shaped
+
+from sret_jax.errors import UserError
+
+AXIS = "batch"
+
+
+def data_parallel(step: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """`step(state, batch) -> (state, metrics)`, run on every device on its share of the batch.
+
+    The state goes in and comes out replicated, never stacked, and is donated. Both results must be equal on all
+    devices, which holds when gradients and statistics went through `mean` or `gather`.
+    """
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
+
+
+def gather(x: Shaped[Array, "b ..."]) -> Shaped[Array, "g ..."]:
+    """The rows of all devices in order, inside a `data_parallel` step."""
+    return jax.lax.all_gather(x, AXIS, tiled=True)
+
+
+def mean(tree: Any) -> Any:
+    return jax.lax.pmean(tree, AXIS)
+
+
+def any_device(x: Array) -> Array:
+    return jax.lax.pmax(x, AXIS)
+
+
+def _local(spec: PartitionSpec) -> NamedSharding:
+    return NamedSharding(Mesh(np.array(jax.local_devices()), (AXIS,)), spec)
+
+
+def place(state: Any) -> Any:
+    """Replicates host values over this process's devices, as a step returns them, so that a step compiles once."""
+    return jax.device_put(state, _local(PartitionSpec()))
+
+
+def shard(batches: list[dict[str, np.ndarray]]) -> dict[str, jax.Array]:
+    """Splits this process's rows of each batch over its devices.
+
+    Takes `accumulate` batches of arrays `[rows ...]`, gives arrays `[devices, accumulate, rows / devices, ...]`.
+    """
+    devices = jax.local_device_count()
+    rows = len(next(iter(batches[0].values())))
+    if rows % devices:
+        raise UserError(
+            f"a batch of {rows} photographs does not divide over {devices} devices; "
+            "change config.data.instances_per_batch or config.data.photos_per_instance"
+        )
+
+    def split(*parts: np.ndarray) -> np.ndarray:
+        return np.stack([part.reshape(devices, rows // devices, *part.shape[1:]) for part in parts], axis=1)
+
+    return jax.device_put(jax.tree.map(split, *batches), _local(PartitionSpec(AXIS)))
+
+
+def fetch(tree: Any) -> Any:
+    """Copies replicated values to the host. The copies stay valid when a later step donates the originals."""
+    return jax.tree.map(lambda x: np.array(x.addressable_data(0) if isinstance(x, jax.Array) else x), tree)
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes logs and checkpoints."""
+    return jax.process_index() == 0
+
+
+def from_main(tree: Any) -> Any:
+    """The main process's values of a tree of arrays, in every process; also makes the processes wait for it."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every process has come to the point called `name`."""
+    multihost_utils.sync_global_devices(name)

@@ -1,0 +1,143 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sret_jax.config import TrainConfig
+from sret_jax.training import losses
+
+
+def batch(seed=0, instances=4, photos=3, dim=6, spread=0.6):
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(instances, dim))
+    x = np.repeat(centres, photos, 0) + spread * rng.normal(size=(instances * photos, dim))
+    labels = np.repeat(np.arange(instances), photos)
+    order = rng.permutation(len(x))
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    return jnp.array(x[order], jnp.float32), jnp.array(labels[order], jnp.int32)
+
+
+def arcface_loops(x, labels, weights, margin, scale):
+    x, labels, weights = (np.array(v) for v in (x, labels, weights))
+    total = 0.0
+    for xi, label in zip(x.astype(np.float64), labels, strict=True):
+        logits = []
+        for j, w in enumerate(weights.astype(np.float64)):
+            theta = np.arccos(np.clip(xi @ w / np.linalg.norm(w), -1, 1))
+            if j != label:
+                logits.append(scale * np.cos(theta))
+            elif theta + margin < np.pi:
+                logits.append(scale * np.cos(theta + margin))
+            else:
+                logits.append(scale * (np.cos(theta) - margin * np.sin(margin)))
+        logits = np.array(logits)
+        total += np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[label]
+    return total / len(x)
+
+
+def contrastive_loops(x, labels, margin):
+    x, labels = np.array(x, np.float64), np.array(labels)
+    pulls, pushes = [], []
+    for i in range(len(x)):
+        for j in range(len(x)):
+            distance = np.linalg.norm(x[i] - x[j])
+            if i != j and labels[i] == labels[j]:
+                pulls.append(distance**2 / 2)
+            elif labels[i] != labels[j] and distance < margin:
+                pushes.append((margin - distance) ** 2 / 2)
+    return (np.mean(pulls) if pulls else 0.0) + (np.mean(pushes) if pushes else 0.0)
+
+
+def multi_similarity_loops(x, labels, base, alpha=2.0, beta=50.0, slack=0.1):
+    x, labels = np.array(x, np.float64), np.array(labels)
+    total = 0.0
+    for i in range(len(x)):
+        positives = [x[i] @ x[j] for j in range(len(x)) if j != i and labels[j] == labels[i]]
+        negatives = [x[i] @ x[j] for j in range(len(x)) if labels[j] != labels[i]]
+        pulled = [s for s in positives if negatives and s < max(negatives) + slack]
+        pushed = [s for s in negatives if positives and s > min(positives) - slack]
+        total += np.log(1 + sum(np.exp(-alpha * (s - base)) for s in pulled)) / alpha
+        total += np.log(1 + sum(np.exp(beta * (s - base)) for s in pushed)) / beta
+    return total / len(x)
+
+
+def triplet_loops(x, labels, margin):
+    x, labels = np.array(x, np.float64), np.array(labels)
+    values = []
+    for a in range(len(x)):
+        distances = [np.sqrt(np.sum((x[a] - x[j]) ** 2) + 1e-6) for j in range(len(x))]
+        positives = [distances[j] for j in range(len(x)) if j != a and labels[j] == labels[a]]
+        negatives = [distances[j] for j in range(len(x)) if labels[j] != labels[a]]
+        if positives and negatives:
+            values.append(max(0.0, margin + max(positives) - min(negatives)))
+    return np.mean(values) if values else 0.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("margin", [0.2, 0.7, 1.3])
+def test_losses_equal_their_definitions_written_as_loops(seed, margin):
+    x, labels = batch(seed)
+    weights = jax.random.normal(jax.random.key(seed), (5, x.shape[1]))
+    pairs = [
+        (losses.contrastive(x, labels, margin=margin), contrastive_loops(x, labels, margin)),
+        (losses.multi_similarity(x, labels, base=margin), multi_similarity_loops(x, labels, margin)),
+        (losses.triplet(x, labels, margin=margin), triplet_loops(x, labels, margin)),
+        (
+            losses.arcface(x, labels, weights, margin=margin, scale=16.0),
+            arcface_loops(x, labels, weights, margin, 16.0),
+        ),
+    ]
+    for ours, loops in pairs:
+        assert loops > 0
+        np.testing.assert_allclose(ours, loops, rtol=2e-5)
+
+
+def test_arcface_goes_on_past_pi():
+    x, labels = batch(1)
+    weights = -jnp.stack([x[labels == j].mean(0) for j in range(4)])  # every photograph opposite to its own class
+    ours = losses.arcface(x, labels, weights, margin=1.2, scale=8.0)
+    np.testing.assert_allclose(ours, arcface_loops(x, labels, weights, 1.2, 8.0), rtol=2e-5)
+
+
+def of(name, x, labels, weights):
+    config = TrainConfig(loss=name, margin=0.5, scale=16.0)
+    return losses.batch_loss(config, {"weights": weights}, x, labels)
+
+
+NAMES = ["arcface", "contrastive", "multi_similarity", "triplet"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_is_finite_when_photographs_coincide(name):
+    x, labels = batch(2)
+    x = jnp.repeat(x[:1], len(x), 0)  # all distances 0, positives and negatives alike
+    weights = jnp.repeat(x[:1], 4, 0)  # all angles 0
+    gradients = jax.grad(of, argnums=(1, 3))(name, x, labels, weights)
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_equals_differences(name):
+    with jax.enable_x64(True):  # steps small enough not to cross a margin
+        x, labels = (jnp.array(v) for v in batch(3))
+        weights = jax.random.normal(jax.random.key(9), (4, x.shape[1]), jnp.float64)
+        direction = jax.random.normal(jax.random.key(4), x.shape, jnp.float64)
+        x, h = x.astype(jnp.float64), 1e-7
+        slope = jnp.vdot(jax.grad(of, argnums=1)(name, x, labels, weights), direction)
+        ahead, behind = of(name, x + h * direction, labels, weights), of(name, x - h * direction, labels, weights)
+        np.testing.assert_allclose(slope, (ahead - behind) / (2 * h), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_instance_or_lone_photographs_give_a_finite_loss(name):
+    x, _ = batch(4)
+    weights = jnp.ones((len(x), x.shape[1]))
+    for labels in (jnp.zeros(len(x), int), jnp.arange(len(x))):
+        value, gradient = jax.value_and_grad(of, argnums=1)(name, x, labels, weights)
+        assert np.isfinite(value) and np.isfinite(gradient).all()
+
+
+def test_only_arcface_has_parameters():
+    key = jax.random.key(0)
+    assert losses.init_loss(TrainConfig(loss="arcface"), 7, 5, key)["weights"].shape == (7, 5)
+    assert losses.init_loss(TrainConfig(loss="contrastive"), 7, 5, key) == {}
