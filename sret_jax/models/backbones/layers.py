@@ -1,0 +1,151 @@
+"""Convolution, BatchNorm and activation on padded maps, as all backbones use them.
+
+A photograph smaller than its bucket is followed by padding. Before every convolution that looks at neighbours the
+padding is set to zero, which is what the convolution of the photograph alone would see beyond its border.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
+Mask = Bool[Array, "b h w"]
+
+
+def same_padding(size: tuple[int, int], kernel: int, stride: int) -> Padding:
+    """TensorFlow's "SAME": the output has ceil(n / stride) positions and the odd row goes to the bottom right."""
+    total = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in size]
+    return tuple((t // 2, t - t // 2) for t in total)
+
+
+def relu6(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    return jnp.clip(x, 0, 6)
+
+
+def erase(x: Float[Array, "b h w c"], mask: Mask) -> Float[Array, "b h w c"]:
+    """The map with zeros outside the mask."""
+    return jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
+
+
+def pointwise(x: Float[Array, "b h w c"], kernel: Float[Array, "1 1 c d"]) -> Float[Array, "b h w d"]:
+    """1x1 convolution. One matrix product over all positions: on a CPU 1.6 times as fast as XLA's convolution."""
+    return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def depthwise(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "k k 1 c"],
+    *,
+    stride: int,
+    padding: Padding,
+    shifted: bool | None = None,
+) -> Float[Array, "b i j c"]:
+    """Depthwise convolution, each channel with its own k x k kernel.
+
+    `shifted` sums k*k shifted views of the padded map; XLA's own depthwise convolution on a CPU is 25 times slower.
+    None chooses by platform.
+    """
+    if shifted is None:
+        shifted = jax.default_backend() == "cpu"
+    if not shifted:
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=x.shape[-1],
+        )
+    k = kernel.shape[0]
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    height, width = ((n - k) // stride + 1 for n in x.shape[1:3])
+    out = 0.0
+    for i in range(k):
+        for j in range(k):
+            view = x[:, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
+            out += view * kernel[i, j]
+    return out
+
+
+def convolution(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], *, stride: int, padding: Padding
+) -> Float[Array, "b i j d"]:
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def masked_statistics(
+    x: Float[Array, "b h w c"], mask: Mask, *, axis_name: str | None = None
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """Mean and (biased) variance per channel over the positions inside the mask, in float32.
+
+    With `axis_name` over the whole global batch: sums and counts are added up across devices, so that devices with
+    differing numbers of valid positions weigh as they should.
+    """
+    x = erase(x, mask).astype(jnp.float32)
+    sums = (x.sum((0, 1, 2)), mask.sum(dtype=jnp.float32))
+    total, count = lax.psum(sums, axis_name) if axis_name else sums
+    count = jnp.maximum(count, 1.0)
+    mean = total / count
+    squares = (erase(x - mean, mask) ** 2).sum((0, 1, 2))
+    return mean, (lax.psum(squares, axis_name) if axis_name else squares) / count
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, BatchNorm, activation.
+
+    `padding` None is TensorFlow's "SAME", a number pads that many zeros on every side. With running statistics the
+    normalisation is folded into kernel and bias. With `update_stats` the batch's own statistics are used and the
+    running ones follow them; this needs to run under a pmap whose axis is called "batch".
+    """
+
+    features: int
+    kernel: int = 1
+    stride: int = 1
+    padding: int | None = None
+    is_depthwise: bool = False
+    activation: Callable[[Array], Array] | None = None
+    epsilon: float = 1e-5
+    momentum: float = 0.9
+    update_stats: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], mask: Mask) -> tuple[Float[Array, "b i j d"], Bool[Array, "b i j"]]:
+        """The map and its mask, both 1/stride of the input's size, rounded up."""
+        k, shape = self.kernel, (self.features,)
+        inputs = 1 if self.is_depthwise else x.shape[-1]
+        kernel = self.param("kernel", nn.initializers.he_normal(), (k, k, inputs, self.features))
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        variance = self.variable("batch_stats", "var", jnp.ones, shape)
+
+        if self.update_stats:
+            y, mask = self._convolve(x, kernel, mask)
+            now = masked_statistics(y, mask, axis_name="batch")
+            mean.value = self.momentum * mean.value + (1 - self.momentum) * now[0]
+            variance.value = self.momentum * variance.value + (1 - self.momentum) * now[1]
+            y = (y - now[0]) * (scale * lax.rsqrt(now[1] + self.epsilon)) + bias
+            y = y.astype(self.dtype)
+        else:
+            gain = scale * lax.rsqrt(variance.value + self.epsilon)
+            y, mask = self._convolve(x, kernel * gain, mask)
+            y = y + (bias - mean.value * gain).astype(self.dtype)
+        return (self.activation(y) if self.activation else y), mask
+
+    def _convolve(self, x: Array, kernel: Array, mask: Array) -> tuple[Array, Array]:
+        x, kernel, k, s = x.astype(self.dtype), kernel.astype(self.dtype), self.kernel, self.stride
+        if k > 1:
+            x = erase(x, mask)
+        mask = mask[:, ::s, ::s]
+        padding = same_padding(x.shape[1:3], k, s) if self.padding is None else ((self.padding,) * 2,) * 2
+        if self.is_depthwise:
+            return depthwise(x, kernel, stride=s, padding=padding), mask
+        if k == 1:
+            return pointwise(x[:, ::s, ::s], kernel), mask
+        return convolution(x, kernel, stride=s, padding=padding), mask
