@@ -1,0 +1,341 @@
+"""Which photos of a collection are most like a query: one index, exact or by ScaNN. Only this file knows ScaNN."""
+
+import hashlib
+import importlib.util
+import json
+import logging
+import math
+import re
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from sret_jax.artifacts import DamagedError, commit_folder, fingerprint, verify_folder
+from sret_jax.config import SearchConfig
+from sret_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+BRUTE_FORCE_BELOW, AH_BELOW = 20_000, 100_000  # photos; the size rules of ScaNN's docs/algorithms.md
+SCORES_AT_ONCE = 1 << 26  # query-photo scores held at once, 256 MB
+TIE = 1e-5  # scores closer than this may come in another order from another way of summing
+SCANN_FILES = {
+    "ah_codebook.pb",
+    "dataset.npy",
+    "datapoint_to_token.npy",
+    "hashed_dataset.npy",
+    "scann_assets.pbtxt",
+    "scann_config.pb",
+    "serialized_partitioner.pb",
+}  # what a searcher may consist of; never scann_docids.pkl, which ScaNN unpickles
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The nearest photos of each query, best first; equal scores in the order of the index."""
+
+    ids: Int[np.ndarray, "q k"]  # row in the index; -1 where an approximate search found fewer than k
+    scores: Float[np.ndarray, "q k"]  # cosine; -inf where the id is -1
+    index_names: list[str]
+
+    def names(self, query: int) -> list[str]:
+        """The photos found for one query, best first; shorter than k where fewer were found."""
+        return [self.index_names[i] for i in self.ids[query] if i >= 0]
+
+
+class Index:
+    """Cosine search over named descriptors.
+
+    `build` or `load` makes one. `description` says in words what was built. Candidates come from the device (exact) or
+    from ScaNN; their scores are always recomputed in float64 from the descriptors, so every method gives the same score
+    to the same photo, and exact search and ScaNN's brute force give the same ids.
+
+    Attributes:
+      descriptors: float32 [n d], of unit length.
+      names: of the photos, unique.
+      method: "exact", "brute_force", "ah" or "tree_ah".
+      settings: what `build` chose: leaves, leaves_to_search, reorder (candidates re-scored).
+    """
+
+    def __init__(
+        self,
+        descriptors: Float[np.ndarray, "n d"],
+        names: list[str],
+        config: SearchConfig,
+        method: str,
+        settings: dict[str, int],
+        scann: Any = None,
+    ):
+        self.descriptors, self.names, self.config = descriptors, names, config
+        self.method, self.settings, self._scann = method, settings, scann
+
+    @classmethod
+    def build(
+        cls, descriptors: Float[np.ndarray, "n d"], names: list[str], config: SearchConfig | None = None
+    ) -> "Index":
+        """An index over one descriptor per photo.
+
+        Args:
+          descriptors: of any length but zero; they are normalised here.
+          names: one per row, unique.
+          config: `method="auto"` follows ScaNN's size rules: brute force below 20,000 photos, asymmetric hashing with
+            re-scoring below 100,000, and partitioned into sqrt(n) leaves above. Without ScaNN: exact.
+
+        Raises:
+          UserError: a zero or non-finite descriptor, a repeated name, or too few photos for the method.
+        """
+        config = config or SearchConfig()
+        if len(names) != len(descriptors):
+            raise UserError(f"index: {len(descriptors)} descriptors but {len(names)} names; give one name per row")
+        if not names:
+            raise UserError("index: no photo to search; give at least one")
+        seen: set[str] = set()
+        for name in names:
+            if name in seen:
+                raise UserError(f"index: the name {name!r} occurs twice; photo names must be unique")
+            seen.add(name)
+        descriptors = normalized(descriptors, names)
+        method = _choose(config.method, len(names))
+        settings = _settings(method, len(names), config)
+        scann = None if method == "exact" else _build_scann(descriptors, method, settings)
+        return cls(descriptors, list(names), config, method, settings, scann)
+
+    def add(self, descriptors: Float[np.ndarray, "n d"], names: list[str]) -> "Index":
+        """A new index of these photos after the present ones, built anew: the method may change with the size."""
+        if descriptors.shape[1] != self.dim:
+            raise UserError(f"index: descriptors of length {descriptors.shape[1]} added to an index of {self.dim}")
+        everything = np.concatenate([self.descriptors, normalized(descriptors, names)])
+        return Index.build(everything, self.names + list(names), self.config)
+
+    @property
+    def dim(self) -> int:
+        return self.descriptors.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def description(self) -> str:
+        how = {
+            "exact": "exact search on the device",
+            "brute_force": "ScaNN brute force",
+            "ah": "ScaNN asymmetric hashing, {reorder} candidates re-scored",
+            "tree_ah": "ScaNN tree of {leaves} leaves, {leaves_to_search} searched, asymmetric hashing, {reorder} "
+            "candidates re-scored",
+        }[self.method].format(**self.settings)
+        return f"{how}, {len(self)} photos x {self.dim}"
+
+    def search(self, queries: Float[np.ndarray, "q d"], k: int) -> SearchResult:
+        """The k photos of largest cosine to each query.
+
+        Raises:
+          UserError: k is not within 1 and the number of photos, or a query is zero, not finite or of another length.
+        """
+        if not 1 <= k <= len(self):
+            raise UserError(f"asked for {k} neighbours of {len(self)} photos; ask for 1 to {len(self)}, or add photos")
+        if queries.shape[1] != self.dim:
+            raise UserError(f"queries of length {queries.shape[1]} but an index of {self.dim}: not the same network")
+        queries = normalized(queries, [f"query {i}" for i in range(len(queries))])
+        ids, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+        step = max(1, SCORES_AT_ONCE // min(len(self), max(self.config.chunk_rows, 4 * k)))
+        for start in range(0, len(queries), step):
+            part = slice(start, start + step)
+            ids[part], scores[part] = self._search(queries[part], k)
+        return SearchResult(ids, scores, self.names)
+
+    def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        wanted = min(len(self), k + 16)
+        while True:
+            ids, raw = self._candidates(queries, wanted)
+            # Whatever may tie with the k-th photo has to be among the candidates, or the order of ties would be chance.
+            tied = (ids >= 0).all(1) & (raw[:, -1] > raw[:, k - 1] - TIE)
+            if wanted == len(self) or self.method in ("ah", "tree_ah") or not tied.any():
+                break
+            wanted = min(len(self), 4 * wanted)
+        scores = np.where(ids < 0, -np.inf, self._scores(queries, np.maximum(ids, 0))).astype(np.float32)
+        order = np.lexsort((np.where(ids < 0, len(self), ids), -scores), axis=1)[:, :k]
+        return np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
+
+    def _candidates(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._scann is None:
+            return exact_top_k(queries, self.descriptors, k, self.config.chunk_rows)
+        settings = {"leaves_to_search": self.settings["leaves_to_search"]} if self.method == "tree_ah" else {}
+        if "reorder" in self.settings:
+            settings["pre_reorder_num_neighbors"] = max(k, self.settings["reorder"])
+        ids, raw = self._scann.search_batched(queries, final_num_neighbors=k, **settings)
+        ids = ids.astype(np.int64)
+        missing = np.isnan(raw)  # ScaNN fills what it did not find with id 0 and nan
+        if ids.shape != (len(queries), k) or (~missing & (ids >= len(self))).any():
+            raise DamagedError(
+                "ScaNN answered with photos that are not in the index; delete the index and build it anew"
+            )
+        return np.where(missing, -1, ids), np.where(missing, -np.inf, raw)
+
+    def _scores(self, queries: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """Cosines in float64, rounded to float32: the same for every order of summation, up to 1 in 10^8."""
+        if 4 * ids.shape[1] >= len(self):
+            return np.take_along_axis(_dense_scores(queries, self.descriptors), ids, 1)
+        rows = (
+            self.descriptors[i].astype(np.float64) @ q.astype(np.float64) for q, i in zip(queries, ids, strict=True)
+        )
+        return np.stack(list(rows)).astype(np.float32)
+
+    def save(self, path: Path) -> None:
+        """Writes the index as a folder that can be moved; a kill at any moment leaves the old one or the new one."""
+        with commit_folder(Path(path)) as folder:
+            np.save(folder / "descriptors.npy", self.descriptors)
+            about = {
+                "method": self.method,
+                "settings": self.settings,
+                "config": vars(self.config),
+                "description": self.description,
+                "fingerprint": content_fingerprint(self.descriptors, self.names),
+                "names": self.names,
+            }
+            (folder / "index.json").write_text(json.dumps(about, indent=1) + "\n")
+            if self._scann is not None:
+                (folder / "scann").mkdir()
+                self._scann.serialize(str(folder / "scann"), relative_path=True)
+
+    @classmethod
+    def load(cls, path: Path) -> "Index":
+        """Inverse of `save`. Every byte is checked against the manifest before ScaNN's loader sees any of it.
+
+        Raises:
+          DamagedError: something is missing, changed, or does not belong to an index.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise UserError(f"{path}: no such index; build it and save it there")
+        verify_folder(path)
+        try:
+            about = json.loads((path / "index.json").read_bytes())
+            names, method, settings = about["names"], about["method"], about["settings"]
+            config = SearchConfig(**about["config"])
+            descriptors = np.load(path / "descriptors.npy", mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DamagedError(f"{path}: not an index that this version wrote ({error}); build it anew") from None
+        if descriptors.ndim != 2 or len(descriptors) != len(names) or descriptors.dtype != np.float32:
+            raise DamagedError(f"{path}: {len(names)} names for descriptors {descriptors.shape}; build the index anew")
+        if method != "exact" and not _has_scann():
+            log.warning("ScaNN is not installed (it has wheels for Linux only): exact search takes its place")
+            method = "exact"
+        scann = None if method == "exact" else _load_scann(path / "scann")
+        if scann is not None and scann.size() != len(names):
+            raise DamagedError(f"{path}: {scann.size()} photos in ScaNN but {len(names)} names; build the index anew")
+        return cls(np.asarray(descriptors), names, config, method, settings, scann)
+
+
+def content_fingerprint(descriptors: Float[np.ndarray, "n d"], names: list[str]) -> str:
+    """Identifies what an index was built from."""
+    return fingerprint(names, hashlib.sha256(np.ascontiguousarray(descriptors).data).hexdigest())
+
+
+def normalized(x: Float[np.ndarray, "n d"], names: list[str]) -> Float[np.ndarray, "n d"]:
+    """Rows of unit length, float32. A zero or non-finite row is an error that names the photo."""
+    x = np.ascontiguousarray(x, np.float32)
+    norm = np.linalg.norm(x.astype(np.float64), axis=1)
+    bad = np.flatnonzero(~np.isfinite(norm) | (norm == 0))
+    if len(bad):
+        what = "is zero" if norm[bad[0]] == 0 else "is not finite"
+        raise UserError(f"{names[bad[0]]}: its descriptor {what} ({len(bad)} such); leave the photo out")
+    return (x / norm[:, None]).astype(np.float32)
+
+
+def exact_top_k(
+    queries: Float[np.ndarray, "q d"], rows: Float[np.ndarray, "n d"], k: int, chunk_rows: int
+) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
+    """Row indices and dot products of the k largest, `chunk_rows` rows on the device at a time; ties by index."""
+    step = min(chunk_rows, len(rows))
+    best = jnp.full((len(queries), k), -jnp.inf), jnp.full((len(queries), k), -1, jnp.int32)
+    queries_there = jnp.asarray(queries)
+    for start in range(0, len(rows), step):
+        chunk = rows[start : start + step]
+        padded = np.zeros((step, rows.shape[1]), np.float32)
+        padded[: len(chunk)] = chunk
+        best = _merge_top_k(best, queries_there, padded, start, len(chunk), k)
+    scores, ids = (np.asarray(x) for x in best)
+    return ids.astype(np.int64), scores
+
+
+@partial(jax.jit, static_argnames="k")
+def _merge_top_k(best, queries, rows, start, count, k):
+    scores = jnp.dot(queries, rows.T, precision=jax.lax.Precision.HIGHEST)
+    position = jnp.arange(rows.shape[0])
+    scores = jnp.where(position[None] < count, scores, -jnp.inf)
+    scores, chosen = jax.lax.top_k(scores, min(k, rows.shape[0]))
+    scores, ids = (jnp.concatenate(pair, 1) for pair in zip(best, (scores, chosen + start), strict=True))
+    scores, chosen = jax.lax.top_k(scores, k)  # of equal scores, the first: the smaller id
+    return scores, jnp.take_along_axis(ids, chosen, 1)
+
+
+def _dense_scores(queries: np.ndarray, rows: np.ndarray, step: int = 8192) -> np.ndarray:
+    out = np.empty((len(queries), len(rows)), np.float32)
+    for start in range(0, len(rows), step):
+        out[:, start : start + step] = queries.astype(np.float64) @ rows[start : start + step].astype(np.float64).T
+    return out
+
+
+def _has_scann() -> bool:
+    return importlib.util.find_spec("scann") is not None
+
+
+def _choose(method: str, n: int) -> str:
+    if method == "auto":
+        method = "brute_force" if n < BRUTE_FORCE_BELOW else "ah" if n < AH_BELOW else "tree_ah"
+    if method != "exact" and not _has_scann():
+        log.warning("ScaNN is not installed (it has wheels for Linux only): exact search takes its place")
+        return "exact"
+    if method in ("ah", "tree_ah") and n < 16:
+        raise UserError(
+            f"search.method={method!r} needs at least 16 photos, there are {n}; use 'brute_force' or 'auto'"
+        )
+    return method
+
+
+def _settings(method: str, n: int, config: SearchConfig) -> dict[str, int]:
+    if method in ("exact", "brute_force"):
+        return {}
+    settings = {"reorder": min(n, config.reorder or max(100, math.isqrt(n)))}
+    if method == "tree_ah":
+        leaves = math.isqrt(n)
+        settings |= {
+            "leaves": leaves,
+            "leaves_to_search": min(leaves, config.leaves_to_search or max(25, leaves // 10)),
+        }
+    return settings
+
+
+def _build_scann(descriptors: np.ndarray, method: str, settings: dict[str, int]) -> Any:
+    from scann import scann_ops_pybind
+
+    builder = scann_ops_pybind.builder(descriptors, min(10, len(descriptors)), "dot_product")
+    if method == "brute_force":
+        return builder.score_brute_force().build()
+    if method == "tree_ah":
+        builder = builder.tree(
+            settings["leaves"], settings["leaves_to_search"], training_sample_size=min(len(descriptors), 250_000)
+        )
+    return builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(settings["reorder"]).build()
+
+
+def _load_scann(folder: Path) -> Any:
+    from scann import scann_ops_pybind
+
+    strange = sorted({p.name for p in folder.iterdir()} - SCANN_FILES)
+    if strange:
+        raise DamagedError(f"{folder / strange[0]}: not a file that an index has; build the index anew")
+    paths = re.findall(r'asset_path\s*:\s*"([^"]*)"', (folder / "scann_assets.pbtxt").read_text())
+    outside = sorted(set(paths) - SCANN_FILES)
+    if outside:
+        raise DamagedError(f"{folder}: refers to {outside[0]!r}, outside of itself; build the index anew")
+    try:
+        return scann_ops_pybind.load_searcher(str(folder), assets_backcompat_shim=False)
+    except (RuntimeError, ValueError) as error:
+        raise DamagedError(f"{folder}: ScaNN cannot load it ({error}); build the index anew") from None
