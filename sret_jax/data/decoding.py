@@ -1,0 +1,127 @@
+"""From bytes that anybody may have written to an RGB array, or to one reason why not.
+
+What is accepted: JPEG, PNG and WebP. EXIF orientation is applied. Of an animation the first frame is taken. CMYK is
+converted with Pillow's formula, colour profiles are ignored, transparent pixels show white, and of 16 bits per
+channel the upper eight are kept. Everything else is a `PhotoRejected`.
+"""
+
+import io
+import os
+import stat
+import struct
+import warnings
+import zlib
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image
+
+from sret_jax.errors import UserError
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_BYTES = 64 * 2**20  # of a file
+MAX_PIXELS = 50_000_000  # of a photograph, checked before it is decoded
+MIN_SIDE = 16  # pixels
+
+# What Pillow's readers raise on damaged input, from 30,000 mutated photographs and from reading them.
+DAMAGE = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, OverflowError, struct.error, zlib.error)
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow only warns between one and two times its own limit. `MAX_PIXELS` is stricter, so nothing is lost.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+
+class PhotoRejected(UserError):
+    """A file that is not used as a photograph; `reason` says why, in a few words and without the file's name."""
+
+    def __init__(self, reason: str):
+        super().__init__(reason)
+        self.reason = reason
+
+
+def read_photo_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a regular file of at most `MAX_BYTES`. A pipe or a device is refused instead of waited for."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        raise PhotoRejected(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+    with open(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise PhotoRejected("not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise PhotoRejected(f"larger than {MAX_BYTES // 2**20} MiB")
+        try:
+            data = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise PhotoRejected(f"cannot be read: {error.strerror}") from None
+    if len(data) > MAX_BYTES:  # it grew meanwhile
+        raise PhotoRejected(f"larger than {MAX_BYTES // 2**20} MiB")
+    return data
+
+
+def decode_photo(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    """Decodes and turns upright. Raises `PhotoRejected` for whatever is not a whole photograph."""
+    image = _load(data, FORMATS)
+    if min(image.size) < MIN_SIDE:
+        raise PhotoRejected(f"{image.height}x{image.width} pixels: a side is shorter than {MIN_SIDE}")
+    try:
+        turn = TURNS.get(image.getexif().get(0x0112))
+    except DAMAGE as error:
+        raise PhotoRejected(f"damaged EXIF: {error}") from None
+    image = _rgb(image)
+    return np.array(image.transpose(turn) if turn else image)
+
+
+def decode_mask(data: bytes) -> Bool[np.ndarray, "h w"]:
+    """Inverse of `encode_mask`."""
+    return np.array(_load(data, ("PNG",)).convert("L")) > 127
+
+
+def encode_mask(mask: Bool[np.ndarray, "h w"]) -> bytes:
+    """A lossless one-bit PNG."""
+    file = io.BytesIO()
+    Image.fromarray(mask.astype(np.uint8) * 255).convert("1").save(file, "PNG")
+    return file.getvalue()
+
+
+def encode_jpeg(photo: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
+    """`quality` 1 to 95, as libjpeg counts."""
+    file = io.BytesIO()
+    Image.fromarray(photo).save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def _load(data: bytes, formats: tuple[str, ...]) -> Image.Image:
+    if not data:
+        raise PhotoRejected("empty file")
+    try:
+        image = Image.open(io.BytesIO(data), formats=formats)
+        pixels = image.width * image.height
+        if pixels > MAX_PIXELS:
+            raise PhotoRejected(f"{pixels // 1_000_000} megapixels: more than {MAX_PIXELS // 1_000_000}")
+        image.load()
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise PhotoRejected(f"more than {MAX_PIXELS // 1_000_000} megapixels") from None
+    except Image.UnidentifiedImageError:
+        raise PhotoRejected("not a JPEG, PNG or WebP photograph") from None
+    except DAMAGE as error:
+        raise PhotoRejected(f"damaged: {error}") from None
+    return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey; `convert` would saturate
+        image = Image.fromarray((np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")

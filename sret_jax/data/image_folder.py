@@ -1,0 +1,232 @@
+"""Any folder of photographs, `<root>/<instance>/<photo>`, as a photo set.
+
+Every file that is found is either in the set or in its report of skipped files with the reason.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sret_jax.data.decoding import PhotoRejected, decode_photo, read_photo_file
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.prepared import Index, PhotoBuilder, open_prepared, prepared
+from sret_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Found:
+    """One entry of a photo folder; `reason` is set when it cannot be a photograph whatever it holds."""
+
+    name: str  # below the root, with "/"
+    path: str
+    instance: str | None
+    reason: str = ""
+
+
+class ImageFolder(PhotoBuilder):
+    """Writes the photographs of a folder as they are; nothing is re-encoded."""
+
+    def __init__(self, found: list[Found], index: Index, data_dir: Path) -> None:
+        self.found = found
+        super().__init__(index, data_dir)
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        for found, outcome in _read_all(self.found):
+            if isinstance(outcome, str):
+                self.index.skipped.append((found.name, outcome))
+                continue
+            data, size = outcome
+            yield self.index.add(found.name, found.instance, size, data), {"image": data, "name": found.name}
+
+
+def prepare_folder(
+    root: str | Path,
+    cache_dir: str | Path,
+    *,
+    splits: str | Path = "",
+    split: str = "",
+    labelled: bool = True,
+) -> PhotoSet:
+    """The photographs below `root`, read and checked once and kept in `cache_dir` while the folder stays as it is.
+
+    splits    JSON file {split: [instance, ...]}; then only the instances of `split`
+    labelled  False: `root` holds photographs at any depth that belong to no instance
+
+    Raises `UserError` when there is no such folder, split or instance, or no photograph that can be used.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"no photo folder {str(root)!r}: give a folder of <instance>/<photo>")
+    wanted = _read_split(Path(splits), split) if splits else None
+    found = list(_walk_instances(root) if labelled else _walk(root, ""))
+
+    def check(index: Index) -> None:
+        if not index.names:
+            raise UserError(_nothing_left(root, index.skipped, labelled))
+
+    key = _content_key(root, found, labelled)
+    name = root.resolve().name or "photos"
+    folder = Path(cache_dir) / "image_folder" / f"{_plain(name)}-{key}"
+    prepared(folder, partial(ImageFolder, found), check)
+    photos = open_prepared(folder, f"{name}:{split}" if wanted is not None else name)
+    if wanted is not None:
+        photos = photos.select_instances(wanted)
+        if not len(photos):
+            raise UserError(f"split {split!r} of {splits}: " + _nothing_left(root, photos.skipped, labelled))
+    _tell(photos, wanted)
+    return photos
+
+
+def _read_split(path: Path, split: str) -> list[str]:
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no splits file {str(path)!r}: give a JSON file {{split: [instance, ...]}}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"splits file {path}: {error}") from None
+    if not isinstance(table, dict) or split not in table:
+        known = ", ".join(sorted(table)) if isinstance(table, dict) else "it is not a JSON object"
+        raise UserError(f"splits file {path} has no split {split!r}; known: {known}")
+    names = table[split]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"splits file {path}: split {split!r} must be a list of instance names")
+    return names
+
+
+def _entries(folder: str) -> list[os.DirEntry]:
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def _printable(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _refusal(name: str) -> str:
+    if name.startswith("."):
+        return "hidden"
+    return "" if _printable(name) == name else "its name is not UTF-8"
+
+
+def _walk_instances(root: Path) -> Iterator[Found]:
+    """`<instance>/<photo>`, sorted. An instance may be a link to a folder."""
+    for entry in _entries(os.fspath(root)):
+        name, reason = _printable(entry.name), _refusal(entry.name)
+        if reason or not _is_folder(entry):
+            yield Found(name, entry.path, None, reason or "not in an instance folder")
+            continue
+        try:
+            inside = _entries(entry.path)
+        except OSError as error:
+            yield Found(name, entry.path, None, f"cannot be listed: {error.strerror}")
+            continue
+        if not inside:
+            yield Found(name, entry.path, None, "an empty folder")
+        for photo in inside:
+            reason = _refusal(photo.name)
+            if not reason and _is_folder(photo):
+                reason = "a folder inside an instance folder"
+            yield Found(f"{name}/{_printable(photo.name)}", photo.path, name, reason)
+
+
+def _walk(folder: str | Path, prefix: str) -> Iterator[Found]:
+    """Every file at any depth, sorted. Links to folders are not followed: they may lead in circles."""
+    try:
+        entries = _entries(os.fspath(folder))
+    except OSError as error:
+        yield Found(prefix.rstrip("/"), os.fspath(folder), None, f"cannot be listed: {error.strerror}")
+        return
+    for entry in entries:
+        name, reason = prefix + _printable(entry.name), _refusal(entry.name)
+        if not reason and _is_folder(entry):
+            if not entry.is_symlink():
+                yield from _walk(entry.path, name + "/")
+                continue
+            reason = "a link to a folder"
+        yield Found(name, entry.path, None, reason)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle
+        return False
+
+
+def _content_key(root: Path, found: list[Found], labelled: bool) -> str:
+    """16 hexadecimal digits that change with any file's name, size or modification time."""
+    digest = hashlib.sha256(repr((os.fspath(root.resolve()), labelled)).encode("utf-8", "backslashreplace"))
+    for entry in found:
+        try:
+            status = os.stat(entry.path)
+            state = (status.st_mode, status.st_size, status.st_mtime_ns)
+        except OSError as error:
+            state = (error.errno,)
+        digest.update(repr((entry.name, entry.reason, state)).encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()[:16]
+
+
+def _read_one(found: Found) -> tuple[bytes, tuple[int, int]] | str:
+    """The photograph's bytes and upright size, or why there is none."""
+    if found.reason:
+        return found.reason
+    try:
+        data = read_photo_file(found.path)
+        return data, decode_photo(data).shape[:2]
+    except PhotoRejected as rejected:
+        return rejected.reason
+
+
+def _read_all(found: list[Found]) -> Iterator[tuple[Found, tuple[bytes, tuple[int, int]] | str]]:
+    """`_read_one` of each, in order, on threads and not far ahead of the reader: photographs are large."""
+    threads = min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque = deque()
+        for entry in found:
+            ahead.append((entry, pool.submit(_read_one, entry)))
+            if len(ahead) > 2 * threads:
+                first, future = ahead.popleft()
+                yield first, future.result()
+        for first, future in ahead:
+            yield first, future.result()
+
+
+def _nothing_left(root: Path, skipped: list[tuple[str, str]], labelled: bool) -> str:
+    layout = "<instance>/<photo>" if labelled else "<photo>"
+    examples = "; ".join(f"{file}: {reason}" for file, reason in skipped[:3])
+    return f"{root} has no usable photograph (want {layout}, JPEG, PNG or WebP); {len(skipped)} skipped" + (
+        f": {examples}" if skipped else ""
+    )
+
+
+def _tell(photos: PhotoSet, wanted: list[str] | None) -> None:
+    """Says what was skipped and which instances are too small to learn from or to be measured."""
+    if photos.skipped:
+        file, reason = photos.skipped[0]
+        log.warning("%s: %d files skipped, the first %s: %s", photos.name, len(photos.skipped), file, reason)
+    empty = sorted(set(wanted or ()) - set(photos.instances))
+    if empty:
+        log.warning("%s: %d instances without a usable photograph: %s", photos.name, len(empty), ", ".join(empty[:5]))
+    counts = Counter(photos.labels.tolist())
+    single = [instance for label, instance in enumerate(photos.instances) if counts[label] == 1]
+    if single:
+        log.warning(
+            "%s: %d instances with one photograph only, which are neither trained on nor asked for: %s",
+            photos.name,
+            len(single),
+            ", ".join(single[:5]),
+        )
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in name)[:40]

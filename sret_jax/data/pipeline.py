@@ -1,0 +1,172 @@
+"""Photographs in padded batches, decoded by threads while the device computes (grain).
+
+Everything a batch holds is a function of the seed and of the batch's number alone, so the state of the iterator is a
+position, and resuming is exact. Threads, not processes: the decoder releases the interpreter, and no worker
+outlives a killed run.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import grain
+import numpy as np
+from jaxtyping import Int
+
+from sret_jax.config import DataConfig
+from sret_jax.data.augmentation import augment
+from sret_jax.data.decoding import PhotoRejected
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.resizing import bucket_shapes, choose_bucket, content_size, place, resize, round_to
+from sret_jax.errors import UserError
+
+Batch = Mapping[str, np.ndarray]
+ENDLESS = 2**62  # photographs; the sampler has no last one
+PLAN, VIEW = 0, 1  # separate streams of random numbers from one seed
+
+
+@dataclass(frozen=True, eq=False)
+class InstanceBatches:
+    """The endless list of training photographs: P distinct instances times K photos, and again.
+
+    Position `i` of the list is slot `i % B` of the process's share of global batch `i // B`, `B = P*K/processes`.
+    Process `r` holds the `r`-th run of whole instances of the batch that one process would have.
+    """
+
+    photos: PhotoSet
+    config: DataConfig
+    seed: int
+    size_multiple: int
+    process_index: int
+    process_count: int
+
+    def __post_init__(self) -> None:
+        c, wanted = self.config, self.config.instances_per_batch
+        if wanted % self.process_count:
+            raise UserError(
+                f"config.data.instances_per_batch={wanted}: must be a multiple of the {self.process_count} processes"
+            )
+        if len(self.rows_of) < wanted:
+            raise UserError(
+                f"config.data.instances_per_batch={wanted}: {self.photos.name} has only {len(self.rows_of)} instances "
+                f"with two photographs or more (of {len(self.photos.instances)}); lower it or add photographs"
+            )
+        if c.photos_per_instance < 1:
+            raise UserError(f"config.data.photos_per_instance={c.photos_per_instance}: must be at least 1")
+
+    @cached_property
+    def rows_of(self) -> list[np.ndarray]:
+        """The rows of every instance that has a pair to learn from."""
+        order = np.argsort(self.photos.labels, kind="stable")
+        labels = self.photos.labels[order]
+        groups = np.split(order, np.flatnonzero(np.diff(labels)) + 1)
+        return [group for group in groups if len(group) >= 2 and self.photos.labels[group[0]] >= 0]
+
+    @property
+    def local_batch(self) -> int:
+        return self.config.instances_per_batch * self.config.photos_per_instance // self.process_count
+
+    def plan(self, step: int) -> Int[np.ndarray, " b"]:
+        """The rows of global batch `step`. An instance with fewer than K photos repeats some of them."""
+        rng = np.random.default_rng((self.seed, PLAN, step))
+        k = self.config.photos_per_instance
+        chosen = rng.choice(len(self.rows_of), self.config.instances_per_batch, replace=False)
+        rows = []
+        for instance in chosen:
+            own = rng.permutation(self.rows_of[instance])
+            rows.append(np.resize(own, k))  # repeats from the start when it is too short
+        return np.concatenate(rows)
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        step, slot = divmod(int(position), self.local_batch)
+        slot += self.process_index * self.local_batch
+        row = int(self._cached_plan(step)[slot])
+        rng = np.random.default_rng((self.seed, VIEW, step, slot))
+        side = round_to(self.config.image_size, self.size_multiple)
+        view = augment(load(self.photos, row), rng, self.config, multiple=self.size_multiple)
+        image, mask = place(view, (side, side))
+        return {"image": image, "mask": mask, "label": self.photos.labels[row], "row": np.int32(row)}
+
+    @cached_property
+    def _cached_plan(self) -> Any:
+        return lru_cache(maxsize=16)(self.plan)
+
+
+@dataclass(frozen=True, eq=False)
+class BucketedPhotos:
+    """The finite list of photographs to describe: one bucket after the other, each padded to whole batches."""
+
+    photos: PhotoSet
+    contents: list[tuple[int, int]]  # size of each row's photograph inside its bucket
+    plan: list[tuple[tuple[int, int], int]]  # (bucket shape, row or -1)
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        shape, row = self.plan[position]
+        if row < 0:
+            return {"image": np.zeros((*shape, 3), np.uint8), "mask": np.zeros(shape, bool), "row": np.int32(-1)}
+        image, mask = place(resize(load(self.photos, row), self.contents[row]), shape)
+        return {"image": image, "mask": mask, "row": np.int32(row)}
+
+
+def load(photos: PhotoSet, row: int) -> np.ndarray:
+    """The photograph; it was decoded once when the set was prepared, so a failure means that the cache is damaged."""
+    try:
+        return photos.photo(row)
+    except (PhotoRejected, OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{photos.name}: photograph {photos.names[row]!r} cannot be read from the prepared data ({error}); "
+            "delete the data cache and run again"
+        ) from error
+
+
+def training_batches(
+    photos: PhotoSet,
+    config: DataConfig,
+    *,
+    seed: int,
+    size_multiple: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.DatasetIterator:
+    """Endless batches `{"image": uint8 [B S S 3], "mask": bool [B S S], "label": int32 [B], "row": int32 [B]}`.
+
+    B = P*K/process_count photographs of this process, S = `config.image_size` rounded to `size_multiple`. The
+    iterator's `get_state`/`set_state` resume exactly. Raises `UserError` when there are fewer than P instances.
+    """
+    source = InstanceBatches(photos, config, seed, size_multiple, process_index, process_count)
+    options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=2 * source.local_batch)
+    return iter(grain.MapDataset.source(source).to_iter_dataset(options).batch(source.local_batch))
+
+
+def evaluation_batches(
+    photos: PhotoSet,
+    *,
+    image_size: int,
+    bucket_ratios: Sequence[float],
+    size_multiple: int,
+    batch_size: int,
+    rows: Sequence[int] | Int[np.ndarray, " m"] | None = None,
+    threads: int,
+) -> Iterator[Batch]:
+    """Batches `{"image": uint8 [b H W 3], "mask": bool [b H W], "row": int32 [b]}`, every one of `batch_size`.
+
+    All photographs of one bucket shape (H, W) follow each other, in the order of `rows`; the last batch of a bucket is
+    filled up with empty photographs of row -1.
+    """
+    chosen = range(len(photos)) if rows is None else [int(row) for row in rows]
+    buckets = bucket_shapes(image_size, bucket_ratios, size_multiple)
+    contents = [content_size(tuple(size), image_size, size_multiple) for size in photos.sizes]
+    members: dict[tuple[int, int], list[int]] = {shape: [] for shape in buckets}
+    for row in chosen:
+        members[choose_bucket(contents[row], buckets)].append(row)
+    plan = [(shape, row) for shape, own in members.items() for row in own + [-1] * (-len(own) % batch_size)]
+    source = BucketedPhotos(photos, contents, plan)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
+    return iter(grain.MapDataset.source(source).to_iter_dataset(options).batch(batch_size))

@@ -1,0 +1,159 @@
+"""A photo set on disk: ArrayRecord files written by a tfds builder, beside an index that opens at once.
+
+<cache>/<name>-<key>/                    the key names the content asked for
+    <builder>/<version>/*.array_record   the encoded photographs, read without TensorFlow
+    index.json                           names, labels, sizes and digests, in the order of the records
+    skipped.json                         [{"photo": file, "reason": why it is not used}, ...]
+    MANIFEST.json                        written last; without it the folder is made again
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from sret_jax.artifacts import MANIFEST, commit_folder, recover_folder, write_json
+from sret_jax.data.photo_set import PhotoSet
+
+log = logging.getLogger(__name__)
+SPLIT = "photos"  # the one tfds split; which instances train and which test is decided when a set is opened
+
+
+class Index:
+    """What a builder notes about every record while it writes them, in order."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.instances: list[str | None] = []
+        self.sizes: list[tuple[int, int]] = []
+        self.digests: list[str] = []
+        self.skipped: list[tuple[str, str]] = []
+
+    def add(self, name: str, instance: str | None, size: tuple[int, int], data: bytes) -> int:
+        """Notes a record and returns its number."""
+        self.names.append(name)
+        self.instances.append(instance)
+        self.sizes.append((int(size[0]), int(size[1])))
+        self.digests.append(hashlib.sha256(data).hexdigest())
+        return len(self.names) - 1
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / "skipped.json", [{"photo": photo, "reason": reason} for photo, reason in self.skipped])
+        columns = {"names": self.names, "instances": self.instances, "sizes": self.sizes, "digests": self.digests}
+        (folder / "index.json").write_text(json.dumps(columns), encoding="utf-8")
+
+
+class Records:
+    """The records of a prepared folder, still encoded; `sret_jax.data.decoding` is the only decoder."""
+
+    def __init__(self, version_dir: Path) -> None:
+        builder = tfds.builder_from_directory(version_dir)
+        raw = {key: tfds.decode.SkipDecoding() for key in ("image", "mask") if key in builder.info.features}
+        self._source = builder.as_data_source(SPLIT, decoders=raw)
+        self._keys = tuple(raw)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Mapping[str, bytes]:
+        record = self._source[index]
+        return {key: record[key] for key in self._keys}
+
+
+class PhotoBuilder(tfds.core.GeneratorBasedBuilder):
+    """Writes encoded photographs with their names, and masks where `MASKS`, in the order in which they are generated.
+
+    A subclass has `_generate_examples`, which notes each record in `self.index` and yields it under the number it got.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    MASKS = False
+    url_infos = (
+        None  # nothing is downloaded; tfds would look for a list of URLs, and needs importlib_resources for that
+    )
+
+    def __init__(self, index: "Index", data_dir: Path) -> None:
+        self.index = index
+        super().__init__(file_format="array_record", data_dir=data_dir)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {"image": tfds.features.Image(), "name": tfds.features.Text()}
+        if self.MASKS:
+            features["mask"] = tfds.features.Image(shape=(None, None, 1))
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        return {SPLIT: self._generate_examples()}
+
+
+def prepared(folder: Path, make: Callable[[Index, Path], PhotoBuilder], check: Callable[[Index], None]) -> Path:
+    """`folder`, made first if it is not there whole. `make(index, data_dir)` returns the builder that fills it.
+
+    Of several processes one makes it and the others wait. A kill leaves nothing that is later taken for whole.
+    `check` may refuse what was found, before it is kept.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _wait_for(folder.with_name(f".{folder.name}.lock")):
+        recover_folder(folder)
+        if not _whole(folder):
+            with commit_folder(folder) as building:
+                index = Index()
+                with contextlib.redirect_stdout(io.StringIO()):  # tfds prints the temporary folder as the result
+                    make(index, building).download_and_prepare()
+                check(index)
+                index.write(building)
+    return folder
+
+
+def open_prepared(folder: Path, name: str) -> PhotoSet:
+    """The whole photo set of a prepared folder."""
+    columns = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    skipped = json.loads((folder / "skipped.json").read_text(encoding="utf-8"))
+    version_dir = next(path.parent for path in sorted(folder.glob("*/*/dataset_info.json")))
+    instances = sorted({instance for instance in columns["instances"] if instance is not None})
+    number = {instance: label for label, instance in enumerate(instances)} | {None: -1}
+    return PhotoSet(
+        name=name,
+        names=columns["names"],
+        labels=np.array([number[instance] for instance in columns["instances"]], np.int32),
+        instances=instances,
+        sizes=np.array(columns["sizes"], np.int32).reshape(-1, 2),
+        digests=columns["digests"],
+        source=Records(version_dir),
+        skipped=[(entry["photo"], entry["reason"]) for entry in skipped],
+    )
+
+
+def _whole(folder: Path) -> bool:
+    """Whether every file of the manifest has its size. ArrayRecord checks its own content whenever it is read."""
+    if not folder.exists():
+        return False
+    try:
+        files = json.loads((folder / MANIFEST).read_bytes())["files"]
+        damaged = [name for name, entry in files.items() if (folder / name).stat().st_size != entry["size"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        damaged = [str(error)]
+    if damaged:
+        log.warning("%s is not whole (%s): it is prepared again", folder, damaged[0])
+    return not damaged
+
+
+@contextlib.contextmanager
+def _wait_for(path: Path) -> Iterator[None]:
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another process prepares %s; waiting for it", path.parent)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
