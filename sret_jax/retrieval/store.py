@@ -1,0 +1,162 @@
+"""Descriptors on disk, in chunks that are written whole or not at all, and never read without being checked."""
+
+import io
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from sret_jax.artifacts import DamagedError, file_digest, fingerprint, write_file, write_json
+from sret_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+STORE = "STORE.json"
+
+
+class DescriptorStore:
+    """The descriptors of a list of photos.
+
+    Chunk i is the file `<i>.npy`, float32 [rows d], with the photos i * chunk_rows onwards in their order. A chunk
+    counts once `STORE.json` lists its sha256, which is written after it: a kill at any moment costs the chunk that was
+    being made and nothing else. What is filled in afterwards is byte for byte what an uninterrupted run writes.
+
+    Attributes:
+      fingerprint: of everything the descriptors depend on (network, photos, how they were extracted).
+      names: of the photos, in order.
+      chunk_rows: photos per chunk; the last chunk has the rest.
+    """
+
+    def __init__(self, folder: Path, names: list[str], fingerprint: str, chunk_rows: int, digests: dict[str, str]):
+        self.folder, self.names, self.fingerprint, self.chunk_rows = Path(folder), names, fingerprint, chunk_rows
+        self._digests = digests
+
+    @classmethod
+    def resume(cls, folder: Path, names: list[str], fingerprint: str, chunk_rows: int) -> "DescriptorStore":
+        """The store in `folder` for these photos: with the chunks that are there and sound, or empty.
+
+        A store of other photos or of another network is discarded, and a damaged chunk is taken out, both with a line
+        in the log; the caller fills in what `missing` lists.
+        """
+        folder = Path(folder)
+        digests: dict[str, str] = {}
+        if (folder / STORE).exists():
+            try:
+                found = cls.load(folder)
+            except DamagedError as error:
+                log.warning("%s; every descriptor is extracted again", error)
+            else:
+                same = (found.fingerprint, found.names, found.chunk_rows) == (fingerprint, names, chunk_rows)
+                if same:
+                    for name in found._damaged():
+                        log.warning("%s: damaged, it is extracted again", folder / name)
+                        del found._digests[name]
+                    digests = found._digests
+                else:
+                    log.info("%s: of another network or other photos, extracted again", folder)
+        store = cls(folder, list(names), fingerprint, chunk_rows, digests)
+        folder.mkdir(parents=True, exist_ok=True)
+        store._write_list()
+        for path in folder.glob("[0-9]*.npy"):
+            if path.name not in digests:
+                path.unlink()
+        return store
+
+    @classmethod
+    def load(cls, folder: Path, fingerprint: str | None = None) -> "DescriptorStore":
+        """The store in `folder`.
+
+        Raises:
+          UserError: there is none, or it does not have the fingerprint asked for.
+          DamagedError: its list of chunks is not what was written.
+        """
+        path = Path(folder) / STORE
+        if not path.is_file():
+            raise UserError(f"{folder}: no descriptors there; run eval.py to extract them")
+        try:
+            about = json.loads(path.read_bytes())
+            digest = about.pop("digest")
+            store = cls(folder, about["names"], about["fingerprint"], about["chunk_rows"], about["chunks"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise DamagedError(f"{path}: unreadable; delete {folder} and run again") from None
+        if digest != _digest(about):
+            raise DamagedError(f"{path}: changed since it was written; delete {folder} and run again")
+        if fingerprint is not None and store.fingerprint != fingerprint:
+            raise UserError(
+                f"{folder}: these descriptors are of another network or other photos ({store.fingerprint}, expected "
+                f"{fingerprint}); extract them again"
+            )
+        return store
+
+    def chunks(self) -> list[tuple[int, int, int]]:
+        """`(chunk, first photo, one past the last photo)` of every chunk there has to be."""
+        starts = range(0, len(self.names), self.chunk_rows)
+        return [(i, start, min(start + self.chunk_rows, len(self.names))) for i, start in enumerate(starts)]
+
+    def missing(self) -> list[tuple[int, int, int]]:
+        """The chunks that have yet to be written."""
+        return [chunk for chunk in self.chunks() if _file(chunk[0]) not in self._digests]
+
+    def write(self, chunk: int, descriptors: Float[np.ndarray, "m d"]) -> None:
+        """Commits one chunk. A non-finite descriptor is an error that names the photo."""
+        _, start, stop = self.chunks()[chunk]
+        if len(descriptors) != stop - start:
+            raise ValueError(f"chunk {chunk} has {stop - start} photos, got {len(descriptors)} descriptors")
+        bad = np.flatnonzero(~np.isfinite(descriptors).all(1))
+        if len(bad):
+            raise UserError(
+                f"{self.names[start + bad[0]]}: its descriptor is not finite ({len(bad)} such in a chunk of "
+                f"{len(descriptors)}); check the photo and the network's parameters"
+            )
+        buffer = io.BytesIO()
+        np.save(buffer, descriptors.astype(np.float32))
+        path = self.folder / _file(chunk)
+        write_file(path, buffer.getvalue())
+        self._digests[path.name] = file_digest(path)
+        self._write_list()
+
+    def read(self) -> Float[np.ndarray, "n d"]:
+        """All descriptors, float32, in the order of the photos.
+
+        Raises:
+          UserError: the store is not complete.
+          DamagedError: a chunk is not what was written; the text names it.
+        """
+        if self.missing():
+            _, start, stop = self.missing()[0]
+            raise UserError(f"{self.folder}: photos {start} to {stop - 1} are not extracted yet; run it to its end")
+        damaged = self._damaged()
+        if damaged:
+            raise DamagedError(f"{self.folder / damaged[0]}: changed since it was written; run the extraction again")
+        parts = [np.load(self.folder / _file(i), mmap_mode="r", allow_pickle=False) for i, _, _ in self.chunks()]
+        shapes = {part.shape[1] for part in parts}
+        if len(shapes) > 1 or [len(part) for part in parts] != [stop - start for _, start, stop in self.chunks()]:
+            raise DamagedError(f"{self.folder}: its chunks do not fit together; delete it and run again")
+        return np.concatenate(parts)
+
+    def _damaged(self) -> list[str]:
+        def sound(name: str, digest: str) -> bool:
+            path = self.folder / name
+            return path.is_file() and not path.is_symlink() and file_digest(path) == digest
+
+        return [name for name, digest in sorted(self._digests.items()) if not sound(name, digest)]
+
+    def _write_list(self) -> None:
+        about = {
+            "fingerprint": self.fingerprint,
+            "chunk_rows": self.chunk_rows,
+            "chunks": dict(sorted(self._digests.items())),
+            "names": self.names,
+        }
+        write_json(self.folder / STORE, about | {"digest": _digest(about)})
+
+
+def _file(chunk: int) -> str:
+    return f"{chunk:05d}.npy"
+
+
+def _digest(about: dict[str, Any]) -> str:
+    return fingerprint(about)
