@@ -61,6 +61,7 @@ class Index:
       names: of the photos, unique.
       method: "exact", "brute_force", "ah" or "tree_ah".
       settings: what `build` chose: leaves, leaves_to_search, reorder (candidates re-scored).
+      fingerprint: of what it was built from, as `content_fingerprint` gives it.
     """
 
     def __init__(
@@ -70,10 +71,11 @@ class Index:
         config: SearchConfig,
         method: str,
         settings: dict[str, int],
+        fingerprint: str,
         scann: Any = None,
     ):
         self.descriptors, self.names, self.config = descriptors, names, config
-        self.method, self.settings, self._scann = method, settings, scann
+        self.method, self.settings, self.fingerprint, self._scann = method, settings, fingerprint, scann
 
     @classmethod
     def build(
@@ -100,11 +102,12 @@ class Index:
             if name in seen:
                 raise UserError(f"index: the name {name!r} occurs twice; photo names must be unique")
             seen.add(name)
+        key = content_fingerprint(descriptors, names, config)
         descriptors = normalized(descriptors, names)
         method = _choose(config.method, len(names))
         settings = _settings(method, len(names), config)
         scann = None if method == "exact" else _build_scann(descriptors, method, settings)
-        return cls(descriptors, list(names), config, method, settings, scann)
+        return cls(descriptors, list(names), config, method, settings, key, scann)
 
     def add(self, descriptors: Float[np.ndarray, "n d"], names: list[str]) -> "Index":
         """A new index of these photos after the present ones, built anew: the method may change with the size."""
@@ -195,7 +198,7 @@ class Index:
                 "settings": self.settings,
                 "config": vars(self.config),
                 "description": self.description,
-                "fingerprint": content_fingerprint(self.descriptors, self.names),
+                "fingerprint": self.fingerprint,
                 "names": self.names,
             }
             (folder / "index.json").write_text(json.dumps(about, indent=1) + "\n")
@@ -216,7 +219,7 @@ class Index:
         verify_folder(path)
         try:
             about = json.loads((path / "index.json").read_bytes())
-            names, method, settings = about["names"], about["method"], about["settings"]
+            names, method, settings, key = (about[name] for name in ("names", "method", "settings", "fingerprint"))
             config = SearchConfig(**about["config"])
             descriptors = np.load(path / "descriptors.npy", mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -229,12 +232,12 @@ class Index:
         scann = None if method == "exact" else _load_scann(path / "scann")
         if scann is not None and scann.size() != len(names):
             raise DamagedError(f"{path}: {scann.size()} photos in ScaNN but {len(names)} names; build the index anew")
-        return cls(np.asarray(descriptors), names, config, method, settings, scann)
+        return cls(np.asarray(descriptors), names, config, method, settings, key, scann)
 
 
-def content_fingerprint(descriptors: Float[np.ndarray, "n d"], names: list[str]) -> str:
-    """Identifies what an index was built from."""
-    return fingerprint(names, hashlib.sha256(np.ascontiguousarray(descriptors).data).hexdigest())
+def content_fingerprint(descriptors: Float[np.ndarray, "n d"], names: list[str], config: SearchConfig) -> str:
+    """Identifies what an index is built from."""
+    return fingerprint(names, vars(config), hashlib.sha256(np.ascontiguousarray(descriptors).tobytes()).hexdigest())
 
 
 def normalized(x: Float[np.ndarray, "n d"], names: list[str]) -> Float[np.ndarray, "n d"]:

@@ -1,0 +1,202 @@
+"""Photographs to descriptors: compiled batches, one compilation per bucket shape, restartable chunk by chunk."""
+
+import hashlib
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float
+
+import sret_jax
+from sret_jax.artifacts import file_digest, fingerprint, lock_folder
+from sret_jax.config import Config, to_dict
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.pipeline import Batch, evaluation_batches
+from sret_jax.models.descriptor import RetrievalNetwork, Variables
+from sret_jax.models.whitening import apply_whitening
+from sret_jax.retrieval.store import DescriptorStore
+
+log = logging.getLogger(__name__)
+
+Learned = tuple[np.ndarray, np.ndarray]  # mean [c] and projection [c d] of a whitening learned after training
+AHEAD = 2  # batches given to the device before the oldest is waited for
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """Descriptors of a photo set and how long they took."""
+
+    descriptors: Float[np.ndarray, "n d"]  # float32, unit length, in the order of the photos
+    fingerprint: str  # of everything they depend on
+    photos: int  # described in this call; the others were in the store already
+    seconds: float  # of this call
+    waiting: float  # of these: until decoded photographs arrived
+    compiling: float  # of these: for the first batch of each shape
+
+    @property
+    def images_per_second(self) -> float:
+        """Compilation left out; 0 when the store had everything."""
+        return self.photos / max(self.seconds - self.compiling, 1e-9) if self.photos else 0.0
+
+
+def extract(
+    network: RetrievalNetwork,
+    variables: Variables,
+    photos: PhotoSet,
+    config: Config,
+    folder: Path,
+    whitening: Learned | None = None,
+) -> Extracted:
+    """Descriptors of all photos, kept in a store in `folder`.
+
+    What the store has already is reused when its fingerprint (parameters, photographs, settings, source code of the
+    network) is the same, and made again otherwise. A kill costs one chunk.
+
+    Args:
+      network: whose `__call__` makes the descriptors.
+      variables: its parameters and statistics.
+      photos: described in their order.
+      config: `data.image_size` and `data.bucket_ratios` shape the batches, `extract` sizes them. With several
+        `extract.scales` a descriptor is the average of those of the resized photo, normalised again.
+      folder: of the store; one process at a time.
+      whitening: a mean and a projection learned after training, applied last.
+
+    Raises:
+      UserError: a descriptor is not finite (the photo is named), or another process writes to `folder`.
+    """
+    start_time = time.perf_counter()
+    key = extraction_fingerprint(network, variables, photos, config, whitening)
+    with lock_folder(Path(folder)):
+        store = DescriptorStore.resume(folder, photos.names, key, config.extract.chunk_rows)
+        missing = store.missing()
+        extractor = Extractor(network, variables, photos, config)
+        for chunk, start, stop in missing:
+            described = extractor.describe(range(start, stop))
+            store.write(chunk, described if whitening is None else apply_whitening(described, *whitening))
+            log.info("%s: %d of %d photographs described", photos.name, stop, len(photos))
+        described = store.read()
+    return Extracted(
+        descriptors=described,
+        fingerprint=key,
+        photos=sum(stop - start for _, start, stop in missing),
+        seconds=time.perf_counter() - start_time,
+        waiting=extractor.waiting,
+        compiling=extractor.compiling,
+    )
+
+
+class Extractor:
+    """One network on all local devices, describing photos of one set; every device gets the same share of a batch."""
+
+    def __init__(self, network: RetrievalNetwork, variables: Variables, photos: PhotoSet, config: Config):
+        devices = np.asarray(jax.local_devices())
+        self.network, self.photos, self.config = network, photos, config
+        self.batch_size = -(-config.extract.batch_size // devices.size) * devices.size
+        mesh = Mesh(devices, ("batch",))
+        self.split = NamedSharding(mesh, PartitionSpec("batch"))
+        self.variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
+        self.waiting = self.compiling = 0.0  # seconds
+        self._compiled: set[tuple[int, ...]] = set()
+
+    def describe(self, rows: Sequence[int]) -> Float[np.ndarray, "m d"]:
+        """Descriptors of these photos, in the order of `rows`: averaged over the scales, unit length."""
+        scales = self.config.extract.scales
+        total = sum(self._at_scale(rows, scale) for scale in scales)
+        if len(scales) == 1:
+            return total
+        return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+
+    def intermediates(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """For each row the network's named intermediates of that photo, and `"photo_mask"` [h w], True on the photo."""
+        out = {}
+        for batch in self._batches(rows, 1.0):
+            images, masks = jax.device_put((batch["image"], batch["mask"]), self.split)
+            seen = jax.device_get(_apply(self.network, self.variables, images, masks)[1])
+            for i in np.flatnonzero(batch["row"] >= 0):
+                seen_here = jax.tree.map(lambda x, i=i: x[i], seen)
+                out[int(batch["row"][i])] = seen_here | {"photo_mask": batch["mask"][i]}
+        return out
+
+    def _batches(self, rows: Sequence[int], scale: float) -> Iterator[Batch]:
+        batches = evaluation_batches(
+            self.photos,
+            image_size=round(self.config.data.image_size * scale),
+            bucket_ratios=self.config.data.bucket_ratios,
+            size_multiple=self.network.size_multiple,
+            batch_size=self.batch_size,
+            rows=rows,
+            threads=self.config.data.threads,
+        )
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            self.waiting += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
+
+    def _at_scale(self, rows: Sequence[int], scale: float) -> Float[np.ndarray, "m d"]:
+        found: dict[int, np.ndarray] = {}
+        running: deque[tuple[np.ndarray, jax.Array]] = deque()
+
+        def collect() -> None:
+            batch_rows, descriptors = running.popleft()
+            found.update((int(row), x) for row, x in zip(batch_rows, np.asarray(descriptors), strict=True) if row >= 0)
+
+        for batch in self._batches(rows, scale):
+            images, masks = jax.device_put((batch["image"], batch["mask"]), self.split)
+            start = time.perf_counter()
+            running.append((batch["row"], _descriptors(self.network, self.variables, images, masks)))
+            if images.shape not in self._compiled:  # the call returns at once, but for the compilation
+                self._compiled.add(images.shape)
+                self.compiling += time.perf_counter() - start
+            if len(running) > AHEAD:
+                collect()
+        while running:
+            collect()
+        return np.stack([found[row] for row in rows])
+
+
+def extraction_fingerprint(
+    network: RetrievalNetwork,
+    variables: Variables,
+    photos: PhotoSet,
+    config: Config,
+    whitening: Learned | None = None,
+) -> str:
+    """Identifies everything that the descriptors of `photos` depend on."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path((variables, whitening)):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    shapes = {"image_size": config.data.image_size, "bucket_ratios": list(config.data.bucket_ratios)}
+    return fingerprint(
+        digest.hexdigest(), repr(network), photos.fingerprint, to_dict(config.extract), shapes, source_fingerprint()
+    )
+
+
+@cache
+def source_fingerprint() -> str:
+    """Identifies the code that turns a photograph into a descriptor: a change of it makes old descriptors stale."""
+    package = Path(sret_jax.__file__).parent
+    files = sorted([*package.glob("models/**/*.py"), *package.glob("data/*.py"), Path(__file__)])
+    return fingerprint([(file.relative_to(package).as_posix(), file_digest(file)) for file in files])
+
+
+@partial(jax.jit, static_argnums=0)
+def _descriptors(network, variables, images, masks):
+    return network.apply(variables, images, masks, train=False)[0]
+
+
+@partial(jax.jit, static_argnums=0)
+def _apply(network, variables, images, masks):
+    return network.apply(variables, images, masks, train=False)
