@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from sret_jax.errors import UserError
-from sret_jax.models.backbones import efficientnet_lite
+from sret_jax.models.backbones import efficientnet_lite, resnet
 from sret_jax.models.backbones.efficientnet_lite import EfficientNetLite
+from sret_jax.models.backbones.layers import STAGES
+from sret_jax.models.backbones.resnet import ResNet
 from sret_jax.models.weights import convert, read_torch
 
-STAGES = ("c1", "c2", "c3", "c4", "c5", "last")
+_STRIDES = (2, 4, 8, 16, 32, 32)
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,17 @@ class Info:
 
 def _lite(name: str) -> Info:
     channels = {b.ends: b.outputs for b in efficientnet_lite.blocks(name) if b.ends} | {"last": efficientnet_lite.HEAD}
-    return Info(32, dict(zip(STAGES, (2, 4, 8, 16, 32, 32), strict=True)), channels)
+    return Info(32, dict(zip(STAGES, _STRIDES, strict=True)), channels)
 
 
-BACKBONES: dict[str, Info] = {name: _lite(name) for name in efficientnet_lite.SCALES}
+def _resnet(name: str) -> Info:
+    widths = [resnet.expansion(name) * w for w in resnet.WIDTHS]
+    return Info(1, dict(zip(STAGES, _STRIDES, strict=True)), dict(zip(STAGES, [64, *widths, widths[-1]], strict=True)))
+
+
+BACKBONES: dict[str, Info] = {name: _lite(name) for name in efficientnet_lite.SCALES} | {
+    name: _resnet(name) for name in resnet.LAYERS
+}
 
 
 def _known(name: str) -> None:
@@ -49,8 +58,8 @@ def build_backbone(
     and tracks the batch's own in the stages that train, over the pmap axis "batch", when called with `train=True`.
     """
     _known(name)
-    update_stats = batch_stats == "updated"
-    return EfficientNetLite(name, train_from, update_stats, dtype)
+    network = EfficientNetLite if name in efficientnet_lite.SCALES else ResNet
+    return network(name, train_from, batch_stats == "updated", dtype)
 
 
 def pretrained(name: str, weights: str) -> dict[str, Any]:
@@ -60,11 +69,18 @@ def pretrained(name: str, weights: str) -> dict[str, Any]:
     classifier in the file is left out. Raises `UserError` naming what is missing and the remedy.
     """
     _known(name)
-    path = _installed(name) if weights == "auto" else Path(weights)
-    network, image = build_backbone(name), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    mask = jax.ShapeDtypeStruct((1, 64, 64), jnp.bool_)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), image, mask)
-    units, left_out = efficientnet_lite.torch_units(name), ("_fc.weight", "_fc.bias")
+    is_lite = name in efficientnet_lite.SCALES
+    if weights != "auto":
+        path = Path(weights)
+    elif is_lite:
+        path = _installed(name)
+    else:
+        raise UserError(f"no package holds the weights of {name}; set model.weights to a torchvision checkpoint file")
+    units = (efficientnet_lite if is_lite else resnet).torch_units(name)
+    classifier = "_fc" if is_lite else "fc"
+    image, mask = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32), jax.ShapeDtypeStruct((1, 64, 64), jnp.bool_)
+    shapes = jax.eval_shape(build_backbone(name).init, jax.random.key(0), image, mask)
+    left_out = (f"{classifier}.weight", f"{classifier}.bias")
     return convert(read_torch(path), units, shapes, left_out=left_out, source=path)
 
 

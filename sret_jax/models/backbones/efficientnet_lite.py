@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, UInt8
 
 from sret_jax.errors import UserError
-from sret_jax.models.backbones.layers import ConvNorm, erase, relu6
+from sret_jax.models.backbones.layers import ConvNorm, erase, first_trained, relu6
 
 SCALES = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
 HEAD = 1280  # channels of the map "last"
@@ -94,7 +94,7 @@ class MBConv(nn.Module):
 class EfficientNetLite(nn.Module):
     """`train_from` is the first stage that trains; with `update_stats` its BatchNorms use the batch's statistics."""
 
-    name_: str
+    variant: str
     train_from: str = "none"
     update_stats: bool = False
     dtype: Any = jnp.float32
@@ -114,37 +114,29 @@ class EfficientNetLite(nn.Module):
         photograph alone agree at every stride.
         """
         if images.shape[1] % 32 or images.shape[2] % 32:
-            raise UserError(f"{self.name_}: {images.shape[1]}x{images.shape[2]} images; resize to multiples of 32")
-        stages = ("c1", "c2", "c3", "c4", "c5", "last")
-        first = (
-            len(stages)
-            if self.train_from == "none"
-            else 0
-            if self.train_from == "all"
-            else stages.index(self.train_from)
-        )
+            raise UserError(f"{self.variant}: {images.shape[1]}x{images.shape[2]} images; resize to multiples of 32")
+        first = first_trained(self.train_from)
         x = ((images.astype(jnp.float32) - 127.0) / 128.0).astype(self.dtype)
         maps = {}
 
-        def conv(trains: bool):
+        def conv() -> Any:
+            trains = train and first <= len(maps)
             return partial(
-                ConvNorm,
-                epsilon=1e-3,
-                momentum=0.99,
-                dtype=self.dtype,
-                update_stats=self.update_stats and train and trains,
+                ConvNorm, epsilon=1e-3, momentum=0.99, dtype=self.dtype, update_stats=self.update_stats and trains
             )
 
-        trains = first <= 0
-        x, mask = conv(trains)(32, 3, 2, activation=relu6, name="stem")(x, mask)
-        for i, block in enumerate(blocks(self.name_)):
-            x, mask = MBConv(block, conv(trains), name=f"block{i}")(x, mask)
+        def end(stage: str) -> None:
+            stopped = x if first <= len(maps) else lax.stop_gradient(x)
+            maps[stage] = (erase(stopped, mask), mask)
+
+        x, mask = conv()(32, 3, 2, activation=relu6, name="stem")(x, mask)
+        for i, block in enumerate(blocks(self.variant)):
+            x, mask = MBConv(block, conv(), name=f"block{i}")(x, mask)
             if block.ends:
-                x = x if trains else lax.stop_gradient(x)
-                maps[block.ends] = (erase(x, mask), mask)
+                end(block.ends)
                 if block.ends == last_stage:
                     return maps
-                trains = first <= len(maps)
-        x, mask = conv(trains)(HEAD, activation=relu6, name="head")(x, mask)
-        maps["last"] = (erase(x if trains else lax.stop_gradient(x), mask), mask)
+                x = maps[block.ends][0]
+        x, mask = conv()(HEAD, activation=relu6, name="head")(x, mask)
+        end("last")
         return maps

@@ -15,6 +15,16 @@ from jaxtyping import Array, Bool, Float
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 Mask = Bool[Array, "b h w"]
+STAGES = ("c1", "c2", "c3", "c4", "c5", "last")  # strides 2, 4, 8, 16, 32, 32
+
+
+def first_trained(train_from: str) -> int:
+    """Index in `STAGES` of the first stage that trains; their number when none does."""
+    return len(STAGES) if train_from == "none" else 0 if train_from == "all" else STAGES.index(train_from)
+
+
+def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    return jnp.maximum(x, 0)
 
 
 def same_padding(size: tuple[int, int], kernel: int, stride: int) -> Padding:
@@ -30,6 +40,11 @@ def relu6(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def erase(x: Float[Array, "b h w c"], mask: Mask) -> Float[Array, "b h w c"]:
     """The map with zeros outside the mask."""
     return jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
+
+
+def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
+    """3x3 maximum with stride 2 and padding (1, 1) of a map without negative values, so that padding is zero."""
+    return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
 
 
 def pointwise(x: Float[Array, "b h w c"], kernel: Float[Array, "1 1 c d"]) -> Float[Array, "b h w d"]:
@@ -68,7 +83,7 @@ def depthwise(
     for i in range(k):
         for j in range(k):
             view = x[:, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
-            out += view * kernel[i, j]
+            out += view * kernel[i : i + 1, j : j + 1]
     return out
 
 
@@ -91,7 +106,7 @@ def masked_statistics(
     total, count = lax.psum(sums, axis_name) if axis_name else sums
     count = jnp.maximum(count, 1.0)
     mean = total / count
-    squares = (erase(x - mean, mask) ** 2).sum((0, 1, 2))
+    squares = (erase(x - mean[None, None, None], mask) ** 2).sum((0, 1, 2))
     return mean, (lax.psum(squares, axis_name) if axis_name else squares) / count
 
 
@@ -130,12 +145,12 @@ class ConvNorm(nn.Module):
             now = masked_statistics(y, mask, axis_name="batch")
             mean.value = self.momentum * mean.value + (1 - self.momentum) * now[0]
             variance.value = self.momentum * variance.value + (1 - self.momentum) * now[1]
-            y = (y - now[0]) * (scale * lax.rsqrt(now[1] + self.epsilon)) + bias
-            y = y.astype(self.dtype)
+            gain = scale * lax.rsqrt(now[1] + self.epsilon)
+            y = (y * gain[None, None, None] + (bias - now[0] * gain)[None, None, None]).astype(self.dtype)
         else:
             gain = scale * lax.rsqrt(variance.value + self.epsilon)
-            y, mask = self._convolve(x, kernel * gain, mask)
-            y = y + (bias - mean.value * gain).astype(self.dtype)
+            y, mask = self._convolve(x, kernel * gain[None, None, None], mask)
+            y = y + (bias - mean.value * gain)[None, None, None].astype(self.dtype)
         return (self.activation(y) if self.activation else y), mask
 
     def _convolve(self, x: Array, kernel: Array, mask: Array) -> tuple[Array, Array]:

@@ -1,0 +1,124 @@
+"""ResNet as torchvision builds it: stride in the 3x3 convolution, explicit padding, ReLU.
+
+He et al., "Deep Residual Learning", CVPR 2016, with the stride of a bottleneck in its middle convolution ("V1.5").
+Padding is (1, 1) and (3, 3) on both sides, not "SAME": at stride 2 and even sizes these differ.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, UInt8
+
+from sret_jax.models.backbones.layers import STAGES, ConvNorm, erase, first_trained, max_pool, relu
+
+LAYERS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
+WIDTHS = (64, 128, 256, 512)
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255  # of ImageNet, per channel, for values 0..255
+_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32) * 255
+
+
+def expansion(name: str) -> int:
+    """Output channels of a block per width: basic blocks 1, bottlenecks 4."""
+    return 1 if name == "resnet18" else 4
+
+
+class Block(NamedTuple):
+    """One residual block. `projects`: the shortcut has a convolution, because the shape changes."""
+
+    width: int
+    stride: int
+    projects: bool
+    bottleneck: bool
+
+
+def _layers(name: str) -> list[list[Block]]:
+    """The blocks of torchvision's layer1 to layer4."""
+    layers = []
+    for layer, (repeats, width) in enumerate(zip(LAYERS[name], WIDTHS, strict=True)):
+        bottleneck, stride = expansion(name) > 1, 2 if layer else 1
+        first = Block(width, stride, bool(layer) or bottleneck, bottleneck)
+        layers.append([first] + [Block(width, 1, False, bottleneck)] * (repeats - 1))
+    return layers
+
+
+def torch_units(name: str) -> dict[tuple[str, ...], tuple[str, str]]:
+    """Flax path of every `ConvNorm` -> torchvision's names of its convolution and of its BatchNorm."""
+    units: dict[tuple[str, ...], tuple[str, str]] = {("stem",): ("conv1", "bn1")}
+    for layer, blocks in enumerate(_layers(name), 1):
+        for i, block in enumerate(blocks):
+            flax_block, torch_block = f"layer{layer}_{i}", f"layer{layer}.{i}."
+            for n in range(1, 4 if block.bottleneck else 3):
+                units[flax_block, f"conv{n}"] = (f"{torch_block}conv{n}", f"{torch_block}bn{n}")
+            if block.projects:
+                units[flax_block, "shortcut"] = (f"{torch_block}downsample.0", f"{torch_block}downsample.1")
+    return units
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions, or as a bottleneck 1x1, 3x3 and 1x1 with four times the width; plus the input."""
+
+    block: Block
+    conv: Any  # ConvNorm with the settings that all convolutions of the network share
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"]) -> tuple[Array, Array]:
+        w, s, projects, bottleneck = self.block
+        spatial = partial(self.conv, w, 3, padding=1)
+        if bottleneck:
+            y, inside = self.conv(w, activation=relu, name="conv1")(x, mask)
+            y, inside = spatial(stride=s, activation=relu, name="conv2")(y, inside)
+            y, inside = self.conv(4 * w, name="conv3")(y, inside)
+        else:
+            y, inside = spatial(stride=s, activation=relu, name="conv1")(x, mask)
+            y, inside = spatial(name="conv2")(y, inside)
+        if projects:
+            x, _ = self.conv(y.shape[-1], 1, s, name="shortcut")(x, mask)
+        return relu(x + y), inside
+
+
+class ResNet(nn.Module):
+    """`train_from` is the first stage that trains; with `update_stats` its BatchNorms use the batch's statistics."""
+
+    variant: str
+    train_from: str = "none"
+    update_stats: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        images: UInt8[Array, "b h w 3"] | Float[Array, "b h w 3"],
+        mask: Bool[Array, "b h w"],
+        *,
+        train: bool = False,
+        last_stage: str = "last",
+    ) -> dict[str, tuple[Float[Array, "b i j c"], Bool[Array, "b i j"]]]:
+        """Maps and masks of the stages up to `last_stage`; images hold 0..255 and have any size. "last" is "c5"."""
+        first = min(first_trained(self.train_from), 4 if self.train_from != "none" else len(STAGES))
+        x = (images.astype(jnp.float32) - _MEAN.reshape(1, 1, 1, 3)) / _DEVIATION.reshape(1, 1, 1, 3)
+        maps = {}
+
+        def conv() -> Any:
+            trains = train and first <= len(maps)
+            return partial(ConvNorm, dtype=self.dtype, update_stats=self.update_stats and trains)
+
+        def end(stage: str) -> None:
+            stopped = x if first <= len(maps) else lax.stop_gradient(x)
+            maps[stage] = (erase(stopped, mask), mask)
+
+        x, mask = conv()(64, 7, 2, padding=3, activation=relu, name="stem")(x, mask)
+        end("c1")
+        for layer, blocks in enumerate(_layers(self.variant), 1):
+            if last_stage in maps:
+                return maps
+            x = maps[STAGES[layer - 1]][0]
+            if layer == 1:
+                x, mask = max_pool(x), mask[:, ::2, ::2]
+            for i, block in enumerate(blocks):
+                x, mask = Residual(block, conv(), name=f"layer{layer}_{i}")(x, mask)
+            end(STAGES[layer])
+        return maps if last_stage == "c5" else maps | {"last": maps["c5"]}
