@@ -93,6 +93,13 @@ def extract(
     )
 
 
+def describe(
+    network: RetrievalNetwork, variables: Variables, photos: PhotoSet, config: Config, rows: Sequence[int]
+) -> Float[np.ndarray, "m d"]:
+    """Descriptors of some photos, in the order of `rows`, without a store."""
+    return Extractor(network, variables, photos, config).describe(rows)
+
+
 class Extractor:
     """One network on all local devices, describing photos of one set; every device gets the same share of a batch."""
 
@@ -117,7 +124,16 @@ class Extractor:
     def intermediates(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
         """For each row the network's named intermediates of that photo, and `"photo_mask"` [h w], True on the photo."""
         out = {}
-        for batch in self._batches(rows, 1.0):
+        devices = self.split.num_devices
+        for batch in evaluation_batches(
+            self.photos,
+            image_size=self.config.data.image_size,
+            bucket_ratios=(),  # one shape, so one compilation
+            size_multiple=self.network.size_multiple,
+            batch_size=min(self.batch_size, -(-len(rows) // devices) * devices),
+            rows=rows,
+            threads=self.config.data.threads,
+        ):
             images, masks = jax.device_put((batch["image"], batch["mask"]), self.split)
             seen = jax.device_get(_apply(self.network, self.variables, images, masks)[1])
             for i in np.flatnonzero(batch["row"] >= 0):

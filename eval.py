@@ -1,0 +1,113 @@
+"""Measures a network: `python eval.py --workdir=DIR --benchmark=NAME[,NAME] [--root=PATH] [--queries=DIR] [--out=DIR]`.
+
+`--workdir` is what `train.py` wrote. Without it, `--config=configs/NAME.py` measures the same network untrained: its
+pretrained backbone with GeM, and without the whitening layer, which only training can fill. Benchmarks: "synthetic",
+and "folder", leave-one-out on the photographs `<instance>/<photo>` of `--root`, or all of them searched by `--queries`.
+Prints the table and writes results.json, rankings.csv, report.html, strip.png and skipped.json to
+`<workdir>/eval/<benchmark>` (untrained: `runs/untrained-<config>/eval/<benchmark>`), or to `--out`.
+"""
+
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sret_jax import experiment
+from sret_jax.config import Config, validate
+from sret_jax.errors import UserError
+from sret_jax.models.descriptor import build_network, init_network
+from sret_jax.training.checkpoint import load_network
+
+CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder that train.py wrote.")
+BENCHMARK = flags.DEFINE_list("benchmark", None, 'Comma-separated: "synthetic", "folder". Default: the config\'s own.')
+ROOT = flags.DEFINE_string("root", "", 'Benchmark "folder": the photographs, <instance>/<photo>.')
+QUERIES = flags.DEFINE_string("queries", "", 'Benchmark "folder": photographs that search --root.')
+OUT = flags.DEFINE_string("out", None, "Where the results go; with several benchmarks, one folder each below it.")
+
+
+def load(config: Config | None, workdir: str | None) -> tuple[Any, Any, Config, Any, Path]:
+    """`(network, variables, config, learned whitening or None, workdir)` that the flags ask for."""
+    if workdir:
+        loaded = load_network(workdir, config and config.model)
+        variables = {"params": loaded.params, "batch_stats": loaded.batch_stats}
+        learned = loaded.whitening and (loaded.whitening["mean"], loaded.whitening["projection"])
+        return build_network(loaded.config.model), variables, config or loaded.config, learned, Path(workdir)
+    if config is None:
+        raise UserError("give --workdir=DIR that train.py wrote, or --config=FILE to measure the untrained network")
+    validate(config)
+    model = replace(config.model, whitening=False)
+    network = build_network(model)
+    variables = init_network(network, model, jax.random.key(config.seed))
+    return network, variables, config, None, Path(OUT.value or f"runs/untrained-{config_name()}")
+
+
+def config_name() -> str:
+    return Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+
+
+def show(console: Console, results: dict[str, Any], out: Path) -> None:
+    """Prints a benchmark's results."""
+    metrics = results["metrics"]
+    title = f"{results['benchmark']}: {results['photos']} photographs, {results['instances']} instances"
+    table = Table("", "mAP", "R@1", "queries", title=escape(title), title_justify="left")
+    if metrics:
+        table.add_row("all", f"{metrics['mAP']:.2f}", f"{metrics['R@1']:.2f}", str(metrics["queries"]), style="bold")
+        if len(metrics["per_instance"]) <= 30:
+            for name, value in metrics["per_instance"].items():
+                table.add_row(escape(name), f"{value:.2f}")
+        console.print(table)
+    stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in results["timings"].items())
+    speed = f" ({results['images_per_second']:.1f} images/s)" if results["extracted"] else " (descriptors reused)"
+    console.print(escape(f"{results['index']}\n{stages}{speed}"), highlight=False)
+    if results["skipped"]:
+        console.print(escape(f"{results['skipped']} files skipped, see {out / 'skipped.json'}"), highlight=False)
+    console.print(escape(f"report: {out / 'report.html'}"), highlight=False, soft_wrap=True)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise UserError(f"unknown argument {argv[1]!r}; flags look like --benchmark=synthetic")
+    network, variables, config, learned, workdir = load(CONFIG.value, WORKDIR.value)
+    benchmarks = BENCHMARK.value or list(config.eval.benchmarks)
+    for benchmark in benchmarks:
+        out = Path(OUT.value) if OUT.value else workdir / "eval" / benchmark
+        if OUT.value and len(benchmarks) > 1:
+            out /= benchmark
+        results = experiment.evaluate(
+            network,
+            variables,
+            config,
+            benchmark,
+            out,
+            root=ROOT.value,
+            queries=QUERIES.value,
+            cache_dir=config.data.cache_dir or workdir / "data",
+            whitening=learned,
+            workdir=workdir,
+        )
+        show(Console(), results, out)
+
+
+def run(argv: list[str]) -> None:
+    absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    logging.getLogger("sret_jax").setLevel(logging.INFO)
+    try:
+        main(argv)
+    except UserError as error:
+        print(f"eval.py: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    app.run(run)

@@ -1,0 +1,74 @@
+"""Which photos query which, and what of the answers is kept."""
+
+import numpy as np
+import pytest
+
+from sret_jax.errors import UserError
+from sret_jax.evaluation import protocols
+from sret_jax.evaluation.metrics import leave_one_out_map
+from sret_jax.evaluation.protocols import folder_protocol, query_protocol
+
+LABELS = np.array([0, 0, 1, -1, 2, 1, 1, 2, 3], np.int32)  # instance 3 has one photo, photo 3 no instance
+INSTANCES = ["arch", "bridge", "castle", "dome"]
+X = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
+
+
+def search_over(x):
+    def search(queries, k):
+        scores = queries @ x.T
+        ids = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return ids, np.take_along_axis(scores, ids, 1)
+
+    return search
+
+
+def test_leave_one_out_scores_the_full_ranking_and_keeps_its_beginning(monkeypatch):
+    monkeypatch.setattr(protocols, "QUERIES_AT_ONCE", 2)
+    ranked = folder_protocol(search_over(X), X, LABELS, INSTANCES, keep=3)
+    expected = leave_one_out_map(X @ X.T, LABELS)
+    assert ranked.metrics["mAP"] == pytest.approx(expected["mAP"])
+    assert ranked.metrics["R@1"] == pytest.approx(expected["R@1"])
+    named = {INSTANCES[label]: value for label, value in expected["per_instance"].items()}
+    assert ranked.metrics["per_instance"] == pytest.approx(named)
+    assert ranked.queries.tolist() == [0, 1, 2, 4, 5, 6, 7]
+    assert ranked.ids.shape == ranked.scores.shape == (7, 3)
+    for query, ids, scores in zip(ranked.queries, ranked.ids, ranked.scores, strict=True):
+        order = [i for i in np.argsort(-(X @ X[query]), kind="stable") if i != query]
+        assert ids.tolist() == order[:3]
+        np.testing.assert_allclose(scores, X[ids] @ X[query], rtol=1e-6)
+
+
+def test_a_query_is_never_its_own_answer_even_among_copies():
+    x = np.ones((4, 3), np.float32)
+    ranked = folder_protocol(search_over(x), x, np.array([0, 0, 0, 0]), ["arch"], keep=99)
+    assert ranked.ids.tolist() == [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]
+    assert ranked.metrics["mAP"] == 100
+
+
+def test_separate_queries():
+    queries = np.stack([X[0], X[2], X[4]]) * 2
+    ranked = query_protocol(search_over(X), queries, np.array([0, -1, 2]), LABELS, INSTANCES, keep=9)
+    assert ranked.ids.shape == (3, 9) and np.isnan(ranked.ap[1])
+    assert ranked.metrics["queries"] == 2 and set(ranked.metrics["per_instance"]) == {"arch", "castle"}
+
+
+def test_queries_without_labels_are_only_ranked():
+    ranked = query_protocol(search_over(X), X[:2], np.array([-1, -1]), LABELS, INSTANCES, keep=4)
+    assert ranked.metrics == {} and ranked.ids.shape == (2, 4)
+
+
+def test_an_approximate_search_that_misses_photos():
+    def search(queries, k):
+        ids, scores = search_over(X)(queries, k)
+        ids[:, 5:], scores[:, 5:] = -1, -np.inf
+        return ids, scores
+
+    full = folder_protocol(search_over(X), X, LABELS, INSTANCES, keep=8)
+    cut = folder_protocol(search, X, LABELS, INSTANCES, keep=8)
+    assert cut.metrics["mAP"] < full.metrics["mAP"]
+    assert (cut.ids[:, 5:] == -1).all()
+
+
+def test_nothing_to_measure():
+    with pytest.raises(UserError, match="at least two photos"):
+        folder_protocol(search_over(X[:2]), X[:2], np.array([0, 1]), ["arch", "bridge"], keep=1)
