@@ -174,13 +174,16 @@ def _read(path: Path) -> bytes:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO must not block
     except OSError as error:
         raise UserError(f"{path}: cannot read the weights file: {error.strerror}; check the path") from None
-    with open(handle, "rb") as f:
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise UserError(f"{path}: not a regular file; give the path of a torch checkpoint")
         if status.st_size > MAX_FILE:
             raise UserError(f"{path}: {status.st_size} bytes; a weights file may have {MAX_FILE} at most")
-        return f.read(MAX_FILE + 1)
+        with open(handle, "rb", closefd=False) as f:
+            return f.read(status.st_size)
+    finally:
+        os.close(handle)
 
 
 def _decode(data: bytes) -> dict[str, np.ndarray]:
@@ -226,7 +229,7 @@ def _decode_legacy(data: bytes) -> tuple[Any, dict[str, memoryview]]:
         raise _Refused("it was written on a big-endian machine")
     counts = _storages_of(root)
     view, at, storages = memoryview(data), stream.tell(), {}
-    if not isinstance(keys, list) or len(keys) != len(set(keys)):
+    if not isinstance(keys, list) or not all(isinstance(k, str) for k in keys) or len(keys) != len(set(keys)):
         raise _Refused("its list of storages is damaged")
     for key in keys:
         if key not in counts:

