@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Bool, Int, Shaped
 
 from sret_jax.errors import UserError
 
@@ -41,8 +41,13 @@ def mean(tree: Any) -> Any:
     return jax.lax.pmean(tree, AXIS)
 
 
-def any_device(x: Array) -> Array:
-    return jax.lax.pmax(x, AXIS)
+def any_device(x: Bool[Array, ""]) -> Bool[Array, ""]:
+    return jax.lax.pmax(x.astype(int), AXIS) > 0
+
+
+def device_index() -> Int[Array, ""]:
+    """Number of this device among all, inside a `data_parallel` step."""
+    return jax.lax.axis_index(AXIS)
 
 
 def _local(spec: PartitionSpec) -> NamedSharding:

@@ -1,0 +1,57 @@
+"""What `train.py` and `eval.py` share: flags, one-line errors with an exit code, and the cache of compiled programs."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+from absl import app, flags
+
+from sret_jax.errors import UserError
+
+COMPILED = "~/.cache/sret_jax/compiled"  # a second start finds its programs here; JAX_COMPILATION_CACHE_DIR overrides
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags and calls `main`. Bad use and bad input end with one line on stderr and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    jax.config.update("jax_threefry_partitionable", True)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(Path(COMPILED).expanduser()))
+
+    def act(_: list[str]) -> None:
+        with _one_line():
+            main()
+
+    app.run(act, flags_parser=_parse)
+
+
+def _parse(words: list[str]) -> list[str]:
+    with _one_line():
+        try:
+            rest = flags.FLAGS(words)
+        except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+            # An unknown field comes as a KeyError, a bad config file as whatever reading it raised.
+            raise UserError(f"{error.args[-1] if error.args else error}; see --help") from error
+        if len(rest) > 1:
+            raise UserError(f"unknown argument {rest[1]!r}; fields are set as --config.field=value")
+    return rest
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        leave(2, f"error: {error}")
+
+
+def leave(code: int, text: str) -> None:
+    """Ends this process. One of several does not wait for the others, which would wait for it in turn."""
+    print(" ".join(text.split()), file=sys.stderr, flush=True)
+    if jax.distributed.is_initialized():
+        os._exit(code)
+    sys.exit(code)

@@ -1,0 +1,225 @@
+"""Checkpoints that survive a kill, a full disk and a flipped bit; the only file that uses orbax.
+
+A step is one folder, `<workdir>/checkpoints/<step>/`: `arrays/` (orbax) holds parameters, statistics, the optimiser's
+memory, the random key and a learned whitening; `record.json` holds the config, the position in the data, and the
+devices. It is built aside and sealed with a manifest before it gets its name, so a listed step is a whole one.
+The folder is written by a thread: training goes on as soon as the values are copied to the host.
+"""
+
+import json
+import logging
+import os
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from sret_jax import artifacts
+from sret_jax import config as configs
+from sret_jax.config import Config, ModelConfig
+from sret_jax.errors import UserError
+from sret_jax.models.descriptor import build_network
+from sret_jax.training import parallel
+
+log = logging.getLogger(__name__)
+Tree = dict[str, Any]
+
+
+class Checkpoint(NamedTuple):
+    """What one step folder holds. `arrays` has the keys "state" and, once learned, "whitening"."""
+
+    step: int
+    arrays: Tree
+    record: Tree
+
+
+class Checkpoints:
+    """The step folders of one run, for the process that trains. Close it, or leave its `with`, to finish the last save.
+
+    Only the main process writes; the others may call everything.
+    """
+
+    def __init__(self, folder: Path, keep: int):
+        self.folder, self.keep = folder, keep
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._saving: Future[None] | None = None
+        if parallel.is_main():
+            folder.mkdir(parents=True, exist_ok=True)
+            _clean(folder)
+
+    def save(self, step: int, state: Any, record: Tree, whitening: Tree | None = None) -> None:
+        """Copies the values and returns; the folder appears later.
+
+        An error of the save before is raised here, or by `close`. So is a `UserError` when a value is not finite.
+        """
+        self.wait()
+        if not parallel.is_main():
+            return
+        arrays = {"state": _to_dict(parallel.fetch(state))} | ({"whitening": whitening} if whitening else {})
+        for name, value in _flatten(arrays).items():
+            if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+                raise UserError(f"step {step}: {name} is not finite, so it was not saved; lower the learning rate")
+        self._saving = self._thread.submit(self._write, step, arrays, record | {"step": step})
+
+    def _write(self, step: int, arrays: Tree, record: Tree) -> None:
+        try:
+            with artifacts.commit_folder(self.folder / str(step)) as built:
+                with _orbax() as checkpointer:
+                    checkpointer.save(built.absolute() / "arrays", args=ocp.args.PyTreeSave(arrays))
+                artifacts.write_json(built / "record.json", record)
+        except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError
+            where = self.folder / str(step)
+            raise UserError(f"{where} could not be saved ({error}); free space or check the permissions") from error
+        for old in _steps(self.folder)[: -self.keep]:
+            doomed = self.folder / f".{old}.deleting"
+            os.rename(self.folder / str(old), doomed)  # one rename: no half-deleted step is ever listed
+            shutil.rmtree(doomed)
+
+    def wait(self) -> None:
+        """Returns when nothing is being written; raises what went wrong."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
+
+    def close(self) -> None:
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def latest(self) -> Checkpoint | None:
+        """The newest step that is intact, the same in every process. Damaged newer ones are set aside by name."""
+        found = -1
+        if parallel.is_main():
+            newest = _newest(self.folder)
+            found = -1 if newest is None else newest
+            for step in _steps(self.folder):
+                if step > found:
+                    aside = self.folder / f"{step}.damaged"
+                    shutil.rmtree(aside, ignore_errors=True)
+                    os.rename(self.folder / str(step), aside)
+        found = int(parallel.from_main(np.array(found)))
+        return None if found < 0 else _read(self.folder / str(found))
+
+
+def restore(template: Any, saved: Tree, source: str) -> Any:
+    """`saved["state"]` in the structure of `template`; `source` names it in errors."""
+    expected = flax.traverse_util.flatten_dict(flax.serialization.to_state_dict(template), True, sep="/")
+    values = _flatten(saved["state"])
+    _check_same({name: x for name, x in expected.items() if hasattr(x, "shape")}, values, source)
+    filled = {name: values.get(name, x) for name, x in expected.items()}
+    tree = flax.traverse_util.unflatten_dict(filled, sep="/")
+    return flax.serialization.from_state_dict(template, tree)
+
+
+class LoadedNetwork(NamedTuple):
+    """A trained network as its run left it; `whitening` is None or {"mean": [d], "projection": [d d2]}."""
+
+    config: Config
+    params: Tree
+    batch_stats: Tree
+    whitening: Tree | None
+    step: int
+
+
+def load_network(path: str | Path, model: ModelConfig | None = None) -> LoadedNetwork:
+    """The newest intact checkpoint of a workdir, or the one in a step folder.
+
+    With `model` the run must have been of that architecture. Raises `UserError` naming the folder that holds no
+    checkpoint, or the field, parameter or shape in which the checkpoint differs.
+    """
+    path = Path(path)
+    if not (path / "record.json").exists():
+        step = _newest(path / "checkpoints")
+        if step is None:
+            raise UserError(f"{path}: holds no checkpoint; train first, or name the folder that train.py wrote")
+        path = path / "checkpoints" / str(step)
+    else:
+        artifacts.verify_folder(path)
+    saved = _read(path)
+    config = configs.from_dict(saved.record["config"])
+    if model is not None:
+        for field, stored, wanted in configs.differences(configs.to_dict(config.model), configs.to_dict(model)):
+            raise UserError(f"{path}: trained with config.model.{field}={stored!r}, not {wanted!r}")
+    state = saved.arrays["state"]
+    loaded = {"params": state["params"]["network"], "batch_stats": state.get("batch_stats", {})}
+    image = jax.ShapeDtypeStruct((1, 128, 128, 3), np.uint8), jax.ShapeDtypeStruct((1, 128, 128), bool)
+    expected = jax.eval_shape(build_network(config.model).init, jax.random.key(0), *image)
+    _check_same(_flatten(expected), _flatten(loaded), str(path), allow_extra="/backbone/")
+    return LoadedNetwork(config, *loaded.values(), saved.arrays.get("whitening"), saved.step)
+
+
+def _read(folder: Path) -> Checkpoint:
+    record = json.loads((folder / "record.json").read_bytes())
+    with _orbax() as checkpointer:
+        shapes = checkpointer.metadata(folder.absolute() / "arrays").item_metadata.tree
+        kind = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+        arrays = checkpointer.restore(folder.absolute() / "arrays", args=ocp.args.PyTreeRestore(restore_args=kind))
+    return Checkpoint(record["step"], arrays, record)
+
+
+def _orbax() -> ocp.Checkpointer:
+    """A checkpointer of numpy arrays that never waits for other processes."""
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def _steps(folder: Path) -> list[int]:
+    return sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
+
+
+def _newest(folder: Path) -> int | None:
+    """The newest step that verifies. Warns of every newer one that does not."""
+    for step in reversed(_steps(folder)):
+        try:
+            artifacts.verify_folder(folder / str(step))
+        except artifacts.DamagedError as error:
+            log.warning("checkpoint of step %d is damaged, falling back to the one before: %s", step, error)
+        else:
+            return step
+    return None
+
+
+def _clean(folder: Path) -> None:
+    """Ends what a kill interrupted: puts back a folder that was about to be replaced, removes half-made ones."""
+    for path in folder.glob(".*.replaced"):
+        artifacts.recover_folder(folder / path.name[1 : -len(".replaced")])
+    for pattern in (".*.building", ".*.deleting", ".*.replaced"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path)
+
+
+def _to_dict(state: Any) -> Tree:
+    """Nested dicts of arrays, without the empty nodes that optax leaves."""
+    flat = flax.traverse_util.flatten_dict(flax.serialization.to_state_dict(state))
+    return flax.traverse_util.unflatten_dict(flat)
+
+
+def _flatten(tree: Tree) -> dict[str, Any]:
+    return flax.traverse_util.flatten_dict(tree, sep="/")
+
+
+def _check_same(expected: dict[str, Any], found: dict[str, Any], source: str, allow_extra: str = "\0") -> None:
+    for name in sorted(set(expected) | {name for name in found if allow_extra not in name}):
+        if name not in found:
+            raise UserError(f"{source}: has no {name}; it belongs to another architecture or optimiser")
+        if name not in expected:
+            raise UserError(f"{source}: has {name}, which this architecture or optimiser lacks")
+        if tuple(expected[name].shape) != tuple(found[name].shape):
+            shapes = f"{tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
+            raise UserError(f"{source}: {name} has shape {shapes}")

@@ -1,0 +1,264 @@
+"""A training run from its config to its last checkpoint and its results."""
+
+import contextlib
+import logging
+import math
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from sret_jax import config as configs
+from sret_jax.artifacts import lock_folder
+from sret_jax.config import Config
+from sret_jax.data.image_folder import prepare_folder
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.pipeline import training_batches
+from sret_jax.data.synthetic_views import prepare_synthetic
+from sret_jax.errors import UserError
+from sret_jax.models.descriptor import build_network, init_network
+from sret_jax.training import parallel
+from sret_jax.training.checkpoint import Checkpoints, restore
+from sret_jax.training.losses import init_loss
+from sret_jax.training.metrics_log import MetricsLog
+from sret_jax.training.optimizer import build_optimizer
+from sret_jax.training.step import TrainState, make_step
+from sret_jax.training.whitening import learn_whitening, whitened_start
+from sret_jax.training.workdir import check_same_devices, check_same_run, describe_run, write_run
+
+log = logging.getLogger(__name__)
+Tree = dict[str, Any]
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop; what it had done is saved."""
+
+    def __init__(self, number: int, step: int, workdir: Path):
+        self.number = number
+        super().__init__(
+            f"stopped by {signal.Signals(number).name} after step {step}, which is saved in {workdir}; "
+            "run the same command again to go on"
+        )
+
+
+def train(config: Config, workdir: Path, evaluate: Callable[..., Any] | None = None) -> TrainState:
+    """Trains until `config.train.steps`, from the newest checkpoint in `workdir` where there is one.
+
+    Killed at any moment and called again with the same config and devices, it ends with the same bits. A finished run
+    is only evaluated again.
+
+    Args:
+        workdir: `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `eval/` and the data cache go here.
+        evaluate: called as `sret_jax.experiment.evaluate` for each of `config.eval.benchmarks`, after training, and
+            before it with `config.eval.untrained`. None measures nothing.
+
+    Returns:
+        The final state, on the host.
+
+    Raises:
+        UserError: bad config or photographs, a workdir in use or of another run, a loss that is not finite.
+        Stopped: on SIGTERM or SIGINT, after saving.
+    """
+    configs.validate(config)
+    workdir = Path(workdir)
+    with contextlib.ExitStack() as stack:
+        if parallel.is_main():
+            stack.enter_context(lock_folder(workdir))
+        photos = prepare_photos(config, workdir)
+        run = describe_run(config, photos.fingerprint)
+        if parallel.is_main():
+            check_same_run(workdir, run)
+            write_run(workdir, run)
+        checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", config.train.keep))
+        return _train(config, workdir, photos, run, checkpoints, evaluate)
+
+
+def prepare_photos(config: Config, workdir: Path) -> PhotoSet:
+    """The photographs to train on, prepared once in the data cache."""
+    data = config.data
+    cache = Path(data.cache_dir) if data.cache_dir else workdir / "data"
+    if data.dataset == "synthetic":
+        return prepare_synthetic(
+            cache,
+            instances=data.synthetic_instances,
+            photos=data.synthetic_photos,
+            seed=data.synthetic_seed,
+            split="train",
+        )
+    return prepare_folder(data.root, cache, splits=data.splits, split=data.split)
+
+
+def _train(
+    config: Config, workdir: Path, photos: PhotoSet, run: Tree, checkpoints: Checkpoints, evaluate: Any
+) -> TrainState:
+    network = build_network(config.model, train_from=config.train.train_from, batch_stats=config.train.batch_stats)
+    variables = init_network(network, config.model, jax.random.key(config.seed))
+    optimizer, state = initial_state(config, variables, photos)
+    batches = training_batches(
+        photos,
+        config.data,
+        seed=config.seed,
+        size_multiple=network.size_multiple,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    measure = _measurer(config, workdir, photos, evaluate)
+
+    saved = checkpoints.latest()
+    if saved is None:
+        if config.model.whitening and config.model.whitening_init == "pca":
+            start = whitened_start(config, variables, photos) if parallel.is_main() else variables
+            state.params["network"] = parallel.from_main(start["params"])
+        if config.eval.untrained:
+            measure(state, None, "-untrained")
+    else:
+        state = restore(state, saved.arrays, str(workdir / "checkpoints" / str(saved.step)))
+        batches.set_state(saved.record["data"])
+
+    start, whitening = int(state.step), saved and saved.arrays.get("whitening")
+    if start < config.train.steps:
+        if start:
+            check_same_devices(workdir, saved.record, run)
+            log.warning("going on after step %d of %s", start, workdir)
+        step = parallel.data_parallel(make_step(network, optimizer, config.train))
+        state = _run_steps(config, workdir, photos, step, parallel.place(state), batches, run, checkpoints)
+    else:
+        log.warning("%s is finished; evaluating it again", workdir)
+    if whitening is None and config.whitening.kind != "none":
+        if parallel.is_main():
+            whitening = learn_whitening(config, network, _variables(state), photos)
+        checkpoints.save(config.train.steps, state, run | {"data": batches.get_state()}, whitening)
+    checkpoints.wait()
+    measure(state, whitening, "")
+    return state
+
+
+def initial_state(config: Config, variables: Tree, photos: PhotoSet) -> tuple[optax.GradientTransformation, TrainState]:
+    """The optimiser and the state before the first step, as host arrays."""
+    dim = _descriptor_length(variables["params"])
+    key = jax.random.key(config.seed)
+    loss = init_loss(config.train, len(photos.instances), dim, jax.random.fold_in(key, 1))
+    params = {"network": variables["params"], "loss": loss}
+    optimizer = build_optimizer(config.train, config.model, params)
+    state = TrainState(np.int32(0), params, variables["batch_stats"], optimizer.init(params), jax.random.key_data(key))
+    return optimizer, parallel.fetch(state)
+
+
+def _run_steps(
+    config: Config,
+    workdir: Path,
+    photos: PhotoSet,
+    step_function: Callable[..., Any],
+    state: TrainState,
+    batches: Any,
+    run: Tree,
+    checkpoints: Checkpoints,
+) -> TrainState:
+    """Steps until the last, or until a signal; saves on the way. Gives the state back on the host."""
+    settings, data = config.train, config.data
+    start, photos_per_step = int(state.step), data.instances_per_batch * data.photos_per_instance * settings.accumulate
+    running: list[tuple[int, Tree, np.ndarray]] = []  # the step on the device, whose metrics are not read yet
+
+    with (
+        _stop_request() as received,
+        MetricsLog(
+            workdir, start, settings.steps, settings.log_every, photos_per_step, active=parallel.is_main()
+        ) as metrics_log,
+    ):
+
+        def finish_running() -> bool:
+            """Waits for the step on the device, checks and logs it; whether any process was asked to stop."""
+            if not running:
+                return False
+            step, metrics, rows = running.pop()
+            values = {name: float(value) for name, value in parallel.fetch(metrics).items()}
+            stop = bool(values.pop("stop"))
+            for name, value in values.items():
+                if not math.isfinite(value):
+                    names = ", ".join(photos.names[row] for row in rows[:4])
+                    raise UserError(
+                        f"step {step}: {name} is {value}, training stops; lower config.train.learning_rate, or look "
+                        f"at the photographs of the batch ({names}, …)"
+                    )
+            metrics_log.write(step, values)
+            return stop
+
+        try:
+            for step in range(start + 1, settings.steps + 1):
+                local = [next(batches) for _ in range(settings.accumulate)]
+                rows = np.concatenate([batch["row"] for batch in local])
+                asked = np.full(len(local[0]["row"]), bool(received))
+                state, metrics = step_function(state, parallel.shard([batch | {"stop": asked} for batch in local]))
+                stop = finish_running()  # of the step before, while this one runs
+                running.append((step, metrics, rows))
+                if stop or step % settings.save_every == 0 or step == settings.steps:
+                    stop = finish_running() or stop
+                    checkpoints.save(step, state, run | {"data": batches.get_state()})
+                if stop:
+                    checkpoints.wait()
+                    raise Stopped(received[0] if received else signal.SIGTERM, step, workdir)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise UserError(
+                f"out of memory with {photos_per_step // settings.accumulate} photographs of {data.image_size} px per "
+                "batch; lower config.data.instances_per_batch or config.data.image_size and raise "
+                "config.train.accumulate"
+            ) from error
+    return parallel.fetch(state)
+
+
+@contextlib.contextmanager
+def _stop_request() -> Iterator[list[int]]:
+    """A list that SIGTERM and SIGINT append their number to. A second signal ends the process as it always would."""
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def handle(number: int, _: Any) -> None:
+        received.append(number)
+        for other, handler in before.items():
+            signal.signal(other, handler)
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _measurer(config: Config, workdir: Path, photos: PhotoSet, evaluate: Any) -> Callable[..., None]:
+    """The function that measures a state on the config's benchmarks, in the main process while the others wait."""
+
+    def measure(state: TrainState, whitening: Tree | None, suffix: str) -> None:
+        if evaluate is None:
+            return
+        for benchmark in config.eval.benchmarks if parallel.is_main() else ():
+            evaluate(
+                build_network(config.model),
+                _variables(state),
+                config,
+                benchmark,
+                workdir / "eval" / (benchmark + suffix),
+                cache_dir=Path(config.data.cache_dir) if config.data.cache_dir else workdir / "data",
+                whitening=whitening and (whitening["mean"], whitening["projection"]),
+                workdir=None if suffix else workdir,  # where eval.py looks for the trained network's descriptors
+            )
+        parallel.wait_for_all(f"evaluation{suffix}")
+
+    return measure
+
+
+def _variables(state: TrainState) -> Tree:
+    return {"params": state.params["network"], "batch_stats": state.batch_stats}
+
+
+def _descriptor_length(params: Tree) -> int:
+    if "whitening" in params:
+        return params["whitening"]["kernel"].shape[1]
+    return params["pool"]["p"].shape[0]

@@ -1,0 +1,93 @@
+"""What a run says while it runs: a live line, `metrics.jsonl`, and TensorBoard events."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+from sret_jax.artifacts import write_file
+
+
+class MetricsLog:
+    """Writes one line per logged step and keeps the progress line alive. Close it, or leave its `with`.
+
+    Opening it at step `start` drops the lines of later steps, which a killed run wrote and this one will write again.
+    Steps count from 1. Where `active` is false (all processes but the main one) nothing is written or shown.
+    """
+
+    def __init__(self, workdir: Path, start: int, steps: int, log_every: int, photos_per_step: int, active: bool):
+        self._every, self._photos, self._last = log_every, photos_per_step, (time.perf_counter(), start)
+        self._steps = steps
+        self._file = None
+        if not active:
+            return
+        path = workdir / "metrics.jsonl"
+        _keep_until(path, start)
+        self._file = open(path, "a", encoding="utf-8")
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1, flush_secs=10)
+        console = Console(stderr=True)
+        self._live = console.is_terminal
+        self._progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]}  {task.fields[speed]} images/s  left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self._live,
+        )
+        self._task = self._progress.add_task("train", total=steps, completed=start, loss="-", speed="-")
+        self._progress.start()
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Takes the metrics of every step, in order, and logs every `log_every`-th and the last."""
+        if self._file is None:
+            return
+        self._progress.update(self._task, completed=step, loss=f"{metrics['loss']:.4f}")
+        if step % self._every and step != self._steps:
+            return
+        now = time.perf_counter()
+        before, since = self._last
+        self._last = (now, step)
+        speed = self._photos * (step - since) / max(now - before, 1e-9)
+        values = metrics | {"images_per_second": round(speed, 2)}
+        self._file.write(json.dumps({"step": step} | values) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+        self._progress.update(self._task, speed=f"{speed:.1f}")
+        if not self._live:
+            left = (self._steps - step) * self._photos / speed
+            line = f"step {step}/{self._steps}  loss {metrics['loss']:.4f}  {speed:.1f} images/s  {left:.0f} s left"
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._progress.stop()
+            self._events.close()
+            self._file.close()
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Keeps the whole lines up to `step`; a kill can leave later ones, and half a line at the end."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
+            if line.endswith(b"\n") and json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:
+            break
+    write_file(path, b"".join(kept))

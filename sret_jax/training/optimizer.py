@@ -1,0 +1,91 @@
+"""What one optimiser step does with a gradient: clip, AdamW or SGD, decay, and a learning rate per group.
+
+A parameter's group is read from its path in `{"network": {"backbone", "pool", ...}, "loss": {...}}`:
+
+    frozen     backbone stages before `train_from` or behind the pooled one: no update and no optimiser memory
+    backbone   the other stages: learning_rate * backbone_lr
+    pool       the GeM exponents: learning_rate * pool_lr
+    heads      everything else, the loss's own weights too: learning_rate
+
+Weight decay acts on arrays of two or more axes: kernels, but not biases, norms and exponents.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sret_jax.config import ModelConfig, TrainConfig
+from sret_jax.models.backbones import BACKBONES, build_backbone
+
+
+def learning_rate(config: TrainConfig) -> optax.Schedule:
+    """Learning rate of the heads at each step: linear warm-up to the peak, then half a cosine towards 0."""
+    warmup = min(config.warmup_steps, config.steps)
+    fall = optax.schedules.cosine_decay_schedule(config.learning_rate, max(config.steps - warmup, 1))
+    if warmup == 0:
+        return fall
+    first = config.learning_rate / (warmup + 1)  # not 0, or the first step would be lost
+    rise = optax.schedules.linear_schedule(first, config.learning_rate, warmup)
+    return optax.schedules.join_schedules([rise, fall], [warmup])
+
+
+def trained_backbone(model: ModelConfig, train_from: str) -> set[tuple[str, ...]]:
+    """Paths, below "backbone", of the parameters from stage `train_from` up to the stage that is pooled."""
+
+    def up_to(stage: str) -> set[tuple[str, ...]]:
+        side = 2 * BACKBONES[model.backbone].size_multiple
+        image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
+        mask = jax.ShapeDtypeStruct((1, side, side), jnp.bool_)
+        network = build_backbone(model.backbone)
+        shapes = jax.eval_shape(lambda *args: network.init(*args, last_stage=stage), jax.random.key(0), image, mask)
+        return {_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes["params"])}
+
+    if train_from == "none":
+        return set()
+    used = up_to(model.stage)
+    if train_from == "all":
+        return used
+    stages = list(BACKBONES[model.backbone].stages)
+    if train_from not in stages:
+        raise ValueError(f"{model.backbone} has no stage {train_from!r}")
+    first = stages.index(train_from)
+    return used - up_to(stages[first - 1]) if first else used
+
+
+def build_optimizer(config: TrainConfig, model: ModelConfig, params: Any) -> optax.GradientTransformation:
+    """The transformation for parameters of this tree; the norm that is clipped is that of all trained ones together."""
+    trained = trained_backbone(model, config.train_from)
+
+    def group(path: Any, _: Any) -> str:
+        names = _names(path)
+        if names[:2] == ("network", "backbone"):
+            return "backbone" if names[2:] in trained else "frozen"
+        return "pool" if names[:2] == ("network", "pool") else "heads"
+
+    def decays(tree: Any) -> Any:
+        return jax.tree.map(lambda p: p.ndim >= 2, tree)
+
+    rates = {"backbone": config.backbone_lr, "pool": config.pool_lr, "heads": 1.0}
+
+    def scale_groups(updates: Any, _: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda path, u: rates[group(path, u)] * u, updates)
+
+    decay = optax.add_decayed_weights(config.weight_decay, mask=decays)
+    if config.optimizer == "adamw":
+        rule = [optax.scale_by_adam(), decay]
+    else:
+        rule = [decay, optax.trace(decay=0.9, nesterov=True)]  # decay under the momentum, as SGD has it
+    update = optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        *rule,
+        optax.stateless(scale_groups),
+        optax.scale_by_learning_rate(learning_rate(config)),
+    )
+    kinds = jax.tree_util.tree_map_with_path(lambda *leaf: "frozen" if group(*leaf) == "frozen" else "trained", params)
+    return optax.partition({"trained": update, "frozen": optax.set_to_zero()}, kinds)
+
+
+def _names(path: Any) -> tuple[str, ...]:
+    return tuple(str(part.key) for part in path)

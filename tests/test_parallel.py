@@ -1,0 +1,145 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sret_jax.config import TrainConfig
+from sret_jax.errors import UserError
+from sret_jax.training import losses, parallel
+from sret_jax.training.step import TrainState, make_step
+
+DIM, CLASSES = 5, 4
+
+
+class Tiny(nn.Module):
+    """Stands in for the network: a few convolutions, an average, unit length."""
+
+    @nn.compact
+    def __call__(self, images, mask, *, train=False):
+        x = nn.Conv(8, (3, 3))(images.astype(jnp.float32) / 255 - 0.5)
+        x = nn.Dense(DIM)(jnp.tanh(x).mean((1, 2)))
+        return x / jnp.linalg.norm(x, axis=1, keepdims=True), {}
+
+
+def batches(count, rows=8, seed=0):
+    rng = np.random.default_rng(seed)
+    return [
+        {
+            "image": rng.integers(0, 256, (rows, 6, 6, 3), np.uint8),
+            "mask": np.ones((rows, 6, 6), bool),
+            "label": np.repeat(np.arange(CLASSES, dtype=np.int32), rows // CLASSES),
+            "stop": np.zeros(rows, bool),
+        }
+        for _ in range(count)
+    ]
+
+
+def start(config, optimizer):
+    network = Tiny()
+    params = {
+        "network": network.init(jax.random.key(0), jnp.zeros((1, 6, 6, 3)), None)["params"],
+        "loss": losses.init_loss(config, CLASSES, DIM, jax.random.key(1)),
+    }
+    key = jax.random.key_data(jax.random.key(2))
+    return network, parallel.fetch(TrainState(jnp.int32(0), params, {}, optimizer.init(params), key))
+
+
+def run(config, optimizer, feed, one_device=False):
+    """The state after a step on each entry of `feed`, a list of lists of batches."""
+    network, state = start(config, optimizer)
+    step, shard = make_step(network, optimizer, config), parallel.shard
+    if one_device:
+        one = jax.devices()[:1]
+        step = jax.pmap(step, axis_name=parallel.AXIS, in_axes=(None, 0), out_axes=(None, None), devices=one)
+
+        def shard(parts):
+            return jax.tree.map(lambda *xs: np.stack(xs)[None], *parts)
+    else:
+        step, state = parallel.data_parallel(step), parallel.place(state)
+    for parts in feed:
+        state, metrics = step(state, shard(parts))
+    return parallel.fetch(state), parallel.fetch(metrics)
+
+
+def assert_close(a, b, tolerance, rtol=0.0):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=tolerance), a, b)
+
+
+LOSSES = {"arcface": 0.3, "contrastive": 1.5, "multi_similarity": 0.5, "triplet": 1.0}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_four_devices_equal_one_after_three_steps(loss):
+    config = TrainConfig(loss=loss, margin=LOSSES[loss], scale=8.0)
+    feed = [[batch] for batch in batches(3)]
+    (four, four_metrics), (one, one_metrics) = (
+        run(config, optax.adamw(1e-2), feed, one_device) for one_device in (False, True)
+    )
+    assert int(four.step) == 3
+    assert_close(four.params, one.params, 1e-6)
+    assert_close(four_metrics, one_metrics, 1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_step_takes_the_gradient_of_the_whole_batch(loss):
+    """An SGD step of rate 1 subtracts the gradient, here taken without any device axis."""
+    config = TrainConfig(loss=loss, margin=LOSSES[loss], scale=8.0)
+    (batch,) = batches(1)
+    network, before = start(config, optax.sgd(1.0))
+
+    def loss_of(params):
+        descriptors, _ = network.apply({"params": params["network"]}, batch["image"], batch["mask"])
+        return losses.batch_loss(config, params["loss"], descriptors, jnp.array(batch["label"]))
+
+    value, gradient = jax.value_and_grad(loss_of)(jax.tree.map(jnp.array, before.params))
+    after, metrics = run(config, optax.sgd(1.0), [[batch]])
+    assert_close(jax.tree.map(np.subtract, before.params, after.params), gradient, 2e-6, rtol=2e-5)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+    np.testing.assert_allclose(metrics["gradient_norm"], optax.tree.norm(gradient), rtol=1e-4)
+
+
+def test_accumulated_halves_equal_the_whole_batch():
+    """ArcFace is a mean over photographs, so the mean over two half batches is that of the whole one."""
+    (whole,) = batches(1, rows=16)
+    halves = [{name: x[part::2] for name, x in whole.items()} for part in (0, 1)]
+    config = TrainConfig(loss="arcface", margin=0.3, scale=8.0)
+    at_once, _ = run(config, optax.sgd(0.1), [[whole]] * 2)
+    config.accumulate = 2
+    in_two, _ = run(config, optax.sgd(0.1), [halves] * 2)
+    assert_close(at_once.params, in_two.params, 1e-6)
+    assert int(in_two.step) == 2
+
+
+def test_a_step_compiles_once_and_leaves_host_values_alone():
+    config = TrainConfig(loss="contrastive", margin=1.5)
+    optimizer = optax.adam(1e-2)
+    network, state = start(config, optimizer)
+    kept = jax.tree.map(np.copy, state)
+    step = parallel.data_parallel(make_step(network, optimizer, config))
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiled.append(name))
+    running = parallel.place(state)
+    for batch in batches(3):
+        running, _ = step(running, parallel.shard([batch]))
+        jax.block_until_ready(running)
+        compiled.append("step")
+    first = compiled.index("step")
+    assert any("backend_compile" in name for name in compiled[:first])
+    assert not any("backend_compile" in name for name in compiled[first:])
+    jax.tree.map(np.testing.assert_array_equal, state, kept)
+
+
+def test_one_device_that_is_asked_stops_all():
+    config = TrainConfig(loss="contrastive", margin=1.5)
+    (batch,) = batches(1)
+    assert not run(config, optax.sgd(0.1), [[batch]])[1]["stop"]
+    batch["stop"][-1] = True
+    assert run(config, optax.sgd(0.1), [[batch]])[1]["stop"]
+
+
+def test_a_batch_that_does_not_divide_names_the_fields():
+    (batch,) = batches(1, rows=12)
+    with pytest.raises(UserError, match="10 photographs .* 4 devices.*instances_per_batch"):
+        parallel.shard([{name: x[:10] for name, x in batch.items()}])
