@@ -9,9 +9,10 @@ from typing import Any
 import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 RIGHT, WRONG, ASKED, OBJECT = (22, 163, 74), (220, 38, 38), (71, 85, 105), (250, 204, 21)  # RGB
+INK = (15, 23, 42)
 NODE, EDGE = (250, 204, 21), (56, 189, 248)
 FINE = 2  # drawings are made so many times larger and reduced, which smooths their lines
 
@@ -19,13 +20,16 @@ FINE = 2  # drawings are made so many times larger and reduced, which smooths th
 def thumbnail(
     photo: UInt8[np.ndarray, "h w 3"], height: int, mask: Bool[np.ndarray, "h w"] | None = None
 ) -> Image.Image:
-    """The photo at a height in pixels, no wider than twice that; with a mask, the object is outlined."""
+    """The photo at a height in pixels, cut at its sides where it is wider than 1.6 times that.
+
+    With a mask the object is outlined.
+    """
     h, w = photo.shape[:2]
-    width = max(1, min(2 * height, round(w * height / h)))
-    image = Image.fromarray(photo).resize((width, height), Image.Resampling.LANCZOS)
+    size = (max(1, min(round(1.6 * height), round(w * height / h))), height)
+    image = ImageOps.fit(Image.fromarray(photo), size, Image.Resampling.LANCZOS)
     if mask is None:
         return image
-    inside = np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize((width, height))) > 127
+    inside = np.asarray(ImageOps.fit(Image.fromarray(mask.astype(np.uint8) * 255), size)) > 127
     pixels = np.asarray(image).copy()
     pixels[_outline(inside)] = OBJECT
     return Image.fromarray(pixels)
@@ -114,39 +118,39 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf" / name), size)
 
 
-def framed(image: Image.Image, colour: tuple[int, int, int], width: int = 4) -> Image.Image:
-    out = Image.new("RGB", (image.width + 2 * width, image.height + 2 * width), colour)
-    out.paste(image, (width, width))
-    return out
-
-
 def strip_picture(
-    rows: Sequence[tuple[str, Image.Image, Sequence[tuple[Image.Image, bool, float]]]], width: int
+    rows: Sequence[tuple[str, Image.Image, Sequence[tuple[Image.Image, bool, float]]]],
+    tile: tuple[int, int] = (130, 104),
+    answers: int = 7,
 ) -> Image.Image:
-    """Ranked answers of a few queries, one query per row, as one picture of a given width.
+    """Ranked answers of a few queries as one picture: a query per row, right answers framed green, wrong ones red.
 
     Args:
-      rows: `(caption, query, [(answer, right, score), ...])`; all thumbnails of equal height.
-      width: pixels; answers that do not fit are left out.
+      rows: `(caption, query, [(answer, right, score), ...])`.
+      tile: width and height to which every photo is cut, pixels.
+      answers: shown per query.
     """
-    gap, margin, text = 10, 20, 22
-    height = rows[0][1].height + 8
-    out = Image.new("RGB", (width, margin + len(rows) * (height + text + 2 * gap) + margin - gap), (255, 255, 255))
-    draw, y = ImageDraw.Draw(out), margin
-    for caption, query, answers in rows:
-        draw.text((margin, y), caption, font=font(14, bold=True), fill=ASKED)
-        x = margin
-        out.paste(framed(query, ASKED), (x, y + text))
-        x += query.width + 8 + 3 * gap
-        draw.line(
-            [(x - 2 * gap + 5, y + text), (x - 2 * gap + 5, y + text + height - 1)], fill=(203, 213, 225), width=2
-        )
-        for image, right, score in answers:
-            tile = framed(image, RIGHT if right else WRONG)
-            if x + tile.width > width - margin:
-                break
-            draw.text((x, y + 3), f"{score:.2f}", font=font(12), fill=RIGHT if right else WRONG)
-            out.paste(tile, (x, y + text))
-            x += tile.width + gap
-        y += height + text + 2 * gap
+    gap, margin, text, frame = 10, 24, 24, 4
+    step = (tile[0] + 2 * frame + gap, tile[1] + 2 * frame + text + 2 * gap)
+    width = 2 * margin + (1 + answers) * step[0] + 2 * gap
+    out = Image.new("RGB", (width, 2 * margin + len(rows) * step[1] - 2 * gap), (255, 255, 255))
+    draw = ImageDraw.Draw(out)
+
+    def put(image: Image.Image, x: int, y: int, colour: tuple[int, int, int], label: str) -> None:
+        box = [x, y, x + tile[0] + 2 * frame - 1, y + tile[1] + 2 * frame - 1]
+        draw.rounded_rectangle(box, radius=frame, fill=colour)
+        out.paste(ImageOps.fit(image, tile, Image.Resampling.LANCZOS), (x + frame, y + frame))
+        if label:
+            plate = draw.textbbox((x + frame + 5, box[3] - frame - 17), label, font=font(12, bold=True))
+            draw.rectangle([x + frame, plate[1] - 4, plate[2] + 5, box[3] - frame], fill=colour)
+            draw.text((x + frame + 5, box[3] - frame - 17), label, font=font(12, bold=True), fill=(255, 255, 255))
+
+    for i, (caption, query, found) in enumerate(rows):
+        x, y = margin, margin + i * step[1]
+        draw.text((x, y), caption, font=font(14, bold=True), fill=INK)
+        put(query, x, y + text, ASKED, "query")
+        line = x + step[0] + gap // 2
+        draw.line([(line, y + text), (line, y + text + tile[1] + 2 * frame - 1)], fill=(203, 213, 225), width=2)
+        for rank, (image, right, score) in enumerate(found[:answers], 1):
+            put(image, x + rank * step[0] + 2 * gap, y + text, RIGHT if right else WRONG, f"{score:.2f}")
     return out

@@ -11,11 +11,11 @@ from PIL import Image
 
 from sret_jax.artifacts import write_file
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.evaluation.pictures import heat_map, jpeg_uri, node_graph, strip_picture, thumbnail
+from sret_jax.evaluation.pictures import content, heat_map, jpeg_uri, node_graph, strip_picture, thumbnail
 from sret_jax.evaluation.protocols import Ranked
 
 STRIPS, ANSWERS, LOOKS = 6, 10, 4  # strips of each kind, answers in a strip, photos whose maps are shown
-HEIGHT = 116  # of a thumbnail, pixels
+HEIGHT = 96  # of a thumbnail, pixels
 
 STYLE = """
 :root { --ink: #0f172a; --soft: #64748b; --line: #e2e8f0; --card: #fff; --page: #f8fafc; --accent: #2563eb;
@@ -48,20 +48,21 @@ td.bar { width: 45%; }
 .strip header { display: flex; gap: 12px; align-items: baseline; margin-bottom: 8px; }
 .strip header b { overflow-wrap: anywhere; }
 .strip header span { color: var(--soft); font-size: 13px; white-space: nowrap; }
-.row { display: flex; gap: 8px; overflow-x: auto; padding-bottom: 4px; }
-figure { margin: 0; flex: none; }
-.row img { display: block; height: 124px; border: 4px solid var(--soft); border-radius: 8px; }
+.row { display: grid; grid-template-columns: 1.15fr repeat(10, 1fr); gap: 8px; overflow-x: auto; }
+@media (max-width: 1000px) { .row { grid-template-columns: repeat(11, 110px); } }
+figure { margin: 0; min-width: 0; }
+.row img { display: block; width: 100%; aspect-ratio: 1.1; object-fit: cover; border: 4px solid var(--soft);
+  border-radius: 8px; }
 .right img { border-color: var(--right); }
 .wrong img { border-color: var(--wrong); }
-figcaption { font-size: 12px; color: var(--soft); max-width: 220px; overflow: hidden; text-overflow: ellipsis;
-  white-space: nowrap; }
-.row figcaption { width: 0; min-width: 100%; }
+figcaption { font-size: 12px; color: var(--soft); line-height: 1.35; margin-top: 3px; }
+.row figcaption { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .right figcaption b { color: var(--right); }
 .wrong figcaption b { color: var(--wrong); }
-.asked { padding-right: 12px; margin-right: 4px; border-right: 2px solid var(--line); }
-.maps { display: grid; grid-template-columns: repeat(auto-fit, minmax(220px, 1fr)); gap: 12px; margin-bottom: 12px; }
+.asked { padding-right: 12px; border-right: 2px solid var(--line); }
+.maps { display: grid; grid-template-columns: repeat(5, 1fr); gap: 12px; margin-bottom: 16px; }
+@media (max-width: 900px) { .maps { grid-template-columns: repeat(2, 1fr); } }
 .maps img { width: 100%; display: block; border-radius: 8px; }
-.maps figcaption { max-width: none; white-space: normal; margin-top: 4px; }
 footer { margin-top: 40px; color: var(--soft); font-size: 13px; overflow-wrap: anywhere; }
 """
 
@@ -101,7 +102,7 @@ def write_report(
     write_file(out / "report.html", page.encode("utf-8", "replace"))
     picture = io.BytesIO()
     rows = [_strip_row(q, ranked, queries, photos) for q in (worst[:1] + best[:2] if labelled else best[:3])]
-    strip_picture(rows, 1200).save(picture, "PNG", optimize=True)
+    strip_picture(rows).save(picture, "PNG", optimize=True)
     write_file(out / "strip.png", picture.getvalue())
 
 
@@ -160,12 +161,10 @@ def _head(results: dict[str, Any], queries: PhotoSet, labelled: bool) -> str:
     if results["images_per_second"]:
         cards.append(("", f"{results['images_per_second']:.1f}", "images/s extracted"))
     asked = f"queries from {results['queries_from']}" if results["queries_from"] else "leave-one-out"
-    return (
-        f"<h1>{_text(results['benchmark'])}</h1><p>{_text(results['searched'])} &middot; {_text(asked)} &middot; "
-        f"{_text(results['index'])}</p><div class=cards>"
-        + "".join(f'<div class="card {kind}"><b>{value}</b><span>{name}</span></div>' for kind, value, name in cards)
-        + "</div>"
-    )
+    lead = " &middot; ".join(_text(part) for part in (results["searched"], asked, results["index"]))
+    boxes = (f'<div class="card {kind}"><b>{value}</b><span>{name}</span></div>' for kind, value, name in cards)
+    title = f"Retrieval, benchmark {_text(results['benchmark'])}"
+    return f"<h1>{title}</h1><p>{lead}</p><div class=cards>{''.join(boxes)}</div>"
 
 
 def _tables(results: dict[str, Any]) -> str:
@@ -193,19 +192,26 @@ def _strip(q: int, ranked: Ranked, queries: PhotoSet, photos: PhotoSet) -> str:
     row = int(ranked.queries[q])
     title = _instance(queries, row) or queries.names[row]
     known = not np.isnan(ranked.ap[q])
-    about = f"AP {100 * ranked.ap[q]:.1f}" if known else "not scored"
+    about = f"AP {100 * ranked.ap[q]:.1f}, {_first_right(q, ranked, title, photos)}" if known else "not scored"
     parts = [_figure(queries, row, "asked", f"query: {queries.names[row]}", "query")]
     for rank, (i, score) in enumerate(zip(ranked.ids[q][:ANSWERS], ranked.scores[q][:ANSWERS], strict=True), 1):
         if i < 0:
             break
-        right = _instance(photos, i) == title
+        right = _instance(photos, int(i)) == title
         kind, sign = ("right" if right else "wrong", "✓" if right else "✗") if known else ("", "")
-        caption = f"<b>{sign} {score:.3f}</b> {_text(_instance(photos, i))}"
+        caption = f"<b>{sign} {score:.3f}</b><br>{_text(_instance(photos, int(i)))}"
         parts.append(_figure(photos, int(i), kind, f"{rank}. {photos.names[i]}", caption))
     return (
         f"<div class=strip><header><b>{_text(title)}</b><span>{about}</span></header>"
         f"<div class=row>{''.join(parts)}</div></div>"
     )
+
+
+def _first_right(q: int, ranked: Ranked, instance: str, photos: PhotoSet) -> str:
+    for rank, i in enumerate(ranked.ids[q], 1):
+        if i >= 0 and _instance(photos, int(i)) == instance:
+            return f"first right photograph at rank {rank}"
+    return f"no right photograph among the first {len(ranked.ids[q])}"
 
 
 def _figure(photos: PhotoSet, row: int, kind: str, title: str, caption: str) -> str:
@@ -220,12 +226,13 @@ def _strip_row(q: int, ranked: Ranked, queries: PhotoSet, photos: PhotoSet) -> t
     row = int(ranked.queries[q])
     name = _instance(queries, row)
     answers = [
-        (thumbnail(photos.photo(i), HEIGHT, photos.mask(i)), bool(name) and _instance(photos, i) == name, float(score))
-        for i, score in zip(ranked.ids[q][:ANSWERS], ranked.scores[q][:ANSWERS], strict=True)
+        (thumbnail(photos.photo(i), 2 * HEIGHT, photos.mask(i)), _instance(photos, i) == name != "", float(score))
+        for i, score in zip(ranked.ids[q][:ANSWERS].tolist(), ranked.scores[q][:ANSWERS], strict=True)
         if i >= 0
     ]
-    known = f"AP {100 * ranked.ap[q]:.0f}" if not np.isnan(ranked.ap[q]) else ""
-    return f"{name or queries.names[row]}   {known}", thumbnail(queries.photo(row), HEIGHT, queries.mask(row)), answers
+    caption = (name or queries.names[row]).encode("utf-8", "replace").decode()
+    caption += "" if np.isnan(ranked.ap[q]) else f"   AP {100 * ranked.ap[q]:.0f}"
+    return caption, thumbnail(queries.photo(row), 2 * HEIGHT, queries.mask(row)), answers
 
 
 def _maps(queries: PhotoSet, seen: dict[int, dict[str, Any]]) -> str:
@@ -233,20 +240,18 @@ def _maps(queries: PhotoSet, seen: dict[int, dict[str, Any]]) -> str:
     rows = []
     for row, values in seen.items():
         photo, mask = queries.photo(row), values["photo_mask"]
-        maps = [("strength of the local features", np.linalg.norm(values["map"].astype(np.float32), axis=-1))]
+        maps = [("strength of the features", np.linalg.norm(values["map"].astype(np.float32), axis=-1))]
         if "smoothing" in values:
-            maps.append(("bandwidth a: bright keeps to itself", values["smoothing"]["a"]))
-            maps.append(("self-confidence c: dark is replaced by its neighbours", values["smoothing"]["c"]))
-        figures = [(thumbnail(photo, 260, queries.mask(row)), _instance(queries, row) or queries.names[row])]
+            maps.append(("a: bright keeps to itself", values["smoothing"]["a"]))
+            maps.append(("c: dark gives way to its neighbours", values["smoothing"]["c"]))
+        figures = [(content(photo, mask), _instance(queries, row) or queries.names[row])]
         for name, value in maps:
             image, low, high = heat_map(photo, value, mask)
             figures.append((image, f"{name} ({low:.3g} to {high:.3g})"))
         if "refinement" in values:
             graph = values["refinement"]
             nodes = int(np.sum(graph["valid"]))
-            figures.append(
-                (node_graph(photo, graph, values["map"].shape[:2], mask), f"{nodes} graph nodes and their edges")
-            )
+            figures.append((node_graph(photo, graph, values["map"].shape[:2], mask), f"{nodes} nodes and their edges"))
         rows.append(f"<div class=maps>{''.join(_map(image, caption) for image, caption in figures)}</div>")
     return f"<h2>What the network sees</h2>{''.join(rows)}" if rows else ""
 
