@@ -9,7 +9,9 @@ from pathlib import Path
 
 import jax
 from absl import app, flags
+from absl import logging as absl_logging
 
+from sret_jax.config import Config
 from sret_jax.errors import UserError
 
 COMPILED = "~/.cache/sret_jax/compiled"  # a second start finds its programs here; JAX_COMPILATION_CACHE_DIR overrides
@@ -17,7 +19,6 @@ COMPILED = "~/.cache/sret_jax/compiled"  # a second start finds its programs her
 
 def run(main: Callable[[], None]) -> None:
     """Parses the flags and calls `main`. Bad use and bad input end with one line on stderr and exit code 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     jax.config.update("jax_threefry_partitionable", True)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(Path(COMPILED).expanduser()))
@@ -36,6 +37,12 @@ def _parse(words: list[str]) -> list[str]:
         except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             # An unknown field comes as a KeyError, a bad config file as whatever reading it raised.
             raise UserError(f"{error.args[-1] if error.args else error}; see --help") from error
+        if not flags.FLAGS["verbosity"].present:
+            absl_logging.set_verbosity(absl_logging.WARNING)
+        absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
+        config = flags.FLAGS["config"]
+        if config.value is not None and not isinstance(config.value, Config):
+            raise UserError(f"--config={config.config_filename}: no such file, or its get_config() gives no Config")
         if len(rest) > 1:
             raise UserError(f"unknown argument {rest[1]!r}; fields are set as --config.field=value")
     return rest
