@@ -70,7 +70,7 @@ def show(console: Console, results: dict[str, Any], out: Path) -> None:
     speed = f" ({results['images_per_second']:.1f} images/s)" if results["extracted"] else " (descriptors reused)"
     console.print(escape(f"{results['index']}\n{stages}{speed}"), highlight=False)
     if results["skipped"]:
-        console.print(escape(f"{results['skipped']} files skipped, see {out / 'skipped.json'}"), highlight=False)
+        console.print(escape(f"skipped files: {results['skipped']}, see {out / 'skipped.json'}"), highlight=False)
     console.print(escape(f"report: {out / 'report.html'}"), highlight=False, soft_wrap=True)
 
 

@@ -177,7 +177,7 @@ def _tables(results: dict[str, Any]) -> str:
     if left:
         boxes.append(f"<div><h2>mAP per instance</h2><div class=box><table>{left}</table></div></div>")
     skipped = (
-        f"<p>{results['skipped']} files could not be used: skipped.json names them.</p>" if results["skipped"] else ""
+        f"<p>Files that could not be used: {results['skipped']}, see skipped.json.</p>" if results["skipped"] else ""
     )
     boxes.append(f"<div><h2>Seconds per stage</h2><div class=box><table>{right}</table></div>{skipped}</div>")
     return f'<div class="{"two" if left else ""}">{"".join(boxes)}</div>'
@@ -247,7 +247,8 @@ def _maps(queries: PhotoSet, seen: dict[int, dict[str, Any]]) -> str:
         figures = [(content(photo, mask), _instance(queries, row) or queries.names[row])]
         for name, value in maps:
             image, low, high = heat_map(photo, value, mask)
-            figures.append((image, f"{name} ({low:.3g} to {high:.3g})"))
+            span = f"{low:.3g} to {high:.3g}" if f"{low:.3g}" != f"{high:.3g}" else f"{low:.3g} everywhere"
+            figures.append((image, f"{name} ({span})"))
         if "refinement" in values:
             graph = values["refinement"]
             nodes = int(np.sum(graph["valid"]))
