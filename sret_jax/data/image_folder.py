@@ -7,9 +7,8 @@ import hashlib
 import json
 import logging
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 from sret_jax.data.decoding import PhotoRejected, decode_photo, read_photo_file
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.prepared import Index, PhotoBuilder, open_prepared, prepared
+from sret_jax.data.prepared import Index, PhotoBuilder, in_order, open_prepared, prepared
 from sret_jax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ class ImageFolder(PhotoBuilder):
         super().__init__(index, data_dir)
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for found, outcome in _read_all(self.found):
+        for found, outcome in in_order(_read_one, self.found):
             if isinstance(outcome, str):
                 self.index.skipped.append((found.name, outcome))
                 continue
@@ -185,20 +184,6 @@ def _read_one(found: Found) -> tuple[bytes, tuple[int, int]] | str:
         return data, decode_photo(data).shape[:2]
     except PhotoRejected as rejected:
         return rejected.reason
-
-
-def _read_all(found: list[Found]) -> Iterator[tuple[Found, tuple[bytes, tuple[int, int]] | str]]:
-    """`_read_one` of each, in order, on threads and not far ahead of the reader: photographs are large."""
-    threads = min(8, os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads) as pool:
-        ahead: deque = deque()
-        for entry in found:
-            ahead.append((entry, pool.submit(_read_one, entry)))
-            if len(ahead) > 2 * threads:
-                first, future = ahead.popleft()
-                yield first, future.result()
-        for first, future in ahead:
-            yield first, future.result()
 
 
 def _nothing_left(root: Path, skipped: list[tuple[str, str]], labelled: bool) -> str:

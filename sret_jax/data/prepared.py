@@ -13,9 +13,12 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -24,6 +27,7 @@ from sret_jax.artifacts import MANIFEST, commit_folder, recover_folder, write_js
 from sret_jax.data.photo_set import PhotoSet
 
 log = logging.getLogger(__name__)
+T, R = TypeVar("T"), TypeVar("R")
 SPLIT = "photos"  # the one tfds split; which instances train and which test is decided when a set is opened
 
 
@@ -113,6 +117,20 @@ def prepared(folder: Path, make: Callable[[Index, Path], PhotoBuilder], check: C
                 check(index)
                 index.write(building)
     return folder
+
+
+def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
+    """`(item, function(item))` in the order of `items`, on threads that run only a little ahead of the reader."""
+    threads = min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque = deque()
+        for item in items:
+            ahead.append((item, pool.submit(function, item)))
+            if len(ahead) > 2 * threads:
+                first, future = ahead.popleft()
+                yield first, future.result()
+        for first, future in ahead:
+            yield first, future.result()
 
 
 def open_prepared(folder: Path, name: str) -> PhotoSet:
