@@ -8,20 +8,18 @@ Prints the table and writes results.json, rankings.csv, report.html, strip.png a
 """
 
 import logging
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
-from absl import app, flags
-from absl import logging as absl_logging
+from absl import flags
 from ml_collections import config_flags
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sret_jax import experiment
+from sret_jax import command, experiment
 from sret_jax.config import Config, validate
 from sret_jax.errors import UserError
 from sret_jax.models.descriptor import build_network, init_network
@@ -74,9 +72,12 @@ def show(console: Console, results: dict[str, Any], out: Path) -> None:
     console.print(escape(f"report: {out / 'report.html'}"), highlight=False, soft_wrap=True)
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise UserError(f"unknown argument {argv[1]!r}; flags look like --benchmark=synthetic")
+def main() -> None:
+    logging.getLogger("sret_jax").setLevel(logging.INFO)
+    for benchmark in BENCHMARK.value or []:
+        experiment.check_benchmark(benchmark, ROOT.value, QUERIES.value)
+    if (ROOT.value or QUERIES.value) and "folder" not in (BENCHMARK.value or ["folder"]):
+        raise UserError("--root and --queries go with --benchmark=folder")
     network, variables, config, learned, workdir = load(CONFIG.value, WORKDIR.value)
     benchmarks = BENCHMARK.value or list(config.eval.benchmarks)
     for benchmark in benchmarks:
@@ -98,16 +99,5 @@ def main(argv: list[str]) -> None:
         show(Console(), results, out)
 
 
-def run(argv: list[str]) -> None:
-    absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
-    absl_logging.set_verbosity(absl_logging.WARNING)
-    logging.getLogger("sret_jax").setLevel(logging.INFO)
-    try:
-        main(argv)
-    except UserError as error:
-        print(f"eval.py: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    app.run(run)
+    command.run(main)

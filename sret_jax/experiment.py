@@ -89,17 +89,14 @@ def evaluate(
     Raises:
       UserError: an unknown benchmark, a folder that is missing or has nothing to measure.
     """
-    if benchmark not in BENCHMARKS:
-        raise UserError(f"no benchmark {benchmark!r}; choose one of {', '.join(BENCHMARKS)}")
-    if queries and benchmark != "folder":
-        raise UserError(f"--queries goes with --benchmark=folder, not with {benchmark!r}")
+    check_benchmark(benchmark, root, queries)
     out = Path(out)
     workdir = workdir or (out.parents[1] if out.parent.name == "eval" else out)
     name = out.name if out.parent == workdir / "eval" else benchmark
     stage = Stages()
     with stage("prepare"):
         photos, searched = _photos(config, benchmark, root, cache_dir)
-        asked = _queries(queries, cache_dir) if queries else None
+        asked = _queries(queries, cache_dir) if queries and benchmark == "folder" else None
     out.mkdir(parents=True, exist_ok=True)
     skipped = photos.skipped + (asked.skipped if asked else [])
     write_json(out / "skipped.json", [{"photo": photo, "reason": reason} for photo, reason in skipped])
@@ -135,7 +132,7 @@ def evaluate(
         "instances": len(photos.instances),
         "skipped": len(skipped),
         "searched": searched,
-        "queries_from": queries,
+        "queries_from": queries if asked else "",
         "index": index.description,
         "dim": described.descriptors.shape[1],
         "fingerprint": described.fingerprint,
@@ -147,6 +144,15 @@ def evaluate(
         write_report(out, results, ranked, asked or photos, photos, seen)
     write_json(out / "results.json", results)
     return results
+
+
+def check_benchmark(benchmark: str, root: str = "", queries: str = "") -> None:
+    """Raises `UserError` for what is wrong before any work: an unknown benchmark, a folder that is not there."""
+    if benchmark not in BENCHMARKS:
+        raise UserError(f"no benchmark {benchmark!r}; choose one of {', '.join(BENCHMARKS)}")
+    for flag, folder in (("root", root), ("queries", queries)):
+        if benchmark == "folder" and folder and not Path(folder).is_dir():
+            raise UserError(f"--{flag}={folder}: no such folder; give a folder of <instance>/<photo>")
 
 
 def _photos(config: Config, benchmark: str, root: str, cache_dir: str | Path) -> tuple[PhotoSet, str]:
@@ -171,10 +177,7 @@ def _photos(config: Config, benchmark: str, root: str, cache_dir: str | Path) ->
 
 
 def _queries(folder: str, cache_dir: str | Path) -> PhotoSet:
-    path = Path(folder)
-    if not path.is_dir():
-        raise UserError(f"--queries={folder}: no such folder")
-    return prepare_folder(path, cache_dir, labelled=any(child.is_dir() for child in path.iterdir()))
+    return prepare_folder(folder, cache_dir, labelled=any(child.is_dir() for child in Path(folder).iterdir()))
 
 
 def _labels_in(queries: PhotoSet, photos: PhotoSet) -> np.ndarray:

@@ -1,0 +1,191 @@
+"""What is shown, and that no file name can do harm."""
+
+import io
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.evaluation.pictures import heat_map, node_graph, thumbnail
+from sret_jax.evaluation.protocols import Ranked, folder_protocol, query_protocol
+from sret_jax.evaluation.report import choose_photos, choose_queries, write_report
+
+EVIL = ['<script>alert("x")</script>', "a & b'\"><img src=x onerror=alert(1)>", "na\udcefve\n{}", "dôme"]
+
+
+def photo_set(masks: bool = False, labelled: bool = True) -> PhotoSet:
+    rng = np.random.default_rng(0)
+    records, names, sizes = [], [], []
+    for i in range(12):
+        size = [(40, 60), (60, 40), (50, 50), (20, 90)][i % 4]
+        data, mask = io.BytesIO(), io.BytesIO()
+        Image.fromarray(rng.integers(0, 255, (*size, 3), np.uint8)).save(data, "PNG")
+        marked = np.zeros(size, np.uint8)
+        marked[5:15, 5:15] = 255
+        Image.fromarray(marked).convert("1").save(mask, "PNG")
+        records.append({"image": data.getvalue()} | ({"mask": mask.getvalue()} if masks else {}))
+        names.append(f"{EVIL[i // 3]}/{i}.png")
+        sizes.append(size)
+    labels = np.repeat(np.arange(4), 3).astype(np.int32) if labelled else np.full(12, -1, np.int32)
+    instances = EVIL if labelled else []
+    return PhotoSet(
+        "evil", names, labels, instances, np.array(sizes, np.int32), [str(i) for i in range(12)], records, []
+    )
+
+
+def search_over(x):
+    def search(queries, k):
+        scores = queries @ x.T
+        ids = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return ids, np.take_along_axis(scores, ids, 1)
+
+    return search
+
+
+def ranked(photos: PhotoSet, spread: float = 1.0) -> Ranked:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(4, 6))[photos.labels] + spread * rng.normal(size=(12, 6))
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    return folder_protocol(search_over(x), x, photos.labels, photos.instances, keep=100)
+
+
+def results(metrics: dict, **other) -> dict:
+    return {
+        "benchmark": "folder",
+        "metrics": metrics,
+        "timings": {"extract": 3.21, "search": 0.05},
+        "images_per_second": 12.5,
+        "photos": 12,
+        "instances": 4,
+        "skipped": 2,
+        "searched": "<i>root</i>",
+        "queries_from": "",
+        "index": "exact",
+        "commit": "abc123",
+        "versions": {"jax": "0"},
+        "device": "cpu",
+    } | other
+
+
+def seen(rows, with_graph=True) -> dict:
+    mask = np.zeros((64, 64), bool)
+    mask[:64, :48] = True
+    rng = np.random.default_rng(0)
+    graph = {
+        "nodes": np.array([[0, 0], [7, 5], [3, 3]]),
+        "valid": np.array([True, True, False]),
+        "senders": np.array([0, 1, 0, 2]),
+        "receivers": np.array([0, 0, 1, 2]),
+        "edge_valid": np.array([True, True, True, False]),
+    }
+    values = {"map": rng.random((8, 8, 5)), "photo_mask": mask}
+    if with_graph:
+        values |= {"smoothing": {"a": np.ones((8, 8)), "c": rng.random((8, 8))}, "refinement": graph}
+    return dict.fromkeys(rows, values)
+
+
+class Elements(HTMLParser):
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags, self.texts, self.sources = [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        assert not any(name.startswith("on") for name, _ in attrs)
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_report_is_one_harmless_file(tmp_path, masks):
+    photos = photo_set(masks)
+    answers = ranked(photos)
+    write_report(tmp_path, results(answers.metrics), answers, photos, photos, seen(choose_photos(answers, photos)))
+    page = (tmp_path / "report.html").read_text("utf-8")
+    elements = Elements(page)
+    assert "script" not in elements.tags and "i" in elements.tags
+    assert elements.sources and all(source.startswith("data:image/jpeg;base64,") for source in elements.sources)
+    assert EVIL[0] in elements.texts and "na\ufffdve\n{}" in elements.texts
+    assert f"{answers.metrics['mAP']:.1f}" in elements.texts
+    assert page.count("nodes and their edges") == 4 and "a: bright keeps to itself (1 everywhere)" in page
+    assert len(page) < 3e6
+    strip = Image.open(tmp_path / "strip.png")
+    assert strip.format == "PNG" and strip.width > 1000
+
+
+def test_a_network_without_context_has_fewer_maps(tmp_path):
+    photos = photo_set()
+    answers = ranked(photos)
+    write_report(tmp_path, results(answers.metrics), answers, photos, photos, seen([0], with_graph=False))
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "nodes and their edges" not in page and "strength of the features" in page
+
+
+def test_right_and_wrong_answers_are_told_apart(tmp_path):
+    photos = photo_set()
+    answers = ranked(photos, spread=0)
+    write_report(tmp_path, results(answers.metrics), answers, photos, photos, {})
+    page = (tmp_path / "report.html").read_text("utf-8")
+    shown = sum(map(len, choose_queries(answers, photos)))
+    assert page.count('class="right"') == 2 * shown and page.count('class="wrong"') == 8 * shown
+    assert "first right photograph at rank 1" in page and "✓" in page and "✗" in page
+
+
+def test_queries_without_labels_are_shown_without_a_verdict(tmp_path):
+    photos, queries = photo_set(), photo_set(labelled=False)
+    x = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
+    answers = query_protocol(search_over(x), x, queries.labels, photos.labels, photos.instances, keep=100)
+    write_report(
+        tmp_path, results({}, queries_from="q"), answers, queries, photos, seen(choose_photos(answers, queries))
+    )
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert 'class="right"' not in page and 'class="wrong"' not in page and "not scored" in page and "mAP" not in page
+
+
+def test_the_shown_queries_are_best_and_worst_of_different_instances():
+    photos = photo_set()
+    answers = ranked(photos)
+    best, worst = choose_queries(answers, photos)
+    assert not set(best) & set(worst) and len(best) == len(worst) == 6
+    assert set(photos.labels[answers.queries[worst]]) == {0, 1, 2, 3}
+    assert answers.ap[worst].min() == answers.ap.min() and answers.ap[best].max() == answers.ap.max()
+    assert list(answers.ap[worst]) == sorted(answers.ap[worst])
+
+
+def test_heat_map_shows_only_the_photo_and_where_it_is_high():
+    photo = np.full((80, 60, 3), 128, np.uint8)
+    mask = np.zeros((64, 64), bool)
+    mask[:, :48] = True
+    values = np.zeros((8, 8))
+    values[6, 1], values[2, 7] = 5, 100  # the second is on the padding
+    image, low, high = heat_map(photo, values, mask)
+    assert image.size == (48, 64) and (low, high) == (0, 5)
+    y, x = np.unravel_index(np.asarray(image).sum(-1).argmax(), (64, 48))
+    assert abs(y - 52) <= 4 and abs(x - 12) <= 4
+
+
+def test_node_graph_draws_nodes_where_they_are():
+    photo = np.zeros((64, 64, 3), np.uint8)
+    graph = {
+        "nodes": np.array([[1, 6], [5, 2]]),
+        "valid": np.array([True, False]),
+        "senders": np.array([1]),
+        "receivers": np.array([0]),
+        "edge_valid": np.array([False]),
+    }
+    image = np.asarray(node_graph(photo, graph, (8, 8), np.ones((64, 64), bool)))
+    assert image[12, 52].sum() > 300 and image[44, 20].sum() == 0
+
+
+def test_thumbnails_outline_the_object():
+    photo, mask = np.zeros((100, 100, 3), np.uint8), np.zeros((100, 100), bool)
+    mask[20:60, 30:70] = True
+    image = np.asarray(thumbnail(photo, 100, mask))
+    assert image[20, 50].sum() and image[40, 31].sum() and not image[40, 50].sum() and not image[5, 5].sum()
+    assert thumbnail(np.zeros((10, 400, 3), np.uint8), 96).size == (154, 96)
+    assert thumbnail(np.zeros((400, 1, 3), np.uint8), 96).size == (1, 96)
