@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32
+from jaxtyping import Array, Bool, Float, Float32, Integer
 
-_BLOCK = 256  # map positions in one block of `_products`
+_BLOCK = 256  # positions of the map in one block of `_products`
 
 
 def smooth(
@@ -47,84 +47,91 @@ def smooth(
     """
     if window < 1 or window % 2 == 0:
         raise ValueError(f"window={window}: must be odd, it has a centre")
-    mask = jnp.ones(x.shape[:3], bool) if mask is None else mask
-    f, a, c = (z.astype(jnp.float32) for z in (f, a, c))
-    neighbour = _views(f, window, dilation)
-    inside = _views(mask, window, dilation)
-    w = [jnp.exp(-a * jnp.sum((f - f_uv) ** 2, axis=-1)) for f_uv in neighbour]
-    w[len(w) // 2] = c
-    w = jnp.stack([jnp.where(mask & m_uv, w_uv, 0) for w_uv, m_uv in zip(w, inside, strict=True)], axis=-1)
-    w = w / (1e-10 + w.sum(-1, keepdims=True))
-    return _weighted_sum(x, w, window, dilation)
+    b, h, w, _ = x.shape
+    grid = (h, w, window, dilation)
+    shift, inside = _neighbourhood(*grid)
+    x, f, a, c = (z.reshape(b, h * w, *z.shape[3:]) for z in (x, *(z.astype(jnp.float32) for z in (f, a, c))))
+    shown = jnp.ones((b, h * w), bool) if mask is None else mask.reshape(b, h * w)
+    weights = [jnp.exp(-a * jnp.sum((f - f_uv) ** 2, axis=-1)) for f_uv in _views(f, shift)]
+    weights[len(weights) // 2] = c
+    counts = jnp.stack(_views(shown, shift), -1) & shown[..., None] & inside[None]
+    weights = jnp.where(counts, jnp.stack(weights, -1), 0)
+    weights = weights / (1e-10 + weights.sum(-1, keepdims=True))
+    return _weighted_sum(x, weights, grid).reshape(b, h, w, -1)
 
 
-def _views(x: Array, window: int, dilation: int) -> list[Array]:
-    """The map as each neighbour of the window sees it, row by row; 0 (False) outside the map."""
-    h, w = x.shape[1:3]
-    reach = window // 2 * dilation
-    padded = jnp.pad(x, [(0, 0), (reach, reach), (reach, reach)] + [(0, 0)] * (x.ndim - 3))
-    steps = range(0, 2 * reach + 1, dilation)
-    return [padded[:, i : i + h, j : j + w] for i in steps for j in steps]
+def _neighbourhood(
+    h: int, w: int, window: int, dilation: int
+) -> tuple[Integer[np.ndarray, "k"], Bool[np.ndarray, "{h}*{w} k"]]:
+    """Neighbour k of position n = row * w + column is position n + shift[k], where inside[n, k]."""
+    steps = (np.arange(window) - window // 2) * dilation
+    v, u = (z.ravel() for z in np.meshgrid(steps, steps, indexing="ij"))
+    row, column = np.divmod(np.arange(h * w), w)
+    row, column = row[:, None] + v, column[:, None] + u
+    return v * w + u, (row >= 0) & (row < h) & (column >= 0) & (column < w)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _views(x: Array, shift: np.ndarray) -> list[Array]:
+    """x[:, n + shift[k]] for every k. Outside the map this is anything: 0, or the far end of a neighbouring row."""
+    reach = int(shift.max())
+    padded = jnp.pad(x, [(0, 0), (reach, reach)] + [(0, 0)] * (x.ndim - 2))
+    return [padded[:, reach + s : reach + s + x.shape[1]] for s in shift.tolist()]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _weighted_sum(
-    x: Float[Array, "b h w c"], w: Float32[Array, "b h w k"], window: int, dilation: int
-) -> Float[Array, "b h w c"]:
-    """sum_k w[..., k] * (view k of x). XLA fuses the views: nothing but the padded map is stored.
+    x: Float[Array, "b n c"], weights: Float32[Array, "b n k"], grid: tuple[int, int, int, int]
+) -> Float[Array, "b n c"]:
+    """sum_k weights[..., k] * (view k of x). XLA fuses the views: nothing but the padded map is stored.
 
-    Its derivative by autodiff would store all of them for the gradient of w. By hand:
-    - of x: the same sum with the weights with which a position enters its neighbours' averages;
-    - of w: products of g and x over the channels, wanted for K^2 neighbours, taken for a whole block at once.
+    The weights are 0 where a neighbour lies outside the map. Autodiff would store all views for the gradient of the
+    weights. By hand:
+    - of x: the same sum, with the weights with which a position enters its neighbours' averages;
+    - of the weights: products of g and x over the channels, for K^2 neighbours, taken for a whole block at once.
     """
-    return sum(w[..., k, None] * view for k, view in enumerate(_views(x, window, dilation))).astype(x.dtype)
+    views = _views(x, _neighbourhood(*grid)[0])
+    return sum(weights[..., k, None] * view for k, view in enumerate(views)).astype(x.dtype)
 
 
-def _weighted_sum_fwd(x, w, window, dilation):
-    return _weighted_sum(x, w, window, dilation), (x, w)
+def _weighted_sum_fwd(x, weights, grid):
+    return _weighted_sum(x, weights, grid), (x, weights)
 
 
-def _weighted_sum_bwd(window, dilation, saved, g):
-    x, w = saved
-    transposed = [view[..., -1 - k] for k, view in enumerate(_views(w, window, dilation))]
-    return _weighted_sum(g, jnp.stack(transposed, -1), window, dilation), _products(g, x, window, dilation)
+def _weighted_sum_bwd(grid, saved, g):
+    x, weights = saved
+    shift, inside = _neighbourhood(*grid)
+    transposed = jnp.stack([view[..., -1 - k] for k, view in enumerate(_views(weights, shift))], -1)
+    transposed = jnp.where(inside[None], transposed, 0)
+    return _weighted_sum(g, transposed, grid), jnp.where(inside[None], _products(g, x, shift), 0)
 
 
 _weighted_sum.defvjp(_weighted_sum_fwd, _weighted_sum_bwd)
 
 
 def _products(
-    g: Float[Array, "b h w c"], x: Float[Array, "b h w c"], window: int, dilation: int
-) -> Float32[Array, "b h w k"]:
-    """g[xy] . x[uv] for every (u,v) of the window of (x,y); 0 where it lies outside the map.
+    g: Float[Array, "b n c"], x: Float[Array, "b n c"], shift: Integer[np.ndarray, "k"]
+) -> Float32[Array, "b n k"]:
+    """g[n] . x[n + shift[k]] for every k; outside the map anything.
 
-    A block of rows of g times the rows of x it can reach: mostly products that nobody asked for, and still several
-    times faster than K^2 reductions, because it is a matrix product. At most 16 blocks.
+    A block of g times the part of x it can reach: mostly products that nobody asked for, and still several times faster
+    than K^2 reductions, because it is a matrix product. At most 16 blocks.
     """
-    b, h, w, _ = x.shape
-    offsets = (np.arange(window) - window // 2) * dilation
-    v = np.arange(h)[:, None, None, None] + offsets[:, None]  # [h 1 K 1]
-    u = np.arange(w)[:, None, None] + offsets  # [w 1 K]
-    inside = ((v >= 0) & (v < h) & (u >= 0) & (u < w)).reshape(h, w, -1)
-    position = (np.clip(v, 0, h - 1) * w + np.clip(u, 0, w - 1)).reshape(h * w, -1)
-
-    rows = max(math.ceil(_BLOCK / w), math.ceil(h / 16))
-    reach = offsets[-1]
+    positions, reach = x.shape[1], int(shift.max())
+    size = max(_BLOCK, math.ceil(positions / 16))
     blocks = []
-    for top in range(0, h, rows):
-        bottom = min(top + rows, h)
-        first, last = max(top - reach, 0), min(bottom + reach, h)
+    for start in range(0, positions, size):
+        end = min(start + size, positions)
+        first, last = max(start - reach, 0), min(end + reach, positions)
         block = jnp.einsum(
             "bnc,bmc->bnm",
-            g[:, top:bottom].reshape(b, -1, g.shape[-1]),
-            x[:, first:last].reshape(b, -1, x.shape[-1]),
+            g[:, start:end],
+            x[:, first:last],
             precision="highest",
             preferred_element_type=jnp.float32,
         )
-        n = np.arange(block.shape[1])[:, None]
-        blocks.append(block[:, n, position[top * w : bottom * w] - first * w])
-    products = jnp.concatenate(blocks, 1).reshape(b, h, w, -1)
-    return jnp.where(inside[None], products, 0)
+        n = np.arange(end - start)[:, None]
+        blocks.append(block[:, n, np.clip(start + n + shift - first, 0, last - first - 1)])
+    return jnp.concatenate(blocks, 1)
 
 
 class KernelGenerator(nn.Module):
@@ -162,7 +169,7 @@ class KernelGenerator(nn.Module):
 class LearnableSmoothing(nn.Module):
     """`smooth` with generated f, a and c, `iterations` times, each time with a generator of its own.
 
-    `start` says what it does before training: "identity" (a = 3, c = 1) or "average" (a = 0.01, c = 1). Neither is
+    `init` says what it does before training: "identity" (a = 3, c = 1) or "average" (a = 0.01, c = 1). Neither is
     exact, because an exact one would have no gradient to leave it.
     """
 
@@ -171,14 +178,16 @@ class LearnableSmoothing(nn.Module):
     hidden: int = 64
     iterations: int = 1
     dilation: int = 1
-    start: str = "identity"
+    init: str = (
+        "identity"  # hides nn.Module.init: initialise the layer inside a network, or by nn.Module.init(layer, ...)
+    )
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"]
     ) -> tuple[Float[Array, "b h w c"], dict[str, Float32[Array, "b h w"]]]:
         """The smoothed map, and the maps "a" and "c" of the last iteration."""
-        a_init = {"identity": 3.0, "average": 0.01}[self.start]
+        a_init = {"identity": 3.0, "average": 0.01}[self.init]
         for i in range(self.iterations):
             generator = KernelGenerator(self.kernel_dim, self.hidden, a_init, c_init=1.0, name=f"generator_{i}")
             f, a, c = generator(x, mask)
