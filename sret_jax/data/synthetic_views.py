@@ -37,24 +37,37 @@ class Pose:
     magnification: float  # pixels of the photograph per pixel of the object's picture, about
 
 
-def random_pose(
-    rng: Rng, picture: tuple[int, int], shape: tuple[int, int], size: tuple[float, float], tilt: float
-) -> Pose:
-    """A plane before a pinhole camera.
+@dataclass(frozen=True)
+class Viewing:
+    """How a kind of thing appears in the photographs.
 
-    picture, shape   (height, width) of the object's picture and of the photograph
-    size             range of the object's longest side over the photograph's shorter one, before the tilt
-    tilt             greatest rotation about the horizontal and the vertical axis, radians
+    size    range of its longest side over the photograph's shorter one, before the tilt
+    offset  greatest distance of its centre from the photograph's, over the photograph's sides
+    tilt    greatest rotation about the horizontal and about the vertical axis, radians
     """
+
+    size: tuple[float, float]
+    offset: float
+    tilt: float
+
+
+OBJECT = Viewing((0.8, 1.4), 0.15, 0.6)
+BEHIND = Viewing((0.2, 0.6), 0.5, 0.7)
+BEFORE = Viewing((0.15, 0.5), 0.3, 0.5)
+
+
+def random_pose(rng: Rng, picture: tuple[int, int], shape: tuple[int, int], viewing: Viewing) -> Pose:
+    """A plane before a pinhole camera; `picture` and `shape` are (height, width) of the thing and the photograph."""
     h, w = shape
     focal = 1.2 * max(shape)
     half = np.array([picture[1], picture[0]]) / max(picture)  # half width and half height, longest 1
-    apparent = rng.uniform(*size) * min(shape) / 2  # pixels of the longest half side
-    pitch, yaw = rng.uniform(-tilt, tilt, 2)
+    apparent = rng.uniform(*viewing.size) * min(shape) / 2  # pixels of the longest half side
+    pitch, yaw = rng.uniform(-viewing.tilt, viewing.tilt, 2)
     roll = rng.normal(0, 0.2)
     rotation = _turn(2, roll) @ _turn(1, yaw) @ _turn(0, pitch)
     depth = focal / apparent
-    centre = np.array([rng.uniform(0.3, 0.7) * w - w / 2, rng.uniform(0.3, 0.7) * h - h / 2, focal]) / focal * depth
+    across, down = rng.uniform(-viewing.offset, viewing.offset, 2)
+    centre = np.array([across * w, down * h, focal]) / focal * depth
     camera = np.array([[focal, 0, w / 2], [0, focal, h / 2], [0, 0, 1]])
     to_photo = camera @ np.stack([rotation[:, 0] * half[0], rotation[:, 1] * half[1], centre], 1)
     return Pose(np.linalg.inv(to_photo), 2 * apparent / max(picture))
@@ -117,16 +130,14 @@ class Scene:
         shape = shape if rng.random() < 0.5 else shape[::-1]
         while True:  # until enough of the object is seen
             photo = self._background(rng, thing, shape)
-            for _ in range(int(rng.integers(0, 3))):
+            for _ in range(int(rng.integers(3))):
                 other = _pick(rng, others)
-                photo, _ = paste(photo, other, random_pose(rng, other.picture.shape[:2], shape, (0.2, 0.6), 0.7))
-            pose = random_pose(rng, thing.picture.shape[:2], shape, (0.45, 1.0), 0.8)
-            photo, whole = paste(photo, thing, pose)
+                photo, _ = paste(photo, other, random_pose(rng, other.picture.shape[:2], shape, BEHIND))
+            photo, whole = paste(photo, thing, random_pose(rng, thing.picture.shape[:2], shape, OBJECT))
             mask = whole
-            if rng.random() < 0.6:
+            if rng.random() < 0.5:
                 other = _pick(rng, others)
-                cover = random_pose(rng, other.picture.shape[:2], shape, (0.15, 0.5), 0.5)
-                photo, hidden = paste(photo, other, cover)
+                photo, hidden = paste(photo, other, random_pose(rng, other.picture.shape[:2], shape, BEFORE))
                 mask = whole & ~hidden
             if mask.sum() > max(0.06 * mask.size, 0.5 * whole.sum()):
                 break
@@ -140,7 +151,8 @@ class Scene:
         share = rng.uniform(0.5, 1.0) * min(picture.shape[0] / shape[0], picture.shape[1] / shape[1])
         h, w = (max(1, int(side * share)) for side in shape)
         top, left = int(rng.integers(picture.shape[0] - h + 1)), int(rng.integers(picture.shape[1] - w + 1))
-        return resize(np.ascontiguousarray(picture[top : top + h, left : left + w]), shape)
+        photo = resize(np.ascontiguousarray(picture[top : top + h, left : left + w]), shape)
+        return np.asarray(Image.fromarray(photo).filter(ImageFilter.GaussianBlur(rng.uniform(0, 4))))  # out of focus
 
 
 def develop(rng: Rng, photo: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
@@ -150,8 +162,8 @@ def develop(rng: Rng, photo: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h
         photo = np.asarray(Image.fromarray(photo).filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.6))))
     y, x = np.mgrid[:h, :w] / max(h, w) - 0.5
     angle = rng.uniform(0, 2 * np.pi)
-    light = np.exp(rng.normal(0, 0.25)) * (1 + rng.uniform(0, 0.6) * (x * np.cos(angle) + y * np.sin(angle)))
-    cast = np.exp(rng.normal(0, 0.1, 3))
+    light = np.exp(rng.normal(0, 0.2)) * (1 + rng.uniform(0, 0.6) * (x * np.cos(angle) + y * np.sin(angle)))
+    cast = np.exp(rng.normal(0, 0.06, 3))
     curve = 255 * np.linspace(0, 1, 256) ** np.exp(rng.normal(0, 0.2))  # of the film
     noise = rng.standard_normal(photo.shape, np.float32) * rng.uniform(0, 12)
     return np.clip(curve[photo] * light[..., None] * cast + noise, 0, 255).astype(np.uint8)
