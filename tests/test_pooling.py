@@ -1,0 +1,115 @@
+"""GeM against its formula, at the ends of float32, and with padding; L2 normalisation at zero."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sret_jax.models.pooling import GeM, gem, l2_normalize
+
+
+def example(seed=0, scale=1.0):
+    rng = np.random.default_rng(seed)
+    x = scale * np.maximum(rng.normal(size=(3, 4, 5, 6)), 0)
+    mask = np.ones(x.shape[:3], bool)
+    mask[0, 3:] = mask[0, :, 2:] = False
+    mask[1] = rng.random(mask[1].shape) < 0.5
+    return jnp.asarray(x, jnp.float32), jnp.asarray(mask)
+
+
+def gem_in_loops(x, p, mask, eps=1e-6):
+    """The authors' clamp, power, average, root, photo by photo and channel by channel in float64."""
+    x, mask = np.asarray(x, np.float64), np.asarray(mask)
+    p = np.broadcast_to(np.asarray(p, np.float64), x.shape[-1])
+    out = np.zeros((len(x), x.shape[-1]))
+    for n in range(len(x)):
+        for c in range(x.shape[-1]):
+            values = [max(v, eps) for v, inside in zip(x[n, ..., c].ravel(), mask[n].ravel(), strict=True) if inside]
+            out[n, c] = (sum(v ** p[c] for v in values) / len(values)) ** (1 / p[c])
+    return out
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e3])
+@pytest.mark.parametrize("p", [1.0, 3.0, 10.0, [1.0, 1.5, 2.5, 4.0, 7.0, 10.0]])
+def test_gem_equals_the_formula(p, scale):
+    x, mask = example(scale=scale)
+    np.testing.assert_allclose(gem(x, jnp.asarray(p), mask=mask), gem_in_loops(x, p, mask), rtol=1e-5)
+
+
+def test_gem_with_p_one_is_the_mean_and_with_large_p_the_maximum():
+    x, mask = example()
+    x = x + 0.1
+    mean = np.stack([np.asarray(x[n])[np.asarray(mask[n])].mean(0) for n in range(len(x))])
+    greatest = np.stack([np.asarray(x[n])[np.asarray(mask[n])].max(0) for n in range(len(x))])
+    np.testing.assert_allclose(gem(x, jnp.float32(1), mask=mask), mean, rtol=1e-6)
+    np.testing.assert_allclose(gem(x, jnp.float32(1e4), mask=mask), greatest, rtol=1e-3)
+
+
+@pytest.mark.parametrize("p", [1.0, 3.0, 10.0])
+def test_gem_gradient_equals_finite_differences(p):
+    x, mask = example()
+    x = x + 0.05  # away from the kink at eps
+    p = p + np.linspace(0, 0.5, x.shape[-1])
+    dx, dp = jax.grad(lambda x, p: jnp.sum(jnp.sin(gem(x, p, mask=mask))), (0, 1))(x, jnp.asarray(p, jnp.float32))
+
+    def loss(x, p):
+        return np.sum(np.sin(gem_in_loops(x, p, mask)))
+
+    exact = np.asarray(x, np.float64)
+    rng = np.random.default_rng(1)
+    u, v = rng.normal(size=x.shape), rng.normal(size=p.shape)
+    h = 1e-6
+    np.testing.assert_allclose(np.sum(dx * u), (loss(exact + h * u, p) - loss(exact - h * u, p)) / (2 * h), rtol=1e-3)
+    np.testing.assert_allclose(np.sum(dp * v), (loss(exact, p + h * v) - loss(exact, p - h * v)) / (2 * h), rtol=1e-3)
+
+
+@pytest.mark.parametrize("p", [1.0, 3.0, 10.0])
+def test_gem_gradient_is_finite_for_a_dead_map_and_an_empty_mask(p):
+    x, mask = example()
+    x, mask = x.at[0].set(0).at[2].set(1e-12), mask.at[1].set(False)
+    pooled = gem(x, jnp.float32(p), mask=mask)
+    np.testing.assert_allclose(pooled, 1e-6, rtol=1e-5)
+    for z in jax.grad(lambda x, p: jnp.sum(gem(x, p, mask=mask)), (0, 1))(x, jnp.full(6, p)):
+        assert np.isfinite(z).all()
+
+
+def test_gem_does_not_see_the_padding():
+    x, _ = example()
+    mask = jnp.zeros(x.shape[:3], bool).at[:, :3, :2].set(True)
+    full = jnp.ones((3, 3, 2), bool)
+    layer = GeM(2.0)
+    variables = layer.init(jax.random.key(0), x, mask)
+    np.testing.assert_array_equal(variables["params"]["p"], np.full(6, 2.0))
+    np.testing.assert_allclose(layer.apply(variables, x, mask), layer.apply(variables, x[:, :3, :2], full), rtol=1e-6)
+
+
+def test_gem_of_bfloat16_is_float32():
+    x, mask = example()
+    assert gem(x.astype(jnp.bfloat16), jnp.float32(3), mask=mask).dtype == jnp.float32
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("p", [1.0, 3.0, 10.0])
+def test_gem_equals_torch(p):
+    torch = pytest.importorskip("torch")
+    x, _ = example()
+    p = np.linspace(p, p + 1, x.shape[-1]).astype(np.float32)
+    there = torch.tensor(np.asarray(x).transpose(0, 3, 1, 2), requires_grad=True)
+    p_there = torch.tensor(p, requires_grad=True)
+    exponent = p_there[:, None, None]
+    powers = torch.nn.functional.avg_pool2d(there.clamp(min=1e-6).pow(exponent), there.shape[-2:])
+    pooled = powers.pow(1 / exponent)[..., 0, 0]
+    pooled.sum().backward()
+    full = jnp.ones(x.shape[:3], bool)
+    np.testing.assert_allclose(gem(x, jnp.asarray(p), mask=full), pooled.detach().numpy(), rtol=1e-5)
+    dx, dp = jax.grad(lambda x, p: gem(x, p, mask=full).sum(), (0, 1))(x, jnp.asarray(p))
+    np.testing.assert_allclose(dp, p_there.grad.numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(dx, there.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-6)
+
+
+def test_l2_normalize():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 7)), jnp.float32)
+    exact = np.asarray(x, np.float64) / np.linalg.norm(x, axis=1, keepdims=True)
+    np.testing.assert_allclose(l2_normalize(x), exact, rtol=1e-5)
+    np.testing.assert_array_equal(l2_normalize(jnp.zeros((2, 7))), np.zeros((2, 7)))
+    assert np.isfinite(jax.grad(lambda x: l2_normalize(x).sum())(jnp.zeros((2, 7)))).all()

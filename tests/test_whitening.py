@@ -1,0 +1,159 @@
+"""The learned projections against what defines them and against the published code, written out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sret_jax.errors import UserError
+from sret_jax.models.whitening import Whitening, apply_whitening, pair_whitening, pca_whitening
+
+
+def descriptors(n=60, c=8, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(n, c)) @ rng.normal(size=(c, c)) + rng.normal(size=c)).astype(np.float32)
+
+
+def gram(x, mean, projection):
+    y = (np.asarray(x, np.float64) - mean) @ projection
+    return y @ y.T
+
+
+@pytest.mark.parametrize("dim", [0, 8, 3])
+def test_pca_whitened_descriptors_have_the_identity_as_covariance(dim):
+    x = descriptors()
+    mean, projection = pca_whitening(x, dim)
+    y = (x - mean) @ projection
+    np.testing.assert_allclose(y.mean(0), 0, atol=1e-12)
+    np.testing.assert_allclose(y.T @ y / len(y), np.eye(dim or 8), atol=1e-9)
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.5, 1.0])
+def test_pca_equals_the_published_code(shrinkage):
+    x = descriptors()
+    mean, projection = pca_whitening(x, 5, shrinkage)
+    centred = x.astype(np.float64) - x.astype(np.float64).mean(0)
+    values, vectors = np.linalg.eig(centred.T @ centred / len(x))
+    order = values.argsort()[::-1]
+    published = np.linalg.inv(np.diag(values[order] ** (0.5 * shrinkage))) @ vectors[:, order].T
+    np.testing.assert_allclose(gram(x, mean, projection), gram(x, mean, published[:5].T), atol=1e-9)
+    variances = ((x - mean) @ projection).var(0)
+    assert (np.diff(variances) <= 1e-9).all()
+
+
+def test_pca_of_fewer_photos_than_components_is_tame_in_the_missing_ones():
+    rng = np.random.default_rng(0)
+    deviations = 0.5 ** np.arange(20)
+    x, new = (rng.normal(size=(n, 20)) * deviations for n in (6, 1000))
+    mean, projection = pca_whitening(x, 20)
+    assert np.isfinite(projection).all()
+    lengths = np.linalg.norm(projection, axis=0)
+    assert lengths.max() < 20 * lengths.min()
+    np.testing.assert_allclose(lengths[5:], lengths[5], rtol=1e-9)  # nothing known of them, all alike
+    assert ((new - mean) @ projection).std(0).max() < 10
+
+
+def test_pca_of_a_dead_channel_regularises_only_when_it_is_kept():
+    x = descriptors()
+    x[:, 2] = 7
+    mean, projection = pca_whitening(x, 7)
+    np.testing.assert_allclose(np.cov(((x - mean) @ projection).T, bias=True), np.eye(7), atol=1e-9)
+    assert np.abs(pca_whitening(x, 8)[1]).max() < 1e3
+
+
+def published_whitenlearn(x, queries, positives):
+    """Columns as descriptors, Cholesky with a growing diagonal, `eig`, as in the authors' code."""
+    x = x.T.astype(np.float64)
+    mean = x[:, queries].mean(axis=1, keepdims=True)
+    difference = x[:, queries] - x[:, positives]
+    s = difference @ difference.T / difference.shape[1]
+    alpha = 0
+    while True:
+        try:
+            lower = np.linalg.cholesky(s + alpha * np.eye(len(s)))
+            break
+        except np.linalg.LinAlgError:
+            alpha = 1e-10 if alpha == 0 else alpha * 10
+    p = np.linalg.inv(lower)
+    projected = p @ (x - mean)
+    values, vectors = np.linalg.eig(projected @ projected.T)
+    order = values.argsort()[::-1]
+    return mean[:, 0], (vectors[:, order].T @ p).T
+
+
+@pytest.mark.parametrize("dim", [8, 3])
+def test_pair_whitening_equals_the_published_code(dim):
+    x = descriptors()
+    queries, positives = np.arange(0, 30), np.arange(30, 60)
+    mean, projection = pair_whitening(x, queries, positives, dim)
+    published_mean, published = published_whitenlearn(x, queries, positives)
+    np.testing.assert_allclose(mean, published_mean, rtol=1e-12)
+    np.testing.assert_allclose(gram(x, mean, projection), gram(x, mean, published[:, :dim]), rtol=1e-8, atol=1e-8)
+
+
+def test_pair_whitening_of_fewer_pairs_than_channels_equals_the_published_code():
+    x = descriptors()
+    queries, positives = np.arange(0, 4), np.arange(4, 8)
+    mean, projection = pair_whitening(x, queries, positives, 8)
+    ours, theirs = (gram(x, mean, z) for z in (projection, published_whitenlearn(x, queries, positives)[1]))
+    np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
+    assert np.abs(pair_whitening(x, queries, positives, 8, shrinkage=0.2)[1]).max() < np.abs(projection).max()
+
+
+def test_pair_differences_are_white_and_the_descriptors_uncorrelated():
+    x = descriptors()
+    queries, positives = np.arange(0, 30), np.arange(30, 60)
+    mean, projection = pair_whitening(x, queries, positives, 0)
+    difference = (x[queries].astype(np.float64) - x[positives]) @ projection
+    np.testing.assert_allclose(difference.T @ difference / 30, np.eye(8), atol=1e-9)
+    y = (x - mean) @ projection
+    scatter = y.T @ y
+    np.testing.assert_allclose(scatter, np.diag(np.diag(scatter)), atol=1e-8)
+    assert (np.diff(np.diag(scatter)) <= 0).all()
+
+
+def test_no_shrinkage_exponent_leaves_distances_as_they_are():
+    x = descriptors()
+    mean, projection = pair_whitening(x, np.arange(0, 30), np.arange(30, 60), 0, shrinkage=0.0)
+    np.testing.assert_allclose(projection.T @ projection, np.eye(8), atol=1e-9)
+    np.testing.assert_allclose(pca_whitening(x, 0, 0.0)[1].T @ pca_whitening(x, 0, 0.0)[1], np.eye(8), atol=1e-9)
+
+
+def test_apply_normalises_and_keeps_the_type():
+    x = descriptors()
+    mean, projection = pca_whitening(x, 4)
+    y = apply_whitening(x, mean, projection)
+    assert y.dtype == np.float32 and y.shape == (60, 4)
+    np.testing.assert_allclose(np.linalg.norm(y, axis=1), 1, rtol=1e-6)
+    assert not apply_whitening(mean[None], mean, projection).any()
+
+
+def test_the_layer_holds_a_projection():
+    x = descriptors()
+    mean, projection = pca_whitening(x, 4)
+    layer = Whitening(4)
+    shapes = jax.eval_shape(layer.init, jax.random.key(0), jnp.asarray(x))
+    assert jax.tree.map(jnp.shape, shapes) == {"params": {"kernel": (8, 4), "bias": (4,)}}
+    variables = {"params": {"kernel": jnp.float32(projection), "bias": jnp.float32(-mean @ projection)}}
+    np.testing.assert_allclose(layer.apply(variables, jnp.asarray(x)), (x - mean) @ projection, atol=1e-5)
+
+
+PAIR = np.array([0]), np.array([1])
+
+
+@pytest.mark.parametrize(
+    "call, text",
+    [
+        (lambda x: pca_whitening(x[:1], 2), "at least 2"),
+        (lambda x: pca_whitening(x, 9), "dim=9"),
+        (lambda x: pca_whitening(np.ones((4, 3)), 3), "equal"),
+        (lambda x: pca_whitening(np.where(np.arange(60)[:, None] == 3, np.nan, x), 2), "1 of 60"),
+        (lambda x: pair_whitening(x, PAIR[0][:0], PAIR[1][:0], 2), "no matching pair"),
+        (lambda x: pair_whitening(x, PAIR[0], PAIR[1] + 59, 2), "60"),
+        (lambda x: pair_whitening(x[:1], *PAIR, 2), "at least 2"),
+        (lambda x: pair_whitening(x, *PAIR, -1), "dim=-1"),
+    ],
+)
+def test_bad_use_names_the_remedy(call, text):
+    with pytest.raises(UserError, match=text):
+        call(descriptors())
