@@ -1,0 +1,224 @@
+"""From a folder of photographs to results on disk, and the one line that bad use gets."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from test_extract import NETWORK, VARIABLES
+
+from sret_jax import experiment
+from sret_jax.config import Config, DataConfig, EvalConfig, ExtractConfig, SearchConfig
+from sret_jax.errors import UserError
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def write_photos(root: Path, instances: int = 3, photos: int = 4, seed: int = 0) -> Path:
+    """Instances of one colour each, so that any network finds them."""
+    rng = np.random.default_rng(seed)
+    for i in range(instances):
+        (root / f"tower {i}").mkdir(parents=True)
+        for j in range(photos):
+            colour = np.eye(3)[i % 3] * 200 + 20 * (i // 3)
+            pixels = np.clip(colour + rng.normal(0, 25, (48, 64, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / f"tower {i}" / f"{j}.jpg")
+    return root
+
+
+def config(root: Path | str = "", **settings) -> Config:
+    return Config(
+        data=DataConfig(root=str(root), image_size=64, bucket_ratios=(), threads=1),
+        extract=ExtractConfig(batch_size=4),
+        **settings,
+    )
+
+
+def evaluate(tmp_path: Path, benchmark: str = "folder", settings: Config | None = None, **options) -> dict:
+    settings = settings or config(tmp_path / "photos")
+    options = {"cache_dir": tmp_path / "cache"} | options
+    return experiment.evaluate(NETWORK, VARIABLES, settings, benchmark, tmp_path / "run/eval" / benchmark, **options)
+
+
+def test_everything_a_run_leaves_on_disk(tmp_path):
+    root = write_photos(tmp_path / "photos")
+    (root / "tower 1" / "notes.txt").write_text("hello")
+    results = evaluate(tmp_path)
+    out = tmp_path / "run/eval/folder"
+    assert results == json.loads((out / "results.json").read_text())
+    assert results["metrics"]["mAP"] == pytest.approx(100) and results["metrics"]["R@1"] == 100
+    assert results["metrics"]["per_instance"] == {f"tower {i}": pytest.approx(100) for i in range(3)}
+    assert results["photos"] == 12 and results["instances"] == 3 and results["extracted"] == 12
+    assert set(results["timings"]) == {"prepare", "extract", "index", "search", "report"}
+    assert results["versions"]["jax"] == jax.__version__ and "12 photos x 12" in results["index"]
+    skipped = json.loads((out / "skipped.json").read_text())
+    assert [s["photo"] for s in skipped] == ["tower 1/notes.txt"] and skipped[0]["reason"] and results["skipped"] == 1
+    rows = list(csv.DictReader((out / "rankings.csv").open(encoding="utf-8")))
+    assert len(rows) == 12 * 11 and not any(row["query"] == row["photo"] for row in rows)
+    assert all(row["query"].split("/")[0] == row["photo"].split("/")[0] for row in rows if int(row["rank"]) <= 3)
+    assert "tower 2" in (out / "report.html").read_text() and (out / "strip.png").stat().st_size
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"descriptors", "eval", "index"}
+
+
+def test_a_second_run_reuses_and_a_changed_network_does_not(tmp_path):
+    write_photos(tmp_path / "photos")
+    first = evaluate(tmp_path)
+    index = tmp_path / "run/index/folder/index.json"
+    written = index.stat().st_mtime_ns
+    second = evaluate(tmp_path)
+    assert second["extracted"] == 0 and second["metrics"] == first["metrics"]
+    assert index.stat().st_mtime_ns == written
+    other = jax.tree.map(lambda x: x + 0.01, VARIABLES)
+    out = tmp_path / "run/eval/folder"
+    third = experiment.evaluate(
+        NETWORK, other, config(tmp_path / "photos"), "folder", out, cache_dir=tmp_path / "cache"
+    )
+    assert third["extracted"] == 12 and third["fingerprint"] != first["fingerprint"]
+    assert index.stat().st_mtime_ns != written
+
+
+def test_new_photographs_are_noticed(tmp_path):
+    write_photos(tmp_path / "photos")
+    evaluate(tmp_path)
+    Image.new("RGB", (64, 48), (200, 0, 0)).save(tmp_path / "photos/tower 0/new.jpg")
+    results = evaluate(tmp_path)
+    assert results["photos"] == 13 and results["extracted"] == 13
+
+
+@pytest.mark.parametrize("file", ["index/folder/descriptors.npy", "descriptors/folder/00000.npy"])
+def test_what_is_damaged_is_made_again(tmp_path, file, caplog):
+    write_photos(tmp_path / "photos")
+    first = evaluate(tmp_path)
+    path = tmp_path / "run" / file
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 64
+    path.write_bytes(data)
+    assert evaluate(tmp_path)["metrics"] == first["metrics"]
+    assert path.name in caplog.text
+
+
+@pytest.mark.parametrize("method", ["exact", "brute_force"])
+def test_the_search_method_is_the_config_s(tmp_path, method):
+    write_photos(tmp_path / "photos")
+    results = evaluate(tmp_path, settings=config(tmp_path / "photos", search=SearchConfig(method=method)))
+    assert ("exact" in results["index"]) == (method == "exact") and results["metrics"]["mAP"] == pytest.approx(100)
+
+
+def test_a_split_belongs_to_the_config_s_own_folder(tmp_path):
+    root = write_photos(tmp_path / "photos")
+    splits = tmp_path / "splits.json"
+    splits.write_text(json.dumps({"train": ["tower 0"], "test": ["tower 1", "tower 2"]}))
+    settings = config(root)
+    settings = replace(settings, data=replace(settings.data, splits=str(splits)))
+    assert evaluate(tmp_path, settings=settings)["photos"] == 8
+    assert evaluate(tmp_path, settings=settings, root=f"{root}/.")["photos"] == 8
+    other = write_photos(tmp_path / "other")
+    assert evaluate(tmp_path, settings=settings, root=str(other))["photos"] == 12
+
+
+def test_labelled_queries_are_scored(tmp_path):
+    write_photos(tmp_path / "photos")
+    queries = write_photos(tmp_path / "queries", instances=4, photos=1, seed=1)
+    results = evaluate(tmp_path, queries=str(queries))
+    assert results["metrics"]["queries"] == 3 and results["metrics"]["mAP"] == pytest.approx(100)
+    assert "extract queries" in results["timings"] and results["queries_from"] == str(queries)
+
+
+def test_queries_without_instances_are_ranked(tmp_path):
+    write_photos(tmp_path / "photos")
+    (tmp_path / "queries").mkdir()
+    Image.new("RGB", (64, 48), (200, 5, 5)).save(tmp_path / "queries/mine.png")
+    results = evaluate(tmp_path, queries=str(tmp_path / "queries"))
+    assert results["metrics"] == {}
+    rows = list(csv.DictReader((tmp_path / "run/eval/folder/rankings.csv").open()))
+    assert len(rows) == 12 and rows[0]["query"] == "mine.png" and rows[0]["photo"].startswith("tower 0/")
+
+
+def test_synthetic_benchmark(tmp_path):
+    settings = config(eval=EvalConfig(synthetic_instances=3, synthetic_photos=3))
+    results = evaluate(tmp_path, "synthetic", settings)
+    assert results["photos"] == 9 and 0 < results["metrics"]["mAP"] <= 100
+
+
+def test_out_may_be_any_folder(tmp_path):
+    write_photos(tmp_path / "photos")
+    settings = config(tmp_path / "photos")
+    experiment.evaluate(NETWORK, VARIABLES, settings, "folder", tmp_path / "x", cache_dir=tmp_path / "cache")
+    assert (tmp_path / "x/results.json").exists() and (tmp_path / "x/index/folder").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "options", "text"),
+    [
+        ("oxford", {}, "no benchmark 'oxford'; choose one of synthetic, folder"),
+        ("folder", {"root": "/nothing"}, "--root=/nothing: no such folder"),
+        ("folder", {"queries": "/nothing"}, "--queries=/nothing: no such folder"),
+        ("folder", {}, "needs photographs: give --root=PATH"),
+    ],
+)
+def test_bad_use_names_the_remedy(tmp_path, benchmark, options, text):
+    with pytest.raises(UserError, match=text):
+        evaluate(tmp_path, benchmark, config(), **options)
+
+
+def test_a_folder_with_nothing_to_measure(tmp_path):
+    write_photos(tmp_path / "photos", photos=1)
+    with pytest.raises(UserError, match="at least two photos"):
+        evaluate(tmp_path)
+
+
+def run_eval(*flags: str, cwd: Path) -> subprocess.CompletedProcess:
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, str(REPOSITORY / "eval.py"), *flags]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ([], "--workdir=DIR that train.py wrote, or --config=FILE"),
+        (["--workdir=nothing"], "nothing: holds no checkpoint"),
+        (["--workdir=nothing", "--benchmark=oxford"], "no benchmark 'oxford'"),
+        (["--workdir=nothing", "--benchmark=synthetic", "--root=."], "go with --benchmark=folder"),
+    ],
+)
+def test_bad_flags_get_one_line(tmp_path, flags, text):
+    done = run_eval(*flags, cwd=tmp_path)
+    assert done.returncode == 2 and text in done.stderr and done.stderr.count("\n") == 1 and not done.stdout
+
+
+CONFIG = """
+from sret_jax.config import Config, DataConfig, ExtractConfig, ModelConfig, RefinementConfig, SmoothingConfig
+
+def get_config():
+    return Config(
+        data=DataConfig(image_size=64, bucket_ratios=(), threads=1),
+        model=ModelConfig(
+            weights="none",
+            stage="c3",
+            smoothing=SmoothingConfig(enabled=True),
+            refinement=RefinementConfig(enabled=True, nodes=8, neighbours=2, blocks=1, width=8),
+        ),
+        extract=ExtractConfig(batch_size=4),
+    )
+"""
+
+
+@pytest.mark.slow
+def test_the_command_measures_an_untrained_config(tmp_path):
+    write_photos(tmp_path / "photos")
+    (tmp_path / "tiny.py").write_text(CONFIG)
+    flags = ["--config=tiny.py", "--benchmark=folder", "--root=photos"]
+    done = run_eval(*flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "mAP" in done.stdout and "runs/untrained-tiny/eval/folder/report.html" in done.stdout
+    out = tmp_path / "runs/untrained-tiny/eval/folder"
+    assert "nodes and their edges" in (out / "report.html").read_text()
+    assert np.isfinite(json.loads((out / "results.json").read_text())["metrics"]["mAP"])
