@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
@@ -13,6 +13,7 @@ from sret_jax.data.decoding import decode_mask, decode_photo
 from sret_jax.errors import UserError
 
 
+@runtime_checkable
 class Source(Protocol):
     """Random access to records `{"image": encoded bytes, "mask": PNG bytes or absent}`; safe to read from threads."""
 
