@@ -53,16 +53,18 @@ def read_photo_file(path: str | os.PathLike[str]) -> bytes:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise PhotoRejected(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
-    with open(handle, "rb") as file:
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise PhotoRejected("not a regular file")
         if status.st_size > MAX_BYTES:
             raise PhotoRejected(f"larger than {MAX_BYTES // 2**20} MiB")
-        try:
+        with open(handle, "rb", closefd=False) as file:
             data = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise PhotoRejected(f"cannot be read: {error.strerror}") from None
+    except OSError as error:
+        raise PhotoRejected(f"cannot be read: {error.strerror}") from None
+    finally:
+        os.close(handle)
     if len(data) > MAX_BYTES:  # it grew meanwhile
         raise PhotoRejected(f"larger than {MAX_BYTES // 2**20} MiB")
     return data
@@ -78,7 +80,7 @@ def decode_photo(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
     except DAMAGE as error:
         raise PhotoRejected(f"damaged EXIF: {error}") from None
     image = _rgb(image)
-    return np.array(image.transpose(turn) if turn else image)
+    return np.array(image if turn is None else image.transpose(turn))
 
 
 def decode_mask(data: bytes) -> Bool[np.ndarray, "h w"]:
@@ -105,9 +107,8 @@ def _load(data: bytes, formats: tuple[str, ...]) -> Image.Image:
         raise PhotoRejected("empty file")
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
-        pixels = image.width * image.height
-        if pixels > MAX_PIXELS:
-            raise PhotoRejected(f"{pixels // 1_000_000} megapixels: more than {MAX_PIXELS // 1_000_000}")
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
         image.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PhotoRejected(f"more than {MAX_PIXELS // 1_000_000} megapixels") from None

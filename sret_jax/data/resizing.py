@@ -13,7 +13,7 @@ from PIL import Image
 Size = tuple[int, int]  # (height, width), pixels
 
 
-def round_to(length: float, multiple: int) -> int:
+def round_to(length: int | float, multiple: int) -> int:
     """The nearest positive multiple; halves go up."""
     return max(1, int(length / multiple + 0.5)) * multiple
 
