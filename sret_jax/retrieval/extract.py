@@ -124,16 +124,7 @@ class Extractor:
     def intermediates(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
         """For each row the network's named intermediates of that photo, and `"photo_mask"` [h w], True on the photo."""
         out = {}
-        devices = self.split.num_devices
-        for batch in evaluation_batches(
-            self.photos,
-            image_size=self.config.data.image_size,
-            bucket_ratios=(),  # one shape, so one compilation
-            size_multiple=self.network.size_multiple,
-            batch_size=min(self.batch_size, -(-len(rows) // devices) * devices),
-            rows=rows,
-            threads=self.config.data.threads,
-        ):
+        for batch in self._batches(rows, 1.0):
             images, masks = jax.device_put((batch["image"], batch["mask"]), self.split)
             seen = jax.device_get(_apply(self.network, self.variables, images, masks)[1])
             for i in np.flatnonzero(batch["row"] >= 0):
@@ -170,7 +161,7 @@ class Extractor:
         for batch in self._batches(rows, scale):
             images, masks = jax.device_put((batch["image"], batch["mask"]), self.split)
             start = time.perf_counter()
-            running.append((batch["row"], _descriptors(self.network, self.variables, images, masks)))
+            running.append((batch["row"], _apply(self.network, self.variables, images, masks)[0]))
             if images.shape not in self._compiled:  # the call returns at once, but for the compilation
                 self._compiled.add(images.shape)
                 self.compiling += time.perf_counter() - start
@@ -209,10 +200,5 @@ def source_fingerprint() -> str:
 
 
 @partial(jax.jit, static_argnums=0)
-def _descriptors(network, variables, images, masks):
-    return network.apply(variables, images, masks, train=False)[0]
-
-
-@partial(jax.jit, static_argnums=0)
-def _apply(network, variables, images, masks):
+def _apply(network, variables, images, masks):  # with the intermediates: one program serves both
     return network.apply(variables, images, masks, train=False)
