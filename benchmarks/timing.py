@@ -1,0 +1,45 @@
+"""Fair timings: all contenders in turn, many rounds, so that a busy moment of the machine hits all of them."""
+
+import platform
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def interleaved(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of each call in each round, results awaited; the order is reversed every other round."""
+    for call in calls.values():
+        jax.block_until_ready(call())
+    seconds = {name: np.zeros(rounds) for name in calls}
+    for i in range(rounds):
+        for name in list(calls)[:: 1 if i % 2 == 0 else -1]:
+            start = time.perf_counter()
+            jax.block_until_ready(calls[name]())
+            seconds[name][i] = time.perf_counter() - start
+    return seconds
+
+
+def machine() -> str:
+    """The device with its name, the cores of the host, the versions, the day."""
+    device = jax.devices()[0]
+    name = device.device_kind
+    if device.platform == "cpu":
+        info = Path("/proc/cpuinfo")
+        models = [s for s in info.read_text().splitlines() if s.startswith("model name")] if info.exists() else []
+        model = models[0].split(":")[1].strip() if models else platform.processor()
+        name = f"{model}, {len(models) or '?'} cores"
+    return f"{name}; jax {jax.__version__}, Python {platform.python_version()}, {date.today()}"
+
+
+def save(name: str, text: str) -> Path:
+    """Writes `results/<name>_<device>.md` beside this file."""
+    kind = jax.devices()[0].device_kind.lower().replace(" ", "_")
+    path = Path(__file__).parent / "results" / f"{name}_{kind}.md"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path
