@@ -35,8 +35,8 @@ class Found:
 class ImageFolder(PhotoBuilder):
     """Writes the photographs of a folder as they are; nothing is re-encoded."""
 
-    def __init__(self, found: list[Found], index: Index, data_dir: Path) -> None:
-        self.found = found
+    def __init__(self, root: Path, found: list[Found], index: Index, data_dir: Path) -> None:
+        self.root, self.found = root, found
         super().__init__(index, data_dir)
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -46,6 +46,8 @@ class ImageFolder(PhotoBuilder):
                 continue
             data, size = outcome
             yield self.index.add(found.name, found.instance, size, data), {"image": data, "name": found.name}
+        if not self.index.names:
+            raise UserError(_nothing_left(self.root, self.index.skipped))
 
 
 def prepare_folder(
@@ -69,19 +71,15 @@ def prepare_folder(
     wanted = _read_split(Path(splits), split) if splits else None
     found = list(_walk_instances(root) if labelled else _walk(root, ""))
 
-    def check(index: Index) -> None:
-        if not index.names:
-            raise UserError(_nothing_left(root, index.skipped, labelled))
-
     key = _content_key(root, found, labelled)
     name = root.resolve().name or "photos"
     folder = Path(cache_dir) / "image_folder" / f"{_plain(name)}-{key}"
-    prepared(folder, partial(ImageFolder, found), check)
+    prepared(folder, partial(ImageFolder, root, found))
     photos = open_prepared(folder, f"{name}:{split}" if wanted is not None else name)
     if wanted is not None:
         photos = photos.select_instances(wanted)
         if not len(photos):
-            raise UserError(f"split {split!r} of {splits}: " + _nothing_left(root, photos.skipped, labelled))
+            raise UserError(f"split {split!r} of {splits}: " + _nothing_left(root, photos.skipped))
     _tell(photos, wanted)
     return photos
 
@@ -186,10 +184,9 @@ def _read_one(found: Found) -> tuple[bytes, tuple[int, int]] | str:
         return rejected.reason
 
 
-def _nothing_left(root: Path, skipped: list[tuple[str, str]], labelled: bool) -> str:
-    layout = "<instance>/<photo>" if labelled else "<photo>"
+def _nothing_left(root: Path, skipped: list[tuple[str, str]]) -> str:
     examples = "; ".join(f"{file}: {reason}" for file, reason in skipped[:3])
-    return f"{root} has no usable photograph (want {layout}, JPEG, PNG or WebP); {len(skipped)} skipped" + (
+    return f"{root} has no usable photograph (<instance>/<photo>, JPEG, PNG or WebP); {len(skipped)} skipped" + (
         f": {examples}" if skipped else ""
     )
 

@@ -100,11 +100,10 @@ class PhotoBuilder(tfds.core.GeneratorBasedBuilder):
         return {SPLIT: self._generate_examples()}
 
 
-def prepared(folder: Path, make: Callable[[Index, Path], PhotoBuilder], check: Callable[[Index], None]) -> Path:
+def prepared(folder: Path, make: Callable[[Index, Path], PhotoBuilder]) -> Path:
     """`folder`, made first if it is not there whole. `make(index, data_dir)` returns the builder that fills it.
 
     Of several processes one makes it and the others wait. A kill leaves nothing that is later taken for whole.
-    `check` may refuse what was found, before it is kept.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _wait_for(folder.with_name(f".{folder.name}.lock")):
@@ -114,7 +113,6 @@ def prepared(folder: Path, make: Callable[[Index, Path], PhotoBuilder], check: C
                 index = Index()
                 with contextlib.redirect_stdout(io.StringIO()):  # tfds prints the temporary folder as the result
                     make(index, building).download_and_prepare()
-                check(index)
                 index.write(building)
     return folder
 
