@@ -194,6 +194,7 @@ def _run_steps(
                 asked = np.full(len(local[0]["row"]), bool(received))
                 state, metrics = step_function(state, parallel.shard([batch | {"stop": asked} for batch in local]))
                 stop = finish_running()  # of the step before, while this one runs
+                stop = stop or (bool(received) and jax.process_count() == 1)  # alone there is nobody to agree with
                 running.append((step, metrics, rows))
                 if stop or step % settings.save_every == 0 or step == settings.steps:
                     stop = finish_running() or stop

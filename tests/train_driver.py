@@ -1,0 +1,121 @@
+"""Trains the same small run several times over, each time in a process of its own that ends in its own way.
+
+    python train_driver.py WORKDIR CACHE ENDING [ENDING ...] [--process=I/N --port=P]
+
+An ending is `done`, or what strikes when: `kill@step:3` (SIGKILL before the third step of that process is dispatched),
+`kill@seal:2` (inside its second save, before the manifest), `kill@rename:2` (before the second rename of a save),
+`term@step:3` (SIGTERM). Every process is forked before anything of JAX runs in this one, which saves its imports.
+Prints a line `ENDING STATUS DIGEST` for each, STATUS as `subprocess` gives it, DIGEST of the final parameters.
+"""
+
+import hashlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from sret_jax import artifacts
+from sret_jax.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
+from sret_jax.training import loop, parallel
+from sret_jax.training.loop import Stopped, train
+
+STEPS, SAVE_EVERY = 8, 2
+
+
+def small_config(cache: str | Path) -> Config:
+    """Every part of a state matters in it: moments, running statistics, the loss's weights, two batches a step."""
+    return Config(
+        data=DataConfig(
+            dataset="synthetic",
+            cache_dir=str(cache),
+            image_size=64,
+            instances_per_batch=4,
+            photos_per_instance=2,
+            threads=2,
+            synthetic_instances=6,
+            synthetic_photos=4,
+        ),
+        model=ModelConfig(weights="none", stage="c2", whitening_dim=8),
+        train=TrainConfig(
+            steps=STEPS,
+            loss="arcface",
+            margin=0.2,
+            scale=8.0,
+            warmup_steps=2,
+            accumulate=2,
+            train_from="all",
+            batch_stats="updated",
+            log_every=1,
+            save_every=SAVE_EVERY,
+        ),
+        eval=EvalConfig(benchmarks=()),
+    )
+
+
+def arm(ending: str) -> None:
+    """Wraps the function whose n-th call is the end."""
+    what, _, when = ending.partition("@")
+    if not when:
+        return
+    place, _, count = when.partition(":")
+    module, name = {"step": (parallel, "shard"), "seal": (artifacts, "seal_folder"), "rename": (os, "rename")}[place]
+    call, left = getattr(module, name), [int(count)]
+
+    def counted(*args):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL if what == "kill" else signal.SIGTERM)
+        return call(*args)
+
+    setattr(module, name, counted)
+
+
+def digest(tree) -> str:
+    out = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        out.update(np.asarray(leaf).tobytes())
+    return out.hexdigest()
+
+
+def child(workdir: Path, cache: str, ending: str, process: tuple[int, int], address: str, report: int) -> int:
+    index, count = process
+    jax.config.update("jax_num_cpu_devices", 4 // count)
+    jax.config.update("jax_threefry_partitionable", True)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if count > 1:
+        jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=10)
+    if not (workdir / "checkpoints").exists():
+        loop.prepare_photos(small_config(cache), workdir)
+    arm(ending)
+    try:
+        state = train(small_config(cache), workdir)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return 128 + stopped.number
+    os.write(report, digest((state.params, state.batch_stats)).encode())
+    return 0
+
+
+def main(words: list[str]) -> None:
+    flags = dict(word[2:].split("=") for word in words if word.startswith("--"))
+    workdir, cache, *endings = [word for word in words if not word.startswith("--")]
+    index, count = (int(x) for x in flags.get("process", "0/1").split("/"))
+    for i, ending in enumerate(endings):
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            address = f"localhost:{int(flags.get('port', 0)) + i}"
+            code = child(Path(workdir), cache, ending, (index, count), address, writing)
+            sys.stdout.flush()
+            os._exit(code)
+        os.close(writing)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(ending, status, os.read(reading, 100).decode() or "-", flush=True)
+        os.close(reading)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
