@@ -5,6 +5,7 @@ position, and resuming is exact. Threads, not processes: the decoder releases th
 outlives a killed run.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -21,6 +22,7 @@ from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.resizing import bucket_shapes, choose_bucket, content_size, place, resize, round_to
 from sret_jax.errors import UserError
 
+log = logging.getLogger(__name__)
 Batch = Mapping[str, np.ndarray]
 ENDLESS = 2**62  # photographs; the sampler has no last one
 PLAN, VIEW = 0, 1  # separate streams of random numbers from one seed
@@ -141,6 +143,9 @@ def training_batches(
     iterator's `get_state`/`set_state` resume exactly. Raises `UserError` when there are fewer than P instances.
     """
     source = InstanceBatches(photos, config, seed, size_multiple, process_index, process_count)
+    left_out = len(photos.instances) - len(source.rows_of)
+    if left_out:
+        log.warning("%s: %d instances with one photograph only are not trained on", photos.name, left_out)
     options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=2 * source.local_batch)
     return iter(grain.MapDataset.source(source).to_iter_dataset(options).batch(source.local_batch))
 
@@ -162,7 +167,7 @@ def evaluation_batches(
     """
     chosen = range(len(photos)) if rows is None else [int(row) for row in rows]
     buckets = bucket_shapes(image_size, bucket_ratios, size_multiple)
-    contents = [content_size(tuple(size), image_size, size_multiple) for size in photos.sizes]
+    contents = [content_size(tuple(size), image_size, size_multiple) for size in photos.sizes.tolist()]
     members: dict[tuple[int, int], list[int]] = {shape: [] for shape in buckets}
     for row in chosen:
         members[choose_bucket(contents[row], buckets)].append(row)

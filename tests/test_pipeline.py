@@ -1,0 +1,219 @@
+"""Batches are a function of the seed and the step; every photograph is described once, in its bucket."""
+
+import dataclasses
+
+import numpy as np
+import photo_fixtures as files
+import pytest
+
+from sret_jax.config import DataConfig
+from sret_jax.data import pipeline
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.pipeline import InstanceBatches, evaluation_batches, training_batches
+from sret_jax.data.resizing import bucket_shapes, choose_bucket, content_size
+from sret_jax.errors import UserError
+
+CONFIG = DataConfig(image_size=40, instances_per_batch=4, photos_per_instance=3, threads=2)
+SHAPES = [(24, 40), (40, 24), (32, 32), (60, 20), (30, 40)]
+
+
+class Encoded:
+    """Photographs kept in memory."""
+
+    def __init__(self, photos):
+        self.photos = photos
+
+    def __len__(self):
+        return len(self.photos)
+
+    def __getitem__(self, index):
+        return {"image": files.encode(files.Image.fromarray(self.photos[index]), "PNG")}
+
+
+def make_photos(counts):
+    """`counts[i]` photographs of instance i; red tells the instance and green the row."""
+    labels = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+    shapes = [SHAPES[row % len(SHAPES)] for row in range(len(labels))]
+    photos = [
+        np.full((*shape, 3), (20 * label, row, 7), np.uint8)
+        for row, (label, shape) in enumerate(zip(labels, shapes, strict=True))
+    ]
+    return PhotoSet(
+        name="drawn",
+        names=[f"{label}/{row}.png" for row, label in enumerate(labels)],
+        labels=labels,
+        instances=[str(i) for i in range(len(counts))],
+        sizes=np.array(shapes, np.int32),
+        digests=["" for _ in labels],
+        source=Encoded(photos),
+        skipped=[],
+    )
+
+
+PHOTOS = make_photos([5, 2, 3, 1, 7, 4, 2])
+
+
+def batches(photos=PHOTOS, config=CONFIG, seed=0, **sharding):
+    return training_batches(photos, config, seed=seed, size_multiple=8, **sharding)
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_a_batch_holds_p_distinct_instances_of_k_photos():
+    iterator = batches()
+    for _ in range(20):
+        batch = next(iterator)
+        assert batch["image"].shape == (12, 40, 40, 3) and batch["image"].dtype == np.uint8
+        assert batch["mask"].shape == (12, 40, 40) and batch["mask"].dtype == bool
+        assert batch["label"].dtype == np.int32 and batch["row"].dtype == np.int32
+        groups = batch["label"].reshape(4, 3)
+        assert (groups == groups[:, :1]).all() and len(set(groups[:, 0])) == 4
+        assert 3 not in groups  # one photograph makes no pair
+        np.testing.assert_array_equal(PHOTOS.labels[batch["row"]], batch["label"])
+        for own in batch["row"].reshape(4, 3):  # an instance of two repeats one, larger ones repeat none
+            assert len(set(own)) == min(3, np.sum(PHOTOS.labels == PHOTOS.labels[own[0]]))
+
+
+def test_the_image_is_the_photograph_of_its_row_inside_its_mask():
+    plain = dataclasses.replace(CONFIG, crop_area=(1.0, 1.0), flip=0.0, colour=0.0, jpeg=0.0)
+    batch = next(batches(config=plain))
+    for image, mask, label, row in zip(*(batch[key] for key in ("image", "mask", "label", "row")), strict=True):
+        assert (image[mask] == (20 * label, row, 7)).all() and not image[~mask].any()
+        h, w = content_size(tuple(PHOTOS.sizes[row]), 40, 8)
+        assert mask[:h, :w].all() and mask.sum() == h * w
+
+
+def test_every_instance_and_photograph_gets_its_turn():
+    plans = InstanceBatches(PHOTOS, CONFIG, 0, 8, 0, 1)
+    rows = np.concatenate([plans.plan(step) for step in range(400)])
+    counts = np.bincount(rows, minlength=len(PHOTOS))
+    assert counts[10] == 0 and (np.delete(counts, 10) > 0).all()  # row 10 is the only one of its instance
+    per_instance = np.bincount(PHOTOS.labels[rows])[[0, 1, 2, 4, 5, 6]]
+    assert per_instance.min() > 0.85 * per_instance.mean()
+
+
+def test_repeated_photographs_are_seen_differently():
+    batch = next(batches(make_photos([2, 2, 2, 2])))
+    rows = batch["row"].reshape(4, 3)
+    for group, own in enumerate(rows):
+        first, again = [3 * group + at for at in np.flatnonzero(own == own[0])]
+        assert (batch["image"][first] != batch["image"][again]).any()
+
+
+def test_resuming_at_every_step_equals_never_stopping():
+    iterator, states, expected = batches(), [], []
+    for _ in range(8):
+        states.append(iterator.get_state())
+        expected.append(next(iterator))
+    for step, state in enumerate(states):
+        resumed = batches(config=dataclasses.replace(CONFIG, threads=1 + step % 3))
+        if step % 2:
+            next(resumed)  # wherever it stood before
+        resumed.set_state(state)
+        for batch in expected[step:]:
+            assert_equal(next(resumed), batch)
+
+
+def test_seed_and_step_change_everything():
+    one, same, other = batches(), batches(), batches(seed=1)
+    first, second = next(one), next(one)
+    assert_equal(first, next(same))
+    assert (first["row"] != second["row"]).any() and (first["row"] != next(other)["row"]).any()
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_the_batch_of_one(processes):
+    whole = batches()
+    parts = [batches(process_index=i, process_count=processes) for i in range(processes)]
+    for _ in range(3):
+        shares = [next(part) for part in parts]
+        assert all(len(share["row"]) == 12 // processes for share in shares)
+        assert_equal(next(whole), {key: np.concatenate([share[key] for share in shares]) for key in shares[0]})
+
+
+def test_what_cannot_be_sampled_names_the_field():
+    with pytest.raises(UserError, match=r"instances_per_batch=7.*drawn has only 6 instances.*\(of 7\)"):
+        batches(config=dataclasses.replace(CONFIG, instances_per_batch=7))
+    with pytest.raises(UserError, match="instances_per_batch=4: must be a multiple of the 3 processes"):
+        batches(process_count=3)
+
+
+def test_instances_left_out_are_said(caplog):
+    batches()
+    assert "1 instances with one photograph only are not trained on" in caplog.text
+
+
+def evaluate(rows=None, batch_size=4, photos=PHOTOS):
+    return evaluation_batches(
+        photos, image_size=40, bucket_ratios=(0.75,), size_multiple=8, batch_size=batch_size, rows=rows, threads=2
+    )
+
+
+@pytest.mark.parametrize("rows", [None, [3, 0, 20, 7, 7], np.arange(5, 15), []])
+def test_every_photograph_comes_once_in_its_bucket(rows):
+    wanted = list(range(len(PHOTOS))) if rows is None else list(rows)
+    buckets = bucket_shapes(40, (0.75,), 8)
+    seen, order = [], []
+    for batch in evaluate(rows):
+        shape = batch["image"].shape[1:3]
+        assert batch["image"].shape == (4, *shape, 3) and batch["mask"].shape == (4, *shape)
+        assert batch["row"].dtype == np.int32 and shape in buckets
+        order.append(shape)
+        for image, mask, row in zip(batch["image"], batch["mask"], batch["row"], strict=True):
+            if row < 0:
+                assert not mask.any() and not image.any()
+                continue
+            seen.append(int(row))
+            content = content_size(tuple(PHOTOS.sizes[row]), 40, 8)
+            assert choose_bucket(content, buckets) == shape and mask.sum() == content[0] * content[1]
+            assert (image[mask] == (20 * PHOTOS.labels[row], row, 7)).all() and not image[~mask].any()
+    assert sorted(seen) == sorted(wanted)
+    assert [a for a, b in zip(order, order[1:], strict=False) if a != b] + order[-1:] == list(dict.fromkeys(order))
+    if rows is not None and len(wanted):
+        by_bucket = sorted(
+            range(len(wanted)),
+            key=lambda i: (
+                buckets.index(choose_bucket(content_size(tuple(PHOTOS.sizes[wanted[i]]), 40, 8), buckets)),
+                i,
+            ),
+        )
+        assert seen == [int(wanted[i]) for i in by_bucket]
+
+
+def test_padding_only_fills_the_last_batch_of_a_bucket():
+    empty = [(batch["image"].shape, int((batch["row"] < 0).sum())) for batch in evaluate()]
+    for (shape, padding), (following, _) in zip(empty, empty[1:], strict=False):
+        assert padding == 0 or following != shape
+
+
+def test_a_photograph_that_is_damaged_later_is_named():
+    class Damaged(Encoded):
+        def __getitem__(self, index):
+            data = super().__getitem__(index)["image"]
+            return {"image": data[:50] if index == 11 else data}
+
+    photos = dataclasses.replace(PHOTOS, source=Damaged(PHOTOS.source.photos))
+    with pytest.raises(UserError, match="drawn: photograph '4/11.png' cannot be read.*delete the data cache"):
+        for _ in evaluate(photos=photos):
+            pass
+    with pytest.raises(UserError, match="4/11.png"):
+        iterator = batches(photos=photos)
+        for _ in range(50):
+            next(iterator)
+
+
+def test_loading_says_what_the_reader_said():
+    with pytest.raises(UserError, match="shrunk"):
+        pipeline.load(dataclasses.replace(PHOTOS, source=Shrunk(len(PHOTOS))), 0)
+
+
+class Shrunk(Encoded):
+    def __init__(self, length):
+        super().__init__([None] * length)
+
+    def __getitem__(self, index):
+        raise RuntimeError("record file shrunk")
