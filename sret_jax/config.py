@@ -74,6 +74,7 @@ class ModelConfig:
     whitening: bool = True  # a fully connected layer after pooling
     whitening_dim: int = 512  # its outputs
     whitening_init: str = "pca"  # "pca": PCA-whitening of the training set; "random"
+    whitening_shrinkage: float = 0.4  # of that start: 1 whitens fully, 0 only rotates
     dtype: str = "float32"  # compute type of backbone and heads; descriptors are always float32
 
 
@@ -87,6 +88,7 @@ class TrainConfig:
     learning_rate: float = 1e-3  # peak, heads
     backbone_lr: float = 0.1  # multiplies learning_rate in the backbone
     pool_lr: float = 10.0  # multiplies learning_rate for the GeM exponents
+    whitening_lr: float = 0.01  # multiplies learning_rate for the whitening layer: few instances over-fit it
     warmup_steps: int = 20
     weight_decay: float = 1e-4  # never on norms, biases and p
     clip_norm: float = 1.0  # greatest norm of the gradient

@@ -64,12 +64,12 @@ def test_groups_have_their_own_rates():
     """Each SGD step at rate r on a gradient of ones moves a parameter by r (1.9: Nesterov's first step)."""
     params = parameters()
     config = TrainConfig(
-        optimizer="sgd", learning_rate=1.0, backbone_lr=0.1, pool_lr=10.0, warmup_steps=0, weight_decay=0.0,
-        clip_norm=1e9, train_from="c3",
+        optimizer="sgd", learning_rate=1.0, backbone_lr=0.1, pool_lr=10.0, whitening_lr=0.5,
+        warmup_steps=0, weight_decay=0.0, clip_norm=1e9, train_from="c3",
     )  # fmt: skip
     updates, _ = step(config, params, jax.tree.map(jnp.ones_like, params))
     network = updates["network"]
-    np.testing.assert_allclose(network["whitening"]["kernel"], -1.9, rtol=1e-6)
+    np.testing.assert_allclose(network["whitening"]["kernel"], -0.95, rtol=1e-6)
     np.testing.assert_allclose(updates["loss"]["weights"], -1.9, rtol=1e-6)
     np.testing.assert_allclose(network["pool"]["p"], -19.0, rtol=1e-6)
     for name, block in network["backbone"].items():
@@ -82,7 +82,13 @@ def test_groups_have_their_own_rates():
 def test_decay_acts_on_kernels_alone(kind):
     params = parameters(2.0)
     config = TrainConfig(
-        optimizer=kind, learning_rate=1.0, weight_decay=0.1, warmup_steps=0, train_from="c3", backbone_lr=1.0
+        optimizer=kind,
+        learning_rate=1.0,
+        whitening_lr=1.0,
+        weight_decay=0.1,
+        warmup_steps=0,
+        train_from="c3",
+        backbone_lr=1.0,
     )
     updates, _ = step(config, params, jax.tree.map(jnp.zeros_like, params))
     flat = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(updates)}
@@ -99,7 +105,13 @@ def test_frozen_parameters_cost_no_memory_and_do_not_count_in_the_norm():
     gradient["network"]["backbone"]["stem"] = jax.tree.map(lambda x: 1e6 + x, gradient["network"]["backbone"]["stem"])
     gradient["network"]["whitening"]["bias"] = jnp.array([0.0, 3.0, 4.0])
     config = TrainConfig(
-        optimizer="sgd", learning_rate=1.0, warmup_steps=0, weight_decay=0.0, clip_norm=1.0, train_from="none"
+        optimizer="sgd",
+        learning_rate=1.0,
+        whitening_lr=1.0,
+        warmup_steps=0,
+        weight_decay=0.0,
+        clip_norm=1.0,
+        train_from="none",
     )
     updates, state = step(config, params, gradient)
     np.testing.assert_allclose(updates["network"]["whitening"]["bias"], [0, -0.6 * 1.9, -0.8 * 1.9], rtol=1e-6)
@@ -113,7 +125,7 @@ def test_frozen_parameters_cost_no_memory_and_do_not_count_in_the_norm():
 def test_adamw_equals_optax_where_all_trains_at_one_rate():
     params = {"network": {"whitening": {"kernel": jnp.arange(6.0).reshape(2, 3)}}, "loss": {}}
     gradient = jax.tree.map(lambda x: jnp.sin(x), params)
-    config = TrainConfig(warmup_steps=0, learning_rate=0.1, weight_decay=0.05, clip_norm=1e9)
+    config = TrainConfig(warmup_steps=0, learning_rate=0.1, whitening_lr=1.0, weight_decay=0.05, clip_norm=1e9)
     ours, _ = step(config, params, gradient)
     reference = optax.adamw(0.1, weight_decay=0.05)
     theirs, _ = reference.update(gradient, reference.init(params), params)

@@ -5,6 +5,7 @@ A parameter's group is read from its path in `{"network": {"backbone", "pool", .
     frozen     backbone stages before `train_from` or behind the pooled one: no update and no optimiser memory
     backbone   the other stages: learning_rate * backbone_lr
     pool       the GeM exponents: learning_rate * pool_lr
+    whitening  the whitening layer: learning_rate * whitening_lr
     heads      everything else, the loss's own weights too: learning_rate
 
 Weight decay acts on arrays of two or more axes: kernels, but not biases, norms and exponents.
@@ -57,17 +58,21 @@ def trained_backbone(model: ModelConfig, train_from: str) -> set[tuple[str, ...]
 def build_optimizer(config: TrainConfig, model: ModelConfig, params: Any) -> optax.GradientTransformation:
     """The transformation for parameters of this tree; the norm that is clipped is that of all trained ones together."""
     trained = trained_backbone(model, config.train_from)
+    rates = {
+        "backbone": config.backbone_lr,
+        "pool": config.pool_lr,
+        "whitening": config.whitening_lr,
+        "heads": 1.0,
+    }
 
     def group(path: Any, _: Any) -> str:
         names = _names(path)
         if names[:2] == ("network", "backbone"):
             return "backbone" if names[2:] in trained else "frozen"
-        return "pool" if names[:2] == ("network", "pool") else "heads"
+        return names[1] if names[0] == "network" and names[1] in rates else "heads"
 
     def decays(tree: Any) -> Any:
         return jax.tree.map(lambda p: p.ndim >= 2, tree)
-
-    rates = {"backbone": config.backbone_lr, "pool": config.pool_lr, "heads": 1.0}
 
     def scale_groups(updates: Any, _: Any) -> Any:
         return jax.tree_util.tree_map_with_path(lambda path, u: rates[group(path, u)] * u, updates)

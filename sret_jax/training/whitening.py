@@ -32,7 +32,8 @@ def whitened_start(config: Config, variables: Tree, photos: PhotoSet) -> Tree:
         )
     one_scale = dataclasses.replace(config, extract=dataclasses.replace(config.extract, scales=(1.0,)))
     pooled = build_network(config.model, whitening=False)
-    mean, projection = pca_whitening(Extractor(pooled, variables, photos, one_scale).describe(range(len(photos))), dim)
+    described = Extractor(pooled, variables, photos, one_scale).describe(range(len(photos)))
+    mean, projection = pca_whitening(described, dim, config.model.whitening_shrinkage)
     start = {"kernel": projection.astype(np.float32), "bias": (-mean @ projection).astype(np.float32)}
     return variables | {"params": variables["params"] | {"whitening": layer | start}}
 

@@ -1,0 +1,19 @@
+"""The method: learnable smoothing and spatial-context refinement before GeM, on EfficientNet-Lite0.
+
+    python train.py --config=configs/spatial_context.py --workdir=runs/mine --config.data.root=PHOTOS
+
+PHOTOS is a folder <instance>/<photo>. With `--config.data.splits=FILE.json`, {"train": [instance, ...], "test":
+[instance, ...]}, it trains on the first and measures leave-one-out on the second; without, on the same photographs,
+which says how well they are remembered and not how well the descriptor will do on others.
+"""
+
+from sret_jax.config import Config, DataConfig, EvalConfig, ModelConfig, RefinementConfig, SmoothingConfig, TrainConfig
+
+
+def get_config() -> Config:
+    return Config(
+        data=DataConfig(dataset="folder", image_size=320),
+        model=ModelConfig(smoothing=SmoothingConfig(enabled=True), refinement=RefinementConfig(enabled=True)),
+        train=TrainConfig(steps=150, loss="contrastive", margin=0.7, learning_rate=3e-4, save_every=50),
+        eval=EvalConfig(benchmarks=("folder",)),
+    )
