@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import photo_fixtures as files
 import pytest
 
 from sret_jax.data.image_folder import prepare_folder
+from sret_jax.data.pipeline import load
 from sret_jax.errors import UserError
 
 
@@ -195,6 +197,34 @@ def test_the_fingerprint_follows_the_content_not_the_place(folder, cache, tmp_pa
     first = prepare_folder(folder, cache).fingerprint
     shutil.copytree(folder, tmp_path / "moved")
     assert prepare_folder(tmp_path / "moved", tmp_path / "other cache").fingerprint == first
+
+
+def test_records_may_be_read_from_many_threads(folder, cache):
+    photos = prepare_folder(folder, cache)
+    rows = np.random.default_rng(0).integers(len(photos), size=400).tolist()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda row: photos.source[row]["image"], rows))
+    assert all(data == (folder / photos.names[row]).read_bytes() for row, data in zip(rows, found, strict=True))
+
+
+def test_a_flipped_bit_is_never_taken_for_a_photograph(folder, cache):
+    photos = prepare_folder(folder, cache)
+    pixels = [photos.photo(row) for row in range(len(photos))]
+    record = next(cache.glob("image_folder/*/*/*/*array_record*"))
+    whole = record.read_bytes()
+    first = whole.index(b"\x89PNG")
+    outcomes = []
+    for at in np.random.default_rng(0).integers(first, first + 300, size=20):
+        record.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        damaged = prepare_folder(folder, cache)
+        for row in range(len(photos)):
+            try:
+                np.testing.assert_array_equal(load(damaged, row), pixels[row])
+                outcomes.append("whole")
+            except UserError as error:
+                assert "cannot be read from the prepared data" in str(error)
+                outcomes.append("named")
+    assert outcomes.count("named") >= 20
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "manifest"])

@@ -23,7 +23,7 @@ from sret_jax.data.resizing import resize
 from sret_jax.data.synthetic_objects import SOURCES, FlatObject, draw_objects, package_versions, source_photo
 from sret_jax.errors import UserError
 
-VERSION = 1  # of what is drawn; part of the cache key
+VERSION = 2  # of what is drawn; part of the cache key
 SPLITS = ("train", "test")
 Rng = np.random.Generator
 OBJECTS, CLUTTER, VIEW = 0, 1, 2  # separate streams of random numbers from one seed
@@ -160,13 +160,14 @@ def develop(rng: Rng, photo: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h
     h, w = photo.shape[:2]
     if rng.random() < 0.5:
         photo = np.asarray(Image.fromarray(photo).filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.6))))
-    y, x = np.mgrid[:h, :w] / max(h, w) - 0.5
+    y, x = np.mgrid[:h, :w].astype(np.float32) / max(h, w) - 0.5
     angle = rng.uniform(0, 2 * np.pi)
     light = np.exp(rng.normal(0, 0.2)) * (1 + rng.uniform(0, 0.6) * (x * np.cos(angle) + y * np.sin(angle)))
     cast = np.exp(rng.normal(0, 0.06, 3))
     curve = 255 * np.linspace(0, 1, 256) ** np.exp(rng.normal(0, 0.2))  # of the film
-    noise = rng.standard_normal(photo.shape, np.float32) * rng.uniform(0, 12)
-    return np.clip(curve[photo] * light[..., None] * cast + noise, 0, 255).astype(np.uint8)
+    noise = rng.standard_normal(photo.shape, np.float32) * np.float32(rng.uniform(0, 12))
+    developed = curve.astype(np.float32)[photo] * light[..., None].astype(np.float32) * cast.astype(np.float32) + noise
+    return np.clip(developed, 0, 255).astype(np.uint8)
 
 
 def _pick(rng: Rng, items: list[Any]) -> Any:
