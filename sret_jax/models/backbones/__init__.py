@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from sret_jax.errors import UserError
 from sret_jax.models.backbones import efficientnet_lite, resnet
+from sret_jax.models.backbones.base import STAGES
 from sret_jax.models.backbones.efficientnet_lite import EfficientNetLite
-from sret_jax.models.backbones.layers import STAGES
 from sret_jax.models.backbones.resnet import ResNet
 from sret_jax.models.weights import convert, read_torch
 
@@ -51,7 +51,7 @@ def _known(name: str) -> None:
 def build_backbone(
     name: str, *, dtype: Any = jnp.float32, train_from: str = "none", batch_stats: str = "frozen"
 ) -> nn.Module:
-    """The network; its call is documented at `EfficientNetLite`.
+    """The network; its call is documented at `base.Backbone`.
 
     `dtype`: of the computation, parameters are float32. `train_from`: the first stage that trains ("all", a stage, or
     "none"); no gradient goes further back. `batch_stats`: "frozen" uses the running statistics always; "updated" uses

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float
 
 from sret_jax.errors import UserError
-from sret_jax.models.backbones.layers import ConvNorm, erase, first_trained, relu6
+from sret_jax.models.backbones.base import Backbone, Maps
+from sret_jax.models.backbones.layers import ConvNorm, erase, relu6
 
 SCALES = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
 HEAD = 1280  # channels of the map "last"
@@ -91,42 +92,28 @@ class MBConv(nn.Module):
         return (y + x if stride == 1 and inputs == outputs else y), mask
 
 
-class EfficientNetLite(nn.Module):
-    """`train_from` is the first stage that trains; with `update_stats` its BatchNorms use the batch's statistics."""
+class EfficientNetLite(Backbone):
+    """Height and width are multiples of 32.
 
-    variant: str
-    train_from: str = "none"
-    update_stats: bool = False
-    dtype: Any = jnp.float32
+    The padding rule sees whether a size is even, so that only at multiples of 32 a padded photograph and the
+    photograph alone agree at every stride.
+    """
 
     @nn.compact
-    def __call__(
-        self,
-        images: UInt8[Array, "b h w 3"] | Float[Array, "b h w 3"],
-        mask: Bool[Array, "b h w"],
-        *,
-        train: bool = False,
-        last_stage: str = "last",
-    ) -> dict[str, tuple[Float[Array, "b i j c"], Bool[Array, "b i j"]]]:
-        """Maps and masks of the stages up to `last_stage`; images hold 0..255. Height and width: multiples of 32.
-
-        The padding rule sees whether a size is even, so that only at multiples of 32 a padded photograph and the
-        photograph alone agree at every stride.
-        """
+    def maps(self, images: Array, mask: Array, train: bool, last_stage: str) -> Maps:
         if images.shape[1] % 32 or images.shape[2] % 32:
             raise UserError(f"{self.variant}: {images.shape[1]}x{images.shape[2]} images; resize to multiples of 32")
-        first = first_trained(self.train_from)
         x = ((images.astype(jnp.float32) - 127.0) / 128.0).astype(self.dtype)
         maps = {}
 
         def conv() -> Any:
-            trains = train and first <= len(maps)
+            trains = train and self.trains(len(maps))
             return partial(
                 ConvNorm, epsilon=1e-3, momentum=0.99, dtype=self.dtype, update_stats=self.update_stats and trains
             )
 
         def end(stage: str) -> None:
-            stopped = x if first <= len(maps) else lax.stop_gradient(x)
+            stopped = x if self.trains(len(maps)) else lax.stop_gradient(x)
             maps[stage] = (erase(stopped, mask), mask)
 
         x, mask = conv()(32, 3, 2, activation=relu6, name="stem")(x, mask)

@@ -5,6 +5,7 @@ padding is set to zero, which is what the convolution of the photograph alone wo
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -15,12 +16,6 @@ from jaxtyping import Array, Bool, Float
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 Mask = Bool[Array, "b h w"]
-STAGES = ("c1", "c2", "c3", "c4", "c5", "last")  # strides 2, 4, 8, 16, 32, 32
-
-
-def first_trained(train_from: str) -> int:
-    """Index in `STAGES` of the first stage that trains; their number when none does."""
-    return len(STAGES) if train_from == "none" else 0 if train_from == "all" else STAGES.index(train_from)
 
 
 def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -76,6 +71,11 @@ def depthwise(
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=x.shape[-1],
         )
+    return _sum_of_shifted_views(x, kernel, stride, padding)
+
+
+@partial(jax.checkpoint, static_argnums=(2, 3))  # else the gradient keeps all k*k views of the map
+def _sum_of_shifted_views(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
     k = kernel.shape[0]
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     height, width = ((n - k) // stride + 1 for n in x.shape[1:3])

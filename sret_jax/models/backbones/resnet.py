@@ -11,9 +11,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float
 
-from sret_jax.models.backbones.layers import STAGES, ConvNorm, erase, first_trained, max_pool, relu
+from sret_jax.models.backbones.base import STAGES, Backbone, Maps
+from sret_jax.models.backbones.layers import ConvNorm, erase, max_pool, relu
 
 LAYERS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 WIDTHS = (64, 128, 256, 512)
@@ -80,34 +81,20 @@ class Residual(nn.Module):
         return relu(x + y), inside
 
 
-class ResNet(nn.Module):
-    """`train_from` is the first stage that trains; with `update_stats` its BatchNorms use the batch's statistics."""
-
-    variant: str
-    train_from: str = "none"
-    update_stats: bool = False
-    dtype: Any = jnp.float32
+class ResNet(Backbone):
+    """Any size. The stage "last" is "c5", and to train from "last" is to train from "c5"."""
 
     @nn.compact
-    def __call__(
-        self,
-        images: UInt8[Array, "b h w 3"] | Float[Array, "b h w 3"],
-        mask: Bool[Array, "b h w"],
-        *,
-        train: bool = False,
-        last_stage: str = "last",
-    ) -> dict[str, tuple[Float[Array, "b i j c"], Bool[Array, "b i j"]]]:
-        """Maps and masks of the stages up to `last_stage`; images hold 0..255 and have any size. "last" is "c5"."""
-        first = min(first_trained(self.train_from), 4 if self.train_from != "none" else len(STAGES))
+    def maps(self, images: Array, mask: Array, train: bool, last_stage: str) -> Maps:
         x = (images.astype(jnp.float32) - _MEAN.reshape(1, 1, 1, 3)) / _DEVIATION.reshape(1, 1, 1, 3)
         maps = {}
 
         def conv() -> Any:
-            trains = train and first <= len(maps)
+            trains = train and self.trains(len(maps))
             return partial(ConvNorm, dtype=self.dtype, update_stats=self.update_stats and trains)
 
         def end(stage: str) -> None:
-            stopped = x if first <= len(maps) else lax.stop_gradient(x)
+            stopped = x if self.trains(len(maps)) else lax.stop_gradient(x)
             maps[stage] = (erase(stopped, mask), mask)
 
         x, mask = conv()(64, 7, 2, padding=3, activation=relu, name="stem")(x, mask)
@@ -122,3 +109,7 @@ class ResNet(nn.Module):
                 x, mask = Residual(block, conv(), name=f"layer{layer}_{i}")(x, mask)
             end(STAGES[layer])
         return maps if last_stage == "c5" else maps | {"last": maps["c5"]}
+
+    def trains(self, stage: int) -> bool:
+        last = STAGES.index("c5")
+        return super().trains(stage) or (stage == last and self.train_from == "last")
