@@ -120,7 +120,7 @@ class ExtractConfig:
 class SearchConfig:
     method: str = "auto"  # "exact", "brute_force", "ah", "tree_ah"; "auto": by the library's size rules
     leaves_to_search: int = 0  # tree_ah; 0: chosen by size
-    reorder: int = 0  # candidates re-scored exactly; 0: chosen by size
+    reorder: int = 0  # candidates re-scored exactly; 0: ten per answer
     chunk_rows: int = 131072  # rows scored at once by exact search (bounds its memory)
 
 

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 BRUTE_FORCE_BELOW, AH_BELOW = 20_000, 100_000  # photos; the size rules of ScaNN's docs/algorithms.md
 SCORES_AT_ONCE = 1 << 26  # query-photo scores held at once, 256 MB
+REORDER = 10  # candidates re-scored per answer
 TIE = 1e-5  # scores closer than this may come in another order from another way of summing
 SCANN_FILES = {
     "ah_codebook.pb",
@@ -60,7 +61,7 @@ class Index:
       descriptors: float32 [n d], of unit length.
       names: of the photos, unique.
       method: "exact", "brute_force", "ah" or "tree_ah".
-      settings: what `build` chose: leaves, leaves_to_search, reorder (candidates re-scored).
+      settings: what `build` chose: leaves, leaves_to_search.
       fingerprint: of what it was built from, as `content_fingerprint` gives it.
     """
 
@@ -125,13 +126,14 @@ class Index:
 
     @property
     def description(self) -> str:
+        rescored = self.config.reorder or f"{REORDER} times the answers"
         how = {
             "exact": "exact search on the device",
             "brute_force": "ScaNN brute force",
-            "ah": "ScaNN asymmetric hashing, {reorder} candidates re-scored",
-            "tree_ah": "ScaNN tree of {leaves} leaves, {leaves_to_search} searched, asymmetric hashing, {reorder} "
-            "candidates re-scored",
-        }[self.method].format(**self.settings)
+            "ah": "ScaNN asymmetric hashing, {rescored} re-scored",
+            "tree_ah": "ScaNN tree of {leaves} leaves, {leaves_to_search} searched, asymmetric hashing, {rescored} "
+            "re-scored",
+        }[self.method].format(**self.settings, rescored=rescored)
         return f"{how}, {len(self)} photos x {self.dim}"
 
     def search(self, queries: Float[np.ndarray, "q d"], k: int) -> SearchResult:
@@ -169,8 +171,9 @@ class Index:
         if self._scann is None:
             return exact_top_k(queries, self.descriptors, k, self.config.chunk_rows)
         settings = {"leaves_to_search": self.settings["leaves_to_search"]} if self.method == "tree_ah" else {}
-        if "reorder" in self.settings:
-            settings["pre_reorder_num_neighbors"] = max(k, self.settings["reorder"])
+        if self.method in ("ah", "tree_ah"):
+            wanted = self.config.reorder or REORDER * k
+            settings["pre_reorder_num_neighbors"] = min(len(self), max(k, wanted))
         ids, raw = self._scann.search_batched(queries, final_num_neighbors=k, **settings)
         ids = ids.astype(np.int64)
         missing = np.isnan(raw)  # ScaNN fills what it did not find with id 0 and nan
@@ -303,16 +306,10 @@ def _choose(method: str, n: int) -> str:
 
 
 def _settings(method: str, n: int, config: SearchConfig) -> dict[str, int]:
-    if method in ("exact", "brute_force"):
+    if method != "tree_ah":
         return {}
-    settings = {"reorder": min(n, config.reorder or max(100, math.isqrt(n)))}
-    if method == "tree_ah":
-        leaves = math.isqrt(n)
-        settings |= {
-            "leaves": leaves,
-            "leaves_to_search": min(leaves, config.leaves_to_search or max(25, leaves // 10)),
-        }
-    return settings
+    leaves = math.isqrt(n)
+    return {"leaves": leaves, "leaves_to_search": min(leaves, config.leaves_to_search or max(25, leaves // 10))}
 
 
 def _build_scann(descriptors: np.ndarray, method: str, settings: dict[str, int]) -> Any:
@@ -325,7 +322,7 @@ def _build_scann(descriptors: np.ndarray, method: str, settings: dict[str, int])
         builder = builder.tree(
             settings["leaves"], settings["leaves_to_search"], training_sample_size=min(len(descriptors), 250_000)
         )
-    return builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(settings["reorder"]).build()
+    return builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(min(len(descriptors), 100)).build()
 
 
 def _load_scann(folder: Path) -> Any:
