@@ -18,7 +18,7 @@ import numpy as np
 
 import sret_jax
 from sret_jax.artifacts import DamagedError, write_file, write_json
-from sret_jax.config import Config
+from sret_jax.config import Config, to_dict
 from sret_jax.data.image_folder import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.synthetic_views import prepare_synthetic
@@ -84,7 +84,7 @@ def evaluate(
 
     Returns:
       `{"benchmark", "metrics": {"mAP", "R@1", "queries", "per_instance"} (percent), "timings": {stage: seconds},
-      "images_per_second", "photos", "instances", "skipped", "index", "dim", "commit", "versions", ...}`.
+      "images_per_second", "photos", "instances", "skipped", "index", "dim", "config", "commit", "versions", ...}`.
 
     Raises:
       UserError: an unknown benchmark, a folder that is missing or has nothing to measure.
@@ -136,6 +136,7 @@ def evaluate(
         "index": index.description,
         "dim": described.descriptors.shape[1],
         "fingerprint": described.fingerprint,
+        "config": to_dict(config),
     } | environment()
     with stage("report"):
         write_file(out / "rankings.csv", _rankings(ranked, asked or photos, photos))

@@ -62,7 +62,7 @@ figcaption { font-size: 12px; color: var(--soft); line-height: 1.35; margin-top:
 .asked { padding-right: 12px; border-right: 2px solid var(--line); }
 .maps { display: grid; grid-template-columns: repeat(5, 1fr); gap: 12px; margin-bottom: 16px; }
 @media (max-width: 900px) { .maps { grid-template-columns: repeat(2, 1fr); } }
-.maps img { width: 100%; display: block; border-radius: 8px; }
+.maps img { max-width: 100%; max-height: 230px; display: block; border-radius: 8px; }
 footer { margin-top: 40px; color: var(--soft); font-size: 13px; overflow-wrap: anywhere; }
 """
 
