@@ -51,6 +51,9 @@ def test_an_empty_photo_has_no_node():
 # Edges
 
 
+built = jax.jit(build_graph, static_argnames="neighbours")
+
+
 def nodes(seed=0, b=2, n=9, channels=5, dead=3):
     rng = np.random.default_rng(seed)
     at = np.stack([rng.permutation(20)[:n] for _ in range(b)])
@@ -77,7 +80,7 @@ def edges_in_loops(features, at, valid, neighbours):
 @pytest.mark.parametrize("neighbours", [1, 3, 8, 50])
 def test_edges_equal_the_loops_without_duplicates(neighbours):
     features, at, extent, valid = nodes()
-    graph = build_graph(features, at, extent, valid, neighbours)
+    graph = built(features, at, extent, valid, neighbours)
     slots = 9 * (1 + 2 * min(neighbours, 8))
     assert graph.senders.shape == graph.receivers.shape == (2 * slots,)
     assert graph.edges["geometry"].shape == (2 * slots, 4)
@@ -95,7 +98,7 @@ def test_edges_equal_the_loops_without_duplicates(neighbours):
 
 def test_geometry_of_an_edge():
     features, at, extent, valid = nodes()
-    graph = build_graph(features, at, extent, valid, 4)
+    graph = built(features, at, extent, valid, 4)
     features, at = np.asarray(features).reshape(18, -1), np.asarray(at).reshape(18, 2)
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     s, r = np.asarray(graph.senders), np.asarray(graph.receivers)
@@ -106,7 +109,7 @@ def test_geometry_of_an_edge():
 
 def test_a_single_node_has_only_itself():
     features, at, extent, valid = nodes(n=1, dead=0)
-    graph = build_graph(features, at, extent, valid, 4)
+    graph = built(features, at, extent, valid, 4)
     np.testing.assert_array_equal(graph.senders, [0, 1])
     assert graph.edges["valid"].all()
 
@@ -226,11 +229,11 @@ def test_gradient_of_the_map_is_finite_where_it_is_dead():
     x, mask = feature_map()
     x = x.at[1, 2:].set(0)
     for strength in ("norm", "attention"):
-        layer = SpatialContextRefinement(width=8, nodes=42, neighbours=3, strength=strength)
+        layer = SpatialContextRefinement(blocks=1, width=8, nodes=42, neighbours=3, strength=strength)
         variables = trained(layer, x, mask)
-        empty = mask.at[0].set(False)
-        for m in (mask, empty):
-            assert np.isfinite(jax.jit(jax.grad(lambda x: layer.apply(variables, x, m)[0].sum()))(x)).all()  # noqa: B023
+        gradient = jax.jit(jax.grad(lambda x, m, v, layer=layer: layer.apply(v, x, m)[0].sum()))
+        for m in (mask, mask.at[0].set(False)):
+            assert np.isfinite(gradient(x, m, variables)).all()
 
 
 @pytest.mark.parametrize("fields", FIELDS)
