@@ -1,5 +1,6 @@
 """Fair timings: all contenders in turn, many rounds, so that a busy moment of the machine hits all of them."""
 
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -25,7 +26,7 @@ def interleaved(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, n
 
 
 def machine() -> str:
-    """The device with its name, the cores of the host, the versions, the day."""
+    """The device with its name, the cores of the host and how busy they are, the versions, the day."""
     device = jax.devices()[0]
     name = device.device_kind
     if device.platform == "cpu":
@@ -33,6 +34,7 @@ def machine() -> str:
         models = [s for s in info.read_text().splitlines() if s.startswith("model name")] if info.exists() else []
         model = models[0].split(":")[1].strip() if models else platform.processor()
         name = f"{model}, {len(models) or '?'} cores"
+    name += f", load {os.getloadavg()[0]:.1f} before the run"
     return f"{name}; jax {jax.__version__}, Python {platform.python_version()}, {date.today()}"
 
 
