@@ -172,7 +172,12 @@ def test_an_instance_of_one_photo_is_kept_with_a_warning_and_one_of_none_left_ou
 def test_nothing_to_use_is_one_clear_error(tmp_path, cache):
     with pytest.raises(UserError, match="no photo folder"):
         prepare_folder(tmp_path / "none", cache)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="no photo folder"):
+        prepare_folder(tmp_path / "file", cache)
     (tmp_path / "flat").mkdir()
+    with pytest.raises(UserError, match="cannot write the data cache.*config.data.cache_dir"):
+        prepare_folder(tmp_path / "flat", tmp_path / "file")
     with pytest.raises(UserError, match="flat has no usable photograph.*0 skipped"):
         prepare_folder(tmp_path / "flat", cache)
     (tmp_path / "flat/a.jpg").write_bytes(files.photo_bytes())

@@ -40,7 +40,7 @@ class ImageFolder(PhotoBuilder):
         super().__init__(index, data_dir)
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for found, outcome in in_order(_read_one, self.found):
+        for found, outcome in in_order("reading photographs", _read_one, self.found):
             if isinstance(outcome, str):
                 self.index.skipped.append((found.name, outcome))
                 continue
@@ -68,6 +68,8 @@ def prepare_folder(
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"no photo folder {str(root)!r}: give a folder of <instance>/<photo>")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise UserError(f"photo folder {str(root)!r} may not be listed: give yourself permission to read it")
     wanted = _read_split(Path(splits), split) if splits else None
     found = list(_walk_instances(root) if labelled else _walk(root, ""))
 

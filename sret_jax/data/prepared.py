@@ -15,16 +15,19 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow_datasets as tfds
+from rich.console import Console
+from rich.progress import track
 
 from sret_jax.artifacts import MANIFEST, commit_folder, recover_folder, write_json
 from sret_jax.data.photo_set import PhotoSet
+from sret_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 T, R = TypeVar("T"), TypeVar("R")
@@ -80,9 +83,8 @@ class PhotoBuilder(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     MASKS = False
-    url_infos = (
-        None  # nothing is downloaded; tfds would look for a list of URLs, and needs importlib_resources for that
-    )
+    # Nothing is downloaded. tfds would look for a list of URLs, and for that import a package it does not require.
+    url_infos = None
 
     def __init__(self, index: "Index", data_dir: Path) -> None:
         self.index = index
@@ -105,24 +107,34 @@ def prepared(folder: Path, make: Callable[[Index, Path], PhotoBuilder]) -> Path:
 
     Of several processes one makes it and the others wait. A kill leaves nothing that is later taken for whole.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the data cache {folder.parent}: {error.strerror}; choose another config.data.cache_dir"
+        ) from None
     with _wait_for(folder.with_name(f".{folder.name}.lock")):
         recover_folder(folder)
         if not _whole(folder):
             with commit_folder(folder) as building:
                 index = Index()
+                tfds.disable_progress_bar()
                 with contextlib.redirect_stdout(io.StringIO()):  # tfds prints the temporary folder as the result
                     make(index, building).download_and_prepare()
                 index.write(building)
     return folder
 
 
-def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
-    """`(item, function(item))` in the order of `items`, on threads that run only a little ahead of the reader."""
+def in_order(what: str, function: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[T, R]]:
+    """`(item, function(item))` in the order of `items`, on threads that run only a little ahead of the reader.
+
+    On a terminal a line says `what` is being done and how far it is.
+    """
     threads = min(8, os.cpu_count() or 1)
+    screen = Console(stderr=True)
     with ThreadPoolExecutor(threads) as pool:
         ahead: deque = deque()
-        for item in items:
+        for item in track(items, what, console=screen, transient=True, disable=not screen.is_terminal):
             ahead.append((item, pool.submit(function, item)))
             if len(ahead) > 2 * threads:
                 first, future = ahead.popleft()

@@ -185,8 +185,9 @@ class SyntheticViews(PhotoBuilder):
         super().__init__(index, data_dir)
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        views = itertools.product(range(len(self.scene.objects)), range(self.photos))
-        for (instance, number), (data, mask) in in_order(lambda view: self.scene.photograph(*view), views):
+        views = list(itertools.product(range(len(self.scene.objects)), range(self.photos)))
+        drawn = in_order("drawing photographs", lambda view: self.scene.photograph(*view), views)
+        for (instance, number), (data, mask) in drawn:
             folder = self.scene.name(instance)
             name = f"{folder}/{number:03d}.jpg"
             record = self.index.add(name, folder, mask.shape, data)
