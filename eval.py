@@ -15,9 +15,6 @@ from typing import Any
 import jax
 from absl import flags
 from ml_collections import config_flags
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from sret_jax import command, experiment
 from sret_jax.config import Config, validate
@@ -53,25 +50,6 @@ def config_name() -> str:
     return Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
 
 
-def show(console: Console, results: dict[str, Any], out: Path) -> None:
-    """Prints a benchmark's results."""
-    metrics = results["metrics"]
-    title = f"{results['benchmark']}: {results['photos']} photographs, {results['instances']} instances"
-    table = Table("", "mAP", "R@1", "queries", title=escape(title), title_justify="left")
-    if metrics:
-        table.add_row("all", f"{metrics['mAP']:.2f}", f"{metrics['R@1']:.2f}", str(metrics["queries"]), style="bold")
-        if len(metrics["per_instance"]) <= 30:
-            for name, value in metrics["per_instance"].items():
-                table.add_row(escape(name), f"{value:.2f}")
-        console.print(table)
-    stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in results["timings"].items())
-    speed = f" ({results['images_per_second']:.1f} images/s)" if results["extracted"] else " (descriptors reused)"
-    console.print(escape(f"{results['index']}\n{stages}{speed}"), highlight=False)
-    if results["skipped"]:
-        console.print(escape(f"skipped files: {results['skipped']}, see {out / 'skipped.json'}"), highlight=False)
-    console.print(escape(f"report: {out / 'report.html'}"), highlight=False, soft_wrap=True)
-
-
 def main() -> None:
     logging.getLogger("sret_jax").setLevel(logging.INFO)
     for benchmark in BENCHMARK.value or []:
@@ -84,7 +62,7 @@ def main() -> None:
         out = Path(OUT.value) if OUT.value else workdir / "eval" / benchmark
         if OUT.value and len(benchmarks) > 1:
             out /= benchmark
-        results = experiment.evaluate(
+        experiment.evaluate_and_print(
             network,
             variables,
             config,
@@ -96,7 +74,6 @@ def main() -> None:
             whitening=learned,
             workdir=workdir,
         )
-        show(Console(), results, out)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from sret_jax.data.synthetic_views import prepare_synthetic
 from sret_jax.errors import UserError
 from sret_jax.evaluation.protocols import Ranked, folder_protocol, query_protocol
 from sret_jax.evaluation.report import choose_photos, write_report
+from sret_jax.evaluation.table import print_results
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.retrieval.extract import Extractor, Learned, extract
 from sret_jax.retrieval.search import Index, content_fingerprint
@@ -144,6 +145,15 @@ def evaluate(
         seen = Extractor(network, variables, asked or photos, config).intermediates(shown) if shown else {}
         write_report(out, results, ranked, asked or photos, photos, seen)
     write_json(out / "results.json", results)
+    return results
+
+
+def evaluate_and_print(
+    network: RetrievalNetwork, variables: Variables, config: Config, benchmark: str, out: Path, **options: Any
+) -> dict[str, Any]:
+    """`evaluate`, and the results as a table in the terminal."""
+    results = evaluate(network, variables, config, benchmark, out, **options)
+    print_results(results, Path(out))
     return results
 
 

@@ -11,6 +11,7 @@ from sret_jax.data.photo_set import PhotoSet
 from sret_jax.evaluation.pictures import heat_map, node_graph, thumbnail
 from sret_jax.evaluation.protocols import Ranked, folder_protocol, query_protocol
 from sret_jax.evaluation.report import choose_photos, choose_queries, write_report
+from sret_jax.evaluation.table import print_results
 
 EVIL = ['<script>alert("x")</script>', "a & b'\"><img src=x onerror=alert(1)>", "na\udcefve\n{}", "dôme"]
 
@@ -189,3 +190,16 @@ def test_thumbnails_outline_the_object():
     assert image[20, 50].sum() and image[40, 31].sum() and not image[40, 50].sum() and not image[5, 5].sum()
     assert thumbnail(np.zeros((10, 400, 3), np.uint8), 96).size == (154, 96)
     assert thumbnail(np.zeros((400, 1, 3), np.uint8), 96).size == (1, 96)
+
+
+def test_the_table_shows_names_as_they_are(capsys, tmp_path):
+    photos = photo_set()
+    numbers = results(ranked(photos).metrics | {"per_instance": {"[red]x[/]": 50.0}}, extracted=12)
+    print_results(numbers, tmp_path)
+    shown = capsys.readouterr().out
+    assert (
+        "[red]x[/]" in shown and "12.5 images/s" in shown and str(tmp_path / "report.html") in shown.replace("\n", "")
+    )
+    print_results(numbers | {"metrics": {}, "extracted": 0}, tmp_path)
+    shown = capsys.readouterr().out
+    assert "mAP" not in shown and "descriptors reused" in shown

@@ -186,9 +186,9 @@ def extraction_fingerprint(
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     shapes = {"image_size": config.data.image_size, "bucket_ratios": list(config.data.bucket_ratios)}
-    return fingerprint(
-        digest.hexdigest(), repr(network), photos.fingerprint, to_dict(config.extract), shapes, source_fingerprint()
-    )
+    computed_by = [source_fingerprint(), jax.__version__, jax.default_backend()]
+    settings = [repr(network), to_dict(config.extract), shapes]
+    return fingerprint(digest.hexdigest(), photos.fingerprint, settings, computed_by)
 
 
 @cache

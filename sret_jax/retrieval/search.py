@@ -7,18 +7,16 @@ import logging
 import math
 import re
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from sret_jax.artifacts import DamagedError, commit_folder, fingerprint, verify_folder
 from sret_jax.config import SearchConfig
 from sret_jax.errors import UserError
+from sret_jax.retrieval.exact import cosines, exact_top_k, normalized
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +161,7 @@ class Index:
             if wanted == len(self) or self.method in ("ah", "tree_ah") or not tied.any():
                 break
             wanted = min(len(self), 4 * wanted)
-        scores = np.where(ids < 0, -np.inf, self._scores(queries, np.maximum(ids, 0))).astype(np.float32)
+        scores = np.where(ids < 0, -np.inf, cosines(queries, self.descriptors, np.maximum(ids, 0))).astype(np.float32)
         order = np.lexsort((np.where(ids < 0, len(self), ids), -scores), axis=1)[:, :k]
         return np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
 
@@ -182,15 +180,6 @@ class Index:
                 "ScaNN answered with photos that are not in the index; delete the index and build it anew"
             )
         return np.where(missing, -1, ids), np.where(missing, -np.inf, raw)
-
-    def _scores(self, queries: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        """Cosines in float64, rounded to float32: the same for every order of summation, up to 1 in 10^8."""
-        if 4 * ids.shape[1] >= len(self):
-            return np.take_along_axis(_dense_scores(queries, self.descriptors), ids, 1)
-        rows = (
-            self.descriptors[i].astype(np.float64) @ q.astype(np.float64) for q, i in zip(queries, ids, strict=True)
-        )
-        return np.stack(list(rows)).astype(np.float32)
 
     def save(self, path: Path) -> None:
         """Writes the index as a folder that can be moved; a kill at any moment leaves the old one or the new one."""
@@ -241,51 +230,6 @@ class Index:
 def content_fingerprint(descriptors: Float[np.ndarray, "n d"], names: list[str], config: SearchConfig) -> str:
     """Identifies what an index is built from."""
     return fingerprint(names, vars(config), hashlib.sha256(np.ascontiguousarray(descriptors).tobytes()).hexdigest())
-
-
-def normalized(x: Float[np.ndarray, "n d"], names: list[str]) -> Float[np.ndarray, "n d"]:
-    """Rows of unit length, float32. A zero or non-finite row is an error that names the photo."""
-    x = np.ascontiguousarray(x, np.float32)
-    norm = np.linalg.norm(x.astype(np.float64), axis=1)
-    bad = np.flatnonzero(~np.isfinite(norm) | (norm == 0))
-    if len(bad):
-        what = "is zero" if norm[bad[0]] == 0 else "is not finite"
-        raise UserError(f"{names[bad[0]]}: its descriptor {what} ({len(bad)} such); leave the photo out")
-    return (x / norm[:, None]).astype(np.float32)
-
-
-def exact_top_k(
-    queries: Float[np.ndarray, "q d"], rows: Float[np.ndarray, "n d"], k: int, chunk_rows: int
-) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
-    """Row indices and dot products of the k largest, `chunk_rows` rows on the device at a time; ties by index."""
-    step = min(chunk_rows, len(rows))
-    best = jnp.full((len(queries), k), -jnp.inf), jnp.full((len(queries), k), -1, jnp.int32)
-    queries_there = jnp.asarray(queries)
-    for start in range(0, len(rows), step):
-        chunk = rows[start : start + step]
-        padded = np.zeros((step, rows.shape[1]), np.float32)
-        padded[: len(chunk)] = chunk
-        best = _merge_top_k(best, queries_there, padded, start, len(chunk), k)
-    scores, ids = (np.asarray(x) for x in best)
-    return ids.astype(np.int64), scores
-
-
-@partial(jax.jit, static_argnames="k")
-def _merge_top_k(best, queries, rows, start, count, k):
-    scores = jnp.dot(queries, rows.T, precision=jax.lax.Precision.HIGHEST)
-    position = jnp.arange(rows.shape[0])
-    scores = jnp.where(position[None] < count, scores, -jnp.inf)
-    scores, chosen = jax.lax.top_k(scores, min(k, rows.shape[0]))
-    scores, ids = (jnp.concatenate(pair, 1) for pair in zip(best, (scores, chosen + start), strict=True))
-    scores, chosen = jax.lax.top_k(scores, k)  # of equal scores, the first: the smaller id
-    return scores, jnp.take_along_axis(ids, chosen, 1)
-
-
-def _dense_scores(queries: np.ndarray, rows: np.ndarray, step: int = 8192) -> np.ndarray:
-    out = np.empty((len(queries), len(rows)), np.float32)
-    for start in range(0, len(rows), step):
-        out[:, start : start + step] = queries.astype(np.float64) @ rows[start : start + step].astype(np.float64).T
-    return out
 
 
 def _has_scann() -> bool:
