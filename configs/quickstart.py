@@ -13,6 +13,8 @@ def get_config() -> Config:
     return Config(
         data=DataConfig(dataset="synthetic", image_size=192, instances_per_batch=6, photos_per_instance=4),
         model=ModelConfig(smoothing=SmoothingConfig(enabled=True), refinement=RefinementConfig(enabled=True)),
-        train=TrainConfig(steps=60, warmup_steps=5, log_every=5, save_every=30),
+        train=TrainConfig(
+            steps=60, warmup_steps=5, loss="multi_similarity", margin=0.5, whitening_lr=0.1, log_every=5, save_every=30
+        ),
         eval=EvalConfig(benchmarks=("synthetic",), untrained=True),
     )

@@ -45,7 +45,7 @@ class SmoothingConfig:
     hidden: int = 64  # channels between the generator's two convolutions
     iterations: int = 1
     dilation: int = 1  # positions between neighbours
-    init: str = "identity"  # or "average": what the layer does before training
+    start: str = "identity"  # or "average": what the layer does before training
 
 
 @dataclass
@@ -187,7 +187,7 @@ def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[
 
 _CHOICES = {
     "data.dataset": ("folder", "synthetic"),
-    "model.smoothing.init": ("identity", "average"),
+    "model.smoothing.start": ("identity", "average"),
     "model.refinement.strength": ("norm", "attention"),
     "model.whitening_init": ("pca", "random"),
     "model.dtype": ("float32", "bfloat16"),

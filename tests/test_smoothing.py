@@ -1,8 +1,5 @@
 """The smoothing equation against four loops, its limits, its gradient, and what padding may not change."""
 
-from functools import partial
-
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,7 +78,7 @@ CASES = [
 @pytest.mark.parametrize("shape, window, dilation", CASES)
 def test_smooth_equals_the_equation_written_as_loops(shape, window, dilation):
     args, mask = example(shape=shape)
-    ours = smoothed(*args, window=window, dilation=dilation, mask=jnp.asarray(mask))
+    ours = smoothed(*args, window=window, dilation=dilation, mask=mask)
     np.testing.assert_allclose(ours, smooth_in_loops(*args, window, dilation, mask), atol=2e-6)
     assert not np.asarray(ours)[~mask].any()
 
@@ -94,7 +91,7 @@ def test_gradient_equals_autodiff_of_the_gather(shape, window, dilation):
     def gradient(function):
         return jax.jit(jax.grad(lambda *z: jnp.sum(g * jnp.sin(function(*z))), (0, 1, 2, 3)))(*args)
 
-    ours = gradient(lambda *z: smooth(*z, window=window, dilation=dilation, mask=jnp.asarray(mask)))
+    ours = gradient(lambda *z: smooth(*z, window=window, dilation=dilation, mask=mask))
     reference = gradient(lambda *z: smooth_by_gather(*z, window, dilation, mask))
     for name, u, v in zip("xfac", ours, reference, strict=True):
         np.testing.assert_allclose(u, v, atol=1e-5, err_msg=name)
@@ -109,7 +106,7 @@ def test_gradient_equals_finite_differences():
         return np.sum(g * smooth_in_loops(*z, 3, 1, mask))
 
     ours = jax.grad(
-        lambda *z: jnp.sum(g.astype(np.float32) * smooth(*z, window=3, mask=jnp.asarray(mask))), (0, 1, 2, 3)
+        lambda *z: jnp.sum(g.astype(np.float32) * smooth(*z, window=3, mask=mask)), (0, 1, 2, 3)
     )(*args)
     rng = np.random.default_rng(5)
     for i, z in enumerate(exact):
@@ -135,14 +132,14 @@ def test_zero_bandwidth_is_the_average_without_the_border():
 
 def test_large_bandwidth_is_the_identity():
     (x, f, a, c), mask = example()
-    ours = smoothed(x, f, 0 * a + 1e6, c, window=5, mask=jnp.asarray(mask))
+    ours = smoothed(x, f, 0 * a + 1e6, c, window=5, mask=mask)
     np.testing.assert_allclose(ours, np.where(mask[..., None], x, 0), atol=1e-6)
 
 
 def test_window_one_is_the_identity():
     (x, f, a, c), mask = example()
     np.testing.assert_allclose(
-        smooth(x, f, a, c, window=1, mask=jnp.asarray(mask)), np.where(mask[..., None], x, 0), atol=1e-6
+        smooth(x, f, a, c, window=1, mask=mask), np.where(mask[..., None], x, 0), atol=1e-6
     )
 
 
@@ -157,29 +154,29 @@ def test_no_confidence_leaves_the_centre_out():
 def test_what_lies_outside_the_mask_never_contributes():
     (x, f, a, c), mask = example()
     outside = ~mask
-    ours = smoothed(x, f, a, c, window=5, mask=jnp.asarray(mask))
+    ours = smoothed(x, f, a, c, window=5, mask=mask)
     x, f, a, c = (z.at[outside].set(1e4) for z in (x, f, a, c))
-    np.testing.assert_array_equal(smoothed(x, f, a, c, window=5, mask=jnp.asarray(mask)), ours)
+    np.testing.assert_array_equal(smoothed(x, f, a, c, window=5, mask=mask), ours)
 
 
 def test_even_window_is_refused():
     args, mask = example()
     with pytest.raises(ValueError, match="odd"):
-        smooth(*args, window=4, mask=jnp.asarray(mask))
+        smooth(*args, window=4, mask=mask)
 
 
 @pytest.mark.parametrize("a_value", [0.0, 1e-30, 1e3, 1e30])
 @pytest.mark.parametrize("c_value", [0.0, 1e-12, 1e6])
 def test_gradient_is_finite_at_the_extremes(a_value, c_value):
     (x, f, a, c), mask = example()
-    gradient = jax.jit(jax.grad(lambda *z: jnp.sum(smooth(*z, window=3, mask=jnp.asarray(mask)) ** 2), (0, 1, 2, 3)))
+    gradient = jax.jit(jax.grad(lambda *z: jnp.sum(smooth(*z, window=3, mask=mask) ** 2), (0, 1, 2, 3)))
     for z in gradient(x, f, 0 * a + a_value, 0 * c + c_value):
         assert np.isfinite(z).all()
 
 
 def test_bfloat16_map_keeps_its_type_and_is_summed_in_float32():
     (x, f, a, c), mask = example()
-    ours = smooth(jnp.asarray(x, jnp.bfloat16), f, a, c, window=5, mask=jnp.asarray(mask))
+    ours = smooth(jnp.asarray(x, jnp.bfloat16), f, a, c, window=5, mask=mask)
     assert ours.dtype == jnp.bfloat16
     rounded = np.asarray(jnp.asarray(x, jnp.bfloat16), np.float32)
     reference = smooth_in_loops(rounded, f, a, c, 5, 1, mask)
@@ -200,7 +197,7 @@ def test_the_map_is_never_copied_for_each_neighbour(gradient):
 
 def module(x, **fields):
     layer = LearnableSmoothing(**fields)
-    return layer, jax.jit(partial(nn.Module.init, layer))(jax.random.key(0), x, jnp.ones(x.shape[:3], bool))
+    return layer, jax.jit(layer.init)(jax.random.key(0), x, jnp.ones(x.shape[:3], bool))
 
 
 def positive_map(seed=0, shape=(2, 7, 9), channels=64, scale=1.0):
@@ -212,25 +209,25 @@ def positive_map(seed=0, shape=(2, 7, 9), channels=64, scale=1.0):
 
 
 @pytest.mark.parametrize("scale", [1e-2, 1.0, 1e2])
-@pytest.mark.parametrize("init, bound", [("identity", 0.03), ("average", 0.02)])
-def test_before_training_it_is_close_to_what_init_names(init, bound, scale):
+@pytest.mark.parametrize("start, bound", [("identity", 0.03), ("average", 0.02)])
+def test_before_training_it_is_close_to_what_start_names(start, bound, scale):
     x = positive_map(scale=scale)
     mask = jnp.ones(x.shape[:3], bool)
-    layer, variables = module(x, init=init)
-    y, maps = jax.jit(layer.apply)(variables, x, jnp.asarray(mask))
+    layer, variables = module(x, start=start)
+    y, maps = jax.jit(layer.apply)(variables, x, mask)
     zero, one = jnp.zeros_like(x[..., 0]), jnp.ones_like(x[..., 0])
-    named = x if init == "identity" else smoothed(x, x[..., :1], zero, one, window=3)
+    named = x if start == "identity" else smoothed(x, x[..., :1], zero, one, window=3)
     error = np.linalg.norm(y - named) / np.linalg.norm(named)
     assert 0 < error < bound
-    np.testing.assert_allclose(maps["a"], {"identity": 3, "average": 0.01}[init], rtol=1e-4)
+    np.testing.assert_allclose(maps["a"], {"identity": 3, "average": 0.01}[start], rtol=1e-4)
     np.testing.assert_allclose(maps["c"], 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("init", ["identity", "average"])
-def test_every_parameter_receives_a_gradient(init):
+@pytest.mark.parametrize("start", ["identity", "average"])
+def test_every_parameter_receives_a_gradient(start):
     x = positive_map()
     mask = jnp.ones(x.shape[:3], bool)
-    layer, variables = module(x, init=init, iterations=2)
+    layer, variables = module(x, start=start, iterations=2)
     target = positive_map(1)
     gradient = jax.jit(jax.grad(lambda v: jnp.sum((layer.apply(v, x, mask)[0] - target) ** 2)))(variables)
     # The feature's bias moves all f alike, so it alone has no say but at the border of the photo.
@@ -249,7 +246,7 @@ def test_padding_is_invisible(size):
     layer, variables = module(x, iterations=2, dilation=2)
     variables = jax.tree.map(lambda z: z + 0.1 * jax.random.normal(jax.random.key(1), z.shape), variables)
     alone = x[:, : size[0], : size[1]]
-    y, maps = jax.jit(layer.apply)(variables, x, jnp.asarray(mask))
+    y, maps = jax.jit(layer.apply)(variables, x, mask)
     y_alone, maps_alone = jax.jit(layer.apply)(variables, alone, jnp.ones(alone.shape[:3], bool))
     np.testing.assert_allclose(y[:, : size[0], : size[1]], y_alone, atol=1e-5)
     for name in maps:
@@ -261,7 +258,7 @@ def test_it_is_free_of_the_scale_of_the_map():
     x = positive_map()
     mask = jnp.ones(x.shape[:3], bool)
     layer, variables = module(x, iterations=2)
-    y, _ = jax.jit(layer.apply)(variables, x, jnp.asarray(mask))
+    y, _ = jax.jit(layer.apply)(variables, x, mask)
     scaled, _ = jax.jit(layer.apply)(variables, 1e3 * x, mask)
     np.testing.assert_allclose(scaled, 1e3 * y, rtol=1e-4, atol=1e-3)
 

@@ -92,7 +92,7 @@ def build_network(
             hidden=smoothing.hidden,
             iterations=smoothing.iterations,
             dilation=smoothing.dilation,
-            init=smoothing.init,
+            start=smoothing.start,
         )
         if smoothing.enabled
         else None,

@@ -154,9 +154,7 @@ class KernelGenerator(nn.Module):
         power = jnp.mean(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
         x = x * jax.lax.rsqrt(power + 1e-12).astype(x.dtype)
         hidden = nn.relu(nn.Dense(self.hidden, dtype=x.dtype, name="reduce")(x))
-        hidden = jnp.where(
-            mask[..., None], hidden, 0
-        )  # the bias has coloured the padding, and the next layer looks there
+        hidden = jnp.where(mask[..., None], hidden, 0)  # the bias coloured the padding, and the next layer looks there
         f = nn.Conv(self.kernel_dim, (3, 3), dtype=x.dtype, name="feature")(hidden).astype(jnp.float32)
         biases = jnp.log(jnp.expm1(jnp.array([self.a_init, self.c_init])))
         controls = nn.Conv(
@@ -169,7 +167,7 @@ class KernelGenerator(nn.Module):
 class LearnableSmoothing(nn.Module):
     """`smooth` with generated f, a and c, `iterations` times, each time with a generator of its own.
 
-    `init` says what it does before training: "identity" (a = 3, c = 1) or "average" (a = 0.01, c = 1). Neither is
+    `start` says what it does before training: "identity" (a = 3, c = 1) or "average" (a = 0.01, c = 1). Neither is
     exact, because an exact one would have no gradient to leave it: the relative error is 1 to 4 % of the map for the
     identity and 1 to 2 % for the average, on the maps of a pretrained EfficientNet-Lite0.
     """
@@ -179,16 +177,14 @@ class LearnableSmoothing(nn.Module):
     hidden: int = 64
     iterations: int = 1
     dilation: int = 1
-    init: str = (
-        "identity"  # hides nn.Module.init: initialise the layer inside a network, or by nn.Module.init(layer, ...)
-    )
+    start: str = "identity"
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"]
     ) -> tuple[Float[Array, "b h w c"], dict[str, Float32[Array, "b h w"]]]:
         """The smoothed map, and the maps "a" and "c" of the last iteration."""
-        a_init = {"identity": 3.0, "average": 0.01}[self.init]
+        a_init = {"identity": 3.0, "average": 0.01}[self.start]
         for i in range(self.iterations):
             generator = KernelGenerator(self.kernel_dim, self.hidden, a_init, c_init=1.0, name=f"generator_{i}")
             f, a, c = generator(x, mask)
