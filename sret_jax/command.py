@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,7 +26,14 @@ def run(main: Callable[[], None]) -> None:
 
     def act(_: list[str]) -> None:
         with _one_line():
-            main()
+            try:
+                main()
+            except UserError:
+                raise
+            except Exception:
+                if not jax.distributed.is_initialized():
+                    raise
+                leave(1, traceback.format_exc())
 
     app.run(act, flags_parser=_parse)
 
@@ -53,12 +61,12 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        leave(2, f"error: {error}")
+        leave(2, "error: " + " ".join(str(error).split()))
 
 
 def leave(code: int, text: str) -> None:
-    """Ends this process. One of several does not wait for the others, which would wait for it in turn."""
-    print(" ".join(text.split()), file=sys.stderr, flush=True)
+    """Ends this process. One of several ends at once: on the usual way out it would wait minutes for the others."""
+    print(text, file=sys.stderr, flush=True)
     if jax.distributed.is_initialized():
         os._exit(code)
     sys.exit(code)

@@ -1,6 +1,6 @@
 """Trains the same small run several times over, each time in a process of its own that ends in its own way.
 
-    python train_driver.py WORKDIR CACHE ENDING [ENDING ...] [--process=I/N --port=P]
+    python train_driver.py WORKDIR CACHE ENDING [ENDING ...] [--start=random] [--process=I/N --port=P]
 
 An ending is `done`, or what strikes when: `kill@step:3` (SIGKILL before the third step of that process is dispatched),
 `kill@seal:2` (inside its second save, before the manifest), `kill@rename:2` (before the second rename of a save),
@@ -12,6 +12,7 @@ import hashlib
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 import jax
@@ -25,7 +26,7 @@ from sret_jax.training.loop import Stopped, train
 STEPS, SAVE_EVERY = 8, 2
 
 
-def small_config(cache: str | Path) -> Config:
+def small_config(cache: str | Path, start: str = "pca") -> Config:
     """Every part of a state matters in it: moments, running statistics, the loss's weights, two batches a step."""
     return Config(
         data=DataConfig(
@@ -38,7 +39,7 @@ def small_config(cache: str | Path) -> Config:
             synthetic_instances=6,
             synthetic_photos=4,
         ),
-        model=ModelConfig(weights="none", stage="c2", whitening_dim=8),
+        model=ModelConfig(weights="none", stage="c2", whitening_dim=8, whitening_init=start),
         train=TrainConfig(
             steps=STEPS,
             loss="arcface",
@@ -80,37 +81,41 @@ def digest(tree) -> str:
     return out.hexdigest()
 
 
-def child(workdir: Path, cache: str, ending: str, process: tuple[int, int], address: str, report: int) -> int:
+def child(workdir: Path, config: Config, ending: str, process: tuple[int, int], address: str, report: int) -> int:
     index, count = process
     jax.config.update("jax_num_cpu_devices", 4 // count)
     jax.config.update("jax_threefry_partitionable", True)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     if count > 1:
         jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=10)
-    if not (workdir / "checkpoints").exists():
-        loop.prepare_photos(small_config(cache), workdir)
+    loop.prepare_photos(config, workdir)  # before the counting of calls begins
     arm(ending)
     try:
-        state = train(small_config(cache), workdir)
+        state = train(config, workdir)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return 128 + stopped.number
     os.write(report, digest((state.params, state.batch_stats)).encode())
+    if count > 1:
+        jax.distributed.shutdown()
     return 0
 
 
 def main(words: list[str]) -> None:
     flags = dict(word[2:].split("=") for word in words if word.startswith("--"))
     workdir, cache, *endings = [word for word in words if not word.startswith("--")]
+    config = small_config(cache, flags.get("start", "pca"))
     index, count = (int(x) for x in flags.get("process", "0/1").split("/"))
     for i, ending in enumerate(endings):
         reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
             address = f"localhost:{int(flags.get('port', 0)) + i}"
-            code = child(Path(workdir), cache, ending, (index, count), address, writing)
-            sys.stdout.flush()
-            os._exit(code)
+            try:
+                os._exit(child(Path(workdir), config, ending, (index, count), address, writing))
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
         os.close(writing)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         print(ending, status, os.read(reading, 100).decode() or "-", flush=True)

@@ -68,6 +68,7 @@ def train(config: Config, workdir: Path, evaluate: Callable[..., Any] | None = N
     with contextlib.ExitStack() as stack:
         if parallel.is_main():
             stack.enter_context(lock_folder(workdir))
+        parallel.connect()
         photos = prepare_photos(config, workdir)
         run = describe_run(config, photos.fingerprint)
         if parallel.is_main():
@@ -201,6 +202,7 @@ def _run_steps(
                     checkpoints.save(step, state, run | {"data": batches.get_state()})
                 if stop:
                     checkpoints.wait()
+                    parallel.wait_for_all("stopped")  # the first to leave ends the others
                     raise Stopped(received[0] if received else signal.SIGTERM, step, workdir)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):

@@ -23,6 +23,17 @@ from sret_jax.errors import UserError
 AXIS = "batch"
 
 
+def connect() -> None:
+    """Opens the connections between all devices, to be called while the processes are together.
+
+    On CPUs a first connection waits 30 seconds for its peers, which one process may spend longer compiling than
+    another; what runs over an open one waits as long as its peer lives.
+    """
+    if jax.process_count() > 1:
+        jax.block_until_ready(jax.pmap(mean, axis_name=AXIS)(np.zeros(jax.local_device_count(), np.float32)))
+        wait_for_all("connected")
+
+
 def data_parallel(step: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any], tuple[Any, Any]]:
     """`step(state, batch) -> (state, metrics)`, run on every device on its share of the batch.
 
@@ -89,12 +100,12 @@ def is_main() -> bool:
 
 
 def from_main(tree: Any) -> Any:
-    """The main process's values of a tree of arrays, in every process; also makes the processes wait for it."""
+    """The main process's values of a tree of arrays, in every process; the others wait for it."""
     if jax.process_count() == 1:
         return tree
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when every process has come to the point called `name`."""
+    """Returns when every process has come to the point called `name`. When one dies, the others end too."""
     multihost_utils.sync_global_devices(name)
