@@ -15,8 +15,9 @@ from PIL import Image
 from test_extract import NETWORK, VARIABLES
 
 from sret_jax import experiment
-from sret_jax.config import Config, DataConfig, EvalConfig, ExtractConfig, SearchConfig
+from sret_jax.config import Config, DataConfig, EvalConfig, ExtractConfig, ModelConfig, SearchConfig
 from sret_jax.errors import UserError
+from sret_jax.models.descriptor import build_network, init_network
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -222,3 +223,18 @@ def test_the_command_measures_an_untrained_config(tmp_path):
     out = tmp_path / "runs/untrained-tiny/eval/folder"
     assert "nodes and their edges" in (out / "report.html").read_text()
     assert np.isfinite(json.loads((out / "results.json").read_text())["metrics"]["mAP"])
+
+
+@pytest.mark.photos
+@pytest.mark.slow
+def test_pretrained_features_find_real_landmarks(tmp_path, photos):
+    splits = tmp_path / "splits.json"
+    splits.write_text(json.dumps({"test": ["orange__arc_triomphe", "marseille__mucem", "nice__negresco"]}))
+    data = DataConfig(root=str(photos / "provence/images"), splits=str(splits), image_size=160, bucket_ratios=())
+    settings = Config(data=data, model=ModelConfig(whitening=False, pool_p=2.0))
+    network = build_network(settings.model)
+    variables = init_network(network, settings.model, jax.random.key(0))
+    out = tmp_path / "out"
+    results = experiment.evaluate(network, variables, settings, "folder", out, cache_dir=tmp_path / "cache")
+    assert results["instances"] == 3 and results["photos"] > 100
+    assert results["metrics"]["mAP"] > 85 and results["metrics"]["R@1"] > 95
