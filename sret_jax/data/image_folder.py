@@ -65,6 +65,8 @@ def prepare_folder(
 
     Raises `UserError` when there is no such folder, split or instance, or no photograph that can be used.
     """
+    if not str(root):
+        raise UserError("no photo folder given: name it by --config.data.root=DIR, or eval.py by --root=DIR")
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"no photo folder {str(root)!r}: give a folder of <instance>/<photo>")
