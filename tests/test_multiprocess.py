@@ -30,7 +30,7 @@ def drive(workdir, cache, *endings):
     """What the drivers of one run printed, per process one `[ending, status, digest]` for each of its `endings`."""
     port, started = free_ports(len(endings[0])), []
     for index, own in enumerate(endings):
-        command = [sys.executable, train_driver.__file__, str(workdir), str(cache), *own, "--start=random"]
+        command = [sys.executable, train_driver.__file__, str(workdir), str(cache), *own, "--plain=yes"]
         command += [f"--process={index}/{len(endings)}", f"--port={port}"]
         started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     out = []

@@ -1,10 +1,13 @@
 """Trains the same small run several times over, each time in a process of its own that ends in its own way.
 
-    python train_driver.py WORKDIR CACHE ENDING [ENDING ...] [--start=random] [--process=I/N --port=P]
+    python train_driver.py WORKDIR CACHE ENDING [ENDING ...] [--plain=yes] [--process=I/N --port=P]
 
 An ending is `done`, or what strikes when: `kill@step:3` (SIGKILL before the third step of that process is dispatched),
 `kill@seal:2` (inside its second save, before the manifest), `kill@rename:2` (before the second rename of a save),
 `term@step:3` (SIGTERM). Every process is forked before anything of JAX runs in this one, which saves its imports.
+`--plain` starts from random whitening and takes SGD steps: PCA and Adam divide by small numbers, which makes large
+differences of the rounding in which runs on different devices differ.
+
 Prints a line `ENDING STATUS DIGEST` for each, STATUS as `subprocess` gives it, DIGEST of the final parameters.
 """
 
@@ -26,7 +29,7 @@ from sret_jax.training.loop import Stopped, train
 STEPS, SAVE_EVERY = 8, 2
 
 
-def small_config(cache: str | Path, start: str = "pca") -> Config:
+def small_config(cache: str | Path, plain: bool = False) -> Config:
     """Every part of a state matters in it: moments, running statistics, the loss's weights, two batches a step."""
     return Config(
         data=DataConfig(
@@ -39,9 +42,10 @@ def small_config(cache: str | Path, start: str = "pca") -> Config:
             synthetic_instances=6,
             synthetic_photos=4,
         ),
-        model=ModelConfig(weights="none", stage="c2", whitening_dim=8, whitening_init=start),
+        model=ModelConfig(weights="none", stage="c2", whitening_dim=8, whitening_init="random" if plain else "pca"),
         train=TrainConfig(
             steps=STEPS,
+            optimizer="sgd" if plain else "adamw",
             loss="arcface",
             margin=0.2,
             scale=8.0,
@@ -104,7 +108,7 @@ def child(workdir: Path, config: Config, ending: str, process: tuple[int, int], 
 def main(words: list[str]) -> None:
     flags = dict(word[2:].split("=") for word in words if word.startswith("--"))
     workdir, cache, *endings = [word for word in words if not word.startswith("--")]
-    config = small_config(cache, flags.get("start", "pca"))
+    config = small_config(cache, "plain" in flags)
     index, count = (int(x) for x in flags.get("process", "0/1").split("/"))
     for i, ending in enumerate(endings):
         reading, writing = os.pipe()
