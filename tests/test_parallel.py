@@ -5,8 +5,9 @@ import numpy as np
 import optax
 import pytest
 
-from sret_jax.config import TrainConfig
+from sret_jax.config import ModelConfig, SmoothingConfig, TrainConfig
 from sret_jax.errors import UserError
+from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.training import losses, parallel
 from sret_jax.training.step import TrainState, make_step
 
@@ -98,6 +99,41 @@ def test_the_step_takes_the_gradient_of_the_whole_batch(loss):
     assert_close(jax.tree.map(np.subtract, before.params, after.params), gradient, 2e-6, rtol=2e-5)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
     np.testing.assert_allclose(metrics["gradient_norm"], optax.tree.norm(gradient), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_four_devices_equal_one_on_the_network():
+    """With synchronised statistics, and on every device another share of the pixels that are photograph."""
+    model = ModelConfig(weights="none", stage="c2", whitening_dim=DIM, smoothing=SmoothingConfig(enabled=True))
+    network = build_network(model, train_from="all", batch_stats="updated")
+    variables = jax.tree.map(np.array, init_network(network, model, jax.random.key(0)))
+    config, optimizer = TrainConfig(loss="contrastive", margin=1.2), optax.sgd(1e-2)
+    rng, feed = np.random.default_rng(0), []
+    for _ in range(3):
+        mask = np.zeros((8, 64, 64), bool)
+        for i in range(8):
+            mask[i, : 32 * rng.integers(1, 3), : 32 * rng.integers(1, 3)] = True
+        image = rng.integers(0, 256, (8, 64, 64, 3), np.uint8) * mask[..., None]
+        label = np.repeat(np.arange(4, dtype=np.int32), 2)
+        feed.append({"image": image, "mask": mask, "label": label, "stop": np.zeros(8, bool)})
+
+    def train(devices):
+        params = {"network": variables["params"], "loss": {}}
+        state = TrainState(
+            np.int32(0), params, variables["batch_stats"], optimizer.init(params), np.zeros(2, np.uint32)
+        )
+        step = make_step(network, optimizer, config)
+        step = jax.pmap(
+            step, axis_name=parallel.AXIS, in_axes=(None, 0), out_axes=(None, None), devices=jax.devices()[:devices]
+        )
+        for batch in feed:
+            shares = {name: x.reshape(devices, 1, 8 // devices, *x.shape[1:]) for name, x in batch.items()}
+            state, _ = step(state, shares)
+        return parallel.fetch(state)
+
+    one, four = train(1), train(4)
+    assert_close(one.params, four.params, 1e-6)
+    assert_close(one.batch_stats, four.batch_stats, 1e-6, rtol=1e-5)
 
 
 def test_accumulated_halves_equal_the_whole_batch():
