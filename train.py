@@ -32,7 +32,7 @@ def main() -> None:
         address = COORDINATOR.value, PROCESSES.value, PROCESS.value
         jax.distributed.initialize(*address, heartbeat_timeout_seconds=HEARTBEAT)
     try:
-        train(CONFIG.value, Path(WORKDIR.value), evaluate=experiment.evaluate)
+        train(CONFIG.value, Path(WORKDIR.value), evaluate=experiment.evaluate_and_print)
     except Stopped as stopped:
         command.leave(128 + stopped.number, str(stopped))
 

@@ -14,13 +14,13 @@ import dataclasses
 import json
 import os
 import platform
+import runpy
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from configs import spatial_context
 from sret_jax import experiment
 from sret_jax.config import Config
 from sret_jax.models.descriptor import build_network, init_network
@@ -39,7 +39,7 @@ FOLDS = 3
 
 
 def row_config(parts: set[str], args: argparse.Namespace, splits: Path, seed: int) -> Config:
-    config = spatial_context.get_config()
+    config = runpy.run_path(args.config)["get_config"]()
     config.seed = seed
     config.data.root, config.data.splits, config.data.cache_dir = args.root, str(splits), str(args.workdir / "data")
     config.model.smoothing.enabled = "smoothing" in parts
@@ -113,6 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True)
     parser.add_argument("--splits", required=True)
+    parser.add_argument("--config", default="configs/spatial_context.py", help="what all rows share")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--validate", action="store_true")

@@ -3,25 +3,21 @@
 import csv
 import io
 import logging
-import platform
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-import sret_jax
 from sret_jax.artifacts import DamagedError, write_file, write_json
 from sret_jax.config import Config, to_dict
 from sret_jax.data.image_folder import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.synthetic_views import prepare_synthetic
+from sret_jax.environment import environment
 from sret_jax.errors import UserError
 from sret_jax.evaluation.protocols import Ranked, folder_protocol, query_protocol
 from sret_jax.evaluation.report import choose_photos, write_report
@@ -225,32 +221,3 @@ def _rankings(ranked: Ranked, queries: PhotoSet, photos: PhotoSet) -> bytes:
             if i >= 0:
                 table.writerow([queries.names[query], rank, photos.names[i], f"{score:.6f}"])
     return text.getvalue().encode("utf-8", "surrogateescape")
-
-
-def environment() -> dict[str, Any]:
-    """Commit, versions and device: what a figure depends on beside its config."""
-    versions = {"python": platform.python_version()}
-    for name in ("sret_jax", "jax", "jaxlib", "flax", "numpy", "scann", "pillow"):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    device = jax.devices()[0]
-    return {"commit": _commit(), "versions": versions, "device": f"{jax.device_count()} x {device.device_kind}"}
-
-
-def _commit() -> str:
-    """The git commit of the code, with "+changes" when files differ from it; "" outside a repository."""
-
-    def git(*arguments: str) -> str | None:
-        here = Path(sret_jax.__file__).parent
-        try:
-            done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=20)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    if git("ls-files", "--error-unmatch", "__init__.py") is None:
-        return ""
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    return f"{git('rev-parse', 'HEAD')}{'+changes' if changed else ''}"

@@ -105,9 +105,7 @@ def test_gradient_equals_finite_differences():
     def loss(*z):
         return np.sum(g * smooth_in_loops(*z, 3, 1, mask))
 
-    ours = jax.grad(
-        lambda *z: jnp.sum(g.astype(np.float32) * smooth(*z, window=3, mask=mask)), (0, 1, 2, 3)
-    )(*args)
+    ours = jax.grad(lambda *z: jnp.sum(g.astype(np.float32) * smooth(*z, window=3, mask=mask)), (0, 1, 2, 3))(*args)
     rng = np.random.default_rng(5)
     for i, z in enumerate(exact):
         direction = rng.normal(size=z.shape)
@@ -138,9 +136,7 @@ def test_large_bandwidth_is_the_identity():
 
 def test_window_one_is_the_identity():
     (x, f, a, c), mask = example()
-    np.testing.assert_allclose(
-        smooth(x, f, a, c, window=1, mask=mask), np.where(mask[..., None], x, 0), atol=1e-6
-    )
+    np.testing.assert_allclose(smooth(x, f, a, c, window=1, mask=mask), np.where(mask[..., None], x, 0), atol=1e-6)
 
 
 def test_no_confidence_leaves_the_centre_out():

@@ -113,8 +113,14 @@ def build_network(
 def init_network(network: RetrievalNetwork, config: ModelConfig, key: jax.Array) -> Variables:
     """Parameters and BatchNorm statistics: pretrained backbone (unless `weights` is "none"), fresh heads."""
     side = 4 * 32
-    variables = jax.jit(network.init)(key, jnp.zeros((1, side, side, 3), jnp.uint8), jnp.ones((1, side, side), bool))
-    if config.weights == "none":
-        return variables
-    loaded = pretrained(config.backbone, config.weights)
-    return {name: tree | {"backbone": loaded[name]} for name, tree in variables.items()}
+    fresh = config.weights == "none"
+
+    @jax.jit
+    def init(key: jax.Array) -> Variables:
+        variables = network.init(key, jnp.zeros((1, side, side, 3), jnp.uint8), jnp.ones((1, side, side), bool))
+        # What is not returned is not compiled: neither the forward pass, nor random weights that would be replaced.
+        return {c: {n: v for n, v in tree.items() if fresh or n != "backbone"} for c, tree in variables.items()}
+
+    variables = init(key)
+    loaded = {} if fresh else pretrained(config.backbone, config.weights)
+    return {c: tree | ({"backbone": loaded[c]} if c in loaded else {}) for c, tree in variables.items()}

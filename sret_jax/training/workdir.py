@@ -1,8 +1,6 @@
 """`<workdir>/config.json`: what a run is, so that it only ever goes on as the same run."""
 
-import importlib.metadata
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +9,22 @@ import jax
 from sret_jax import config as configs
 from sret_jax.artifacts import write_json
 from sret_jax.config import Config
+from sret_jax.environment import environment
 from sret_jax.errors import UserError
 
 # What may change between two starts in one workdir: nothing here reaches the parameters.
 FREE = ("data.threads", "eval.", "search.", "train.keep", "train.log_every", "train.save_every")
-PACKAGES = ("sret_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
 
 
 def describe_run(config: Config, data_fingerprint: str) -> dict[str, Any]:
-    """Config, versions, commit, devices and the fingerprint of the photographs, as JSON values."""
+    """Config, environment, devices and the fingerprint of the photographs, as JSON values."""
     return {
         "config": configs.to_dict(config),
         "data_fingerprint": data_fingerprint,
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "commit": _commit(),
         "devices": jax.device_count(),
         "processes": jax.process_count(),
         "platform": jax.default_backend(),
-    }
+    } | environment()
 
 
 def check_same_run(workdir: Path, run: dict[str, Any]) -> None:
@@ -64,18 +60,3 @@ def check_same_devices(workdir: Path, record: dict[str, Any], run: dict[str, Any
 
 def write_run(workdir: Path, run: dict[str, Any]) -> None:
     write_json(workdir / "config.json", run)
-
-
-def _commit() -> str | None:
-    """The git commit of the code, "+" when it was changed since; None outside a checkout."""
-    root = Path(__file__).resolve().parents[2]
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")) != root:
-            return None
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
