@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import train_driver
 
+from sret_jax import artifacts
 from sret_jax.errors import UserError
 from sret_jax.training import loop
 from sret_jax.training.checkpoint import Checkpoints
@@ -148,8 +149,6 @@ def test_other_devices_are_refused_while_steps_remain(finished):
     shutil.rmtree(workdir / "checkpoints" / "8")
     record = workdir / "checkpoints" / "6" / "record.json"
     record.write_text(record.read_text().replace('"devices": 4', '"devices": 2'))
-    from sret_jax import artifacts
-
     (workdir / "checkpoints" / "6" / artifacts.MANIFEST).unlink()
     artifacts.seal_folder(workdir / "checkpoints" / "6")
     with pytest.raises(UserError, match="trained with devices=2, here it is 4"):
