@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import logging
 import time
 from collections.abc import Iterator
@@ -81,7 +82,8 @@ def evaluate(
 
     Returns:
       `{"benchmark", "metrics": {"mAP", "R@1", "queries", "per_instance"} (percent), "timings": {stage: seconds},
-      "images_per_second", "photos", "instances", "skipped", "index", "dim", "config", "commit", "versions", ...}`.
+      "images_per_second", "photos", "instances", "skipped", "index", "dim", "config", "commit", "versions", ...}`,
+      and "before_training": {"mAP", "R@1"} where these photographs were measured at the start of the run too.
 
     Raises:
       UserError: an unknown benchmark, a folder that is missing or has nothing to measure.
@@ -133,8 +135,10 @@ def evaluate(
         "index": index.description,
         "dim": described.descriptors.shape[1],
         "fingerprint": described.fingerprint,
+        "photo_fingerprint": photos.fingerprint,
         "config": to_dict(config),
     } | environment()
+    results["before_training"] = _before_training(out, results)
     with stage("report"):
         write_file(out / "rankings.csv", _rankings(ranked, asked or photos, photos))
         shown = choose_photos(ranked, asked or photos)
@@ -142,6 +146,18 @@ def evaluate(
         write_report(out, results, ranked, asked or photos, photos, seen)
     write_json(out / "results.json", results)
     return results
+
+
+def _before_training(out: Path, results: dict[str, Any]) -> dict[str, float]:
+    """mAP and R@1 that the run's network had at its start, from the folder NAME-untrained beside; {} without it."""
+    path = out.with_name(f"{out.name}-untrained") / "results.json"
+    if not path.exists():
+        return {}
+    before = json.loads(path.read_bytes())
+    asked = ("benchmark", "photo_fingerprint", "queries_from")
+    if any(before.get(name) != results[name] for name in asked) or not before["metrics"]:
+        return {}
+    return {name: before["metrics"][name] for name in ("mAP", "R@1")}
 
 
 def evaluate_and_print(

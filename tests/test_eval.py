@@ -85,6 +85,19 @@ def test_a_second_run_reuses_and_a_changed_network_does_not(tmp_path):
     assert index.stat().st_mtime_ns != written
 
 
+def test_the_figures_before_training_stand_beside_those_after(tmp_path):
+    write_photos(tmp_path / "photos")
+    settings, out = config(tmp_path / "photos"), tmp_path / "run/eval/folder"
+    options = {"cache_dir": tmp_path / "cache"}
+    before = experiment.evaluate(
+        NETWORK, VARIABLES, settings, "folder", out.with_name("folder-untrained"), **options, workdir=tmp_path / "run"
+    )
+    after = evaluate(tmp_path)
+    assert after["before_training"] == {name: before["metrics"][name] for name in ("mAP", "R@1")}
+    write_photos(tmp_path / "others", instances=2, seed=1)
+    assert evaluate(tmp_path, root=str(tmp_path / "others"))["before_training"] == {}  # of other photographs
+
+
 def test_new_photographs_are_noticed(tmp_path):
     write_photos(tmp_path / "photos")
     evaluate(tmp_path)

@@ -56,6 +56,7 @@ def results(metrics: dict, **other) -> dict:
     return {
         "benchmark": "folder",
         "metrics": metrics,
+        "before_training": {"mAP": 12.3, "R@1": 45.6} if metrics else {},
         "timings": {"extract": 3.21, "search": 0.05},
         "images_per_second": 12.5,
         "photos": 12,
@@ -113,6 +114,7 @@ def test_a_report_is_one_harmless_file(tmp_path, masks):
     assert elements.sources and all(source.startswith("data:image/jpeg;base64,") for source in elements.sources)
     assert EVIL[0] in elements.texts and "na\ufffdve\n{}" in elements.texts
     assert f"{answers.metrics['mAP']:.1f}" in elements.texts
+    assert "mAP, %, 12.3 before training" in elements.texts
     assert page.count("nodes and their edges") == 4 and "a: bright keeps to itself (1 everywhere)" in page
     assert len(page) < 3e6
     strip = Image.open(tmp_path / "strip.png")

@@ -147,13 +147,11 @@ def _instance(photos: PhotoSet, row: int) -> str:
 
 
 def _head(results: dict[str, Any], queries: PhotoSet, labelled: bool) -> str:
-    metrics = results["metrics"]
+    metrics, before = results["metrics"], results["before_training"]
+    was = {name: f", {value:.1f} before training" for name, value in before.items()}
     cards = (
-        [
-            ("main", f"{metrics['mAP']:.1f}", "mAP, %"),
-            ("main", f"{metrics['R@1']:.1f}", "R@1, %"),
-            ("", f"{metrics['queries']:,}", "queries"),
-        ]
+        [("main", f"{metrics[name]:.1f}", f"{name}, %{was.get(name, '')}") for name in ("mAP", "R@1")]
+        + [("", f"{metrics['queries']:,}", "queries")]
         if labelled
         else [("", f"{len(queries):,}", "queries")]
     )

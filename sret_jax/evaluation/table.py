@@ -29,6 +29,8 @@ def print_results(results: dict[str, Any], out: Path, console: Console | None = 
         table = Table("", *(f"{name}, %" for name in ("mAP", "R@1")), "queries")
         values = f"{metrics['mAP']:.2f}", f"{metrics['R@1']:.2f}", str(metrics["queries"])
         table.add_row("all queries", *values, style="bold")
+        if before := results["before_training"]:
+            table.add_row("before training", f"{before['mAP']:.2f}", f"{before['R@1']:.2f}")
         instances = metrics["per_instance"].items()
         for name, value in instances if len(instances) <= INSTANCES else ():
             table.add_row(escape(name), f"{value:.2f}")
