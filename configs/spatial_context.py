@@ -14,6 +14,6 @@ def get_config() -> Config:
     return Config(
         data=DataConfig(dataset="folder", image_size=320),
         model=ModelConfig(smoothing=SmoothingConfig(enabled=True), refinement=RefinementConfig(enabled=True)),
-        train=TrainConfig(steps=150, loss="contrastive", margin=0.7, learning_rate=3e-4, save_every=50),
+        train=TrainConfig(steps=60, loss="multi_similarity", margin=0.5, learning_rate=5e-4, save_every=30),
         eval=EvalConfig(benchmarks=("folder",)),
     )
