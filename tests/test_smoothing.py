@@ -78,7 +78,7 @@ CASES = [
 @pytest.mark.parametrize("shape, window, dilation", CASES)
 def test_smooth_equals_the_equation_written_as_loops(shape, window, dilation):
     args, mask = example(shape=shape)
-    ours = smoothed(*args, window=window, dilation=dilation, mask=mask)
+    ours = smoothed(*args, window=window, dilation=dilation, mask=jnp.asarray(mask))
     np.testing.assert_allclose(ours, smooth_in_loops(*args, window, dilation, mask), atol=2e-6)
     assert not np.asarray(ours)[~mask].any()
 
@@ -91,7 +91,7 @@ def test_gradient_equals_autodiff_of_the_gather(shape, window, dilation):
     def gradient(function):
         return jax.jit(jax.grad(lambda *z: jnp.sum(g * jnp.sin(function(*z))), (0, 1, 2, 3)))(*args)
 
-    ours = gradient(lambda *z: smooth(*z, window=window, dilation=dilation, mask=mask))
+    ours = gradient(lambda *z: smooth(*z, window=window, dilation=dilation, mask=jnp.asarray(mask)))
     reference = gradient(lambda *z: smooth_by_gather(*z, window, dilation, mask))
     for name, u, v in zip("xfac", ours, reference, strict=True):
         np.testing.assert_allclose(u, v, atol=1e-5, err_msg=name)
@@ -105,7 +105,9 @@ def test_gradient_equals_finite_differences():
     def loss(*z):
         return np.sum(g * smooth_in_loops(*z, 3, 1, mask))
 
-    ours = jax.grad(lambda *z: jnp.sum(g.astype(np.float32) * smooth(*z, window=3, mask=mask)), (0, 1, 2, 3))(*args)
+    ours = jax.grad(
+        lambda *z: jnp.sum(g.astype(np.float32) * smooth(*z, window=3, mask=jnp.asarray(mask))), (0, 1, 2, 3)
+    )(*args)
     rng = np.random.default_rng(5)
     for i, z in enumerate(exact):
         direction = rng.normal(size=z.shape)
@@ -130,13 +132,15 @@ def test_zero_bandwidth_is_the_average_without_the_border():
 
 def test_large_bandwidth_is_the_identity():
     (x, f, a, c), mask = example()
-    ours = smoothed(x, f, 0 * a + 1e6, c, window=5, mask=mask)
+    ours = smoothed(x, f, 0 * a + 1e6, c, window=5, mask=jnp.asarray(mask))
     np.testing.assert_allclose(ours, np.where(mask[..., None], x, 0), atol=1e-6)
 
 
 def test_window_one_is_the_identity():
     (x, f, a, c), mask = example()
-    np.testing.assert_allclose(smooth(x, f, a, c, window=1, mask=mask), np.where(mask[..., None], x, 0), atol=1e-6)
+    np.testing.assert_allclose(
+        smooth(x, f, a, c, window=1, mask=jnp.asarray(mask)), np.where(mask[..., None], x, 0), atol=1e-6
+    )
 
 
 def test_no_confidence_leaves_the_centre_out():
@@ -150,29 +154,29 @@ def test_no_confidence_leaves_the_centre_out():
 def test_what_lies_outside_the_mask_never_contributes():
     (x, f, a, c), mask = example()
     outside = ~mask
-    ours = smoothed(x, f, a, c, window=5, mask=mask)
+    ours = smoothed(x, f, a, c, window=5, mask=jnp.asarray(mask))
     x, f, a, c = (z.at[outside].set(1e4) for z in (x, f, a, c))
-    np.testing.assert_array_equal(smoothed(x, f, a, c, window=5, mask=mask), ours)
+    np.testing.assert_array_equal(smoothed(x, f, a, c, window=5, mask=jnp.asarray(mask)), ours)
 
 
 def test_even_window_is_refused():
     args, mask = example()
     with pytest.raises(ValueError, match="odd"):
-        smooth(*args, window=4, mask=mask)
+        smooth(*args, window=4, mask=jnp.asarray(mask))
 
 
 @pytest.mark.parametrize("a_value", [0.0, 1e-30, 1e3, 1e30])
 @pytest.mark.parametrize("c_value", [0.0, 1e-12, 1e6])
 def test_gradient_is_finite_at_the_extremes(a_value, c_value):
     (x, f, a, c), mask = example()
-    gradient = jax.jit(jax.grad(lambda *z: jnp.sum(smooth(*z, window=3, mask=mask) ** 2), (0, 1, 2, 3)))
+    gradient = jax.jit(jax.grad(lambda *z: jnp.sum(smooth(*z, window=3, mask=jnp.asarray(mask)) ** 2), (0, 1, 2, 3)))
     for z in gradient(x, f, 0 * a + a_value, 0 * c + c_value):
         assert np.isfinite(z).all()
 
 
 def test_bfloat16_map_keeps_its_type_and_is_summed_in_float32():
     (x, f, a, c), mask = example()
-    ours = smooth(jnp.asarray(x, jnp.bfloat16), f, a, c, window=5, mask=mask)
+    ours = smooth(jnp.asarray(x, jnp.bfloat16), f, a, c, window=5, mask=jnp.asarray(mask))
     assert ours.dtype == jnp.bfloat16
     rounded = np.asarray(jnp.asarray(x, jnp.bfloat16), np.float32)
     reference = smooth_in_loops(rounded, f, a, c, 5, 1, mask)
@@ -210,7 +214,7 @@ def test_before_training_it_is_close_to_what_start_names(start, bound, scale):
     x = positive_map(scale=scale)
     mask = jnp.ones(x.shape[:3], bool)
     layer, variables = module(x, start=start)
-    y, maps = jax.jit(layer.apply)(variables, x, mask)
+    y, maps = jax.jit(layer.apply)(variables, x, jnp.asarray(mask))
     zero, one = jnp.zeros_like(x[..., 0]), jnp.ones_like(x[..., 0])
     named = x if start == "identity" else smoothed(x, x[..., :1], zero, one, window=3)
     error = np.linalg.norm(y - named) / np.linalg.norm(named)
@@ -242,7 +246,7 @@ def test_padding_is_invisible(size):
     layer, variables = module(x, iterations=2, dilation=2)
     variables = jax.tree.map(lambda z: z + 0.1 * jax.random.normal(jax.random.key(1), z.shape), variables)
     alone = x[:, : size[0], : size[1]]
-    y, maps = jax.jit(layer.apply)(variables, x, mask)
+    y, maps = jax.jit(layer.apply)(variables, x, jnp.asarray(mask))
     y_alone, maps_alone = jax.jit(layer.apply)(variables, alone, jnp.ones(alone.shape[:3], bool))
     np.testing.assert_allclose(y[:, : size[0], : size[1]], y_alone, atol=1e-5)
     for name in maps:
@@ -254,7 +258,7 @@ def test_it_is_free_of_the_scale_of_the_map():
     x = positive_map()
     mask = jnp.ones(x.shape[:3], bool)
     layer, variables = module(x, iterations=2)
-    y, _ = jax.jit(layer.apply)(variables, x, mask)
+    y, _ = jax.jit(layer.apply)(variables, x, jnp.asarray(mask))
     scaled, _ = jax.jit(layer.apply)(variables, 1e3 * x, mask)
     np.testing.assert_allclose(scaled, 1e3 * y, rtol=1e-4, atol=1e-3)
 
