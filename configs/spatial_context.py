@@ -5,6 +5,9 @@
 PHOTOS is a folder <instance>/<photo>. With `--config.data.splits=FILE.json`, {"train": [instance, ...], "test":
 [instance, ...]}, it trains on the first and measures leave-one-out on the second; without, on the same photographs,
 which says how well they are remembered and not how well the descriptor will do on others.
+
+Measured on 8 landmarks (345 web photographs) after training on 15 others, `python benchmarks/ablation.py`, three seeds,
+mAP: 86.23 ± 0.17, against 85.61 ± 0.01 for GeM trained the same way and 85.60 for GeM untrained.
 """
 
 from sret_jax.config import Config, DataConfig, EvalConfig, ModelConfig, RefinementConfig, SmoothingConfig, TrainConfig
