@@ -1,11 +1,11 @@
 """What each part of the method adds: every row the same data, steps, loss, size and whitening, several seeds.
 
-    python benchmarks/ablation.py --root=PHOTOS --splits=SPLITS.json [--seeds=3] [--rows="GeM,GeM + smoothing"] [--validate]
+    python benchmarks/ablation.py --root=PHOTOS --splits=SPLITS.json [--seeds=3] [--rows="GeM,GeM + smoothing"]
 
 PHOTOS is a folder <instance>/<photo>, SPLITS a JSON file {"train": [instance, ...], "test": [instance, ...]}. A row is
-trained on "train" and measured leave-one-out on "test". `--validate` never looks at "test": it holds out a third of
-the training instances in turn, and is what every choice was made on. `--set field=value` changes the config of
-all rows. Runs are kept in `--workdir` and go on where they were stopped; tables go to `--out`.
+trained on "train" and measured leave-one-out on "test". `--validate` never looks at "test" and is what choices are made
+on: it holds out a third of the training instances in turn. `--set field=value` changes the config of all rows. Runs are
+kept in `--workdir` and go on where they were stopped; tables go to `--out`.
 """
 
 import argparse
