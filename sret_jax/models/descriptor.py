@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
-from sret_jax.config import ModelConfig
+from sret_jax.config import ModelConfig, RefinementConfig, SmoothingConfig
 from sret_jax.models.backbones import BACKBONES, build_backbone, pretrained
 from sret_jax.models.graph import SpatialContextRefinement
 from sret_jax.models.pooling import GeM, l2_normalize
@@ -80,34 +80,21 @@ def build_network(
 ) -> RetrievalNetwork:
     """The network that a config describes; `whitening=False` leaves the fully connected layer out."""
     dtype = jnp.dtype(config.dtype)
-    smoothing, refinement = config.smoothing, config.refinement
     return RetrievalNetwork(
         backbone=build_backbone(config.backbone, dtype=dtype, train_from=train_from, batch_stats=batch_stats),
         pool=GeM(config.pool_p),
         stage=config.stage,
         size_multiple=BACKBONES[config.backbone].size_multiple,
-        smoothing=LearnableSmoothing(
-            window=smoothing.window,
-            kernel_dim=smoothing.kernel_dim,
-            hidden=smoothing.hidden,
-            iterations=smoothing.iterations,
-            dilation=smoothing.dilation,
-            start=smoothing.start,
-        )
-        if smoothing.enabled
-        else None,
-        refinement=SpatialContextRefinement(
-            blocks=refinement.blocks,
-            width=refinement.width,
-            nodes=refinement.nodes,
-            neighbours=refinement.neighbours,
-            strength=refinement.strength,
-            rebuild=refinement.rebuild,
-        )
-        if refinement.enabled
-        else None,
+        smoothing=_if_enabled(LearnableSmoothing, config.smoothing),
+        refinement=_if_enabled(SpatialContextRefinement, config.refinement),
         whitening=Whitening(config.whitening_dim) if config.whitening and whitening else None,
     )
+
+
+def _if_enabled(module: type[nn.Module], settings: SmoothingConfig | RefinementConfig) -> nn.Module | None:
+    """The module with the fields of its config, which have the same names."""
+    fields = {name: value for name, value in vars(settings).items() if name != "enabled"}
+    return module(**fields) if settings.enabled else None
 
 
 def init_network(network: RetrievalNetwork, config: ModelConfig, key: jax.Array) -> Variables:
