@@ -46,6 +46,8 @@ class SmoothingConfig:
     iterations: int = 1
     dilation: int = 1  # positions between neighbours
     start: str = "identity"  # or "average": what the layer does before training
+    bandwidth: bool = True  # learn a; False keeps it as it starts
+    confidence: bool = True  # learn c; False keeps it as it starts
 
 
 @dataclass
@@ -59,6 +61,7 @@ class RefinementConfig:
     width: int = 256  # channels of a node
     strength: str = "norm"  # "norm" (L2 norm) or "attention" (learned) picks the nodes
     rebuild: bool = False  # rebuild the similarity edges before every block
+    edges: str = "both"  # kinds of edges: "both", "space" or "similarity"
 
 
 @dataclass
@@ -189,6 +192,7 @@ _CHOICES = {
     "data.dataset": ("folder", "synthetic"),
     "model.smoothing.start": ("identity", "average"),
     "model.refinement.strength": ("norm", "attention"),
+    "model.refinement.edges": ("both", "space", "similarity"),
     "model.whitening_init": ("pca", "random"),
     "model.dtype": ("float32", "bfloat16"),
     "train.loss": ("arcface", "contrastive", "multi_similarity", "triplet"),

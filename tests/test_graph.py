@@ -51,7 +51,7 @@ def test_an_empty_photo_has_no_node():
 # Edges
 
 
-built = jax.jit(build_graph, static_argnames="neighbours")
+built = jax.jit(build_graph, static_argnames=("neighbours", "kinds"))
 
 
 def nodes(seed=0, b=2, n=9, channels=5, dead=3):
@@ -64,7 +64,7 @@ def nodes(seed=0, b=2, n=9, channels=5, dead=3):
     return tuple(map(jnp.asarray, (features * valid[..., None], at, np.array([5, 4], np.float32)[:b], valid)))
 
 
-def edges_in_loops(features, at, valid, neighbours):
+def edges_in_loops(features, at, valid, neighbours, kinds="both"):
     """Set of (receiver, sender) for one photo, with plain sorting; a tie goes to the earlier node."""
     alive = np.flatnonzero(valid)
     unit = features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
@@ -73,7 +73,7 @@ def edges_in_loops(features, at, valid, neighbours):
         others = [j for j in alive if j != i]
         near = sorted(others, key=lambda j: (np.sum((at[i] - at[j]) ** 2), j))[:neighbours]
         alike = sorted(others, key=lambda j: (-np.dot(unit[i], unit[j]), j))[:neighbours]
-        edges |= {(i, j) for j in near + alike}
+        edges |= {(i, j) for j in near * (kinds != "similarity") + alike * (kinds != "space")}
     return edges
 
 
@@ -94,6 +94,17 @@ def test_edges_equal_the_loops_without_duplicates(neighbours):
         assert set(found) == edges_in_loops(*(np.asarray(z[n]) for z in (features, at, valid)), neighbours)
         assert (pairs[n][~edge[n]][:, 0] == pairs[n][~edge[n]][:, 1]).all()
     assert (np.diff(graph.receivers) >= 0).all()
+
+
+@pytest.mark.parametrize("kinds", ["space", "similarity"])
+def test_edges_of_one_kind(kinds):
+    features, at, extent, valid = nodes()
+    graph = built(features, at, extent, valid, 3, kinds)
+    edge = np.asarray(graph.edges["valid"])
+    pairs = np.stack([graph.receivers, graph.senders], 1)[edge]
+    for n in range(2):
+        found = {(r - 9 * n, s - 9 * n) for r, s in pairs.tolist() if r // 9 == n}
+        assert found == edges_in_loops(*(np.asarray(z[n]) for z in (features, at, valid)), 3, kinds)
 
 
 def test_geometry_of_an_edge():

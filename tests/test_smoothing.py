@@ -223,6 +223,19 @@ def test_before_training_it_is_close_to_what_start_names(start, bound, scale):
     np.testing.assert_allclose(maps["c"], 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("learned", ["bandwidth", "confidence"])
+def test_what_is_not_learned_stays_as_it_starts(learned):
+    x = positive_map()
+    mask = jnp.ones(x.shape[:3], bool)
+    layer, variables = module(x, bandwidth=learned == "bandwidth", confidence=learned == "confidence")
+    moved = jax.tree.map(lambda v: v + 0.1, variables)
+    maps = jax.jit(layer.apply)(moved, x, mask)[1]
+    kept, changed = ("c", "a") if learned == "bandwidth" else ("a", "c")
+    start = {"a": 3.0, "c": 1.0}
+    np.testing.assert_array_equal(maps[kept], start[kept])
+    assert np.abs(np.asarray(maps[changed]) - start[changed]).min() > 0.01
+
+
 @pytest.mark.parametrize("start", ["identity", "average"])
 def test_every_parameter_receives_a_gradient(start):
     x = positive_map()

@@ -38,6 +38,7 @@ def build_graph(
     extent: Float32[Array, "b"],
     valid: Bool[Array, "b n"],
     neighbours: int,
+    kinds: str = "both",
 ) -> jraph.GraphsTuple:
     """Joins every node to itself, its nearest nodes in space and its most similar nodes in feature.
 
@@ -47,6 +48,7 @@ def build_graph(
         extent: longest side of the photo, in positions: geometry is divided by it and so free of resolution.
         valid: which nodes exist.
         neighbours: k, of each kind. With fewer other nodes than k, all of them.
+        kinds: "both", or only "space" or "similarity"; the edges of the other kind are there but not valid.
 
     Returns:
         nodes [b*n, c] the features; edges {"geometry": [b*n*(1+2k), 4], "valid": [b*n*(1+2k)]}, where the geometry is
@@ -65,6 +67,7 @@ def build_graph(
 
     near, near_valid = best(-jnp.sum(offset**2, axis=-1).astype(jnp.float32))
     alike, alike_valid = best(jax.lax.stop_gradient(cosine))
+    near_valid, alike_valid = near_valid & (kinds != "similarity"), alike_valid & (kinds != "space")
     duplicate = jnp.any((alike[..., :, None] == near[..., None, :]) & near_valid[..., None, :], axis=-1)
     itself = jnp.broadcast_to(jnp.arange(n)[None, :, None], (b, n, 1))
     sender = jnp.concatenate([itself, near, alike], -1)
@@ -137,6 +140,7 @@ class SpatialContextRefinement(nn.Module):
         neighbours: edges per node in space, and again in feature similarity.
         strength: "norm", or "attention": the norm times a learned factor, which also gates the node (so it is trained).
         rebuild: find the most similar nodes again before every block, from the nodes as they then are.
+        edges: "both" kinds, or only those of "space" or of "similarity".
     """
 
     blocks: int = 2
@@ -145,6 +149,7 @@ class SpatialContextRefinement(nn.Module):
     neighbours: int = 4
     strength: str = "norm"
     rebuild: bool = False
+    edges: str = "both"
 
     @nn.compact
     def __call__(
@@ -176,10 +181,10 @@ class SpatialContextRefinement(nn.Module):
             h = h * 2 * nn.sigmoid(pick(scores[..., None]))
         h = h + nn.Dense(self.width, name="position")(_waves(position))
         h = h.reshape(-1, self.width)
-        graph = build_graph(feature, at, extent, valid, self.neighbours)
+        graph = build_graph(feature, at, extent, valid, self.neighbours, self.edges)
         for i in range(self.blocks):
             if self.rebuild and i > 0:
-                graph = build_graph(h.reshape(b, -1, self.width), at, extent, valid, self.neighbours)
+                graph = build_graph(h.reshape(b, -1, self.width), at, extent, valid, self.neighbours, self.edges)
             h = RefinementBlock(self.width, name=f"block_{i}")(h, graph)
 
         change = nn.Dense(c, kernel_init=nn.initializers.zeros, name="restore")(h).reshape(b, -1, c)

@@ -140,12 +140,16 @@ class KernelGenerator(nn.Module):
     They see every local feature divided by its root mean square, so that f, a and c do not depend on the scale of the
     backbone's map (ReLU and ReLU6 maps differ by orders of magnitude). At the start a and c are `a_init` and `c_init`
     everywhere, and |f[xy] - f[uv]|^2 is about kernel_dim * (1 - correlation of the two local features).
+
+    Without `bandwidth` a stays at `a_init`, without `confidence` c stays at `c_init`.
     """
 
     kernel_dim: int
     hidden: int
     a_init: float
     c_init: float
+    bandwidth: bool = True
+    confidence: bool = True
 
     @nn.compact
     def __call__(
@@ -160,7 +164,10 @@ class KernelGenerator(nn.Module):
         controls = nn.Conv(
             2, (3, 3), dtype=x.dtype, kernel_init=nn.initializers.zeros, bias_init=lambda *_: biases, name="controls"
         )(hidden)
-        a, c = jnp.moveaxis(jnp.where(mask[..., None], nn.softplus(controls.astype(jnp.float32)), 0), -1, 0)
+        learned = nn.softplus(controls.astype(jnp.float32))
+        constant = jnp.array([self.a_init, self.c_init], jnp.float32)[None, None, None]
+        controls = jnp.where(np.array([self.bandwidth, self.confidence])[None, None, None], learned, constant)
+        a, c = jnp.moveaxis(jnp.where(mask[..., None], controls, 0), -1, 0)
         return f, a, c
 
 
@@ -169,7 +176,8 @@ class LearnableSmoothing(nn.Module):
 
     `start` says what it does before training: "identity" (a = 3, c = 1) or "average" (a = 0.01, c = 1). Neither is
     exact, because an exact one would have no gradient to leave it: the relative error is 1 to 4 % of the map for the
-    identity and 1 to 2 % for the average, on the maps of a pretrained EfficientNet-Lite0.
+    identity and 1 to 2 % for the average, on the maps of a pretrained EfficientNet-Lite0. Without `bandwidth` a stays
+    there for good, without `confidence` c does.
     """
 
     window: int = 3
@@ -178,6 +186,8 @@ class LearnableSmoothing(nn.Module):
     iterations: int = 1
     dilation: int = 1
     start: str = "identity"
+    bandwidth: bool = True
+    confidence: bool = True
 
     @nn.compact
     def __call__(
@@ -186,7 +196,9 @@ class LearnableSmoothing(nn.Module):
         """The smoothed map, and the maps "a" and "c" of the last iteration."""
         a_init = {"identity": 3.0, "average": 0.01}[self.start]
         for i in range(self.iterations):
-            generator = KernelGenerator(self.kernel_dim, self.hidden, a_init, c_init=1.0, name=f"generator_{i}")
+            generator = KernelGenerator(
+                self.kernel_dim, self.hidden, a_init, 1.0, self.bandwidth, self.confidence, name=f"generator_{i}"
+            )
             f, a, c = generator(x, mask)
             x = smooth(x, f, a, c, window=self.window, dilation=self.dilation, mask=mask)
         return x, {"a": a, "c": c}
