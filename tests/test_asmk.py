@@ -24,6 +24,12 @@ def photos(seed=0, count=20, n=30, words=40):
     return x.astype(np.float32), rng.integers(1, n + 1, count), centroids
 
 
+def again(x, count, n):
+    """Other photographs of the first `count` objects, with n local features."""
+    noise = np.random.default_rng(1).normal(size=(count, n, C)).astype(np.float32)
+    return x[:count, :n] + 0.3 * noise, np.full(count, n)
+
+
 def aggregate_in_loops(x, centroids, assignments):
     """{word: summed residual} of one photograph."""
     out = {}
@@ -65,7 +71,7 @@ def all_scores(index, x, count, **options):
 @pytest.mark.parametrize("binary, alpha, threshold", [(True, 3.0, 0.0), (True, 2.5, 0.1), (False, 3.0, -0.2)])
 def test_scores_equal_the_equations_in_loops(binary, alpha, threshold):
     x, count, centroids = photos()
-    queries, asked, _ = photos(1, 5, 12)
+    queries, asked = again(x, 5, 12)
     index = built(x, count, centroids, binary=binary)
     ours = all_scores(index, queries, asked, assignments=3, alpha=alpha, threshold=threshold)
     rows = [aggregate_in_loops(z[:n], centroids, 1) for z, n in zip(x, count, strict=True)]
@@ -119,10 +125,10 @@ def blurred_relu(seed, count, n=60):
 def test_scores_equal_the_package(binary, kind):
     if kind == "random":
         x, count, centroids = photos(2, 40)
-        queries, asked, _ = photos(3, 18, 20)
+        queries, asked = again(x, 18, 20)
     else:
         x, count = blurred_relu(0, 40)
-        queries, asked = blurred_relu(1, 18)
+        queries, asked = again(x, 18, 40)
         centroids = kmeans(x.reshape(-1, C), 64, iterations=3)
     theirs = method(centroids, binary).build_ivf(*flat(x, count))
     _, _, ranks, scores = theirs.query_ivf(*flat(queries, asked))
