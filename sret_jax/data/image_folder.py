@@ -40,7 +40,7 @@ class ImageFolder(PhotoBuilder):
         super().__init__(index, data_dir)
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for found, outcome in in_order("reading photographs", _read_one, self.found):
+        for found, outcome in in_order("reading photographs", read_found, self.found):
             if isinstance(outcome, str):
                 self.index.skipped.append((found.name, outcome))
                 continue
@@ -75,9 +75,9 @@ def prepare_folder(
     wanted = _read_split(Path(splits), split) if splits else None
     found = list(_walk_instances(root) if labelled else _walk(root, ""))
 
-    key = _content_key(root, found, labelled)
+    key = content_key(root, found, labelled)
     name = root.resolve().name or "photos"
-    folder = Path(cache_dir) / "image_folder" / f"{_plain(name)}-{key}"
+    folder = Path(cache_dir) / "image_folder" / f"{plain_name(name)}-{key}"
     prepared(folder, partial(ImageFolder, root, found))
     photos = open_prepared(folder, f"{name}:{split}" if wanted is not None else name)
     if wanted is not None:
@@ -164,9 +164,9 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def _content_key(root: Path, found: list[Found], labelled: bool) -> str:
-    """16 hexadecimal digits that change with any file's name, size or modification time."""
-    digest = hashlib.sha256(repr((os.fspath(root.resolve()), labelled)).encode("utf-8", "backslashreplace"))
+def content_key(root: Path, found: list[Found], *kind: Any) -> str:
+    """16 hexadecimal digits that change with `kind` and with any file's name, size or modification time."""
+    digest = hashlib.sha256(repr((os.fspath(root.resolve()), *kind)).encode("utf-8", "backslashreplace"))
     for entry in found:
         try:
             status = os.stat(entry.path)
@@ -177,7 +177,7 @@ def _content_key(root: Path, found: list[Found], labelled: bool) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read_one(found: Found) -> tuple[bytes, tuple[int, int]] | str:
+def read_found(found: Found) -> tuple[bytes, tuple[int, int]] | str:
     """The photograph's bytes and upright size, or why there is none."""
     if found.reason:
         return found.reason
@@ -214,5 +214,6 @@ def _tell(photos: PhotoSet, wanted: list[str] | None) -> None:
         )
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A name that every file system takes."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in name)[:40]

@@ -36,6 +36,23 @@ class Rows:
         return self.source[int(self.rows[index])]
 
 
+@dataclass(frozen=True)
+class Chain:
+    """Sources one after the other."""
+
+    sources: Sequence[Source]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sources))
+
+    def __getitem__(self, index: int) -> Mapping[str, bytes]:
+        for source in self.sources:
+            if index < len(source):
+                return source[index]
+            index -= len(source)
+        raise IndexError(index)
+
+
 @dataclass(frozen=True, eq=False)
 class PhotoSet:
     """`n` photographs. Row `i` everywhere means `names[i]`, `labels[i]`, `sizes[i]` and `source[i]`.
@@ -47,6 +64,8 @@ class PhotoSet:
     sizes       (height, width) in pixels, upright
     digests     sha256 of each encoded photograph
     skipped     (file, reason) for what was found and not used
+    pairs       rows of queries and of a match of each, where the set names its pairs; None: any two of an instance
+    boxes       (left, top, right, bottom) of the part of each that is meant, pixels; None: all of it
     """
 
     name: str
@@ -57,6 +76,8 @@ class PhotoSet:
     digests: list[str]
     source: Source
     skipped: list[tuple[str, str]]
+    boxes: Int[np.ndarray, "n 4"] | None = None
+    pairs: Int[np.ndarray, "m 2"] | None = None
 
     def __post_init__(self) -> None:
         counts = {len(self.names), len(self.labels), len(self.sizes), len(self.digests), len(self.source)}
@@ -70,14 +91,29 @@ class PhotoSet:
     def fingerprint(self) -> str:
         """Identifies the photographs by name, label and content, in order; where they are stored does not matter."""
         labels = [self.instances[label] if label >= 0 else None for label in self.labels]
-        return fingerprint(self.names, labels, self.digests)
+        boxes = [] if self.boxes is None else [self.boxes.tolist()]
+        pairs = [] if self.pairs is None else [{"pairs": self.pairs.tolist()}]
+        return fingerprint(self.names, labels, self.digests, *boxes, *pairs)
+
+    @property
+    def regions(self) -> Int[np.ndarray, "n 2"]:
+        """(height, width) of what `photo` returns."""
+        return self.sizes if self.boxes is None else (self.boxes[:, 2:] - self.boxes[:, :2])[:, ::-1]
 
     def photo(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
+        """The decoded photograph, upright; the part in its box where it has one."""
+        photo = self.whole(row)
+        if self.boxes is None:
+            return photo
+        left, top, right, bottom = self.boxes[row]
+        return photo[top:bottom, left:right]
+
+    def whole(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
         """The decoded photograph, upright."""
         return decode_photo(self._record(row)["image"])
 
     def mask(self, row: int) -> Bool[np.ndarray, "h w"] | None:
-        """Which pixels show the object; None when nobody marked them."""
+        """Which pixels of the whole photograph show the object; None when nobody marked them."""
         data = self._record(row).get("mask")
         return None if data is None else decode_mask(data)
 
@@ -90,14 +126,21 @@ class PhotoSet:
         kept = sorted({int(label) for label in self.labels[rows]} - {-1})
         number = np.full(len(self.instances) + 1, -1, np.int32)  # the last entry serves label -1
         number[kept] = np.arange(len(kept))
+        pairs = self.pairs
+        if pairs is not None:
+            place = np.full(len(self), -1)
+            place[rows] = np.arange(len(rows))
+            pairs = place[pairs][(place[pairs] >= 0).all(1)]
         return dataclasses.replace(
             self,
+            pairs=pairs,
             names=[self.names[row] for row in rows],
             labels=number[self.labels[rows]],
             instances=[self.instances[label] for label in kept],
             sizes=self.sizes[rows],
             digests=[self.digests[row] for row in rows],
             source=Rows(self.source, rows),
+            boxes=None if self.boxes is None else self.boxes[rows],
         )
 
     def select_instances(self, wanted: Sequence[str]) -> "PhotoSet":
@@ -113,3 +156,20 @@ class PhotoSet:
         labels = [label for label, instance in enumerate(self.instances) if instance in set(wanted)]
         chosen = self.select(np.flatnonzero(np.isin(self.labels, labels)))
         return dataclasses.replace(chosen, skipped=skipped)
+
+
+def with_distractors(photos: PhotoSet, distractors: Sequence[PhotoSet]) -> PhotoSet:
+    """The photos, and after them those of other sets without their labels, as `<set>/<photo>`."""
+    if not distractors:
+        return photos
+    sets = [photos, *distractors]
+    return PhotoSet(
+        name=" + ".join(part.name for part in sets),
+        names=photos.names + [f"{other.name}/{name}" for other in distractors for name in other.names],
+        labels=np.concatenate([photos.labels, *(np.full(len(other), -1, np.int32) for other in distractors)]),
+        instances=photos.instances,
+        sizes=np.concatenate([part.sizes for part in sets]),
+        digests=[digest for part in sets for digest in part.digests],
+        source=Chain([part.source for part in sets]),
+        skipped=[entry for part in sets for entry in part.skipped],
+    )

@@ -167,7 +167,9 @@ def evaluation_batches(
     """
     chosen = range(len(photos)) if rows is None else [int(row) for row in rows]
     buckets = bucket_shapes(image_size, bucket_ratios, size_multiple)
-    contents = [content_size(tuple(size), image_size, size_multiple) for size in photos.sizes.tolist()]
+    # A part of a photograph is shown at the scale that the whole one would have.
+    regions, longest = photos.regions, image_size * photos.regions.max(1) / photos.sizes.max(1)
+    contents = [content_size(*known, size_multiple) for known in zip(regions.tolist(), longest.tolist(), strict=True)]
     members: dict[tuple[int, int], list[int]] = {shape: [] for shape in buckets}
     for row in chosen:
         members[choose_bucket(contents[row], buckets)].append(row)

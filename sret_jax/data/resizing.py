@@ -18,7 +18,7 @@ def round_to(length: int | float, multiple: int) -> int:
     return max(1, int(length / multiple + 0.5)) * multiple
 
 
-def content_size(size_hw: Sequence[int | np.integer], longest: int, multiple: int) -> Size:
+def content_size(size_hw: Sequence[int | np.integer], longest: int | float, multiple: int) -> Size:
     """The size of a photograph of `size_hw` when its longest side becomes `longest`, rounded to `multiple`."""
     h, w = (int(side) for side in size_hw)
     target = round_to(longest, multiple)

@@ -1,0 +1,133 @@
+"""Benchmarks in the form of ROxford5k: what is complete is prepared, what is not is named."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sret_jax.data.image_folder import prepare_folder
+from sret_jax.data.photo_set import with_distractors
+from sret_jax.data.pipeline import evaluation_batches
+from sret_jax.data.revisited import prepare_revisited
+from sret_jax.errors import UserError
+
+
+def write_benchmark(root: Path, name: str = "tiny", queries: int = 2, photos: int = 6, **changes) -> Path:
+    """Photographs of one colour per query; photo i shows query i % queries in its upper left quarter."""
+    rng = np.random.default_rng(0)
+    (root / "jpg").mkdir(parents=True)
+    colours = 200 * np.eye(3)[np.arange(queries) % 3]
+
+    def write(photo: str, colour: np.ndarray, size: tuple[int, int]) -> None:
+        pixels = rng.integers(0, 40, (*size, 3)).astype(float)
+        pixels[: size[0] // 2, : size[1] // 2] += colour
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(root / "jpg" / f"{photo}.jpg", quality=95)
+
+    for q in range(queries):
+        write(f"query_{q}", colours[q], (96, 128))
+    for i in range(photos):
+        write(f"photo_{i}", colours[i % queries], (64, 96))
+    entries = []
+    for q in range(queries):
+        own = list(range(q, photos, queries))
+        entries.append({"bbx": [0, 0.4, 64, 47.6], "easy": own[:1], "hard": own[1:2], "junk": own[2:]})
+    truth = {
+        "imlist": [f"photo_{i}" for i in range(photos)],
+        "qimlist": [f"query_{q}" for q in range(queries)],
+        "gnd": entries,
+    }
+    (root / f"gnd_{name}.json").write_text(json.dumps(truth | changes))
+    return root
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_queries_are_cut_to_their_boxes_and_photographs_are_not(tmp_path, nested):
+    root = tmp_path / "root"
+    write_benchmark(root / "tiny" if nested else root)
+    found = prepare_revisited("tiny", root, tmp_path / "cache")
+    assert found.photos.names == found.truth.photos and found.queries.names == ["query_0", "query_1"]
+    assert found.queries.boxes.tolist() == [[0, 0, 64, 48]] * 2 and found.photos.boxes is None
+    assert found.queries.photo(0).shape == (48, 64, 3) and found.queries.whole(0).shape == (96, 128, 3)
+    np.testing.assert_array_equal(found.queries.photo(1), found.queries.whole(1)[:48, :64])
+    assert found.queries.regions.tolist() == [[48, 64]] * 2 and found.queries.sizes.tolist() == [[96, 128]] * 2
+    assert found.queries.select([1]).boxes.tolist() == [[0, 0, 64, 48]]
+    assert found.queries.fingerprint != found.queries.select([0, 1]).select([1, 0]).fingerprint
+
+
+def test_a_part_keeps_the_scale_of_its_photograph(tmp_path):
+    write_benchmark(tmp_path / "root")
+    found = prepare_revisited("tiny", tmp_path / "root", tmp_path / "cache")
+    settings = {"image_size": 64, "bucket_ratios": (0.75,), "size_multiple": 8, "batch_size": 1, "threads": 1}
+    for photos, size in ((found.queries, (24, 32)), (found.photos, (40, 64))):
+        for batch in evaluation_batches(photos, **settings):
+            shown = batch["mask"][0]
+            # 64 px for the longest side of the whole, so 64 * 64/128 for its half; 64 * 64/96 rounds to 40
+            assert (shown.any(1).sum(), shown.any(0).sum()) == size
+
+
+def test_distractors_follow_the_photographs(tmp_path):
+    write_benchmark(tmp_path / "root")
+    (tmp_path / "others/deep").mkdir(parents=True)
+    Image.new("RGB", (50, 40), (1, 2, 3)).save(tmp_path / "others/deep/photo_0.png")
+    found = prepare_revisited("tiny", tmp_path / "root", tmp_path / "cache")
+    others = prepare_folder(tmp_path / "others", tmp_path / "cache", labelled=False)
+    both = with_distractors(found.photos, [others])
+    assert both.names == [*found.truth.photos, "others/deep/photo_0.png"] and both.sizes[-1].tolist() == [40, 50]
+    assert (both.photo(6) == [1, 2, 3]).all() and (both.photo(2) == found.photos.photo(2)).all()
+    with pytest.raises(IndexError):
+        both.source[7]
+    assert with_distractors(found.photos, []) is found.photos
+
+
+def test_a_second_look_reads_nothing_and_a_changed_photograph_is_noticed(tmp_path, monkeypatch):
+    root = write_benchmark(tmp_path / "root")
+    first = prepare_revisited("tiny", root, tmp_path / "cache")
+    with monkeypatch.context() as patch:
+        patch.setattr("sret_jax.data.listed_photos.read_found", None)
+        assert prepare_revisited("tiny", root, tmp_path / "cache").photos.fingerprint == first.photos.fingerprint
+    Image.new("RGB", (96, 64), (9, 9, 9)).save(root / "jpg/photo_3.jpg")
+    assert prepare_revisited("tiny", root, tmp_path / "cache").photos.fingerprint != first.photos.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda root: (root / "jpg/photo_3.jpg").unlink(), "1 of its 8 photographs cannot be used .photo_3: not in"),
+        (lambda root: (root / "jpg/photo_3.jpg").write_bytes(b"x"), "photo_3: not a JPEG, PNG or WebP"),
+        (lambda root: (root / "gnd_tiny.json").unlink(), "no gnd_tiny.pkl in .*--gnd=FILE"),
+        (lambda root: Image.new("RGB", (40, 30)).save(root / "jpg/query_1.jpg"), "'query_1': its box .* of 40x30"),
+    ],
+)
+def test_what_is_incomplete_is_named(tmp_path, damage, reason):
+    root = write_benchmark(tmp_path / "root")
+    damage(root)
+    with pytest.raises(UserError, match=reason):
+        prepare_revisited("tiny", root, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("place", [2, 4])
+def test_a_query_among_the_photographs_must_be_its_own_junk(tmp_path, place):
+    names = [f"photo_{i}" for i in range(6)]
+    names[place] = "query_0"  # photograph 4 is junk of query 0, photograph 2 is not
+    root = write_benchmark(tmp_path / "root", imlist=names)
+    if place == 2:
+        with pytest.raises(UserError, match="the query 'query_0' is among the photographs searched"):
+            prepare_revisited("tiny", root, tmp_path / "cache")
+    else:
+        found = prepare_revisited("tiny", root, tmp_path / "cache")
+        assert len(found.photos) == 6 and found.queries.names == ["query_0", "query_1"]
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(UserError, match="no folder .*--root=DIR"):
+        prepare_revisited("tiny", tmp_path / "nothing", tmp_path / "cache")
+
+
+@pytest.mark.photos
+def test_real_photographs(tmp_path, photos):
+    root = photos / "allsouls"
+    found = prepare_revisited("allsouls", root, tmp_path, gnd=root / "gnd_allsouls_subset.json")
+    assert len(found.photos) == 94 and len(found.queries) == 6
+    assert found.queries.boxes[0].tolist() == [136, 34, 648, 956]  # halves to the even number
