@@ -17,10 +17,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from sret_jax import command, experiment
-from sret_jax.config import Config, validate
+from sret_jax.config import Config
 from sret_jax.errors import UserError
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.training.checkpoint import load_network
+from sret_jax.validation import validate
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder that train.py wrote.")

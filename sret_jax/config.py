@@ -1,7 +1,7 @@
 """Every setting of the project, with its unit and its default; there are no defaults anywhere else.
 
 An experiment is a file in `configs/` whose `get_config()` returns a `Config`; the command line overrides
-single fields (`--config.train.steps=200`). `validate` is called once, before anything is built.
+single fields (`--config.train.steps=200`). `sret_jax.validation` says which values can be used together.
 """
 
 import dataclasses
@@ -10,15 +10,19 @@ from typing import Any
 
 from sret_jax.errors import UserError
 
+CLASSIFYING = ("arcface", "cosface", "subcentre_arcface", "curricularface")  # losses with weights per instance
+OF_TUPLES = ("contrastive", "triplet", "solar")  # losses that mined tuples have
+
 
 @dataclass
 class DataConfig:
     """The photographs to train on and the shapes in which every photograph travels."""
 
-    dataset: str = "folder"  # "folder": any <instance>/<photo> tree; "synthetic": drawn by code
-    root: str = ""  # the photo folder (dataset "folder")
+    dataset: str = "folder"  # "folder": any <instance>/<photo> tree; "sfm": tuples of 3D models; "synthetic": drawn
+    root: str = ""  # the photo folder (dataset "folder"), or the folder of retrieval-SfM-*.pkl and ims/ ("sfm")
     splits: str = ""  # JSON file {split: [instance, ...]}; "" uses every instance of root
-    split: str = "train"  # which entry of `splits` to train on
+    split: str = "train"  # which entry of `splits` to train on; dataset "sfm": "train" or "val"
+    sampling: str = "instances"  # what a batch holds: "instances" (P*K), "balanced", "random", "tuples" (mined)
     cache_dir: str = ""  # where prepared ArrayRecord files go; "" = <workdir>/data
     image_size: int = 320  # longest side of a photograph after resizing, pixels
     bucket_ratios: tuple[float, ...] = (0.75,)  # short/long side of the padded shapes beside the square
@@ -33,6 +37,16 @@ class DataConfig:
     synthetic_instances: int = 40  # dataset "synthetic": objects in the training split
     synthetic_photos: int = 10  # dataset "synthetic": photographs of each object
     synthetic_seed: int = 0  # dataset "synthetic": the seed of everything drawn
+
+
+@dataclass
+class MiningConfig:
+    """Tuples of hard negatives, mined anew with the network as it is before every epoch: data.sampling "tuples"."""
+
+    queries: int = 2000  # tuples per epoch
+    pool: int = 20000  # random photographs among which the negatives are looked for
+    tuples_per_batch: int = 5
+    image_size: int = 0  # longest side of a photograph while mining, pixels; 0 = data.image_size
 
 
 @dataclass
@@ -65,18 +79,42 @@ class RefinementConfig:
 
 
 @dataclass
+class AttentionConfig:
+    """SOLAR's second-order attention: `models/attention.py`."""
+
+    stages: tuple[str, ...] = ()  # a block after each of these backbone stages: "c4", "c5", or "last" of the Lite ones
+
+
+@dataclass
+class LocalConfig:
+    """Local features and their strengths beside the descriptor, as HOW has them: `models/local_features.py`."""
+
+    enabled: bool = False
+    window: int = 3  # of the plain average before the reduction, odd, positions; 1 for none
+    dim: int = 128  # length of a local feature, after the reduction
+    init: str = "pca"  # the reduction, which is not trained: "pca" whitens those of the training set; "weights"
+
+
+@dataclass
 class ModelConfig:
-    """Backbone stage -> [smoothing] -> [refinement] -> GeM -> L2 -> [whitening] -> L2."""
+    """Backbone stage [with attention] -> [smoothing] -> [refinement] -> pooling -> L2 -> [whitening] -> L2."""
 
     backbone: str = "efficientnet_lite0"
-    weights: str = "auto"  # "auto": the installed package; "none": random; or a checkpoint file
+    weights: str = "auto"  # "auto": the installed package; "none": random; or a file, see `models/weights.py`
     stage: str = "last"  # the map that is pooled: "c3", "c4", "c5" or "last"
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
     smoothing: SmoothingConfig = field(default_factory=SmoothingConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
-    pool_p: float = 3.0  # GeM exponent at the start; one p per channel is learned
+    local: LocalConfig = field(default_factory=LocalConfig)
+    pool: str = "gem"  # "gem", "mac", "spoc", "rmac", "superglobal", or "how": the local features by their strength
+    pool_p: float = 3.0  # GeM exponent at the start; one p per channel is learned. SuperGlobal's is 4.6
+    pool_shared: bool = False  # one p for all channels, as published
+    l2_pooled: bool = True  # normalise the pooled vector before the whitening layer; DIR's networks do not
+    l2_added: bool = False  # x / (|x| + 1e-6), as the networks of cirtorch, SOLAR and HOW were trained
+    relu_floor: float = 0.0  # SuperGlobal's ReLUP in a ResNet, published with 0.014; 0 for none
     whitening: bool = True  # a fully connected layer after pooling
     whitening_dim: int = 512  # its outputs
-    whitening_init: str = "pca"  # "pca": PCA-whitening of the training set; "random"
+    whitening_init: str = "pca"  # "pca": PCA-whitening of the training set; "random"; or "weights": the file's
     whitening_shrinkage: float = 0.4  # of that start: 1 whitens fully, 0 only rotates
     dtype: str = "float32"  # compute type of backbone and heads; descriptors are always float32
 
@@ -84,17 +122,26 @@ class ModelConfig:
 @dataclass
 class TrainConfig:
     steps: int = 300  # optimiser steps
-    loss: str = "contrastive"  # "arcface", "contrastive", "multi_similarity" or "triplet"
+    # Over pairs "contrastive", "multi_similarity", "triplet", "solar"; over weights per instance "arcface", "cosface",
+    # "subcentre_arcface", "curricularface". Mined tuples have their own forms of "contrastive", "triplet" and "solar".
+    loss: str = "contrastive"
     margin: float = 0.7  # of the loss; a distance, an angle (radians) or a similarity
-    scale: float = 32.0  # arcface: multiplies the cosine before the softmax
-    optimizer: str = "adamw"  # or "sgd" (momentum 0.9, Nesterov)
+    scale: float = 32.0  # arcface and its kind: multiplies the cosine before the softmax
+    sub_centres: int = 3  # subcentre_arcface: weight vectors per instance
+    negatives: int = 5  # of each query: mined ones; or for solar without mining the nearest of the batch
+    solar_weight: float = 10.0  # solar: lambda of its second-order term
+    optimizer: str = "adamw"  # or "adam" (weight decay is part of the gradient), "sgd" (momentum 0.9, Nesterov)
     learning_rate: float = 1e-3  # peak, heads
     backbone_lr: float = 0.1  # multiplies learning_rate in the backbone
     pool_lr: float = 10.0  # multiplies learning_rate for the GeM exponents
     whitening_lr: float = 0.01  # multiplies learning_rate for the whitening layer: few instances over-fit it
+    schedule: str = "cosine"  # fall of the learning rate: to 0 over all steps, or "exponential" by epochs
+    epoch_steps: int = 400  # exponential: steps of an epoch
+    epoch_decay: float = 0.99  # exponential: multiplies the learning rate after every epoch
     warmup_steps: int = 20
-    weight_decay: float = 1e-4  # never on norms, biases and p
-    clip_norm: float = 1.0  # greatest norm of the gradient
+    weight_decay: float = 1e-4  # never on p
+    decayed: str = "kernels"  # what decays: "kernels", or with "all" norms and biases too
+    clip_norm: float = 1.0  # greatest norm of the gradient; 0: not clipped
     accumulate: int = 1  # batches whose gradients are averaged into one step
     train_from: str = "none"  # first backbone stage that trains: "all", "c2" ... "c5", "last", or "none"
     batch_stats: str = "frozen"  # BatchNorm statistics: "frozen" or "updated"
@@ -109,13 +156,15 @@ class WhiteningConfig:
 
     kind: str = "none"  # "pca" or "pairs" (learned from matching pairs, as cirtorch does)
     dim: int = 0  # descriptor length after it; 0 keeps all
-    shrinkage: float = 1.0  # exponent s of the eigenvalues: P = diag(l^(-s/2)) V^T
+    shrinkage: float = 1.0  # exponent s of the eigenvalues: P = diag(l^(-s/2)) V^T; 0.5 is a power of 0.25
 
 
 @dataclass
 class ExtractConfig:
     batch_size: int = 16  # photographs per compiled batch
-    scales: tuple[float, ...] = (1.0,)  # of image_size; descriptors are averaged over them
+    scales: tuple[float, ...] = (1.0,)  # of image_size
+    scale_pooling: str = "mean"  # over scales: "mean", "max", "power3", or "gem" (by the exponents of the network)
+    resized: str = "photo"  # "photo": each scale from the decoded photo; "tensor": from the network's input
     chunk_rows: int = 1024  # photographs per committed chunk
 
 
@@ -141,6 +190,7 @@ class EvalConfig:
 class Config:
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
+    mining: MiningConfig = field(default_factory=MiningConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     whitening: WhiteningConfig = field(default_factory=WhiteningConfig)
@@ -188,46 +238,13 @@ def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[
     return out
 
 
-_CHOICES = {
-    "data.dataset": ("folder", "synthetic"),
-    "model.smoothing.start": ("identity", "average"),
-    "model.refinement.strength": ("norm", "attention"),
-    "model.refinement.edges": ("both", "space", "similarity"),
-    "model.whitening_init": ("pca", "random"),
-    "model.dtype": ("float32", "bfloat16"),
-    "train.loss": ("arcface", "contrastive", "multi_similarity", "triplet"),
-    "train.optimizer": ("adamw", "sgd"),
-    "train.train_from": ("all", "c1", "c2", "c3", "c4", "c5", "last", "none"),
-    "train.batch_stats": ("frozen", "updated"),
-    "whitening.kind": ("none", "pca", "pairs"),
-    "search.method": ("auto", "exact", "brute_force", "ah", "tree_ah"),
-}
-_POSITIVE = (
-    "data.image_size data.instances_per_batch data.threads model.smoothing.window model.smoothing.iterations "
-    "model.smoothing.dilation model.refinement.nodes model.refinement.neighbours model.refinement.blocks "
-    "model.whitening_dim train.accumulate train.log_every train.save_every train.keep extract.batch_size "
-    "extract.chunk_rows search.chunk_rows"
-).split()
+def photos_per_batch(config: Config) -> int:
+    """Photographs of one batch over all devices."""
+    if config.data.sampling == "tuples":
+        return config.mining.tuples_per_batch * (2 + config.train.negatives)
+    return config.data.instances_per_batch * config.data.photos_per_instance
 
 
-def validate(config: Config) -> None:
-    """Raises `UserError` that names the first field whose value cannot be used, and what could."""
-
-    def value(path: str) -> Any:
-        node: Any = config
-        for part in path.split("."):
-            node = getattr(node, part)
-        return node
-
-    for path, choices in _CHOICES.items():
-        if value(path) not in choices:
-            raise UserError(f"config.{path}={value(path)!r}: choose one of {', '.join(choices)}")
-    for path in _POSITIVE:
-        if value(path) < 1:
-            raise UserError(f"config.{path}={value(path)!r}: must be at least 1")
-    if config.data.photos_per_instance < 2:
-        raise UserError("config.data.photos_per_instance must be at least 2: a loss needs pairs of one instance")
-    if config.model.smoothing.window % 2 == 0:
-        raise UserError(f"config.model.smoothing.window={config.model.smoothing.window}: must be odd, it has a centre")
-    if not config.extract.scales or min(config.extract.scales) <= 0:
-        raise UserError(f"config.extract.scales={config.extract.scales}: give at least one positive scale")
+def steps_per_epoch(config: Config) -> int:
+    """Optimiser steps from one mining to the next; tuples that do not fill a step are not used."""
+    return config.mining.queries // (config.mining.tuples_per_batch * config.train.accumulate)

@@ -92,7 +92,7 @@ def test_the_step_takes_the_gradient_of_the_whole_batch(loss):
 
     def loss_of(params):
         descriptors, _ = network.apply({"params": params["network"]}, batch["image"], batch["mask"])
-        return losses.batch_loss(config, params["loss"], descriptors, jnp.array(batch["label"]))
+        return losses.batch_loss(config, params["loss"], {}, descriptors, jnp.array(batch["label"]))[0]
 
     value, gradient = jax.value_and_grad(loss_of)(jax.tree.map(jnp.array, before.params))
     after, metrics = run(config, optax.sgd(1.0), [[batch]])

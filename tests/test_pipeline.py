@@ -9,8 +9,9 @@ import pytest
 from sret_jax.config import DataConfig
 from sret_jax.data import pipeline
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.pipeline import InstanceBatches, evaluation_batches, training_batches
+from sret_jax.data.pipeline import evaluation_batches, training_batches
 from sret_jax.data.resizing import bucket_shapes, choose_bucket, content_size
+from sret_jax.data.sampling import InstancePlan
 from sret_jax.errors import UserError
 
 CONFIG = DataConfig(image_size=40, instances_per_batch=4, photos_per_instance=3, threads=2)
@@ -88,8 +89,8 @@ def test_the_image_is_the_photograph_of_its_row_inside_its_mask():
 
 
 def test_every_instance_and_photograph_gets_its_turn():
-    plans = InstanceBatches(PHOTOS, CONFIG, 0, 8, 0, 1)
-    rows = np.concatenate([plans.plan(step) for step in range(400)])
+    plan = InstancePlan(PHOTOS, CONFIG, seed=0)
+    rows = np.concatenate([plan.rows(number) for number in range(400)])
     counts = np.bincount(rows, minlength=len(PHOTOS))
     assert counts[10] == 0 and (np.delete(counts, 10) > 0).all()  # row 10 is the only one of its instance
     per_instance = np.bincount(PHOTOS.labels[rows])[[0, 1, 2, 4, 5, 6]]

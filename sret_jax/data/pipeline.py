@@ -20,82 +20,51 @@ from sret_jax.data.augmentation import augment
 from sret_jax.data.decoding import PhotoRejected
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.resizing import bucket_shapes, choose_bucket, content_size, place, resize, round_to
+from sret_jax.data.sampling import VIEW, InstancePlan, Plan, make_plan
 from sret_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 Batch = Mapping[str, np.ndarray]
-ENDLESS = 2**62  # photographs; the sampler has no last one
-PLAN, VIEW = 0, 1  # separate streams of random numbers from one seed
+ENDLESS = range(2**40)  # batches
 
 
 @dataclass(frozen=True, eq=False)
-class InstanceBatches:
-    """The endless list of training photographs: P distinct instances times K photos, and again.
+class PlannedPhotos:
+    """The list of training photographs, batch after batch, as a plan has them.
 
-    Position `i` of the list is slot `i % B` of the process's share of global batch `i // B`, `B = P*K/processes`.
-    Process `r` holds the `r`-th run of whole instances of the batch that one process would have.
+    Position `i` is slot `i % B` of the process's share of batch `numbers[i // B]`, `B = plan.size / processes`. Process
+    `r` holds the `r`-th run of photographs of the batch that one process would have.
     """
 
     photos: PhotoSet
+    plan: Plan
     config: DataConfig
     seed: int
     size_multiple: int
     process_index: int
     process_count: int
-
-    def __post_init__(self) -> None:
-        c, wanted = self.config, self.config.instances_per_batch
-        if wanted % self.process_count:
-            raise UserError(
-                f"config.data.instances_per_batch={wanted}: must be a multiple of the {self.process_count} processes"
-            )
-        if len(self.rows_of) < wanted:
-            raise UserError(
-                f"config.data.instances_per_batch={wanted}: {self.photos.name} has only {len(self.rows_of)} instances "
-                f"with two photographs or more (of {len(self.photos.instances)}); lower it or add photographs"
-            )
-        if c.photos_per_instance < 1:
-            raise UserError(f"config.data.photos_per_instance={c.photos_per_instance}: must be at least 1")
-
-    @cached_property
-    def rows_of(self) -> list[np.ndarray]:
-        """The rows of every instance that has a pair to learn from."""
-        order = np.argsort(self.photos.labels, kind="stable")
-        labels = self.photos.labels[order]
-        groups = np.split(order, np.flatnonzero(np.diff(labels)) + 1)
-        return [group for group in groups if len(group) >= 2 and self.photos.labels[group[0]] >= 0]
+    numbers: range
 
     @property
     def local_batch(self) -> int:
-        return self.config.instances_per_batch * self.config.photos_per_instance // self.process_count
-
-    def plan(self, step: int) -> Int[np.ndarray, " b"]:
-        """The rows of global batch `step`. An instance with fewer than K photos repeats some of them."""
-        rng = np.random.default_rng((self.seed, PLAN, step))
-        k = self.config.photos_per_instance
-        chosen = rng.choice(len(self.rows_of), self.config.instances_per_batch, replace=False)
-        rows = []
-        for instance in chosen:
-            own = rng.permutation(self.rows_of[instance])
-            rows.append(np.resize(own, k))  # repeats from the start when it is too short
-        return np.concatenate(rows)
+        return self.plan.size // self.process_count
 
     def __len__(self) -> int:
-        return ENDLESS
+        return len(self.numbers) * self.local_batch
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        step, slot = divmod(int(position), self.local_batch)
-        slot += self.process_index * self.local_batch
-        row = int(self._cached_plan(step)[slot])
-        rng = np.random.default_rng((self.seed, VIEW, step, slot))
+        at, slot = divmod(int(position), self.local_batch)
+        number, slot = self.numbers[at], slot + self.process_index * self.local_batch
+        row = int(self._cached_rows(number)[slot])
+        rng = np.random.default_rng((self.seed, VIEW, number, slot))
         side = round_to(self.config.image_size, self.size_multiple)
         view = augment(load(self.photos, row), rng, self.config, multiple=self.size_multiple)
         image, mask = place(view, (side, side))
         return {"image": image, "mask": mask, "label": self.photos.labels[row], "row": np.int32(row)}
 
     @cached_property
-    def _cached_plan(self) -> Any:
-        return lru_cache(maxsize=16)(self.plan)
+    def _cached_rows(self) -> Any:
+        return lru_cache(maxsize=16)(self.plan.rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,18 +105,39 @@ def training_batches(
     size_multiple: int,
     process_index: int = 0,
     process_count: int = 1,
+    plan: Plan | None = None,
+    numbers: range = ENDLESS,
 ) -> grain.DatasetIterator:
-    """Endless batches `{"image": uint8 [B S S 3], "mask": bool [B S S], "label": int32 [B], "row": int32 [B]}`.
+    """Batches `{"image": uint8 [B S S 3], "mask": bool [B S S], "label": int32 [B], "row": int32 [B]}`.
 
-    B = P*K/process_count photographs of this process, S = `config.image_size` rounded to `size_multiple`. The
-    iterator's `get_state`/`set_state` resume exactly. Raises `UserError` when there are fewer than P instances.
+    B is this process's share of the photographs, S = `config.image_size` rounded to `size_multiple`. The iterator's
+    `get_state`/`set_state` resume exactly.
+
+    Args:
+      plan: what the batches hold; None: as `config.sampling` says.
+      numbers: of the batches to make.
+
+    Raises:
+      UserError: fewer than P instances, or a batch that does not divide over the processes.
     """
-    source = InstanceBatches(photos, config, seed, size_multiple, process_index, process_count)
-    left_out = len(photos.instances) - len(source.rows_of)
-    if left_out:
+    plan = plan or make_plan(photos, config, seed)
+    _check_division(plan, config, process_count)
+    if isinstance(plan, InstancePlan) and (left_out := len(photos.instances) - len(plan.rows_of)):
         log.warning("%s: %d instances with one photograph only are not trained on", photos.name, left_out)
+    source = PlannedPhotos(photos, plan, config, seed, size_multiple, process_index, process_count, numbers)
     options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=2 * source.local_batch)
     return iter(grain.MapDataset.source(source).to_iter_dataset(options).batch(source.local_batch))
+
+
+def _check_division(plan: Plan, config: DataConfig, processes: int) -> None:
+    if isinstance(plan, InstancePlan) and config.instances_per_batch % processes:
+        wanted = config.instances_per_batch
+        raise UserError(f"config.data.instances_per_batch={wanted}: must be a multiple of the {processes} processes")
+    if plan.size % processes:
+        raise UserError(
+            f"a batch of {plan.size} photographs does not divide over {processes} processes; change "
+            "config.data.instances_per_batch, or config.mining.tuples_per_batch where tuples are mined"
+        )
 
 
 def evaluation_batches(

@@ -5,6 +5,7 @@ import logging
 import math
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,25 @@ import jax
 import numpy as np
 import optax
 
-from sret_jax import config as configs
 from sret_jax.artifacts import lock_folder
-from sret_jax.config import Config
+from sret_jax.config import Config, photos_per_batch
 from sret_jax.data.image_folder import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import training_batches
+from sret_jax.data.sfm120k import prepare_sfm
 from sret_jax.data.synthetic_views import prepare_synthetic
 from sret_jax.errors import UserError
-from sret_jax.models.descriptor import build_network, init_network
+from sret_jax.models.descriptor import RetrievalNetwork, build_network, init_network
 from sret_jax.training import parallel
 from sret_jax.training.checkpoint import Checkpoints, restore
-from sret_jax.training.losses import init_loss
+from sret_jax.training.losses import init_loss, init_loss_state
 from sret_jax.training.metrics_log import MetricsLog
+from sret_jax.training.mining import MinedBatches
 from sret_jax.training.optimizer import build_optimizer
 from sret_jax.training.step import TrainState, make_step
 from sret_jax.training.whitening import learn_whitening, whitened_start
 from sret_jax.training.workdir import check_same_devices, check_same_run, describe_run, write_run
+from sret_jax.validation import validate
 
 log = logging.getLogger(__name__)
 Tree = dict[str, Any]
@@ -63,7 +66,7 @@ def train(config: Config, workdir: Path, evaluate: Callable[..., Any] | None = N
         UserError: bad config or photographs, a workdir in use or of another run, a loss that is not finite.
         Stopped: on SIGTERM or SIGINT, after saving.
     """
-    configs.validate(config)
+    validate(config)
     workdir = Path(workdir)
     with contextlib.ExitStack() as stack:
         if parallel.is_main():
@@ -90,6 +93,8 @@ def prepare_photos(config: Config, workdir: Path) -> PhotoSet:
             seed=data.synthetic_seed,
             split="train",
         )
+    if data.dataset == "sfm":
+        return prepare_sfm(data.root, cache, split=data.split)
     return prepare_folder(data.root, cache, splits=data.splits, split=data.split)
 
 
@@ -99,14 +104,8 @@ def _train(
     network = build_network(config.model, train_from=config.train.train_from, batch_stats=config.train.batch_stats)
     variables = init_network(network, config.model, jax.random.key(config.seed))
     optimizer, state = initial_state(config, variables, photos)
-    batches = training_batches(
-        photos,
-        config.data,
-        seed=config.seed,
-        size_multiple=network.size_multiple,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
+    tuples = config.data.sampling == "tuples"
+    batches = MinedBatches(config, network, photos) if tuples else _planned_batches(config, network, photos)
     measure = _measurer(config, workdir, photos, evaluate)
 
     saved = checkpoints.latest()
@@ -125,7 +124,7 @@ def _train(
         if start:
             check_same_devices(workdir, saved.record, run)
             log.warning("going on after step %d of %s", start, workdir)
-        step = parallel.data_parallel(make_step(network, optimizer, config.train))
+        step = parallel.data_parallel(make_step(network, optimizer, config.train, tuples=tuples))
         state = _run_steps(config, workdir, photos, step, parallel.place(state), batches, run, checkpoints)
     else:
         log.warning("%s is finished; evaluating it again", workdir)
@@ -138,6 +137,17 @@ def _train(
     return state
 
 
+def _planned_batches(config: Config, network: RetrievalNetwork, photos: PhotoSet) -> Any:
+    return training_batches(
+        photos,
+        config.data,
+        seed=config.seed,
+        size_multiple=network.size_multiple,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
 def initial_state(config: Config, variables: Tree, photos: PhotoSet) -> tuple[optax.GradientTransformation, TrainState]:
     """The optimiser and the state before the first step, as host arrays."""
     dim = _descriptor_length(variables["params"])
@@ -145,7 +155,8 @@ def initial_state(config: Config, variables: Tree, photos: PhotoSet) -> tuple[op
     loss = init_loss(config.train, len(photos.instances), dim, jax.random.fold_in(key, 1))
     params = {"network": variables["params"], "loss": loss}
     optimizer = build_optimizer(config.train, config.model, params)
-    state = TrainState(np.int32(0), params, variables["batch_stats"], optimizer.init(params), jax.random.key_data(key))
+    memory = variables["batch_stats"], optimizer.init(params), jax.random.key_data(key), init_loss_state(config.train)
+    state = TrainState(np.int32(0), params, *memory)
     return optimizer, parallel.fetch(state)
 
 
@@ -161,7 +172,7 @@ def _run_steps(
 ) -> TrainState:
     """Steps until the last, or until a signal; saves on the way. Gives the state back on the host."""
     settings, data = config.train, config.data
-    start, photos_per_step = int(state.step), data.instances_per_batch * data.photos_per_instance * settings.accumulate
+    start, photos_per_step = int(state.step), photos_per_batch(config) * settings.accumulate
     running: list[tuple[int, Tree, np.ndarray]] = []  # the step on the device, whose metrics are not read yet
 
     with (
@@ -190,6 +201,8 @@ def _run_steps(
 
         try:
             for step in range(start + 1, settings.steps + 1):
+                if isinstance(batches, MinedBatches):
+                    batches.start_step(step - 1, partial(parallel.fetch, _variables(state)))
                 local = [next(batches) for _ in range(settings.accumulate)]
                 rows = np.concatenate([batch["row"] for batch in local])
                 asked = np.full(len(local[0]["row"]), bool(received))

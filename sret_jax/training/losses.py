@@ -1,162 +1,74 @@
-"""Losses over the descriptors of one whole batch, P instances with K photographs each.
-
-All take L2-normalised descriptors `x [b d]` and the instance of each `labels [b]`, and compare every photograph with
-every other one of the batch. `S[i,j] = x_i . x_j` is the cosine similarity and `D[i,j] = |x_i - x_j|` the distance.
-Positive pairs share their label (never a photograph with itself), negative pairs do not.
-"""
+"""The loss that a config names, over the descriptors of one whole batch, with its parameters and its memory."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from sret_jax.config import TrainConfig
-
-# Multi-similarity: the values of the paper's section 5.1 (alpha, beta and the mining slack epsilon).
-MS_ALPHA, MS_BETA, MS_SLACK = 2.0, 50.0, 0.1
+from sret_jax.config import CLASSIFYING, TrainConfig
+from sret_jax.training import margin_losses, pair_losses, tuple_losses
 
 
 def init_loss(config: TrainConfig, classes: int, dim: int, key: Array) -> dict[str, Array]:
-    """The loss's own parameters: one weight vector per training instance for ArcFace, none for the others."""
-    if config.loss != "arcface":
+    """The loss's own parameters: weight vectors per training instance for the ArcFace family, none for the others."""
+    if config.loss not in CLASSIFYING:
         return {}
-    return {"weights": jax.random.normal(key, (classes, dim)) / jnp.sqrt(dim)}
+    shape = (classes, config.sub_centres, dim) if config.loss == "subcentre_arcface" else (classes, dim)
+    return {"weights": jax.random.normal(key, shape) / jnp.sqrt(dim)}
+
+
+def init_loss_state(config: TrainConfig) -> dict[str, Array]:
+    """What the loss remembers from batch to batch without a gradient: CurricularFace's moving average."""
+    return {"t": jnp.zeros(())} if config.loss == "curricularface" else {}
 
 
 def batch_loss(
-    config: TrainConfig, params: dict[str, Any], descriptors: Float[Array, "b d"], labels: Int[Array, "b"]
-) -> Float[Array, ""]:
-    """The loss that the config names, with its margin and scale."""
+    config: TrainConfig,
+    params: dict[str, Any],
+    state: dict[str, Any],
+    descriptors: Float[Array, "b d"],
+    labels: Int[Array, "b"],
+    *,
+    tuples: bool = False,
+) -> tuple[Float[Array, ""], dict[str, Any]]:
+    """The loss with the config's margin and scale, and its state with this batch in it.
+
+    With `tuples` the rows are mined tuples one after the other: query, positive, `config.negatives` negatives.
+    """
+    if tuples:
+        return _loss_of_tuples(config, descriptors), state
+    margin, scale = config.margin, config.scale
     match config.loss:
-        case "arcface":
-            return arcface(descriptors, labels, params["weights"], margin=config.margin, scale=config.scale)
+        case "arcface" | "cosface" | "subcentre_arcface":
+            classify = getattr(margin_losses, config.loss)
+            return classify(descriptors, labels, params["weights"], margin=margin, scale=scale), state
+        case "curricularface":
+            loss, t = margin_losses.curricularface(
+                descriptors, labels, params["weights"], state["t"], margin=margin, scale=scale
+            )
+            return loss, {"t": t}
         case "contrastive":
-            return contrastive(descriptors, labels, margin=config.margin)
+            return pair_losses.contrastive(descriptors, labels, margin=margin), state
         case "multi_similarity":
-            return multi_similarity(descriptors, labels, base=config.margin)
+            return pair_losses.multi_similarity(descriptors, labels, base=margin), state
         case "triplet":
-            return triplet(descriptors, labels, margin=config.margin)
+            return pair_losses.triplet(descriptors, labels, margin=margin), state
+        case "solar":
+            p, n, where = tuple_losses.hardest_tuples(descriptors, labels, config.negatives)
+            rows = descriptors, descriptors[p], descriptors[n]
+            return tuple_losses.solar(*rows, margin=margin, weight=config.solar_weight, where=where), state
     raise ValueError(f"unknown loss {config.loss!r}")
 
 
-def arcface(
-    x: Float[Array, "b d"], labels: Int[Array, "b"], weights: Float[Array, "k d"], *, margin: float, scale: float
-) -> Float[Array, ""]:
-    """Additive angular margin loss: softmax cross-entropy of the logits, averaged over the photographs,
-
-        logit[i,j] = s cos(theta[i,j] + m)    if j is the instance of photograph i
-                   = s cos(theta[i,j])        otherwise,        cos(theta[i,j]) = x_i . w_j / |w_j|
-
-    Where theta + m would pass pi the cosine turns back up, so the authors' code goes on with cos(theta) - m sin(m).
-
-    Args:
-        weights: one vector per training instance, of any length.
-        margin: m, radians.
-        scale: s, multiplies the cosine.
-
-    Reference: J. Deng et al., ArcFace: Additive Angular Margin Loss for Deep Face Recognition, CVPR 2019, eq. 3.
-    """
-    squares = jnp.sum(weights**2, axis=1, keepdims=True)
-    cos = _products(x, weights * jax.lax.rsqrt(jnp.maximum(squares, 1e-12)))
-    sin = jnp.sqrt(jnp.maximum(1 - cos**2, 1e-6))  # floored: the slope of the root is infinite at 0
-    pushed = cos * jnp.cos(margin) - sin * jnp.sin(margin)
-    pushed = jnp.where(cos > -jnp.cos(margin), pushed, cos - margin * jnp.sin(margin))
-    own = jax.nn.one_hot(labels, len(weights), dtype=bool)
-    return optax.losses.softmax_cross_entropy_with_integer_labels(scale * jnp.where(own, pushed, cos), labels).mean()
-
-
-def contrastive(x: Float[Array, "b d"], labels: Int[Array, "b"], *, margin: float) -> Float[Array, ""]:
-    """Contrastive loss over all pairs of the batch,
-
-        L = mean over positive pairs of 1/2 D^2  +  mean over active negatives of 1/2 (m - D)^2
-
-    A negative is active while D < m. Averaging over those alone keeps the push as strong when few are left.
-    Without a positive pair, or without an active negative, that term is 0.
-
-    Args:
-        margin: m, a distance; unit vectors are at most 2 apart.
-
-    Reference: R. Hadsell et al., Dimensionality Reduction by Learning an Invariant Mapping, CVPR 2006, eq. 4;
-    as F. Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation, PAMI 2019, eq. 4 use it.
-    """
-    positive, negative = _pairs(labels)
-    squared = _squared_distances(x)
-    distance = _root(squared)
-    active = negative & (distance < margin)
-    return _mean(squared / 2, positive) + _mean((margin - distance) ** 2 / 2, active)
-
-
-def multi_similarity(x: Float[Array, "b d"], labels: Int[Array, "b"], *, base: float) -> Float[Array, ""]:
-    """Multi-similarity loss with its pair mining, averaged over the b photographs,
-
-        L_i = 1/alpha log(1 + sum_P exp(-alpha (S[i,j] - lambda))) + 1/beta log(1 + sum_N exp(beta (S[i,j] - lambda)))
-
-    N are the negatives more similar than i's least similar positive, S[i,j] > min S[i,positives] - epsilon; P are the
-    positives less similar than its most similar negative, S[i,j] < max S[i,negatives] + epsilon.
-
-    Args:
-        base: lambda, a similarity.
-
-    Reference: X. Wang et al., Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning, CVPR 2019,
-    eq. 11, 12 and 15.
-    """
-    positive, negative = _pairs(labels)
-    similarity = _products(x, x)
-    hardest_positive = jnp.min(similarity, axis=1, keepdims=True, where=positive, initial=jnp.inf)
-    hardest_negative = jnp.max(similarity, axis=1, keepdims=True, where=negative, initial=-jnp.inf)
-    pulled = positive & (similarity < hardest_negative + MS_SLACK)
-    pushed = negative & (similarity > hardest_positive - MS_SLACK)
-
-    def soft(sharpness: float, kept: Bool[Array, "b b"]) -> Float[Array, "b"]:
-        terms = jnp.where(kept, sharpness * (similarity - base), -jnp.inf)
-        one = jnp.zeros((len(terms), 1))  # exp(0), the 1 under the logarithm
-        return jax.nn.logsumexp(jnp.concatenate([one, terms], axis=1), axis=1) / abs(sharpness)
-
-    return (soft(-MS_ALPHA, pulled) + soft(MS_BETA, pushed)).mean()
-
-
-def triplet(x: Float[Array, "b d"], labels: Int[Array, "b"], *, margin: float) -> Float[Array, ""]:
-    """Batch-hard triplet loss, averaged over the photographs that have a positive and a negative in the batch,
-
-        L_a = max(0, m + max over positives of D[a,p] - min over negatives of D[a,n])
-
-    The distances come from `optax.losses.triplet_margin_loss`, which adds 1e-6 under the root.
-
-    Args:
-        margin: m, a distance.
-
-    Reference: A. Hermans et al., In Defense of the Triplet Loss for Person Re-Identification, 2017, eq. 5.
-    """
-    positive, negative = _pairs(labels)
-    squared = jax.lax.stop_gradient(_squared_distances(x))
-    farthest = jnp.argmax(jnp.where(positive, squared, -1), axis=1)
-    closest = jnp.argmin(jnp.where(negative, squared, jnp.inf), axis=1)
-    losses = optax.losses.triplet_margin_loss(x, x[farthest], x[closest], margin=margin)
-    return _mean(losses, positive.any(1) & negative.any(1))
-
-
-def _pairs(labels: Int[Array, "b"]) -> tuple[Bool[Array, "b b"], Bool[Array, "b b"]]:
-    same = labels[:, None] == labels[None, :]
-    return same & ~jnp.eye(len(labels), dtype=bool), ~same
-
-
-def _products(x: Float[Array, "b d"], y: Float[Array, "k d"]) -> Float[Array, "b k"]:
-    # Full precision also where matrix products are rounded by default: distances below are differences of these.
-    return jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
-
-
-def _squared_distances(x: Float[Array, "b d"]) -> Float[Array, "b b"]:
-    norms = jnp.sum(x**2, axis=1)
-    return jnp.maximum(norms[:, None] + norms[None, :] - 2 * _products(x, x), 0)
-
-
-def _root(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Square root whose gradient at 0 is 0 instead of infinite."""
-    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
-
-
-def _mean(values: Float[Array, "..."], where: Bool[Array, "..."]) -> Float[Array, ""]:
-    """Mean over the chosen entries, 0 when there are none."""
-    return jnp.sum(values, where=where) / jnp.maximum(jnp.sum(where), 1)
+def _loss_of_tuples(config: TrainConfig, descriptors: Float[Array, "b d"]) -> Float[Array, ""]:
+    of_tuple = descriptors.reshape(-1, 2 + config.negatives, descriptors.shape[1])
+    rows = of_tuple[:, 0], of_tuple[:, 1], of_tuple[:, 2:]
+    match config.loss:
+        case "contrastive":
+            return tuple_losses.tuple_contrastive(*rows, margin=config.margin)
+        case "triplet":
+            return tuple_losses.tuple_triplet(*rows, margin=config.margin)
+        case "solar":
+            return tuple_losses.solar(*rows, margin=config.margin, weight=config.solar_weight)
+    raise ValueError(f"loss {config.loss!r} has no form for tuples")

@@ -2,13 +2,15 @@
 
 A parameter's group is read from its path in `{"network": {"backbone", "pool", ...}, "loss": {...}}`:
 
-    frozen     backbone stages before `train_from` or behind the pooled one: no update and no optimiser memory
+    frozen     backbone stages before `train_from` or behind the pooled one, and the reduction of local features: no
+               update and no optimiser memory
     backbone   the other stages: learning_rate * backbone_lr
     pool       the GeM exponents: learning_rate * pool_lr
     whitening  the whitening layer: learning_rate * whitening_lr
     heads      everything else, the loss's own weights too: learning_rate
 
-Weight decay acts on arrays of two or more axes: kernels, but not biases, norms and exponents.
+Weight decay acts on arrays of two or more axes: kernels, but not biases, norms and exponents. With `decayed="all"` it
+acts on everything but the exponents.
 """
 
 from typing import Any
@@ -22,9 +24,17 @@ from sret_jax.models.backbones import BACKBONES, build_backbone
 
 
 def learning_rate(config: TrainConfig) -> optax.Schedule:
-    """Learning rate of the heads at each step: linear warm-up to the peak, then half a cosine towards 0."""
+    """Learning rate of the heads at each step: linear warm-up to the peak, then half a cosine towards 0.
+
+    Or, after the warm-up, the peak times epoch_decay^e in the e-th epoch, e = 0, 1, ...
+    """
     warmup = min(config.warmup_steps, config.steps)
-    fall = optax.schedules.cosine_decay_schedule(config.learning_rate, max(config.steps - warmup, 1))
+    if config.schedule == "exponential":
+        fall = optax.schedules.exponential_decay(
+            config.learning_rate, config.epoch_steps, config.epoch_decay, staircase=True
+        )
+    else:
+        fall = optax.schedules.cosine_decay_schedule(config.learning_rate, max(config.steps - warmup, 1))
     if warmup == 0:
         return fall
     first = config.learning_rate / (warmup + 1)  # not 0, or the first step would be lost
@@ -67,12 +77,17 @@ def build_optimizer(config: TrainConfig, model: ModelConfig, params: Any) -> opt
 
     def group(path: Any, _: Any) -> str:
         names = _names(path)
+        if names[:2] == ("network", "local"):
+            return "frozen"
         if names[:2] == ("network", "backbone"):
             return "backbone" if names[2:] in trained else "frozen"
         return names[1] if names[0] == "network" and names[1] in rates else "heads"
 
     def decays(tree: Any) -> Any:
-        return jax.tree.map(lambda p: p.ndim >= 2, tree)
+        def is_decayed(path: Any, p: jax.Array) -> bool:
+            return p.ndim >= 2 or (config.decayed == "all" and group(path, p) != "pool")
+
+        return jax.tree_util.tree_map_with_path(is_decayed, tree)
 
     def scale_groups(updates: Any, _: Any) -> Any:
         return jax.tree_util.tree_map_with_path(lambda path, u: rates[group(path, u)] * u, updates)
@@ -80,10 +95,13 @@ def build_optimizer(config: TrainConfig, model: ModelConfig, params: Any) -> opt
     decay = optax.add_decayed_weights(config.weight_decay, mask=decays)
     if config.optimizer == "adamw":
         rule = [optax.scale_by_adam(), decay]
+    elif config.optimizer == "adam":
+        rule = [decay, optax.scale_by_adam()]
     else:
         rule = [decay, optax.trace(decay=0.9, nesterov=True)]  # decay under the momentum, as SGD has it
+    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     update = optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
+        *clip,
         *rule,
         optax.stateless(scale_groups),
         optax.scale_by_learning_rate(learning_rate(config)),

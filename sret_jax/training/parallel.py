@@ -80,7 +80,8 @@ def shard(batches: list[dict[str, np.ndarray]]) -> dict[str, jax.Array]:
     if rows % devices:
         raise UserError(
             f"a batch of {rows} photographs does not divide over {devices} devices; "
-            "change config.data.instances_per_batch or config.data.photos_per_instance"
+            "change config.data.instances_per_batch or config.data.photos_per_instance, or for mined tuples "
+            "config.mining.tuples_per_batch or config.train.negatives"
         )
 
     def split(*parts: np.ndarray) -> np.ndarray:
@@ -104,6 +105,11 @@ def from_main(tree: Any) -> Any:
     if jax.process_count() == 1:
         return tree
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+
+
+def gather_processes(x: Shaped[np.ndarray, "b ..."]) -> Shaped[np.ndarray, "g ..."]:
+    """The rows of all processes in order, in every process; each must have equally many."""
+    return x if jax.process_count() == 1 else np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
 def wait_for_all(name: str) -> None:

@@ -26,6 +26,7 @@ class TrainState:
     batch_stats  running statistics of the BatchNorms
     opt_state    the optimiser's memory
     key          data of the random key of the run, the same for all steps
+    loss_state   what the loss remembers from batch to batch
     """
 
     step: Any  # jax arrays on the devices, numpy arrays on the host
@@ -33,19 +34,21 @@ class TrainState:
     batch_stats: dict[str, Any]
     opt_state: optax.OptState
     key: Any
+    loss_state: dict[str, Any] = flax.struct.field(default_factory=dict)
 
 
 def make_step(
-    network: nn.Module, optimizer: optax.GradientTransformation, config: TrainConfig
+    network: nn.Module, optimizer: optax.GradientTransformation, config: TrainConfig, *, tuples: bool = False
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The function to hand to `parallel.data_parallel`.
 
     Its batch has, per device, `image` uint8 [a b h w 3], `mask` bool [a b h w], `label` int32 [a b] for a batches of
     which the gradients are averaged, and `stop` bool [a]. Its metrics: `loss`, `gradient_norm` before clipping, and
-    `stop`, whether any process was asked to stop.
+    `stop`, whether any process was asked to stop. With `tuples` the batch holds mined tuples, one after the other.
     """
 
-    def loss_of(params: Any, batch_stats: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
+    def loss_of(params: Any, memory: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
+        batch_stats, loss_state = memory
         (descriptors, _), updated = network.apply(
             {"params": params["network"], "batch_stats": batch_stats},
             batch["image"],
@@ -55,7 +58,8 @@ def make_step(
             rngs={"dropout": key},
         )
         everyone = parallel.gather(descriptors), parallel.gather(batch["label"])
-        return batch_loss(config, params["loss"], *everyone), updated.get("batch_stats", {})
+        loss, loss_state = batch_loss(config, params["loss"], loss_state, *everyone, tuples=tuples)
+        return loss, (updated.get("batch_stats", {}), loss_state)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
@@ -64,24 +68,25 @@ def make_step(
         batches = {name: x for name, x in batch.items() if name in ("image", "mask", "label")}
 
         def accumulate(carry: Any, one: tuple[jax.Array, Batch]) -> tuple[Any, None]:
-            batch_stats, so_far = carry
+            memory, so_far = carry
             i, inputs = one
-            (loss, batch_stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(
-                state.params, batch_stats, inputs, jax.random.fold_in(key, i)
+            (loss, memory), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+                state.params, memory, inputs, jax.random.fold_in(key, i)
             )
-            return (batch_stats, jax.tree.map(jnp.add, so_far, (loss, gradient))), None
+            return (memory, jax.tree.map(jnp.add, so_far, (loss, gradient))), None
 
         nothing = jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params)
+        memory = state.batch_stats, state.loss_state
         numbered = jnp.arange(config.accumulate), batches
         if config.accumulate == 1:  # without a loop the compiler keeps its parallel convolutions
-            carry, _ = accumulate((state.batch_stats, nothing), jax.tree.map(lambda x: x[0], numbered))
+            carry, _ = accumulate((memory, nothing), jax.tree.map(lambda x: x[0], numbered))
         else:
-            carry, _ = jax.lax.scan(accumulate, (state.batch_stats, nothing), numbered)
-        batch_stats, total = carry
+            carry, _ = jax.lax.scan(accumulate, (memory, nothing), numbered)
+        (batch_stats, loss_state), total = carry
         loss, gradient = parallel.mean(jax.tree.map(lambda x: x / config.accumulate, total))
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient), "stop": parallel.any_device(stop)}
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, batch_stats, opt_state, state.key), metrics
+        return TrainState(state.step + 1, params, batch_stats, opt_state, state.key, loss_state), metrics
 
     return step

@@ -47,7 +47,8 @@ def learn_whitening(config: Config, network: RetrievalNetwork, variables: Tree, 
     if settings.kind == "pca":
         mean, projection = pca_whitening(x, settings.dim, settings.shrinkage)
     else:
-        mean, projection = pair_whitening(x, *matching_pairs(photos.labels), settings.dim, settings.shrinkage)
+        pairs = matching_pairs(photos.labels) if photos.pairs is None else photos.pairs.T
+        mean, projection = pair_whitening(x, *pairs, settings.dim, settings.shrinkage)
     return {"mean": mean, "projection": projection}
 
 

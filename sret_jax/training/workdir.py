@@ -34,9 +34,10 @@ def check_same_run(workdir: Path, run: dict[str, Any]) -> None:
         return
     try:
         before = json.loads(path.read_bytes())
-        fields = configs.differences(before["config"], run["config"])
+        known = configs.to_dict(configs.from_dict(before["config"]))  # fields that are new since have their default
+        fields = configs.differences(known, run["config"])
         photos_changed = before["data_fingerprint"] != run["data_fingerprint"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: unreadable ({error}); choose another --workdir, or delete this one") from None
     for field, old, new in fields:
         if not field.startswith(FREE):

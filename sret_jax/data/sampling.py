@@ -1,0 +1,143 @@
+"""Which photographs each training batch holds. A plan is a function of the seed and of the batch's number alone."""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int
+
+from sret_jax.config import DataConfig
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.errors import UserError
+
+PLAN, VIEW, MINE = 0, 1, 2  # separate streams of random numbers from one seed
+
+
+@runtime_checkable
+class Plan(Protocol):
+    """`size` photographs a batch, those of all processes together; `rows(number)` says which."""
+
+    @property
+    def size(self) -> int: ...
+
+    def rows(self, number: int) -> Int[np.ndarray, " b"]: ...
+
+
+def rows_of_instances(photos: PhotoSet, at_least: int = 1) -> list[np.ndarray]:
+    """The rows of every instance that has at least so many photographs."""
+    order = np.argsort(photos.labels, kind="stable")
+    labels = photos.labels[order]
+    groups = np.split(order, np.flatnonzero(np.diff(labels)) + 1)
+    return [group for group in groups if len(group) >= at_least and photos.labels[group[0]] >= 0]
+
+
+@dataclass(frozen=True, eq=False)
+class InstancePlan:
+    """P distinct instances times K photos. An instance with fewer than K repeats some of them."""
+
+    photos: PhotoSet
+    config: DataConfig
+    seed: int
+
+    def __post_init__(self) -> None:
+        wanted = self.config.instances_per_batch
+        if len(self.rows_of) < wanted:
+            raise UserError(
+                f"config.data.instances_per_batch={wanted}: {self.photos.name} has only {len(self.rows_of)} instances "
+                f"with two photographs or more (of {len(self.photos.instances)}); lower it or add photographs"
+            )
+        if self.config.photos_per_instance < 1:
+            raise UserError(f"config.data.photos_per_instance={self.config.photos_per_instance}: must be at least 1")
+
+    @cached_property
+    def rows_of(self) -> list[np.ndarray]:
+        """The rows of every instance that has a pair to learn from."""
+        return rows_of_instances(self.photos, at_least=2)
+
+    @property
+    def size(self) -> int:
+        return self.config.instances_per_batch * self.config.photos_per_instance
+
+    def rows(self, number: int) -> Int[np.ndarray, " b"]:
+        rng = np.random.default_rng((self.seed, PLAN, number))
+        k = self.config.photos_per_instance
+        chosen = rng.choice(len(self.rows_of), self.config.instances_per_batch, replace=False)
+        rows = []
+        for instance in chosen:
+            own = rng.permutation(self.rows_of[instance])
+            rows.append(np.resize(own, k))  # repeats from the start when it is too short
+        return np.concatenate(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class BalancedPlan:
+    """P*K photographs, each of an instance drawn at random: rare instances are seen as often as common ones."""
+
+    photos: PhotoSet
+    config: DataConfig
+    seed: int
+
+    @cached_property
+    def rows_of(self) -> list[np.ndarray]:
+        return rows_of_instances(self.photos)
+
+    @property
+    def size(self) -> int:
+        return self.config.instances_per_batch * self.config.photos_per_instance
+
+    def rows(self, number: int) -> Int[np.ndarray, " b"]:
+        rng = np.random.default_rng((self.seed, PLAN, number))
+        return np.array([rng.choice(self.rows_of[i]) for i in rng.integers(len(self.rows_of), size=self.size)])
+
+
+@dataclass(frozen=True, eq=False)
+class RandomPlan:
+    """P*K photographs; all labelled photographs of the set in random order, then again in another."""
+
+    photos: PhotoSet
+    config: DataConfig
+    seed: int
+
+    @property
+    def size(self) -> int:
+        return self.config.instances_per_batch * self.config.photos_per_instance
+
+    def rows(self, number: int) -> Int[np.ndarray, " b"]:
+        turns = np.arange(number * self.size, (number + 1) * self.size)
+        round_of, place = np.divmod(turns, len(self._labelled))
+        return np.concatenate([self._order(r)[place[round_of == r]] for r in np.unique(round_of).tolist()])
+
+    @cached_property
+    def _labelled(self) -> np.ndarray:
+        return np.flatnonzero(self.photos.labels >= 0)
+
+    @cached_property
+    def _order(self):
+        return lru_cache(maxsize=2)(
+            lambda r: np.random.default_rng((self.seed, PLAN, r)).permutation(self._labelled)  # one order per round
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TuplePlan:
+    """`per_batch` tuples, one after the other, of one epoch's; `first` is the number of its first batch."""
+
+    tuples: Int[np.ndarray, "t n"]
+    per_batch: int
+    first: int
+
+    @property
+    def size(self) -> int:
+        return self.per_batch * self.tuples.shape[1]
+
+    def rows(self, number: int) -> Int[np.ndarray, " b"]:
+        start = (number - self.first) * self.per_batch
+        return self.tuples[start : start + self.per_batch].reshape(-1)
+
+
+def make_plan(photos: PhotoSet, config: DataConfig, seed: int) -> Plan:
+    """The plan that `config.sampling` names, of those that need no mining."""
+    return {"instances": InstancePlan, "balanced": BalancedPlan, "random": RandomPlan}[config.sampling](
+        photos, config, seed
+    )

@@ -1,0 +1,81 @@
+"""Which values of a config can be used, and together; everything else is refused before anything is built."""
+
+from typing import Any
+
+from sret_jax.config import CLASSIFYING, OF_TUPLES, Config, steps_per_epoch
+from sret_jax.errors import UserError
+
+_CHOICES = {
+    "data.dataset": ("folder", "sfm", "synthetic"),
+    "data.sampling": ("instances", "balanced", "random", "tuples"),
+    "model.smoothing.start": ("identity", "average"),
+    "model.refinement.strength": ("norm", "attention"),
+    "model.refinement.edges": ("both", "space", "similarity"),
+    "model.pool": ("gem", "mac", "spoc", "rmac", "superglobal", "how"),
+    "model.local.init": ("pca", "weights"),
+    "model.whitening_init": ("pca", "random", "weights"),
+    "model.dtype": ("float32", "bfloat16"),
+    "train.loss": ("contrastive", "multi_similarity", "triplet", "solar", *CLASSIFYING),
+    "train.optimizer": ("adamw", "adam", "sgd"),
+    "train.schedule": ("cosine", "exponential"),
+    "train.decayed": ("kernels", "all"),
+    "train.train_from": ("all", "c1", "c2", "c3", "c4", "c5", "last", "none"),
+    "train.batch_stats": ("frozen", "updated"),
+    "whitening.kind": ("none", "pca", "pairs"),
+    "extract.scale_pooling": ("mean", "max", "power3", "gem"),
+    "extract.resized": ("photo", "tensor"),
+    "search.method": ("auto", "exact", "brute_force", "ah", "tree_ah"),
+}
+_POSITIVE = (
+    "data.image_size data.instances_per_batch data.threads model.smoothing.window model.smoothing.iterations "
+    "model.smoothing.dilation model.refinement.nodes model.refinement.neighbours model.refinement.blocks "
+    "model.local.window model.local.dim "
+    "model.whitening_dim mining.queries mining.pool mining.tuples_per_batch train.sub_centres train.negatives "
+    "train.epoch_steps train.accumulate train.log_every train.save_every train.keep extract.batch_size "
+    "extract.chunk_rows search.chunk_rows"
+).split()
+
+
+def validate(config: Config) -> None:
+    """Raises `UserError` that names the first field whose value cannot be used, and what could."""
+
+    def value(path: str) -> Any:
+        node: Any = config
+        for part in path.split("."):
+            node = getattr(node, part)
+        return node
+
+    for path, choices in _CHOICES.items():
+        if value(path) not in choices:
+            raise UserError(f"config.{path}={value(path)!r}: choose one of {', '.join(choices)}")
+    for path in _POSITIVE:
+        if value(path) < 1:
+            raise UserError(f"config.{path}={value(path)!r}: must be at least 1")
+    if config.data.photos_per_instance < 2:
+        raise UserError("config.data.photos_per_instance must be at least 2: a loss needs pairs of one instance")
+    if config.model.smoothing.window % 2 == 0:
+        raise UserError(f"config.model.smoothing.window={config.model.smoothing.window}: must be odd, it has a centre")
+    if config.model.local.window % 2 == 0:
+        raise UserError(f"config.model.local.window={config.model.local.window}: must be odd, it has a centre")
+    if config.model.pool == "how" and not config.model.local.enabled:
+        raise UserError('config.model.pool="how" sums the local features: set config.model.local.enabled=True')
+    if not config.model.l2_pooled and config.model.whitening_init == "pca":
+        raise UserError('config.model.l2_pooled=False: PCA is of normalised vectors; set model.whitening_init="weights"')
+    _validate_sampling(config)
+    if not config.extract.scales or min(config.extract.scales) <= 0:
+        raise UserError(f"config.extract.scales={config.extract.scales}: give at least one positive scale")
+
+
+def _validate_sampling(config: Config) -> None:
+    train, mining = config.train, config.mining
+    if config.data.sampling == "tuples":
+        if train.loss not in OF_TUPLES:
+            raise UserError(
+                f"config.train.loss={train.loss!r}: mined tuples have {', '.join(OF_TUPLES)}; choose one of these, or "
+                "another config.data.sampling"
+            )
+        if steps_per_epoch(config) < 1:
+            raise UserError(
+                f"config.mining.queries={mining.queries}: fewer than the {mining.tuples_per_batch * train.accumulate} "
+                "tuples of a step (mining.tuples_per_batch * train.accumulate); raise it"
+            )
