@@ -8,7 +8,7 @@ import pytest
 from sret_jax.artifacts import DamagedError
 from sret_jax.errors import UserError
 from sret_jax.retrieval import inverted_file
-from sret_jax.retrieval.asmk import aggregate, pack_signs, selectivity, similarity
+from sret_jax.retrieval.asmk import aggregate, distinct_words, pack_signs, selectivity, similarity
 from sret_jax.retrieval.codebook import kmeans
 from sret_jax.retrieval.inverted_file import InvertedFile
 
@@ -246,3 +246,10 @@ def test_k_must_fit():
     x, count, centroids = photos(12, 3)
     with pytest.raises(UserError, match="has 3 photographs"):
         built(x, count, centroids).search(x, count, 4)
+
+
+def test_distinct_words_are_counted():
+    x, count, centroids = photos(13)
+    expected = [len(aggregate_in_loops(z[:n], centroids, 1)) for z, n in zip(x, count, strict=True)]
+    assert distinct_words(*map(jnp.asarray, (x, count, centroids))).tolist() == expected
+    assert max(expected) > min(expected)

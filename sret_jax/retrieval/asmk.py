@@ -91,3 +91,15 @@ def selectivity(u: Float32[Array, "*b"], *, alpha: float = 3.0, threshold: float
     """sigma(u) = sign(u) |u|^alpha where u >= threshold, 0 elsewhere."""
     power = int(alpha) if float(alpha).is_integer() else alpha  # a product instead of a logarithm
     return jnp.where(u >= threshold, jnp.sign(u) * jnp.abs(u) ** power, 0)
+
+
+@jax.jit
+def distinct_words(
+    x: Float[Array, "b n c"], count: Int[Array, "b"], centroids: Float32[Array, "v c"]
+) -> Int32[Array, "b"]:
+    """The number of visual words of each photograph, with one word for each of its `count` local features.
+
+    Far fewer than features: the photograph bursts, one pattern is counted many times.
+    """
+    words = aggregate(x, count, centroids, binary=False).words
+    return jnp.sum(words < len(centroids), axis=1, dtype=jnp.int32)

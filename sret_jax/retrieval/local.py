@@ -1,0 +1,161 @@
+"""The strongest local features of photographs over a set of scales."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
+
+from sret_jax.data.pipeline import Batch
+from sret_jax.models.descriptor import Variables
+
+HOW_SCALES = (2.0, 1.414, 1.0, 0.707, 0.5, 0.353, 0.25)
+
+
+class Selected(NamedTuple):
+    """Local features of b photographs, strongest first; the first `count` of each are real, the rest is zero.
+
+    features  as the network gives them
+    strength  1 for the strongest of the photograph
+    position  (x, y), 0 to 1 from the upper left to the lower right corner of the photograph
+    scale     of the photograph in which the feature was found
+    """
+
+    features: Float32[Array, "b n c"]
+    strength: Float32[Array, "b n"]
+    position: Float32[Array, "b n 2"]
+    scale: Float32[Array, "b n"]
+    count: Int32[Array, "b"]
+
+
+@partial(jax.jit, static_argnames=("scales", "most"))
+def select_local(maps: Sequence[Mapping[str, Array]], scales: tuple[float, ...], most: int) -> Selected:
+    """The `most` local features with the greatest strength over all scales; equals in the order of scales and rows.
+
+    Strengths are divided by the greatest of the photograph over all scales. Neither are the features normalised, nor
+    neighbours suppressed.
+
+    Args:
+        maps: for each scale {"features" [b h w c], "strength" [b h w], "mask" [b h w]}, the strengths not negative.
+        scales: of the maps.
+
+    Reference: Tolias, Jenicek, Chum, Learning and aggregating deep local descriptors for instance-level recognition,
+    ECCV 2020, section 3.4.
+    """
+    return _union([_strongest_of(one, scale, most) for one, scale in zip(maps, scales, strict=True)], most)
+
+
+def _strongest_of(maps: Mapping[str, Array], scale: float, most: int) -> Selected:
+    """The strongest of one scale, with strengths as they are."""
+    strength, mask = maps["strength"], maps["mask"]
+    b, h, w = mask.shape
+    size = jnp.stack([mask.any(1).sum(1), mask.any(2).sum(1)], axis=1)[:, None, None]  # width, height
+    centres = np.stack(np.meshgrid(np.arange(w) + 0.5, np.arange(h) + 0.5), axis=2, dtype=np.float32)
+    position = centres[None] / jnp.maximum(size, 1)
+    every = Selected(
+        features=maps["features"].astype(jnp.float32).reshape(b, h * w, -1),
+        strength=strength.astype(jnp.float32).reshape(b, -1),
+        position=position.reshape(b, -1, 2),
+        scale=jnp.full((b, h * w), scale, jnp.float32),
+        count=mask.sum((1, 2), dtype=jnp.int32),
+    )
+    return _strongest(every, mask.reshape(b, -1), most)
+
+
+def _strongest(x: Selected, real: Bool[Array, "b m"], most: int) -> Selected:
+    """The `most` strongest of the real ones, strongest first and zero behind the last."""
+    most = min(most, real.shape[1])
+    _, chosen = jax.lax.top_k(jnp.where(real, x.strength, -jnp.inf), most)
+    count = jnp.minimum(x.count, most)
+
+    def pick(z: Array) -> Array:
+        index = chosen.reshape(*chosen.shape, *(1,) * (z.ndim - 2))
+        z = jnp.take_along_axis(z, index, axis=1)
+        kept = jnp.arange(most)[None] < count[:, None]
+        return jnp.where(kept.reshape(index.shape), z, 0)
+
+    return Selected(*(pick(z) for z in x[:-1]), count)
+
+
+@partial(jax.jit, static_argnames="most")
+def _union(parts: Sequence[Selected], most: int) -> Selected:
+    """The strongest of several selections of the same photographs, in `most` slots."""
+    joined = Selected(*(jnp.concatenate(z, axis=1) for z in zip(*(p[:-1] for p in parts), strict=True)), None)
+    real = jnp.concatenate([jnp.arange(p.strength.shape[1])[None] < p.count[:, None] for p in parts], axis=1)
+    best = _strongest(joined._replace(count=real.sum(1, dtype=jnp.int32)), real, most)
+    greatest = best.strength[:, :1]
+    best = best._replace(strength=best.strength / jnp.where(greatest > 0, greatest, 1))
+    missing = most - best.strength.shape[1]
+    return Selected(*(jnp.pad(z, [(0, 0), (0, missing)] + [(0, 0)] * (z.ndim - 2)) for z in best[:-1]), best.count)
+
+
+def extract_local(
+    network: nn.Module,
+    variables: Variables,
+    batches: Iterable[Batch],
+    *,
+    scales: tuple[float, ...] = HOW_SCALES,
+    most: int = 1000,
+) -> dict[int, Selected]:
+    """For each row in the batches the selected local features of that photograph, as numpy arrays.
+
+    Args:
+        network: a `RetrievalNetwork` with local features among its intermediates.
+        batches: of `evaluation_batches`; every photograph is decoded once, and resized on the device.
+        scales: of the batches' photographs.
+        most: features of a photograph.
+    """
+    out = {}
+    for batch in batches:
+        parts = [_at_scale(network, variables, batch["image"], batch["mask"], scale, most) for scale in scales]
+        selected = jax.tree.map(np.asarray, _union(parts, most))
+        out |= {int(row): jax.tree.map(lambda z, i=i: z[i], selected) for i, row in enumerate(batch["row"]) if row >= 0}
+    return out
+
+
+@partial(jax.jit, static_argnames=("network", "scale", "most"))
+def _at_scale(network, variables, images, mask, scale, most):
+    images, mask = rescale(images, mask, scale, network.size_multiple)
+    return _strongest_of(network.apply(variables, images, mask)[1]["local"], scale, most)
+
+
+def rescale(
+    images: UInt8[Array, "b h w 3"], mask: Bool[Array, "b h w"], scale: float, multiple: int
+) -> tuple[Float32[Array, "b h2 w2 3"], Bool[Array, "b h2 w2"]]:
+    """Each photograph of a padded batch resized to floor(side * scale), bilinear without antialiasing.
+
+    What torch makes of the photograph alone with `interpolate(scale_factor=scale, mode="bilinear",
+    recompute_scale_factor=True)`. The padded sides are multiples of `multiple`.
+    """
+    if scale == 1:
+        return images.astype(jnp.float32), mask
+    shape = [math.ceil(max(1, int(side * scale)) / multiple) * multiple for side in mask.shape[1:]]
+    sizes = mask.any(2).sum(1), mask.any(1).sum(1)
+    x = images.astype(jnp.float32)
+    inside = []
+    for axis, (length, side) in enumerate(zip(sizes, shape, strict=True)):
+        table = np.maximum(np.floor(np.arange(mask.shape[axis + 1] + 1) * scale), 1).astype(np.int32)
+        new = jnp.asarray(table)[length][:, None]  # floored in float64, as torch does
+        length = length[:, None]
+        at = jnp.maximum((jnp.arange(side)[None] + 0.5) * (length / new) - 0.5, 0)
+        low = jnp.minimum(at.astype(jnp.int32), length - 1)
+        high, share = jnp.minimum(low + 1, length - 1), at - low
+
+        def along(z: Array, index: Array, axis: int = axis) -> Array:
+            return jax.vmap(lambda photo, i: jnp.take(photo, i, axis=axis, mode="clip"))(z, index)
+
+        share = jnp.expand_dims(share, (2 - axis, 3))
+        x = (1 - share) * along(x, low) + share * along(x, high)
+        inside.append(jnp.arange(side)[None] < new)
+    mask = (inside[0][:, :, None] & inside[1][:, None]) & mask.any((1, 2))[:, None, None]
+    return jnp.where(mask[..., None], x, 0), mask
+
+
+def padded_together(selected: Sequence[Selected]) -> tuple[Float[np.ndarray, "b n c"], Int32[np.ndarray, "b"]]:
+    """Features and counts of several photographs, as `InvertedFile` takes them."""
+    return np.stack([s.features for s in selected]), np.stack([s.count for s in selected])
