@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sret_jax.models.fixed_smoothing import bilateral, gaussian
-from sret_jax.models.local_features import average
+from sret_jax.models.fixed_smoothing import average, bilateral, gaussian
 
 
 def example(seed=0):

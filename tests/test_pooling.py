@@ -1,11 +1,11 @@
-"""GeM against its formula, at the ends of float32, and with padding; L2 normalisation at zero."""
+"""Each pooling against its formula, at the ends of float32, and with padding; L2 normalisation at zero."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sret_jax.models.pooling import GeM, gem, l2_normalize
+from sret_jax.models.pooling import GeM, gem, l2_normalize, mac, scale_gem, spoc, weighted_sum
 
 
 def example(seed=0, scale=1.0):
@@ -107,9 +107,115 @@ def test_gem_equals_torch(p):
     np.testing.assert_allclose(dx, there.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parity
+def test_gem_with_one_exponent_for_all_equals_torch():
+    torch = pytest.importorskip("torch")
+    x, _ = example()
+    full = jnp.ones(x.shape[:3], bool)
+    layer = GeM(3.0, shared=True)
+    variables = layer.init(jax.random.key(0), x, full)
+    assert variables["params"]["p"].shape == ()
+    there, p = torch.tensor(np.asarray(x).transpose(0, 3, 1, 2)), torch.tensor([3.0], requires_grad=True)
+    pooled = there.clamp(min=1e-6).pow(p).mean((2, 3)).pow(1 / p)
+    pooled.sum().backward()
+    np.testing.assert_allclose(layer.apply(variables, x, full), pooled.detach().numpy(), rtol=1e-5)
+    gradient = jax.grad(lambda v: layer.apply(v, x, full).sum())(variables)["params"]["p"]
+    np.testing.assert_allclose(gradient, p.grad.numpy()[0], rtol=1e-4)
+
+
+def test_mac_and_spoc_equal_the_formula():
+    x, mask = example()
+    x = x - 0.5  # a maximum below zero counts, unlike that of zero padding
+    mask = mask.at[2].set(False)
+    for pool, of in ((mac, np.max), (spoc, np.mean)):
+        expected = [of(np.asarray(x[n])[np.asarray(mask[n])], 0) for n in (0, 1)] + [np.zeros(6)]
+        np.testing.assert_allclose(pool(x, mask=mask), np.stack(expected), rtol=1e-6)
+        assert np.isfinite(jax.grad(lambda x, pool=pool: pool(x, mask=mask).sum())(x)).all()
+        assert pool(x.astype(jnp.bfloat16), mask=mask).dtype == jnp.float32
+
+
+@pytest.mark.parity
+def test_mac_spoc_and_the_weighted_sum_equal_torch():
+    torch = pytest.importorskip("torch")
+    x, _ = example()
+    x = x + 0.01 * jnp.arange(x.size).reshape(x.shape) / x.size  # no ties
+    full, strength = jnp.ones(x.shape[:3], bool), x.sum(-1)
+    there = torch.tensor(np.asarray(x).transpose(0, 3, 1, 2), requires_grad=True)
+    size = there.shape[-2:]
+    weights = torch.tensor(np.asarray(strength))[:, None]
+    for ours, theirs in (
+        (lambda x: mac(x, mask=full), lambda x: torch.nn.functional.max_pool2d(x, size)[..., 0, 0]),
+        (lambda x: spoc(x, mask=full), lambda x: torch.nn.functional.avg_pool2d(x, size)[..., 0, 0]),
+        (lambda x: weighted_sum(x, strength, full), lambda x: (x * weights).sum((-2, -1))),
+    ):
+        pooled = theirs(there)
+        np.testing.assert_allclose(ours(x), pooled.detach().numpy(), rtol=1e-5)
+        there.grad = None
+        pooled.square().sum().backward()
+        gradient = jax.grad(lambda x, ours=ours: jnp.square(ours(x)).sum())(x)
+        np.testing.assert_allclose(gradient, there.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-6)
+
+
+def test_the_weighted_sum_leaves_out_what_is_outside_the_mask():
+    x, mask = example()
+    strength = x.sum(-1)
+    expected = np.zeros((3, 6))
+    for n, i, j in np.argwhere(np.asarray(mask)):
+        expected[n] += float(strength[n, i, j]) * np.asarray(x[n, i, j], np.float64)
+    np.testing.assert_allclose(weighted_sum(x, strength, mask), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("p", [np.inf, 10.0])
+def test_scale_gem_equals_the_formula(p):
+    x = np.random.default_rng(0).normal(size=(3, 2, 5)).astype(np.float32)
+    expected = np.zeros((2, 5))
+    for n in range(2):
+        scales = x[:, n].astype(np.float64)
+        if np.isinf(p):
+            expected[n] = max_over = np.full(5, -np.inf)
+            for vector in scales:
+                max_over = np.maximum(max_over, vector / np.sqrt(np.sum(vector**2)))
+            expected[n] = max_over
+        else:
+            least = scales.min()
+            expected[n] = (sum((vector - least) ** p for vector in scales) / 3) ** (1 / p) + least
+    np.testing.assert_allclose(scale_gem(jnp.asarray(x), p), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("p", [np.inf, 10.0])
+def test_scale_gem_equals_torch(p):
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).normal(size=(3, 1, 7)).astype(np.float32)
+    there = torch.tensor(x, requires_grad=True)
+    if np.isinf(p):
+        pooled = torch.max(torch.nn.functional.normalize(there, p=2, dim=-1), 0)[0]
+    else:
+        least = there.min()
+        pooled = (there - least).pow(p).mean(0).pow(1 / p) + least
+    pooled.square().sum().backward()
+    np.testing.assert_allclose(scale_gem(jnp.asarray(x), p), pooled.detach().numpy(), rtol=1e-5, atol=1e-6)
+    gradient = jax.grad(lambda x: jnp.square(scale_gem(x, p)).sum())(jnp.asarray(x))
+    np.testing.assert_allclose(gradient, there.grad.numpy(), rtol=1e-4, atol=1e-5)
+
+
 def test_l2_normalize():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 7)), jnp.float32)
     exact = np.asarray(x, np.float64) / np.linalg.norm(x, axis=1, keepdims=True)
     np.testing.assert_allclose(l2_normalize(x), exact, rtol=1e-5)
     np.testing.assert_array_equal(l2_normalize(jnp.zeros((2, 7))), np.zeros((2, 7)))
     assert np.isfinite(jax.grad(lambda x: l2_normalize(x).sum())(jnp.zeros((2, 7)))).all()
+
+
+@pytest.mark.parity
+def test_l2_normalize_with_an_added_eps_equals_torch():
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).normal(size=(4, 7)).astype(np.float32)
+    x[1] *= 1e-6  # here it matters
+    x[2] = 0
+    there = torch.tensor(x, requires_grad=True)
+    y = there / (torch.norm(there, p=2, dim=1, keepdim=True) + 1e-6)
+    (y**3).sum().backward()
+    np.testing.assert_allclose(l2_normalize(jnp.asarray(x), 1e-6, added=True), y.detach().numpy(), rtol=1e-5)
+    gradient = jax.grad(lambda x: (l2_normalize(x, 1e-6, added=True) ** 3).sum())(jnp.asarray(x))
+    np.testing.assert_allclose(gradient, there.grad.numpy(), rtol=1e-4, atol=1e-6)

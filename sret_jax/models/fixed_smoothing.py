@@ -1,6 +1,7 @@
 """Smoothing that is not learned, by the equation of the learned one: what method 1 is compared with.
 
-Both are `smooth` with a = c = 1, where the kernel features say how far apart two positions are.
+All are `smooth` with c = 1: the average with a = 0, the others with a = 1 and kernel features that say how far apart
+two positions are.
 """
 
 import jax.numpy as jnp
@@ -9,6 +10,16 @@ from jaxtyping import Array, Bool, Float
 
 from sret_jax.models.pooling import l2_normalize
 from sret_jax.models.smoothing import smooth
+
+
+def average(x: Float[Array, "b h w c"], window: int, *, mask: Bool[Array, "b h w"]) -> Float[Array, "b h w c"]:
+    """The mean of each window, without what lies outside the map or the mask, as HOW smooths.
+
+    Reference: Tolias, Jenicek, Chum, Learning and aggregating deep local descriptors for instance-level recognition,
+    ECCV 2020, section 3.3.
+    """
+    alike = jnp.zeros((*mask.shape, 1))
+    return smooth(x, alike, alike[..., 0], jnp.ones(mask.shape), window=window, mask=mask)
 
 
 def gaussian(

@@ -1,9 +1,11 @@
-"""Generalised-mean pooling and L2 normalisation: a map becomes one vector."""
+"""Pooling over all positions, or over scales, and L2 normalisation: a map becomes one vector."""
+
+import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Float32
 
 
 def gem(
@@ -33,16 +35,92 @@ def gem(
 
 
 class GeM(nn.Module):
-    """`gem` with a learned exponent per channel, every one of them `p_init` at the start."""
+    """`gem` with a learned exponent per channel, or with `shared` one for all, `p_init` at the start."""
 
     p_init: float = 3.0
+    shared: bool = False
+    eps: float = 1e-6
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"]) -> Float[Array, "b c"]:
-        p = self.param("p", nn.initializers.constant(self.p_init), (x.shape[-1],), jnp.float32)
-        return gem(x, p, mask=mask)
+        shape = () if self.shared else (x.shape[-1],)
+        p = self.param("p", nn.initializers.constant(self.p_init), shape, jnp.float32)
+        return gem(x, p, mask=mask, eps=self.eps)
 
 
-def l2_normalize(x: Float[Array, "*b d"], eps: float = 1e-12) -> Float[Array, "*b d"]:
-    """x / max(|x|, eps) over the last axis. The zero vector stays zero and has a finite gradient."""
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), eps * eps))
+def mac(x: Float[Array, "b h w c"], *, mask: Bool[Array, "b h w"]) -> Float32[Array, "b c"]:
+    """Maximum of every channel over the positions of the mask; 0 for a photo without any.
+
+    Reference: Tolias, Sicre, Jegou, Particular object retrieval with integral max-pooling of CNN activations, ICLR
+    2016, section 3.1.
+    """
+    greatest = jnp.max(x.astype(jnp.float32), (1, 2), where=mask[..., None], initial=jnp.finfo(jnp.float32).min)
+    return jnp.where(mask.any((1, 2))[:, None], greatest, 0)
+
+
+class MAC(nn.Module):
+    def __call__(self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"]) -> Float32[Array, "b c"]:
+        return mac(x, mask=mask)
+
+
+def spoc(x: Float[Array, "b h w c"], *, mask: Bool[Array, "b h w"]) -> Float32[Array, "b c"]:
+    """Mean of every channel over the positions of the mask; 0 for a photo without any.
+
+    Reference: Babenko, Lempitsky, Aggregating deep convolutional features for image retrieval, ICCV 2015, eq. 2,
+    without their centring prior.
+    """
+    total = jnp.sum(jnp.where(mask[..., None], x.astype(jnp.float32), 0), (1, 2))
+    return total / jnp.maximum(mask.sum((1, 2)), 1)[:, None]
+
+
+class SPoC(nn.Module):
+    def __call__(self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"]) -> Float32[Array, "b c"]:
+        return spoc(x, mask=mask)
+
+
+def weighted_sum(
+    features: Float[Array, "b h w c"], strength: Float[Array, "b h w"], mask: Bool[Array, "b h w"]
+) -> Float32[Array, "b c"]:
+    """sum_xy strength[xy] features[xy] over the positions of the mask.
+
+    Reference: Tolias, Jenicek, Chum, Learning and aggregating deep local descriptors for instance-level recognition,
+    ECCV 2020, eq. 3: what HOW is trained with, in place of matching the local features.
+    """
+    return jnp.einsum("bhw,bhwc->bc", jnp.where(mask, strength, 0), features.astype(jnp.float32), precision="highest")
+
+
+class WeightedSum(nn.Module):
+    def __call__(
+        self, features: Float[Array, "b h w c"], strength: Float[Array, "b h w"], mask: Bool[Array, "b h w"]
+    ) -> Float32[Array, "b c"]:
+        return weighted_sum(features, strength, mask)
+
+
+def scale_gem(x: Float[Array, "s b d"], p: float = math.inf) -> Float[Array, "b d"]:
+    """Generalised mean over the descriptors of one photo at s scales.
+
+        p = inf:   max_s x[s] / |x[s]|
+        else:      ( mean_s (x[s] - m)^p )^(1 / p) + m,    m = min of x over scales and components
+
+    The result is not normalised.
+
+    Reference: Shao, Chen, Karpur, Cui, Araujo, Cao, Global features are all you need for image retrieval and
+    reranking, ICCV 2023, eq. 4 (Scale-GeM).
+    """
+    if math.isinf(p):
+        return jnp.max(l2_normalize(x), axis=0)
+    least = jnp.min(x, axis=(0, 2), keepdims=True)
+    return jnp.mean((x - least) ** p, axis=0) ** (1 / p) + least[0]
+
+
+def l2_normalize(x: Float[Array, "*b d"], eps: float = 1e-12, *, added: bool = False) -> Float[Array, "*b d"]:
+    """x / max(|x|, eps) over the last axis, or with `added` x / (|x| + eps).
+
+    The zero vector stays zero and has a finite gradient. cirtorch and the code that grew from it (SOLAR, HOW) add an
+    eps of 1e-6: their networks were trained with descriptors shorter than 1 by that.
+    """
+    squares = jnp.sum(x * x, axis=-1, keepdims=True)
+    if not added:
+        return x * jax.lax.rsqrt(jnp.maximum(squares, eps * eps))
+    norm = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
+    return x / (norm + eps)

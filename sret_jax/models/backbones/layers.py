@@ -32,6 +32,15 @@ def relu6(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.clip(x, 0, 6)
 
 
+def relup(x: Float[Array, "*shape"], floor: float) -> Float[Array, "*shape"]:
+    """max(x, floor): a ReLU that leaves every local feature some of every channel.
+
+    Reference: Shao, Chen, Karpur, Cui, Araujo, Cao, Global features are all you need for image retrieval and
+    reranking, ICCV 2023, section 3.1 (ReLUP).
+    """
+    return jnp.maximum(x, floor)
+
+
 def erase(x: Float[Array, "b h w c"], mask: Mask) -> Float[Array, "b h w c"]:
     """The map with zeros outside the mask."""
     return jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
@@ -115,7 +124,8 @@ class ConvNorm(nn.Module):
 
     `padding` None is TensorFlow's "SAME", a number pads that many zeros on every side. With running statistics the
     normalisation is folded into kernel and bias. With `update_stats` the batch's own statistics are used and the
-    running ones follow them; this needs to run under a pmap whose axis is called "batch".
+    running ones follow them; this needs to run under a pmap whose axis is called "batch". A `frozen` unit passes the
+    gradient on to its input and takes none itself.
     """
 
     features: int
@@ -128,6 +138,7 @@ class ConvNorm(nn.Module):
     momentum: float = 0.9
     update_stats: bool = False
     dtype: Any = jnp.float32
+    frozen: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], mask: Mask) -> tuple[Float[Array, "b i j d"], Bool[Array, "b i j"]]:
@@ -137,6 +148,8 @@ class ConvNorm(nn.Module):
         kernel = self.param("kernel", nn.initializers.he_normal(), (k, k, inputs, self.features))
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
+        if self.frozen:
+            kernel, scale, bias = lax.stop_gradient((kernel, scale, bias))
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         variance = self.variable("batch_stats", "var", jnp.ones, shape)
 
