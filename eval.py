@@ -1,8 +1,20 @@
-"""Measures a network: `python eval.py --workdir=DIR --benchmark=NAME[,NAME] [--root=PATH] [--queries=DIR] [--out=DIR]`.
+"""Measures a network: `python eval.py --workdir=DIR --benchmark=NAME[,NAME] [--root=PATH] [--out=DIR] ...`.
 
 `--workdir` is what `train.py` wrote. Without it, `--config=configs/NAME.py` measures the same network untrained: its
-pretrained backbone with GeM, and without the whitening layer, which only training can fill. Benchmarks: "synthetic",
-and "folder", leave-one-out on the photographs `<instance>/<photo>` of `--root`, or all of them searched by `--queries`.
+pretrained backbone with GeM, and without the whitening layer, which only training can fill. Benchmarks:
+
+    synthetic             objects drawn by code
+    folder                leave-one-out on `<instance>/<photo>` of --root, or all of it searched by --queries
+    roxford5k, rparis6k   --root holds jpg/ and gnd_<benchmark>.pkl, itself or in a folder of the benchmark's name
+    revisited             the same for any folder of photographs, with its ground truth in --gnd
+    gldv2, ilias          --root holds the files of their authors: csv and index/, test/; or ilias_core/
+    paintings             --root holds ground_truth.json and its photographs; paintings look for those that show them
+
+--distractors=DIR,... adds photographs that only get in the way: any folder, or the million of Revisiting Oxford and
+Paris with its revisitop1m.txt and jpg/. --anchors shows published numbers beside these, --protocol=compat:uncropped
+deviates as some of them do. --rankings=FILE scores a ranking that something else made (the `ranks.npy` of revisitop, or
+a retrieval submission of gldv2), without a network or photographs.
+
 Prints the table and writes results.json, rankings.csv, report.html, strip.png and skipped.json to
 `<workdir>/eval/<benchmark>` (untrained: `runs/untrained-<config>/eval/<benchmark>`), or to `--out`.
 """
@@ -19,15 +31,23 @@ from ml_collections import config_flags
 from sret_jax import command, experiment
 from sret_jax.config import Config
 from sret_jax.errors import UserError
+from sret_jax.evaluation.benchmarks import BENCHMARKS, PROTOCOLS, REVISITED, Request, check_benchmark
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.training.checkpoint import load_network
 from sret_jax.validation import validate
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder that train.py wrote.")
-BENCHMARK = flags.DEFINE_list("benchmark", None, 'Comma-separated: "synthetic", "folder". Default: the config\'s own.')
-ROOT = flags.DEFINE_string("root", "", 'Benchmark "folder": the photographs, <instance>/<photo>.')
+BENCHMARK = flags.DEFINE_list(
+    "benchmark", None, f"Comma-separated: {', '.join(BENCHMARKS)}. Default: the config's own."
+)
+ROOT = flags.DEFINE_string("root", "", 'The benchmark\'s photographs; of "folder": <instance>/<photo>.')
 QUERIES = flags.DEFINE_string("queries", "", 'Benchmark "folder": photographs that search --root.')
+GND = flags.DEFINE_string("gnd", "", f"{', '.join(REVISITED)}: the ground truth, gnd_*.pkl or the same as JSON.")
+DISTRACTORS = flags.DEFINE_list("distractors", [], "Folders of photographs, at any depth, that are searched as well.")
+PROTOCOL = flags.DEFINE_string("protocol", "", f"One of {', '.join(PROTOCOLS)}.")
+ANCHORS = flags.DEFINE_boolean("anchors", False, "Show published numbers beside these, with their source.")
+RANKINGS = flags.DEFINE_string("rankings", "", "Score this file of rankings instead of a network.")
 OUT = flags.DEFINE_string("out", None, "Where the results go; with several benchmarks, one folder each below it.")
 
 
@@ -51,26 +71,48 @@ def config_name() -> str:
     return Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
 
 
+def request() -> Request:
+    return Request(ROOT.value, QUERIES.value, GND.value, tuple(DISTRACTORS.value), PROTOCOL.value)
+
+
+def out_folder(workdir: Path, benchmark: str, several: bool) -> Path:
+    """Where the results of one benchmark go; those of a variant have a folder of their own."""
+    if OUT.value:
+        return Path(OUT.value) / benchmark if several else Path(OUT.value)
+    variant = [PROTOCOL.value.removeprefix("compat:")] if PROTOCOL.value.startswith("compat:") else []
+    variant += [Path(folder).resolve().name for folder in DISTRACTORS.value]
+    return workdir / "eval" / "+".join([benchmark, *variant])
+
+
 def main() -> None:
     logging.getLogger("sret_jax").setLevel(logging.INFO)
     for benchmark in BENCHMARK.value or []:
-        experiment.check_benchmark(benchmark, ROOT.value, QUERIES.value)
-    if (ROOT.value or QUERIES.value) and "folder" not in (BENCHMARK.value or ["folder"]):
-        raise UserError("--root and --queries go with --benchmark=folder")
+        check_benchmark(benchmark, request())
+    if QUERIES.value and "folder" not in (BENCHMARK.value or ["folder"]):
+        raise UserError("--queries goes with --benchmark=folder")
+    if ROOT.value and BENCHMARK.value == ["synthetic"]:
+        raise UserError("--root does not go with --benchmark=synthetic, whose objects are drawn")
+    if RANKINGS.value:
+        if len(BENCHMARK.value or []) != 1:
+            raise UserError("--rankings=FILE is scored on one benchmark: give --benchmark=NAME")
+        out = Path(OUT.value or f"runs/rankings-{Path(RANKINGS.value).stem}") / BENCHMARK.value[0]
+        experiment.score_rankings(BENCHMARK.value[0], Path(RANKINGS.value), out, request(), ANCHORS.value)
+        return
     network, variables, config, learned, workdir = load(CONFIG.value, WORKDIR.value)
     benchmarks = BENCHMARK.value or list(config.eval.benchmarks)
     for benchmark in benchmarks:
-        out = Path(OUT.value) if OUT.value else workdir / "eval" / benchmark
-        if OUT.value and len(benchmarks) > 1:
-            out /= benchmark
         experiment.evaluate_and_print(
             network,
             variables,
             config,
             benchmark,
-            out,
+            out_folder(workdir, benchmark, len(benchmarks) > 1),
             root=ROOT.value,
             queries=QUERIES.value,
+            gnd=GND.value,
+            distractors=tuple(DISTRACTORS.value),
+            protocol=PROTOCOL.value,
+            anchors=ANCHORS.value,
             cache_dir=config.data.cache_dir or workdir / "data",
             whitening=learned,
             workdir=workdir,

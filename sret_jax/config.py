@@ -178,12 +178,16 @@ class SearchConfig:
 
 @dataclass
 class EvalConfig:
-    benchmarks: tuple[str, ...] = ("synthetic",)  # run after training: "synthetic", "folder"
-    root: str = ""  # benchmark "folder": the photo folder; "" = data.root
+    benchmarks: tuple[str, ...] = ("synthetic",)  # run after training: "synthetic", "folder", "roxford5k", ...
+    root: str = ""  # the benchmark's folder; "" = data.root (benchmark "folder")
     split: str = "test"  # benchmark "folder": the entry of data.splits that is searched
     synthetic_instances: int = 16  # benchmark "synthetic": objects, none of them trained on
     synthetic_photos: int = 8
     untrained: bool = False  # also measure the network before training
+    gnd: str = ""  # benchmarks like "roxford5k": the ground truth file; "" = gnd_<benchmark>.pkl in root
+    distractors: tuple[str, ...] = ()  # folders whose photographs are searched as well, as wrong answers
+    protocol: str = "standard"  # or "compat:uncropped": queries are not cut to their boxes, as some published numbers
+    ranked: int = 0  # photographs ranked per query; 0 = all. What is not ranked counts as never found
 
 
 @dataclass

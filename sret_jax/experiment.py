@@ -5,7 +5,7 @@ import io
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,22 +15,18 @@ import numpy as np
 
 from sret_jax.artifacts import DamagedError, write_file, write_json
 from sret_jax.config import Config, to_dict
-from sret_jax.data.image_folder import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.synthetic_views import prepare_synthetic
 from sret_jax.environment import environment
-from sret_jax.errors import UserError
-from sret_jax.evaluation.protocols import Ranked, folder_protocol, query_protocol
+from sret_jax.evaluation.anchors import published
+from sret_jax.evaluation.benchmarks import Request, judge_rankings, open_benchmark
+from sret_jax.evaluation.protocols import Ranked
 from sret_jax.evaluation.report import choose_photos, write_report
-from sret_jax.evaluation.table import print_results
+from sret_jax.evaluation.table import print_rankings, print_results
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
-from sret_jax.retrieval.extract import Extractor, Learned, extract
+from sret_jax.retrieval.extract import Extracted, Extractor, Learned, extract
 from sret_jax.retrieval.search import Index, content_fingerprint
 
 log = logging.getLogger(__name__)
-
-BENCHMARKS = ("synthetic", "folder")
-KEPT = 100  # answers per query in rankings.csv
 
 
 @dataclass
@@ -55,6 +51,10 @@ def evaluate(
     *,
     root: str = "",
     queries: str = "",
+    gnd: str = "",
+    distractors: Sequence[str] = (),
+    protocol: str = "",
+    anchors: bool = False,
     cache_dir: str | Path,
     whitening: Learned | None = None,
     workdir: Path | None = None,
@@ -65,82 +65,96 @@ def evaluate(
         rankings.csv    the first 100 answers of every query
         report.html     the same with pictures, in one file; strip.png is a picture of a few answers
         skipped.json    the files that could not be used, each with the reason
+        ranks.npy       benchmarks like "roxford5k": the whole rankings, as revisitop's evaluator reads them
 
     Args:
       network, variables: what to measure.
       config: its data, extract, search and eval fields say how.
-      benchmark: "synthetic" or "folder".
+      benchmark: one of `evaluation.benchmarks.BENCHMARKS`.
       out: folder of the results.
-      root: "folder": the photographs; default `config.eval.root`, then `config.data.root`. The split of
+      root: the benchmark's folder; default `config.eval.root`, for "folder" then `config.data.root`. The split of
         `config.data.splits` is taken only from the config's own folder, any other folder is searched whole.
       queries: "folder": a folder of queries that search `root` instead of leave-one-out; `<instance>/<photo>` is
         scored, photographs without a folder are only ranked.
+      gnd: benchmarks like "roxford5k": the ground truth file.
+      distractors: folders whose photographs are searched as well, as wrong answers.
+      protocol: "compat:uncropped" deviates from the benchmark as some published numbers do.
+      anchors: published numbers beside these.
       cache_dir: where prepared photographs are kept.
       whitening: mean and projection learned after training.
       workdir: descriptors and index are kept in its folders `descriptors` and `index`, and used again when they are of
         the same network and photographs. Default: W where `out` is W/eval/NAME, else `out`.
 
     Returns:
-      `{"benchmark", "metrics": {"mAP", "R@1", "queries", "per_instance"} (percent), "timings": {stage: seconds},
-      "images_per_second", "photos", "instances", "skipped", "index", "dim", "config", "commit", "versions", ...}`,
-      and "before_training": {"mAP", "R@1"} where these photographs were measured at the start of the run too.
+      `{"benchmark", "metrics", "timings": {stage: seconds}, "images_per_second", "photos", "instances", "skipped",
+      "index", "dim", "config", "commit", "versions", ...}`. The metrics are in percent: `{"mAP", "R@1", "queries",
+      "per_instance"}`, or of benchmarks like "roxford5k" `{"easy", "medium", "hard": {"mAP", "mP@1", "mP@5", "mP@10",
+      "queries"}, "mAP" (medium), "queries", "per_query" (AP, medium)}`. "before_training" has mAP and R@1 where these
+      photographs were measured at the start of the run too.
 
     Raises:
-      UserError: an unknown benchmark, a folder that is missing or has nothing to measure.
+      UserError: an unknown benchmark, a folder that is missing, incomplete or has nothing to measure.
     """
-    check_benchmark(benchmark, root, queries)
+    request = Request(root, queries, gnd, distractors, protocol)
     out = Path(out)
     workdir = workdir or (out.parents[1] if out.parent.name == "eval" else out)
     name = out.name if out.parent == workdir / "eval" else benchmark
+    own = name.partition("+")[0]  # of the same photographs, whatever else is searched
     stage = Stages()
     with stage("prepare"):
-        photos, searched = _photos(config, benchmark, root, cache_dir)
-        asked = _queries(queries, cache_dir) if queries and benchmark == "folder" else None
+        opened = open_benchmark(benchmark, config, request, cache_dir)
+        photos, asked = opened.everything, opened.queries
     out.mkdir(parents=True, exist_ok=True)
     skipped = photos.skipped + (asked.skipped if asked else [])
     write_json(out / "skipped.json", [{"photo": photo, "reason": reason} for photo, reason in skipped])
 
+    def described(part: PhotoSet, folder: str) -> Extracted:
+        return extract(network, variables, part, config, workdir / "descriptors" / folder, whitening)
+
     with stage("extract"):
-        described = extract(network, variables, photos, config, workdir / "descriptors" / name, whitening)
+        parts = [described(opened.photos, own)]
+        parts += [described(part, f"distractors-{part.name}") for part in opened.distractors]
+        descriptors = np.concatenate([part.descriptors for part in parts])
     if asked:
         with stage("extract queries"):
-            folder = workdir / "descriptors" / f"{name}-queries"
-            described_queries = extract(network, variables, asked, config, folder, whitening)
+            query_descriptors = described(asked, f"{name}-queries").descriptors
     with stage("index"):
-        index = _index(described.descriptors, photos.names, config, workdir / "index" / name)
+        index = _index(descriptors, photos.names, config, workdir / "index" / name)
     with stage("search"):
 
         def search(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
             result = index.search(x, k)
             return result.ids, result.scores
 
-        if asked:
-            labels = _labels_in(asked, photos)
-            x = described_queries.descriptors
-            ranked = query_protocol(search, x, labels, photos.labels, photos.instances, KEPT)
-        else:
-            ranked = folder_protocol(search, described.descriptors, photos.labels, photos.instances, KEPT)
+        ranked, files = opened.judge(search, query_descriptors if asked else descriptors)
 
+    extracted = sum(part.photos for part in parts)
+    beside = published(benchmark, sum(map(len, opened.distractors)), request.completed(config).protocol)
     results = {
         "benchmark": benchmark,
         "metrics": ranked.metrics,
         "timings": stage.seconds,
-        "images_per_second": round(described.images_per_second, 2),
-        "extracted": described.photos,
+        "images_per_second": round(_speed(parts), 2),
+        "extracted": extracted,
         "photos": len(photos),
         "instances": len(photos.instances),
         "skipped": len(skipped),
-        "searched": searched,
-        "queries_from": queries if asked else "",
+        "searched": opened.searched,
+        "queries_from": opened.asked,
         "index": index.description,
-        "dim": described.descriptors.shape[1],
-        "fingerprint": described.fingerprint,
+        "dim": descriptors.shape[1],
+        "fingerprint": parts[0].fingerprint,
         "photo_fingerprint": photos.fingerprint,
+        "distractors": {part.name: len(part) for part in opened.distractors},
+        **opened.about,
+        "anchors": beside if anchors else [],
         "config": to_dict(config),
     } | environment()
     results["before_training"] = _before_training(out, results)
     with stage("report"):
         write_file(out / "rankings.csv", _rankings(ranked, asked or photos, photos))
+        for file, data in files.items():
+            write_file(out / file, data)
         shown = choose_photos(ranked, asked or photos)
         seen = Extractor(network, variables, asked or photos, config).intermediates(shown) if shown else {}
         write_report(out, results, ranked, asked or photos, photos, seen)
@@ -157,7 +171,38 @@ def _before_training(out: Path, results: dict[str, Any]) -> dict[str, float]:
     asked = ("benchmark", "photo_fingerprint", "queries_from")
     if any(before.get(name) != results[name] for name in asked) or not before["metrics"]:
         return {}
-    return {name: before["metrics"][name] for name in ("mAP", "R@1")}
+    return {name: before["metrics"][name] for name in ("mAP", "R@1") if name in before["metrics"]}
+
+
+def _speed(parts: Sequence[Extracted]) -> float:
+    """Photographs described per second, compilation left out; 0 when the stores had everything."""
+    seconds = sum(part.seconds - part.compiling for part in parts if part.photos)
+    return sum(part.photos for part in parts) / max(seconds, 1e-9)
+
+
+def score_rankings(benchmark: str, file: Path, out: Path, request: Request, anchors: bool = False) -> dict[str, Any]:
+    """Scores rankings that something else made, without a network or photographs, and writes `out`/results.json.
+
+    Args:
+      benchmark: one whose ground truth can be read alone.
+      file: as the authors' evaluator takes it: `ranks.npy` of revisitop.
+      out: folder of the results.
+      request: its `root` or `gnd` says where the ground truth is.
+      anchors: published numbers beside these.
+    """
+    metrics, about, distractors = judge_rankings(benchmark, file, request)
+    results = {
+        "benchmark": benchmark,
+        "metrics": metrics,
+        "rankings": str(file),
+        **about,
+        "anchors": published(benchmark, distractors, "standard") if anchors else [],
+        "before_training": {},
+    } | environment()
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "results.json", results)
+    print_rankings(results, out)
+    return results
 
 
 def evaluate_and_print(
@@ -167,49 +212,6 @@ def evaluate_and_print(
     results = evaluate(network, variables, config, benchmark, out, **options)
     print_results(results, Path(out))
     return results
-
-
-def check_benchmark(benchmark: str, root: str = "", queries: str = "") -> None:
-    """Raises `UserError` for what is wrong before any work: an unknown benchmark, a folder that is not there."""
-    if benchmark not in BENCHMARKS:
-        raise UserError(f"no benchmark {benchmark!r}; choose one of {', '.join(BENCHMARKS)}")
-    for flag, folder in (("root", root), ("queries", queries)):
-        if benchmark == "folder" and folder and not Path(folder).is_dir():
-            raise UserError(f"--{flag}={folder}: no such folder; give a folder of <instance>/<photo>")
-
-
-def _photos(config: Config, benchmark: str, root: str, cache_dir: str | Path) -> tuple[PhotoSet, str]:
-    """The photographs of a benchmark and, in words, which they are."""
-    if benchmark == "synthetic":
-        photos = prepare_synthetic(
-            cache_dir,
-            instances=config.eval.synthetic_instances,
-            photos=config.eval.synthetic_photos,
-            seed=config.data.synthetic_seed,
-            split="test",
-        )
-        return photos, f"synthetic objects, seed {config.data.synthetic_seed}"
-    own = config.eval.root or config.data.root
-    root = root or own
-    if not root:
-        raise UserError("benchmark 'folder' needs photographs: give --root=PATH, a folder of <instance>/<photo>")
-    if config.data.splits and own and Path(root).resolve() == Path(own).resolve():
-        photos = prepare_folder(root, cache_dir, splits=config.data.splits, split=config.eval.split)
-        return photos, f"{root}, split {config.eval.split!r} of {config.data.splits}"
-    return prepare_folder(root, cache_dir), root
-
-
-def _queries(folder: str, cache_dir: str | Path) -> PhotoSet:
-    return prepare_folder(folder, cache_dir, labelled=any(child.is_dir() for child in Path(folder).iterdir()))
-
-
-def _labels_in(queries: PhotoSet, photos: PhotoSet) -> np.ndarray:
-    """The queries' labels as indices into the instances of the photos searched; -1 where it has no such instance."""
-    number = {name: i for i, name in enumerate(photos.instances)}
-    foreign = sorted(set(queries.instances) - set(number))
-    if foreign:
-        log.warning("%d query instances have no photo to find (%s, ...): not scored", len(foreign), foreign[0])
-    return np.array([number.get(queries.instances[x], -1) if x >= 0 else -1 for x in queries.labels], np.int32)
 
 
 def _index(descriptors: np.ndarray, names: list[str], config: Config, folder: Path) -> Index:

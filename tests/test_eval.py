@@ -200,7 +200,9 @@ def run_eval(*flags: str, cwd: Path) -> subprocess.CompletedProcess:
         ([], "--workdir=DIR that train.py wrote, or --config=FILE"),
         (["--workdir=nothing"], "nothing: holds no checkpoint"),
         (["--workdir=nothing", "--benchmark=oxford"], "no benchmark 'oxford'"),
-        (["--workdir=nothing", "--benchmark=synthetic", "--root=."], "go with --benchmark=folder"),
+        (["--workdir=nothing", "--benchmark=synthetic", "--root=."], "--root does not go with --benchmark=synthetic"),
+        (["--workdir=nothing", "--benchmark=synthetic", "--queries=."], "--queries goes with --benchmark=folder"),
+        (["--rankings=ranks.npy"], "--rankings=FILE is scored on one benchmark"),
     ],
 )
 def test_bad_flags_get_one_line(tmp_path, flags, text):

@@ -45,9 +45,8 @@ def prepare_revisited(benchmark: str, root: str | Path, cache_dir: str | Path, g
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"{benchmark}: no folder {str(root)!r}; give one of jpg/ and gnd_{benchmark}.pkl by --root=DIR")
-    if (root / benchmark).is_dir():
-        root = root / benchmark
-    truth = read_ground_truth(gnd or _ground_truth(root, benchmark))
+    truth = read_ground_truth(gnd or ground_truth_path(root, benchmark))
+    root = root / benchmark if (root / benchmark).is_dir() else root
     folder = root / "jpg" if (root / "jpg").is_dir() else root
     searched = set(truth.photos)
     for query, junk in zip(truth.queries, truth.junk, strict=True):
@@ -65,10 +64,12 @@ def prepare_revisited(benchmark: str, root: str | Path, cache_dir: str | Path, g
     )
 
 
-def _ground_truth(root: Path, benchmark: str) -> Path:
-    for ending in ("pkl", "json"):
-        if (path := root / f"gnd_{benchmark}.{ending}").is_file():
-            return path
+def ground_truth_path(root: Path, benchmark: str) -> Path:
+    """`gnd_<benchmark>.pkl` or .json in `<root>/<benchmark>/` or `<root>/`."""
+    for folder in (root / benchmark, root):
+        for ending in ("pkl", "json"):
+            if (path := folder / f"gnd_{benchmark}.{ending}").is_file():
+                return path
     raise UserError(f"{benchmark}: no gnd_{benchmark}.pkl in {root}; put it there, or name it by --gnd=FILE")
 
 

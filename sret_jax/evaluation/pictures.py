@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 RIGHT, WRONG, ASKED, OBJECT = (22, 163, 74), (220, 38, 38), (71, 85, 105), (250, 204, 21)  # RGB
@@ -33,6 +33,16 @@ def thumbnail(
     pixels = np.asarray(image).copy()
     pixels[_outline(inside)] = OBJECT
     return Image.fromarray(pixels)
+
+
+def boxed(photo: UInt8[np.ndarray, "h w 3"], box: Int[np.ndarray, "4"]) -> UInt8[np.ndarray, "h w 3"]:
+    """The photo with a box (left, top, right, bottom) drawn on it, and what is outside of it paler."""
+    left, top, right, bottom = (int(x) for x in box)
+    pale = Image.blend(Image.fromarray(photo), Image.new("RGB", photo.shape[1::-1], "white"), 0.45)
+    pale.paste(Image.fromarray(photo[top:bottom, left:right]), (left, top))
+    width = max(2, round(max(photo.shape) / 100))
+    ImageDraw.Draw(pale).rectangle([left, top, right - 1, bottom - 1], outline=OBJECT, width=width)
+    return np.asarray(pale)
 
 
 def _outline(inside: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
@@ -119,14 +129,14 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def strip_picture(
-    rows: Sequence[tuple[str, Image.Image, Sequence[tuple[Image.Image, bool, float]]]],
+    rows: Sequence[tuple[str, Image.Image, Sequence[tuple[Image.Image, bool | None, float]]]],
     tile: tuple[int, int] = (130, 104),
     answers: int = 7,
 ) -> Image.Image:
     """Ranked answers of a few queries as one picture: a query per row, right answers framed green, wrong ones red.
 
     Args:
-      rows: `(caption, query, [(answer, right, score), ...])`.
+      rows: `(caption, query, [(answer, right, score), ...])`; right is None where nobody can say.
       tile: width and height to which every photo is cut, pixels.
       answers: shown per query.
     """
@@ -152,5 +162,6 @@ def strip_picture(
         line = x + step[0] + gap // 2
         draw.line([(line, y + text), (line, y + text + tile[1] + 2 * frame - 1)], fill=(203, 213, 225), width=2)
         for rank, (image, right, score) in enumerate(found[:answers], 1):
-            put(image, x + rank * step[0] + 2 * gap, y + text, RIGHT if right else WRONG, f"{score:.2f}")
+            colour = ASKED if right is None else RIGHT if right else WRONG
+            put(image, x + rank * step[0] + 2 * gap, y + text, colour, f"{score:.2f}")
     return out

@@ -7,10 +7,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from sret_jax.evaluation.metrics import score_rankings, summarize
+from sret_jax.data.ground_truth import GroundTruth
+from sret_jax.data.lookups import Lookup
+from sret_jax.errors import UserError
+from sret_jax.evaluation.metrics import (
+    average_precision,
+    revisited_map,
+    revisited_scores,
+    revisited_sets,
+    score_rankings,
+    summarize,
+)
 
 Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]  # (queries [q d], k) -> ids and scores [q k]
 QUERIES_AT_ONCE = 256  # a full ranking of so many queries is held at once
+WRONG, RIGHT, UNJUDGED = 0, 1, -1
 
 
 @dataclass(frozen=True)
@@ -21,7 +32,7 @@ class Ranked:
     ids: Int[np.ndarray, "q k"]  # row of each answer among the photos searched, best first; -1 = none
     scores: Float[np.ndarray, "q k"]  # cosine; -inf = none
     ap: Float[np.ndarray, "q"]  # average precision over the full ranking, 0..1; nan = the query has nothing to find
-    first: np.ndarray  # bool [q]: the best answer is right
+    verdicts: Int[np.ndarray, "q k"]  # of each answer: RIGHT, WRONG, or UNJUDGED
     metrics: dict[str, Any]  # percent; empty where nothing is labelled
 
 
@@ -69,6 +80,74 @@ def query_protocol(
     return _run(search, query_descriptors, queries, query_labels, labels, instances, keep, own=None)
 
 
+def revisited_protocol(
+    search: Search,
+    query_descriptors: Float[np.ndarray, "q d"],
+    truth: GroundTruth,
+    depth: int,
+    keep: int,
+) -> tuple[Ranked, Int[np.ndarray, "q depth"]]:
+    """The queries of a benchmark like ROxford5k search its photos, and distractors after them.
+
+    `ap`, `verdicts` and mAP are of the medium set; junk takes a rank but is not judged.
+
+    Args:
+      search: over the benchmark's photos and then the distractors.
+      query_descriptors: in the order of the ground truth.
+      truth: which photo is easy, hard or junk.
+      depth: how many photos are ranked; all that are searched, or fewer.
+      keep: answers per query in the result.
+
+    Returns:
+      The result, and the whole rankings.
+    """
+    ids, scores = search(query_descriptors, depth)
+    relevant, junk = revisited_sets(truth.easy, truth.hard, truth.junk)["medium"]
+    ap, _ = revisited_scores(ids, relevant, junk)
+    ids_kept, verdicts = ids[:, :keep], np.full(ids[:, :keep].shape, WRONG)
+    for row, right, ignored, judged in zip(ids_kept, relevant, junk, verdicts, strict=True):
+        judged[np.isin(row, right)] = RIGHT
+        judged[np.isin(row, ignored)] = UNJUDGED
+    return Ranked(np.arange(len(ids)), ids_kept, scores[:, :keep], ap, verdicts, revisited_metrics(ids, truth)), ids
+
+
+def lookup_protocol(
+    search: Search, query_descriptors: Float[np.ndarray, "q d"], lookup: Lookup, count: int, keep: int
+) -> Ranked:
+    """Queries with lists of right answers, as Google Landmarks v2 and ILIAS measure them: mAP@depth.
+
+    Args:
+      search: over the benchmark's photos and then the distractors.
+      query_descriptors: in the order of the benchmark.
+      lookup: the benchmark; its `depth` answers count.
+      count: how many photos are searched.
+      keep: answers per query in the result.
+    """
+    depth = min(lookup.depth or count, count)
+    ids, scores = search(query_descriptors, max(depth, min(keep, count)))
+    right = np.stack([np.isin(row, relevant) for row, relevant in zip(ids, lookup.relevant, strict=True)])
+    totals = [min(len(relevant), lookup.depth or count) for relevant in lookup.relevant]
+    ap = np.array([average_precision(row[:depth], total) for row, total in zip(right, totals, strict=True)])
+    name = f"mAP@{lookup.depth}" if lookup.depth else "mAP"
+    metrics: dict[str, Any] = {name: 100 * float(ap.mean()), "R@1": 100 * float(right[:, 0].mean())}
+    for group in sorted(set(lookup.groups) - {""}):
+        metrics[f"{name} {group}"] = 100 * float(ap[np.array(lookup.groups) == group].mean())
+    metrics["queries"] = len(ap)
+    metrics["per_query"] = {q: 100 * float(x) for q, x in zip(lookup.queries.names, ap, strict=True)}
+    verdicts = np.where(right, RIGHT, WRONG)[:, :keep]
+    return Ranked(np.arange(len(ids)), ids[:, :keep], scores[:, :keep], ap, verdicts, metrics)
+
+
+def revisited_metrics(rankings: Int[np.ndarray, "q k"], truth: GroundTruth) -> dict[str, Any]:
+    """`revisited_map`, and of the medium set `"mAP"`, `"queries"` and `"per_query"`: the AP of each, percent."""
+    metrics: dict[str, Any] = revisited_map(rankings, truth.easy, truth.hard, truth.junk)
+    ap, _ = revisited_scores(rankings, *revisited_sets(truth.easy, truth.hard, truth.junk)["medium"])
+    if np.isnan(ap).all():
+        raise UserError("the ground truth names no photo that any query should find; there is nothing to measure")
+    per_query = {name: 100 * float(x) for name, x in zip(truth.queries, ap, strict=True) if not np.isnan(x)}
+    return metrics | {"mAP": metrics["medium"]["mAP"], "queries": len(per_query), "per_query": per_query}
+
+
 def _run(
     search: Search,
     descriptors: np.ndarray,
@@ -96,4 +175,6 @@ def _run(
     if own is not None or not np.isnan(ap).all():
         metrics = summarize(ap, first, query_labels)
         metrics["per_instance"] = {instances[label]: value for label, value in metrics["per_instance"].items()}
-    return Ranked(queries, ids, scores, ap, first, metrics)
+    right = (ids >= 0) & (np.where(ids >= 0, labels[ids], -1) == query_labels[:, None])
+    verdicts = np.where(np.isnan(ap)[:, None], UNJUDGED, np.where(right, RIGHT, WRONG))
+    return Ranked(queries, ids, scores, ap, verdicts, metrics)

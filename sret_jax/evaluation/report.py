@@ -11,9 +11,12 @@ from PIL import Image
 
 from sret_jax.artifacts import write_file
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.evaluation.pictures import content, heat_map, jpeg_uri, node_graph, strip_picture, thumbnail
-from sret_jax.evaluation.protocols import Ranked
+from sret_jax.evaluation.pictures import boxed, content, heat_map, jpeg_uri, node_graph, strip_picture, thumbnail
+from sret_jax.evaluation.protocols import RIGHT, UNJUDGED, WRONG, Ranked
+from sret_jax.evaluation.table import headline
 
+VERDICTS = {RIGHT: ("right", "✓"), WRONG: ("wrong", "✗"), UNJUDGED: ("", "")}
+SURE = {RIGHT: True, WRONG: False}
 STRIPS, ANSWERS, LOOKS = 6, 10, 4  # strips of each kind, answers in a strip, photos whose maps are shown
 HEIGHT = 96  # of a thumbnail, pixels
 
@@ -150,7 +153,7 @@ def _head(results: dict[str, Any], queries: PhotoSet, labelled: bool) -> str:
     metrics, before = results["metrics"], results["before_training"]
     was = {name: f", {value:.1f} before training" for name, value in before.items()}
     cards = (
-        [("main", f"{metrics[name]:.1f}", f"{name}, %{was.get(name, '')}") for name in ("mAP", "R@1")]
+        [("main", f"{value:.1f}", f"{name}, %{was.get(name, '')}") for name, value in headline(metrics)]
         + [("", f"{metrics['queries']:,}", "queries")]
         if labelled
         else [("", f"{len(queries):,}", "queries")]
@@ -159,21 +162,26 @@ def _head(results: dict[str, Any], queries: PhotoSet, labelled: bool) -> str:
     if results["images_per_second"]:
         cards.append(("", f"{results['images_per_second']:.1f}", "images/s extracted"))
     asked = f"queries from {results['queries_from']}" if results["queries_from"] else "leave-one-out"
-    lead = " &middot; ".join(_text(part) for part in (results["searched"], asked, results["index"]))
+    about = [results["searched"], asked, results["index"]]
+    about += [results[name] for name in ("protocol", "ranked") if results.get(name)]
+    lead = " &middot; ".join(_text(part) for part in about)
     boxes = (f'<div class="card {kind}"><b>{value}</b><span>{name}</span></div>' for kind, value, name in cards)
     title = f"Retrieval, benchmark {_text(results['benchmark'])}"
     return f"<h1>{title}</h1><p>{lead}</p><div class=cards>{''.join(boxes)}</div>"
 
 
 def _tables(results: dict[str, Any]) -> str:
-    per_instance = sorted(results["metrics"].get("per_instance", {}).items(), key=lambda item: -item[1])
+    metrics = results["metrics"]
+    each = "query" if "per_query" in metrics else "instance"
+    per_instance = sorted(metrics.get(f"per_{each}", {}).items(), key=lambda item: -item[1])
     stages = results["timings"]
     longest = max([*stages.values(), 1e-9])
     left = "".join(_bar_row(name, f"{value:.1f}", value / 100) for name, value in per_instance)
     right = "".join(_bar_row(name, f"{value:.2f}", value / longest) for name, value in stages.items())
     boxes = []
     if left:
-        boxes.append(f"<div><h2>mAP per instance</h2><div class=box><table>{left}</table></div></div>")
+        title = "AP per query" if each == "query" else "mAP per instance"
+        boxes.append(f"<div><h2>{title}</h2><div class=box><table>{left}</table></div></div>")
     skipped = (
         f"<p>Files that could not be used: {results['skipped']}, see skipped.json.</p>" if results["skipped"] else ""
     )
@@ -189,33 +197,42 @@ def _bar_row(name: str, value: str, share: float) -> str:
 def _strip(q: int, ranked: Ranked, queries: PhotoSet, photos: PhotoSet) -> str:
     row = int(ranked.queries[q])
     title = _instance(queries, row) or queries.names[row]
-    known = not np.isnan(ranked.ap[q])
-    about = f"AP {100 * ranked.ap[q]:.1f}, {_first_right(q, ranked, title, photos)}" if known else "not scored"
-    parts = [_figure(queries, row, "asked", f"query: {queries.names[row]}", "query")]
-    for rank, (i, score) in enumerate(zip(ranked.ids[q][:ANSWERS], ranked.scores[q][:ANSWERS], strict=True), 1):
+    about = f"AP {100 * ranked.ap[q]:.1f}, {_first_right(q, ranked)}" if not np.isnan(ranked.ap[q]) else "not scored"
+    parts = [_figure(_asked(queries, row, HEIGHT), "asked", f"query: {queries.names[row]}", "query")]
+    answers = zip(ranked.ids[q].tolist(), ranked.scores[q], ranked.verdicts[q].tolist(), strict=True)
+    for rank, (i, score, verdict) in enumerate(list(answers)[:ANSWERS], 1):
         if i < 0:
             break
-        right = _instance(photos, int(i)) == title
-        kind, sign = ("right" if right else "wrong", "✓" if right else "✗") if known else ("", "")
-        caption = f"<b>{sign} {score:.3f}</b><br>{_text(_instance(photos, int(i)))}"
-        parts.append(_figure(photos, int(i), kind, f"{rank}. {photos.names[i]}", caption))
+        kind, sign = VERDICTS[verdict]
+        name = _instance(photos, i) or photos.names[i]
+        picture = thumbnail(photos.photo(i), HEIGHT, photos.mask(i))
+        parts.append(
+            _figure(picture, kind, f"{rank}. {photos.names[i]}", f"<b>{sign} {score:.3f}</b><br>{_text(name)}")
+        )
     return (
         f"<div class=strip><header><b>{_text(title)}</b><span>{about}</span></header>"
         f"<div class=row>{''.join(parts)}</div></div>"
     )
 
 
-def _first_right(q: int, ranked: Ranked, instance: str, photos: PhotoSet) -> str:
-    for rank, i in enumerate(ranked.ids[q], 1):
-        if i >= 0 and _instance(photos, int(i)) == instance:
-            return f"first right photograph at rank {rank}"
+def _asked(queries: PhotoSet, row: int, height: int) -> Image.Image:
+    """The query, with the box or the mask of the object that is asked for."""
+    photo = queries.whole(row)
+    if queries.boxes is not None:
+        photo = boxed(photo, queries.boxes[row])
+    return thumbnail(photo, height, queries.mask(row))
+
+
+def _first_right(q: int, ranked: Ranked) -> str:
+    right = np.flatnonzero(ranked.verdicts[q] == RIGHT)
+    if len(right):
+        return f"first right photograph at rank {right[0] + 1}"
     return f"no right photograph among the first {len(ranked.ids[q])}"
 
 
-def _figure(photos: PhotoSet, row: int, kind: str, title: str, caption: str) -> str:
-    image = jpeg_uri(thumbnail(photos.photo(row), HEIGHT, photos.mask(row)))
+def _figure(image: Image.Image, kind: str, title: str, caption: str) -> str:
     return (
-        f'<figure class="{kind}" title="{_text(title)}"><img alt="" src="{image}">'
+        f'<figure class="{kind}" title="{_text(title)}"><img alt="" src="{jpeg_uri(image)}">'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 
@@ -224,13 +241,15 @@ def _strip_row(q: int, ranked: Ranked, queries: PhotoSet, photos: PhotoSet) -> t
     row = int(ranked.queries[q])
     name = _instance(queries, row)
     answers = [
-        (thumbnail(photos.photo(i), 2 * HEIGHT, photos.mask(i)), _instance(photos, i) == name != "", float(score))
-        for i, score in zip(ranked.ids[q][:ANSWERS].tolist(), ranked.scores[q][:ANSWERS], strict=True)
+        (thumbnail(photos.photo(i), 2 * HEIGHT, photos.mask(i)), SURE.get(verdict), score)
+        for i, score, verdict in zip(
+            *(x[q][:ANSWERS].tolist() for x in (ranked.ids, ranked.scores, ranked.verdicts)), strict=True
+        )
         if i >= 0
     ]
     caption = (name or queries.names[row]).encode("utf-8", "replace").decode()
     caption += "" if np.isnan(ranked.ap[q]) else f"   AP {100 * ranked.ap[q]:.0f}"
-    return caption, thumbnail(queries.photo(row), 2 * HEIGHT, queries.mask(row)), answers
+    return caption, _asked(queries, row, 2 * HEIGHT), answers
 
 
 def _maps(queries: PhotoSet, seen: dict[int, dict[str, Any]]) -> str:

@@ -1,5 +1,6 @@
 """The results of a benchmark as a table in the terminal."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,14 @@ from rich.markup import escape
 from rich.table import Table
 
 INSTANCES = 30  # shown at most; the report has all
+SETS = ("easy", "medium", "hard")
+
+
+def headline(metrics: dict[str, Any]) -> list[tuple[str, float]]:
+    """The numbers of a benchmark that are quoted first: `(name, percent)`."""
+    if "medium" in metrics:
+        return [(f"mAP {name}", metrics[name]["mAP"]) for name in ("medium", "hard", "easy") if "mAP" in metrics[name]]
+    return [(name, value) for name, value in metrics.items() if isinstance(value, float)]
 
 
 def print_results(results: dict[str, Any], out: Path, console: Console | None = None) -> None:
@@ -24,20 +33,66 @@ def print_results(results: dict[str, Any], out: Path, console: Console | None = 
         console.print(escape(text), highlight=False, soft_wrap=True)
 
     metrics = results["metrics"]
-    line(f"\n{results['benchmark']}: {results['photos']} photographs, {results['instances']} instances")
+    instances = f", {results['instances']} instances" if results["instances"] else ""
+    line(f"\n{results['benchmark']}: {results['photos']} photographs{instances}")
     if metrics:
-        table = Table("", *(f"{name}, %" for name in ("mAP", "R@1")), "queries")
-        values = f"{metrics['mAP']:.2f}", f"{metrics['R@1']:.2f}", str(metrics["queries"])
-        table.add_row("all queries", *values, style="bold")
-        if before := results["before_training"]:
-            table.add_row("before training", f"{before['mAP']:.2f}", f"{before['R@1']:.2f}")
-        instances = metrics["per_instance"].items()
-        for name, value in instances if len(instances) <= INSTANCES else ():
-            table.add_row(escape(name), f"{value:.2f}")
-        console.print(table)
-    line(results["index"])
+        console.print(_revisited(results) if "medium" in metrics else _plain(results))
+    for name in ("protocol", "ground_truth", "ranked"):
+        if results.get(name):
+            line(f"{name.replace('_', ' ')}: {results[name]}")
+    if results["index"]:
+        line(results["index"])
     speed = f"{results['images_per_second']:.1f} images/s" if results["extracted"] else "descriptors reused"
     line(", ".join(f"{name} {seconds:.2f} s" for name, seconds in results["timings"].items()) + f" ({speed})")
     if results["skipped"]:
         line(f"skipped files: {results['skipped']}, see {out / 'skipped.json'}")
     line(f"report: {out / 'report.html'}")
+
+
+def print_rankings(results: dict[str, Any], out: Path, console: Console | None = None) -> None:
+    """Prints what `experiment.score_rankings` returned."""
+    console = console or Console()
+    lines = [f"\n{results['benchmark']}: rankings of {results['rankings']}"]
+    lines += [f"{name.replace('_', ' ')}: {results[name]}" for name in ("ground_truth", "ranked") if results.get(name)]
+    console.print(escape(lines[0]), highlight=False, soft_wrap=True)
+    console.print(_revisited(results) if "medium" in results["metrics"] else _plain(results))
+    for text in [*lines[1:], f"results: {out / 'results.json'}"]:
+        console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def _plain(results: dict[str, Any]) -> Table:
+    metrics, before = results["metrics"], results["before_training"]
+    names = [name for name, _ in headline(metrics)]
+    table = Table("", *(f"{name}, %" for name in names), "queries")
+    table.add_row("all queries", *(f"{metrics[n]:.2f}" for n in names), str(metrics["queries"]), style="bold")
+    if before:
+        table.add_row("before training", *(f"{before[n]:.2f}" if n in before else "" for n in names))
+    _add_anchors(table, results.get("anchors", []), names)
+    instances = metrics.get("per_instance", {}).items()
+    for name, value in instances if len(instances) <= INSTANCES else ():
+        table.add_row(escape(name), f"{value:.2f}")
+    return table
+
+
+def _revisited(results: dict[str, Any]) -> Table:
+    """A row per set, then what was published, in the same columns."""
+    metrics = results["metrics"]
+    names = [name for name in metrics["medium"] if name != "queries"]
+    table = Table("", *(f"{name}, %" for name in names), "queries")
+    for name in SETS:
+        values = [f"{metrics[name][n]:.2f}" if n in metrics[name] else "" for n in names]
+        table.add_row(name, *values, str(metrics[name]["queries"]), style="bold" if name != "easy" else "")
+    if before := results["before_training"]:
+        table.add_row("medium before training", f"{before['mAP']:.2f}")
+    for anchor in results.get("anchors", []):
+        for name in SETS:
+            if name in anchor["metrics"]:
+                row = f"{name}: {anchor['method']}, published ({anchor['source']})"
+                table.add_row(escape(row), f"{anchor['metrics'][name]:.2f}", style="dim")
+    return table
+
+
+def _add_anchors(table: Table, anchors: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
+    for anchor in anchors:
+        values = (f"{anchor['metrics'][n]:.2f}" if n in anchor["metrics"] else "" for n in names)
+        table.add_row(escape(f"{anchor['method']}, published ({anchor['source']})"), *values, style="dim")

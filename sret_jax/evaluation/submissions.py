@@ -1,0 +1,76 @@
+"""Rankings in the files that other people's evaluators read and write."""
+
+import csv
+import io
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from sret_jax.data.tables import read_csv
+from sret_jax.errors import UserError
+
+MOST_BYTES = (
+    16 << 30
+)  # of a file of ranks: a million photographs for every query of ROxford5k, in 64 bits, thirty times
+
+
+def ranks_file(rankings: Int[np.ndarray, "q k"]) -> bytes:
+    """`ranks` as revisitop's evaluator takes them: .npy, int32 [k q], a column per query, best first."""
+    data = io.BytesIO()
+    np.save(data, np.ascontiguousarray(rankings.T.astype(np.int32)))
+    return data.getvalue()
+
+
+def read_ranks(path: str | Path, queries: int, photos: int) -> Int[np.ndarray, "q k"]:
+    """Inverse of `ranks_file`, for whatever ranked the photos of a benchmark.
+
+    Args:
+      path: .npy, integers [k q]; a number from `photos` on is a distractor, -1 is none.
+      queries: q of the benchmark.
+      photos: of the benchmark, without distractors.
+
+    Raises:
+      UserError: names what does not fit. Nothing in the file is executed.
+    """
+    try:
+        if not Path(path).is_file() or os.path.getsize(path) > MOST_BYTES:
+            raise UserError(f"{path}: no such file, or larger than {MOST_BYTES >> 30} GiB; give a .npy file of ranks")
+        ranks = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: not a .npy file of integers ({error})") from None
+    if ranks.ndim != 2 or ranks.dtype.kind not in "iu":
+        raise UserError(f"{path}: {ranks.dtype} {list(ranks.shape)}; ranks are integers [photos, {queries} queries]")
+    if ranks.shape[1] != queries:
+        turned = "; it is turned, save its transpose" if ranks.shape[0] == queries else ""
+        raise UserError(f"{path}: {ranks.shape[1]} columns, but the benchmark has {queries} queries{turned}")
+    rankings = np.asarray(ranks).T.astype(np.int64)
+    if rankings.size and rankings.min() < -1:
+        raise UserError(f"{path}: holds {rankings.min()}; photos are numbered from 0, and -1 stands for none")
+    known = np.isin(np.arange(photos), rankings)
+    if not known.any():
+        raise UserError(f"{path}: none of the {photos} photos of the benchmark is ranked; numbers follow its imlist")
+    return rankings
+
+
+def retrieval_csv(queries: Sequence[str], answers: Sequence[Sequence[str]]) -> bytes:
+    """The submission of the Google Landmarks retrieval challenge: `id,images`, images separated by spaces."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["id", "images"])
+    table.writerows([query, " ".join(found)] for query, found in zip(queries, answers, strict=True))
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def read_retrieval_csv(path: str | Path, queries: Collection[str]) -> Mapping[str, list[str]]:
+    """Inverse of `retrieval_csv`. Raises `UserError` for a query answered twice or not in `queries`."""
+    answers: dict[str, list[str]] = {}
+    for number, row in enumerate(read_csv(path, ("id", "images")), 2):
+        if row["id"] in answers:
+            raise UserError(f"{path}, line {number}: query {row['id']!r} is answered twice")
+        if row["id"] not in queries:
+            raise UserError(f"{path}, line {number}: {row['id']!r} is no query of the benchmark")
+        answers[row["id"]] = row["images"].split()
+    return answers

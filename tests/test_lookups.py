@@ -1,0 +1,214 @@
+"""Miniature copies of Google Landmarks v2, ILIAS, paintings and the million distractors, in their authors' formats."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_eval import config
+from test_extract import NETWORK, VARIABLES
+
+from sret_jax import experiment
+from sret_jax.data.lookups import (
+    prepare_gldv2,
+    prepare_ilias,
+    prepare_landmark_training,
+    prepare_million,
+    prepare_paintings,
+)
+from sret_jax.errors import UserError
+from sret_jax.evaluation.benchmarks import Request
+
+
+def photo(path: Path, seed: int, size: tuple[int, int] = (48, 64)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    pixels = 200 * np.eye(3)[seed % 3] + rng.integers(0, 50, (*size, 3))
+    Image.fromarray(pixels.astype(np.uint8)).save(path, quality=95)
+
+
+def gldv2(root: Path, solution: str = "") -> Path:
+    """Six index photographs of three colours, and three queries of which one is ignored."""
+    for i in range(6):
+        name = f"{i}b{i}def0123456789"
+        photo(root / f"index/{i}/b/{i}/{name}.jpg", i)
+    for q in range(3):
+        photo(root / f"test/a/{q}/c/a{q}cdef0123456789.jpg", q)
+    ids = [f"{i}b{i}def0123456789" for i in range(6)]
+    (root / "index.csv").write_text("id,url\n" + "".join(f"{name},http://x\n" for name in ids))
+    rows = [
+        f"a0cdef0123456789,{ids[0]} {ids[3]},Public",
+        f"a1cdef0123456789,{ids[1]} {ids[4]},Private",
+        "a2cdef0123456789,None,Ignored",
+    ]
+    text = solution or "id,images,Usage\n" + "\n".join(rows) + "\n"
+    (root / "retrieval_solution_v2.1.csv").write_text(text)
+    return root
+
+
+def ilias(root: Path) -> Path:
+    for i, name in enumerate(("bold_bimp_000", "zippy_zoot_999")):
+        folder = root / "ilias_core" / name
+        photo(folder / f"query/Q{i:03}_00.jpg", i, (60, 80))
+        (folder / f"query/Q{i:03}_00_bbox.txt").write_text("10 5 20 30\n25 20 40 20\n")
+        (folder / f"query/T{i:03}.txt").write_text("a thing")
+        for j in range(2 + i):
+            photo(folder / f"pos/P{i:03}_{j:02}.jpg", i + 3 * j)
+            (folder / f"pos/P{i:03}_{j:02}_bbox.txt").write_text("0 0 5 5\n")
+    return root
+
+
+def paintings(root: Path) -> Path:
+    for i in range(3):
+        photo(root / f"db/p_{i}.jpg", i)
+    for i in range(4):
+        photo(root / f"walls/{i}.jpg", i)
+    boxed = [
+        [("db/p_0.jpg", [0, 0, 9, 9])],
+        [("db/p_1.jpg", [1, 1, 5, 5]), ("db/p_0.jpg", [6, 6, 9, 9])],
+        [(None, [0] * 4)],
+    ]
+    entries = [
+        {"image": f"walls/{i}.jpg", "objects": [{"painting": p, "box_xyxy": box} for p, box in objects]}
+        for i, objects in enumerate([*boxed, []])
+    ]
+    (root / "ground_truth.json").write_text(json.dumps(entries))
+    return root
+
+
+def test_gldv2(tmp_path):
+    found = prepare_gldv2(gldv2(tmp_path / "g"), tmp_path / "cache")
+    assert found.queries.names == ["a0cdef0123456789", "a1cdef0123456789"] and found.groups == ["public", "private"]
+    assert len(found.photos) == 6 and found.depth == 100 and [r.tolist() for r in found.relevant] == [[0, 3], [1, 4]]
+
+
+@pytest.mark.parametrize(
+    ("solution", "reason"),
+    [
+        (
+            "id,images,Usage\na0cdef0123456789,unknown,Public\n",
+            "should find 'unknown', which .*index.csv does not",
+        ),
+        ("id,images,Usage\na0cdef0123456789,x,Other\n", "has Usage 'Other'"),
+        ("id,images,Usage\na,x,Public\na,x,Public\n", "query 'a' is listed twice"),
+        ("id,images,Usage\na,,Public\n", "no right answer and is not Ignored"),
+        ("id,images,Usage\na,x,Ignored\n", "holds no query"),
+        ("id,images\na,x\n", "no column 'Usage'"),
+    ],
+)
+def test_a_mixed_up_solution_is_named(tmp_path, solution, reason):
+    with pytest.raises(UserError, match=reason):
+        prepare_gldv2(gldv2(tmp_path / "g", solution), tmp_path / "cache")
+
+
+def test_a_missing_index_photograph_is_named(tmp_path):
+    root = gldv2(tmp_path / "g")
+    (root / "index/3/b/3/3b3def0123456789.jpg").unlink()
+    with pytest.raises(UserError, match="1 of its 6 photographs cannot be used .3b3def0123456789: not in"):
+        prepare_gldv2(root, tmp_path / "cache")
+    (root / "index.csv").write_text("id,url\n../../etc,x\n")
+    with pytest.raises(UserError, match="not an id of Google Landmarks"):
+        prepare_gldv2(root, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kind", ["v1", "v2", "clean"])
+def test_landmark_training_photographs(tmp_path, kind):
+    names = ["abc0", "abd1", "bcd2", "bce3"]
+    for i, name in enumerate(names):
+        photo(tmp_path / ("train" if kind == "v1" else f"train/{name[0]}/{name[1]}/{name[2]}") / f"{name}.jpg", i)
+    if kind == "clean":
+        (tmp_path / "train_clean.csv").write_text("landmark_id,images\n7,abc0 bcd2\n12,abd1 bce3\n")
+    else:
+        rows = zip(names, ("7", "12", "7", "None" if kind == "v1" else "12"), strict=True)
+        (tmp_path / "train.csv").write_text("id,url,landmark_id\n" + "".join(f"{n},x,{i}\n" for n, i in rows))
+    found = prepare_landmark_training(tmp_path, tmp_path / "cache")
+    label = {name: found.instances[x] if x >= 0 else None for name, x in zip(found.names, found.labels, strict=True)}
+    assert label == {"abc0": "7", "abd1": "12", "bcd2": "7", "bce3": None if kind == "v1" else "12"}
+
+
+def test_ilias(tmp_path):
+    found = prepare_ilias(ilias(tmp_path / "i"), tmp_path / "cache")
+    assert found.queries.names == ["bold_bimp_000/query/Q000_00", "zippy_zoot_999/query/Q001_00"]
+    assert found.queries.boxes.tolist() == [[10, 5, 65, 40]] * 2 and found.queries.photo(0).shape == (35, 55, 3)
+    assert (found.queries.sizes == found.queries.regions).all()  # the part fills the network's input
+    assert [r.tolist() for r in found.relevant] == [[0, 1], [2, 3, 4]] and found.depth == 1000
+    (tmp_path / "i/ilias_core/bold_bimp_000/query/Q000_00_bbox.txt").write_text("900 900 5 5")
+    with pytest.raises(UserError, match="Q000_00_bbox.txt: its boxes are not on the photograph of 80x60"):
+        prepare_ilias(tmp_path / "i", tmp_path / "cache")
+    for text in ("", "1 2 3", "a b c d"):
+        (tmp_path / "i/ilias_core/bold_bimp_000/query/Q000_00_bbox.txt").write_text(text)
+        with pytest.raises(UserError, match="Q000_00_bbox.txt"):
+            prepare_ilias(tmp_path / "i", tmp_path / "cache")
+    (tmp_path / "i/ilias_core/zippy_zoot_999/query/Q001_00.jpg").unlink()
+    with pytest.raises(UserError, match="zippy_zoot_999 has no query"):
+        prepare_ilias(tmp_path / "i", tmp_path / "cache")
+    with pytest.raises(UserError, match="no <object>/query/"):
+        prepare_ilias(tmp_path, tmp_path / "cache")
+
+
+def test_paintings(tmp_path):
+    found = prepare_paintings(paintings(tmp_path / "p"), tmp_path / "cache")
+    assert found.queries.names == ["db/p_0.jpg", "db/p_1.jpg"] and found.photos.names == [
+        f"walls/{i}.jpg" for i in range(4)
+    ]
+    assert [r.tolist() for r in found.relevant] == [[0, 1], [1]] and found.depth == 0
+    (tmp_path / "p/walls/2.jpg").unlink()
+    with pytest.raises(UserError, match="walls/2.jpg: not in"):
+        prepare_paintings(tmp_path / "p", tmp_path / "cache")
+    (tmp_path / "p/ground_truth.json").write_text('[{"image": "walls/1.jpg"}]')
+    with pytest.raises(UserError, match="not a list of images with their objects"):
+        prepare_paintings(tmp_path / "p", tmp_path / "cache")
+
+
+def million(root: Path) -> Path:
+    names = ["00/a.jpg", "00/b.jpg", "f3/c.jpg"]
+    for i, name in enumerate(names):
+        photo(root / "jpg" / name, i)
+    photo(root / "jpg/00/unlisted.jpg", 9)
+    (root / "revisitop1m.txt").write_text("\n".join(names) + "\n")
+    return root
+
+
+def test_the_million_is_what_its_list_says(tmp_path):
+    found = prepare_million(million(tmp_path / "m"), tmp_path / "cache")
+    assert found.names == ["00/a.jpg", "00/b.jpg", "f3/c.jpg"] and found.name == "revisitop1m"
+    (tmp_path / "m/jpg/f3/c.jpg").unlink()
+    with pytest.raises(UserError, match="revisitop1m: 1 of its 3 photographs cannot be used .f3/c.jpg"):
+        prepare_million(tmp_path / "m", tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("name", "write"), [("gldv2", gldv2), ("ilias", ilias), ("paintings", paintings)])
+def test_each_is_measured(tmp_path, name, write):
+    root, out = write(tmp_path / "root"), tmp_path / "run/eval" / name
+    results = experiment.evaluate(
+        NETWORK,
+        VARIABLES,
+        config(),
+        name,
+        out,
+        root=str(root),
+        distractors=[str(million(tmp_path / "million"))],
+        cache_dir=tmp_path / "cache",
+    )
+    metrics = results["metrics"]
+    first = {"gldv2": "mAP@100", "ilias": "mAP@1000", "paintings": "mAP"}[name]
+    assert next(iter(metrics)) == first and 0 < metrics[first] <= 100 and metrics["queries"] == 2
+    assert np.mean(list(metrics["per_query"].values())) == pytest.approx(metrics[first])
+    assert results["distractors"] == {"revisitop1m": 3} and (out / "report.html").exists()
+    if name == "gldv2":
+        assert metrics[first] == pytest.approx((metrics["mAP@100 public"] + metrics["mAP@100 private"]) / 2)
+        rows = list(csv.DictReader((out / "submission.csv").open()))
+        assert [len(row["images"].split()) for row in rows] == [9, 9]
+        again = experiment.score_rankings("gldv2", out / "submission.csv", tmp_path / "s", Request(root=str(root)))
+        assert again["metrics"][first] == pytest.approx(metrics[first])
+        assert again["metrics"]["mAP@100 public"] == pytest.approx(metrics["mAP@100 public"])
+
+
+def test_an_unanswered_query_counts_zero_and_is_said(tmp_path):
+    root = gldv2(tmp_path / "root")
+    (tmp_path / "s.csv").write_text("id,images\na0cdef0123456789,0b0def0123456789 3b3def0123456789\n")
+    scored = experiment.score_rankings("gldv2", tmp_path / "s.csv", tmp_path / "s", Request(root=str(root)))
+    assert scored["metrics"] == {"mAP@100": 50, "mAP@100 private": 0, "mAP@100 public": 100, "queries": 2}
+    assert scored["ranked"] == "1 of 2 queries are answered; the others count as zero"
