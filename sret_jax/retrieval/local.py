@@ -130,7 +130,8 @@ def rescale(
     """Each photograph of a padded batch resized to floor(side * scale), bilinear without antialiasing.
 
     What torch makes of the photograph alone with `interpolate(scale_factor=scale, mode="bilinear",
-    recompute_scale_factor=True)`. The padded sides are multiples of `multiple`.
+    recompute_scale_factor=True)`, as HOW asks for: samples are as far apart as the quotient of the whole sides says,
+    and not 1 / scale as in `multiscale.resize_input`. The padded sides are multiples of `multiple`.
     """
     if scale == 1:
         return images.astype(jnp.float32), mask
