@@ -1,0 +1,194 @@
+"""How much smoothing tames bursts: local features and distinct visual words of a photograph, by kind of smoothing.
+
+    python benchmarks/burstiness.py --root=PHOTOS [--splits=SPLITS.json] [--workdir=RUN] [--words 4096] [--save]
+
+PHOTOS is a folder <instance>/<photo>, SPLITS a JSON file {"train": [instance, ...], "test": [instance, ...]}: the words
+are learned on "train" and counted on "test"; without it both are done on all photographs. A repeated pattern gives many
+features and few words; the closer C_X is to |X|, the less a photograph bursts. HOW's authors measure their 3x3 average
+in this way.
+
+For every row, as they do: strengths from the unsmoothed map, the `--features` strongest over seven scales, features
+reduced to 128 numbers by PCA-whitening, words by k-means; both learned from one scale of the training photographs.
+
+The learnable smoothing is that of the trained network in RUN, whose backbone all rows then share; without RUN it is
+untrained, as `--start` names it.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from timing import machine, save
+
+from sret_jax.config import Config
+from sret_jax.data.image_folder import prepare_folder
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.pipeline import Batch, evaluation_batches
+from sret_jax.models.attention import l2_attention
+from sret_jax.models.descriptor import RetrievalNetwork, Variables, build_network, init_network
+from sret_jax.models.fixed_smoothing import bilateral, gaussian
+from sret_jax.models.local_features import average
+from sret_jax.models.regional_pooling import regional_gem
+from sret_jax.models.whitening import pca_whitening
+from sret_jax.retrieval.asmk import distinct_words
+from sret_jax.retrieval.codebook import kmeans
+from sret_jax.retrieval.local import HOW_SCALES, Selected, rescale, select_local
+from sret_jax.training.checkpoint import load_network
+
+DIM, PCA_PHOTOS = 128, 200
+FIXED: dict[str, Callable[..., jax.Array]] = {
+    "none": lambda x, mask: x,
+    "3 x 3 average": lambda x, mask: average(x, 3, mask=mask),
+    "Gaussian, sigma 1, 3 x 3": lambda x, mask: gaussian(x, 1.0, window=3, mask=mask),
+    "bilateral, sigma 1 and 0.5, 3 x 3": lambda x, mask: bilateral(x, 1.0, 0.5, window=3, mask=mask),
+    "regional GeM, 5 x 5": lambda x, mask: regional_gem(x, mask=mask),
+}
+Reduction = tuple[np.ndarray, np.ndarray]
+
+
+def load(options: argparse.Namespace) -> tuple[RetrievalNetwork, Variables, str]:
+    """A network with smoothing and nothing behind it, and the name of its row."""
+    config = Config()
+    if options.workdir:
+        loaded = load_network(options.workdir)
+        if not loaded.config.model.smoothing.enabled:
+            sys.exit(f"--workdir={options.workdir}: that network has no smoothing; give a run that trained it")
+        variables = {"params": loaded.params, "batch_stats": loaded.batch_stats}
+        return (
+            build_network(loaded.config.model, whitening=False).clone(refinement=None),
+            variables,
+            "learnable, trained",
+        )
+    config.model.whitening, config.model.smoothing.enabled = False, True
+    config.model.smoothing.start = options.start
+    network = build_network(config.model)
+    variables = init_network(network, config.model, jax.random.key(0))
+    return network, variables, f"learnable, untrained ({options.start})"
+
+
+def batches(
+    photos: PhotoSet, network: RetrievalNetwork, options: argparse.Namespace, rows: Sequence[int]
+) -> Iterator[Batch]:
+    """All in one square shape: compiling seven scales takes longer than what other shapes would save."""
+    return evaluation_batches(
+        photos,
+        image_size=options.size,
+        bucket_ratios=(),
+        size_multiple=network.size_multiple,
+        batch_size=options.batch,
+        rows=rows,
+        threads=Config().data.threads,
+    )
+
+
+@partial(jax.jit, static_argnames=("network", "learnable", "scale"))
+def local_maps(
+    network: RetrievalNetwork,
+    learnable: str,
+    variables: Variables,
+    reductions: dict[str, Reduction],
+    images: jax.Array,
+    mask: jax.Array,
+    scale: float,
+) -> dict[str, dict[str, jax.Array]]:
+    """Of every row {"features", "strength", "mask"} at one scale, reduced where `reductions` says how."""
+    smoothed, mask, seen = network.apply(
+        variables, *rescale(images, mask, scale, network.size_multiple), method="feature_map"
+    )
+    strength = l2_attention(seen["backbone"])
+    maps = {name: smooth(seen["backbone"], mask) for name, smooth in FIXED.items()} | {learnable: smoothed}
+    for name, (mean, projection) in reductions.items():
+        maps[name] = (maps[name] - mean) @ projection
+    return {name: {"features": x, "strength": strength, "mask": mask} for name, x in maps.items()}
+
+
+def at_one_scale(
+    found: Iterator[Batch], maps_of: Callable[..., Any], reductions: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    """All local features of photographs, by row of the table."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for batch in found:
+        for name, maps in maps_of(reductions, batch["image"], batch["mask"], 1.0).items():
+            parts.setdefault(name, []).append(np.asarray(maps["features"])[np.asarray(maps["mask"])])
+    return {name: np.concatenate(x) for name, x in parts.items()}
+
+
+def count(
+    found: Iterator[Batch],
+    maps_of: Callable[..., Any],
+    reductions: dict[str, Reduction],
+    codebooks: dict[str, np.ndarray],
+    most: int,
+) -> dict[str, np.ndarray]:
+    """|X| and C_X of every photograph, by row of the table."""
+    counts: dict[str, list[np.ndarray]] = {name: [] for name in codebooks}
+    for batch in found:
+        maps = [maps_of(reductions, batch["image"], batch["mask"], scale) for scale in HOW_SCALES]
+        real = batch["row"] >= 0
+        for name, centroids in codebooks.items():
+            chosen: Selected = select_local([one[name] for one in maps], HOW_SCALES, most)
+            words = distinct_words(chosen.features, chosen.count, jnp.asarray(centroids))
+            counts[name].append(np.stack([chosen.count, words], 1)[real])
+    return {name: np.concatenate(x) for name, x in counts.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", required=True)
+    parser.add_argument("--splits", default="")
+    parser.add_argument("--workdir", default="", help="of a training run with smoothing")
+    parser.add_argument("--start", default="average", choices=("identity", "average"))
+    parser.add_argument("--words", type=int, default=4096)
+    parser.add_argument("--features", type=int, default=1000, help="of a photograph, at most")
+    parser.add_argument("--size", type=int, default=320, help="longest side, pixels")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--photos", type=int, default=0, help="of each split, evenly spread; 0 for all")
+    parser.add_argument("--save", action="store_true", help="keep the table under benchmarks/results")
+    options = parser.parse_args()
+
+    network, variables, learnable = load(options)
+    maps_of = partial(local_maps, network, learnable, variables)
+    with tempfile.TemporaryDirectory() as cache:
+        train, test = (
+            prepare_folder(options.root, cache, splits=options.splits, split=split if options.splits else "")
+            for split in ("train", "test")
+        )
+        rows = [
+            np.unique(np.linspace(0, len(photos) - 1, min(options.photos or len(photos), len(photos))).astype(int))
+            for photos in (train, test)
+        ]
+        some = rows[0][:: max(1, len(rows[0]) // PCA_PHOTOS)]
+        raw = at_one_scale(batches(train, network, options, some), maps_of, {})
+        reductions = {name: pca_whitening(x, DIM) for name, x in raw.items()}
+        reductions = jax.tree.map(lambda z: np.asarray(z, np.float32), reductions)
+        learned_on = at_one_scale(batches(train, network, options, rows[0]), maps_of, reductions)
+        codebooks = {name: kmeans(x, options.words) for name, x in learned_on.items()}
+        counts = count(batches(test, network, options, rows[1]), maps_of, reductions, codebooks, options.features)
+
+    command = " ".join(["python benchmarks/burstiness.py", *(z for z in sys.argv[1:] if z != "--save")])
+    features = len(next(iter(learned_on.values())))
+    lines = ["# Burstiness by kind of smoothing", "", machine(), "", f"`{command}`", ""]
+    lines += [
+        f"EfficientNet-Lite0 at {options.size} pixels, {options.words} words learned from {features} local features of "
+        f"{len(rows[0])} photographs, counted on {len(rows[1])} photographs; means.",
+        "",
+        "| smoothing | features \\|X\\| | words C_X | C_X / \\|X\\| |",
+        "|---|---|---|---|",
+    ]
+    for name in [*FIXED, learnable]:
+        mean = counts[name].mean(0)
+        lines.append(f"| {name} | {mean[0]:.0f} | {mean[1]:.1f} | {mean[1] / mean[0]:.3f} |")
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if options.save:
+        print("saved", save("burstiness", text))
+
+
+if __name__ == "__main__":
+    main()
