@@ -13,7 +13,7 @@ pretrained backbone with GeM, and without the whitening layer, which only traini
 --distractors=DIR,... adds photographs that only get in the way: any folder, or the million of Revisiting Oxford and
 Paris with its revisitop1m.txt and jpg/. --anchors shows published numbers beside these, --protocol=compat:uncropped
 deviates as some of them do. --rankings=FILE scores a ranking that something else made (the `ranks.npy` of revisitop, or
-a retrieval submission of gldv2), without a network or photographs.
+a submission of gldv2), without a network or photographs.
 
 Prints the table and writes results.json, rankings.csv, report.html, strip.png and skipped.json to
 `<workdir>/eval/<benchmark>` (untrained: `runs/untrained-<config>/eval/<benchmark>`), or to `--out`.
@@ -29,9 +29,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from sret_jax import command, experiment
-from sret_jax.config import Config
+from sret_jax.config import PROTOCOLS, Config
 from sret_jax.errors import UserError
-from sret_jax.evaluation.benchmarks import BENCHMARKS, PROTOCOLS, REVISITED, Request, check_benchmark
+from sret_jax.evaluation.benchmarks import BENCHMARKS, REVISITED, Request, check_benchmark
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.training.checkpoint import load_network
 from sret_jax.validation import validate

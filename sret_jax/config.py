@@ -13,6 +13,12 @@ from sret_jax.errors import UserError
 CLASSIFYING = ("arcface", "cosface", "subcentre_arcface", "curricularface")  # losses with weights per instance
 OF_TUPLES = ("contrastive", "triplet", "solar")  # losses that mined tuples have
 
+PROTOCOLS = {  # of benchmarks with query boxes; what deviates is labelled wherever its numbers are shown
+    "standard": "",
+    "compat:uncropped": "compat: queries are not cut to their boxes, as in DOLG and CGD; "
+    "not comparable with the benchmark's own protocol",
+}
+
 
 @dataclass
 class DataConfig:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sret_jax.config import CLASSIFYING, OF_TUPLES, Config, steps_per_epoch
+from sret_jax.config import CLASSIFYING, OF_TUPLES, PROTOCOLS, Config, steps_per_epoch
 from sret_jax.errors import UserError
 
 _CHOICES = {
@@ -25,6 +25,7 @@ _CHOICES = {
     "extract.scale_pooling": ("mean", "max", "power3", "gem"),
     "extract.resized": ("photo", "tensor"),
     "search.method": ("auto", "exact", "brute_force", "ah", "tree_ah"),
+    "eval.protocol": tuple(PROTOCOLS),
 }
 _POSITIVE = (
     "data.image_size data.instances_per_batch data.threads model.smoothing.window model.smoothing.iterations "
@@ -60,10 +61,25 @@ def validate(config: Config) -> None:
     if config.model.pool == "how" and not config.model.local.enabled:
         raise UserError('config.model.pool="how" sums the local features: set config.model.local.enabled=True')
     if not config.model.l2_pooled and config.model.whitening_init == "pca":
-        raise UserError('config.model.l2_pooled=False: PCA is of normalised vectors; set model.whitening_init="weights"')
+        raise UserError(
+            'config.model.l2_pooled=False: PCA is of normalised vectors; set model.whitening_init="weights"'
+        )
+    _validate_trained(config)
     _validate_sampling(config)
+    if config.eval.ranked < 0:
+        raise UserError(f"config.eval.ranked={config.eval.ranked}: must be 0, for all photographs, or more")
     if not config.extract.scales or min(config.extract.scales) <= 0:
         raise UserError(f"config.extract.scales={config.extract.scales}: give at least one positive scale")
+
+
+def _validate_trained(config: Config) -> None:
+    model, train = config.model, config.train
+    heads = model.attention.stages, model.smoothing.enabled, model.refinement.enabled, model.whitening
+    if not (any(heads) or model.pool in ("gem", "superglobal") or train.train_from != "none"):
+        raise UserError(
+            f'config.model.pool={model.pool!r} has nothing to train: set config.train.train_from, for example to "c5", '
+            "or config.model.whitening=True"
+        )
 
 
 def _validate_sampling(config: Config) -> None:

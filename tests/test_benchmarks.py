@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from test_eval import config
+from test_eval import config, run_eval
 from test_extract import NETWORK, VARIABLES
 from test_protocols import search_over
 from test_revisited import write_benchmark
@@ -244,3 +244,14 @@ def test_the_revisited_protocol_on_real_photographs(tmp_path, photos):
     )
     assert results["metrics"]["medium"]["queries"] == 6 and results["photos"] > 120
     assert results["metrics"]["medium"]["mAP"] > results["metrics"]["hard"]["mAP"] > 5
+
+
+def test_the_command_scores_a_ranking(tmp_path):
+    write_benchmark(tmp_path / "root", name="rparis6k")
+    np.save(tmp_path / "perfect.npy", np.array([[0, 1], [2, 3], [4, 5], [1, 0], [3, 2], [5, 4]]))
+    flags = ["--benchmark=rparis6k", "--root=root", "--rankings=perfect.npy", "--anchors"]
+    done = run_eval(*flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "100.00" in done.stdout and "DOLG R101" in done.stdout
+    results = json.loads((tmp_path / "runs/rankings-perfect/rparis6k/results.json").read_text())
+    assert results["metrics"]["hard"]["mAP"] == pytest.approx(100) and results["anchors"]

@@ -196,6 +196,7 @@ def test_each_is_measured(tmp_path, name, write):
     first = {"gldv2": "mAP@100", "ilias": "mAP@1000", "paintings": "mAP"}[name]
     assert next(iter(metrics)) == first and 0 < metrics[first] <= 100 and metrics["queries"] == 2
     assert np.mean(list(metrics["per_query"].values())) == pytest.approx(metrics[first])
+    assert 0 <= metrics["R@1"] <= metrics["R@5"] <= metrics["R@10"] == 100
     assert results["distractors"] == {"revisitop1m": 3} and (out / "report.html").exists()
     if name == "gldv2":
         assert metrics[first] == pytest.approx((metrics["mAP@100 public"] + metrics["mAP@100 private"]) / 2)
@@ -212,3 +213,39 @@ def test_an_unanswered_query_counts_zero_and_is_said(tmp_path):
     scored = experiment.score_rankings("gldv2", tmp_path / "s.csv", tmp_path / "s", Request(root=str(root)))
     assert scored["metrics"] == {"mAP@100": 50, "mAP@100 private": 0, "mAP@100 public": 100, "queries": 2}
     assert scored["ranked"] == "1 of 2 queries are answered; the others count as zero"
+
+
+RECOGNITION = "id,landmarks,Usage\na,7,Public\nb,8 9,Private\nc,,Public\nd,3,Private\ne,1,Ignored\n"
+
+
+def test_recognition_answers_are_scored(tmp_path):
+    (tmp_path / "recognition_solution_v2.1.csv").write_text(RECOGNITION)
+    (tmp_path / "s.csv").write_text("id,landmarks\na,7 0.5\nb,9 0.9\nc,4 0.7\nd,\n")
+    scored = experiment.score_rankings("gldv2", tmp_path / "s.csv", tmp_path / "s", Request(root=str(tmp_path)))
+    # All: b right, c wrong, a right, of the three that show a landmark; public: c, a of one; private: b of two.
+    assert scored["metrics"]["µAP"] == pytest.approx(100 * (1 + 2 / 3) / 3)
+    assert scored["metrics"]["µAP public"] == pytest.approx(50) and scored["metrics"]["µAP private"] == pytest.approx(
+        50
+    )
+    assert scored["ranked"] == "3 of 4 queries are answered" and scored["metrics"]["queries"] == 4
+    for text, reason in [
+        ("a,7 0.5\na,7 0.5", "line 3: query 'a' is answered twice"),
+        ("z,7 0.5", "line 2: 'z' is no query"),
+        ("a,7", "'7' is not a landmark number and a confidence"),
+        ("a,7 x", "'7 x' is not"),
+        ("a,7 nan", "confidence of query 'a' is nan"),
+    ]:
+        (tmp_path / "s.csv").write_text("id,landmarks\n" + text + "\n")
+        with pytest.raises(UserError, match=reason):
+            experiment.score_rankings("gldv2", tmp_path / "s.csv", tmp_path / "s", Request(root=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [("a,7,Other", "has Usage 'Other'"), ("a,x,Public", "not numbers"), ("d,3,Public", "listed twice")],
+)
+def test_a_mixed_up_recognition_solution_is_named(tmp_path, row, reason):
+    (tmp_path / "recognition_solution_v2.1.csv").write_text(RECOGNITION.replace("a,7,Public", row))
+    (tmp_path / "s.csv").write_text("id,landmarks\n" + "b,9 0.9\n")
+    with pytest.raises(UserError, match=reason):
+        experiment.score_rankings("gldv2", tmp_path / "s.csv", tmp_path / "s", Request(root=str(tmp_path)))

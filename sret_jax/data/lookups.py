@@ -82,12 +82,27 @@ def gldv2_solution(root: Path) -> dict[str, tuple[list[str], str]]:
     return solution
 
 
+def gldv2_recognition_solution(root: Path) -> dict[str, tuple[list[int], str]]:
+    """`{query: (landmarks, "public" or "private")}` of the recognition challenge; many queries show no landmark."""
+    path = root / "recognition_solution_v2.1.csv"
+    solution: dict[str, tuple[list[int], str]] = {}
+    for row in read_csv(path, ("id", "landmarks", "Usage")):
+        if row["Usage"] not in ("Public", "Private", "Ignored"):
+            raise UserError(f"{path}: query {row['id']!r} has Usage {row['Usage']!r}; Public, Private or Ignored")
+        if row["id"] in solution:
+            raise UserError(f"{path}: query {row['id']!r} is listed twice")
+        if not all(landmark.isdecimal() for landmark in row["landmarks"].split()):
+            raise UserError(f"{path}: query {row['id']!r} has landmarks {row['landmarks']!r}, not numbers")
+        if row["Usage"] != "Ignored":
+            solution[row["id"]] = [int(landmark) for landmark in row["landmarks"].split()], row["Usage"].lower()
+    return solution
+
+
 def _sharded(folder: Path, name: str) -> Found:
     """`abcdef...` lies in `a/b/c/`."""
     if len(name) < 3 or not name.isalnum():
         return Found(name, "", None, "not an id of Google Landmarks")
-    found = listed(folder / name[0] / name[1] / name[2], name)
-    return found
+    return listed(folder / name[0] / name[1] / name[2], name)
 
 
 def prepare_landmark_training(root: Path, cache_dir: str | Path) -> PhotoSet:

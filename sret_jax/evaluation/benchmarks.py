@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from sret_jax.config import Config
+from sret_jax.config import PROTOCOLS, Config
 from sret_jax.data.ground_truth import read_ground_truth
 from sret_jax.data.image_folder import prepare_folder
-from sret_jax.data.lookups import LOOKUPS, gldv2_solution, prepare_million
+from sret_jax.data.lookups import LOOKUPS, gldv2_recognition_solution, gldv2_solution, prepare_million
 from sret_jax.data.photo_set import PhotoSet, with_distractors
 from sret_jax.data.revisited import ground_truth_path, prepare_revisited
 from sret_jax.data.synthetic_views import prepare_synthetic
 from sret_jax.errors import UserError
-from sret_jax.evaluation.metrics import gldv2_map_at_100
+from sret_jax.evaluation.metrics import gldv2_map_at_100, gldv2_micro_ap
 from sret_jax.evaluation.protocols import (
     Ranked,
     Search,
@@ -28,18 +28,20 @@ from sret_jax.evaluation.protocols import (
     revisited_metrics,
     revisited_protocol,
 )
-from sret_jax.evaluation.submissions import ranks_file, read_ranks, read_retrieval_csv, retrieval_csv
+from sret_jax.evaluation.submissions import (
+    is_recognition,
+    ranks_file,
+    read_ranks,
+    read_recognition_csv,
+    read_retrieval_csv,
+    retrieval_csv,
+)
 
 log = logging.getLogger(__name__)
 
 REVISITED = ("roxford5k", "rparis6k", "revisited")  # "revisited": any folder with a ground truth like theirs
 BENCHMARKS = ("synthetic", "folder", *REVISITED, *LOOKUPS)
 RANKABLE = (*REVISITED, "gldv2")  # whose ground truth can be read without photographs
-PROTOCOLS = {
-    "standard": "",
-    "compat:uncropped": "compat: queries are not cut to their boxes, as in DOLG and CGD; "
-    "not comparable with the benchmark's own protocol",
-}
 KEPT = 100  # answers per query in rankings.csv
 
 Files = dict[str, bytes]  # submissions, by file name
@@ -166,17 +168,20 @@ def judge_rankings(benchmark: str, file: Path, request: Request) -> tuple[dict[s
 
 
 def _judge_gldv2(file: Path, root: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    solution = gldv2_solution(root)
-    answers = read_retrieval_csv(file, solution)
+    """The columns of the file say which challenge it answers: retrieval `id,images` or recognition `id,landmarks`."""
+    if is_recognition(file):
+        solution, name, metric = gldv2_recognition_solution(root), "µAP", gldv2_micro_ap
+        answers: Any = read_recognition_csv(file, solution)
+    else:
+        solution, name, metric = gldv2_solution(root), "mAP@100", gldv2_map_at_100
+        answers = read_retrieval_csv(file, solution)
     metrics: dict[str, Any] = {}
     for group in ("", *sorted({usage for _, usage in solution.values()})):
         part = {query: right for query, (right, usage) in solution.items() if group in ("", usage)}
         found = {query: answers[query] for query in part if query in answers}
-        metrics[f"mAP@100 {group}".rstrip()] = 100 * gldv2_map_at_100(found, part)
-    absent = len(solution) - len(answers)
-    ranked = f"{len(answers)} of {len(solution)} queries are answered" + (
-        "; the others count as zero" if absent else ""
-    )
+        metrics[f"{name} {group}".rstrip()] = 100 * metric(found, part)
+    ranked = f"{len(answers)} of {len(solution)} queries are answered"
+    ranked += "; the others count as zero" if len(answers) < len(solution) and name == "mAP@100" else ""
     return metrics | {"queries": len(solution)}, {"ranked": ranked}
 
 

@@ -149,7 +149,7 @@ def strip_picture(
     def put(image: Image.Image, x: int, y: int, colour: tuple[int, int, int], label: str) -> None:
         box = [x, y, x + tile[0] + 2 * frame - 1, y + tile[1] + 2 * frame - 1]
         draw.rounded_rectangle(box, radius=frame, fill=colour)
-        out.paste(ImageOps.fit(image, tile, Image.Resampling.LANCZOS), (x + frame, y + frame))
+        out.paste(image, (x + frame, y + frame))
         if label:
             plate = draw.textbbox((x + frame + 5, box[3] - frame - 17), label, font=font(12, bold=True))
             draw.rectangle([x + frame, plate[1] - 4, plate[2] + 5, box[3] - frame], fill=colour)
@@ -158,10 +158,12 @@ def strip_picture(
     for i, (caption, query, found) in enumerate(rows):
         x, y = margin, margin + i * step[1]
         draw.text((x, y), caption, font=font(14, bold=True), fill=INK)
-        put(query, x, y + text, ASKED, "query")
+        whole = ImageOps.pad(query, tile, Image.Resampling.LANCZOS, color=ASKED)  # with all of its box
+        put(whole, x, y + text, ASKED, "query")
         line = x + step[0] + gap // 2
         draw.line([(line, y + text), (line, y + text + tile[1] + 2 * frame - 1)], fill=(203, 213, 225), width=2)
         for rank, (image, right, score) in enumerate(found[:answers], 1):
             colour = ASKED if right is None else RIGHT if right else WRONG
-            put(image, x + rank * step[0] + 2 * gap, y + text, colour, f"{score:.2f}")
+            cut = ImageOps.fit(image, tile, Image.Resampling.LANCZOS)
+            put(cut, x + rank * step[0] + 2 * gap, y + text, colour, f"{score:.2f}")
     return out

@@ -12,6 +12,7 @@ from sret_jax.data.lookups import Lookup
 from sret_jax.errors import UserError
 from sret_jax.evaluation.metrics import (
     average_precision,
+    recall_at,
     revisited_map,
     revisited_scores,
     revisited_sets,
@@ -22,6 +23,7 @@ from sret_jax.evaluation.metrics import (
 Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]  # (queries [q d], k) -> ids and scores [q k]
 QUERIES_AT_ONCE = 256  # a full ranking of so many queries is held at once
 WRONG, RIGHT, UNJUDGED = 0, 1, -1
+RECALLS = (1, 5, 10)  # k of R@k
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,9 @@ def lookup_protocol(
     totals = [min(len(relevant), lookup.depth or count) for relevant in lookup.relevant]
     ap = np.array([average_precision(row[:depth], total) for row, total in zip(right, totals, strict=True)])
     name = f"mAP@{lookup.depth}" if lookup.depth else "mAP"
-    metrics: dict[str, Any] = {name: 100 * float(ap.mean()), "R@1": 100 * float(right[:, 0].mean())}
+    metrics: dict[str, Any] = {name: 100 * float(ap.mean())}
+    recall = recall_at(ids, lookup.relevant, RECALLS)
+    metrics |= {f"R@{k}": 100 * float(x) for k, x in zip(RECALLS, recall, strict=True)}
     for group in sorted(set(lookup.groups) - {""}):
         metrics[f"{name} {group}"] = 100 * float(ap[np.array(lookup.groups) == group].mean())
     metrics["queries"] = len(ap)

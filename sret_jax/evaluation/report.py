@@ -62,6 +62,7 @@ figcaption { font-size: 12px; color: var(--soft); line-height: 1.35; margin-top:
 .row figcaption { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .right figcaption b { color: var(--right); }
 .wrong figcaption b { color: var(--wrong); }
+.asked img { object-fit: contain; }
 .asked { padding-right: 12px; border-right: 2px solid var(--line); }
 .maps { display: grid; grid-template-columns: repeat(5, 1fr); gap: 12px; margin-bottom: 16px; }
 @media (max-width: 900px) { .maps { grid-template-columns: repeat(2, 1fr); } }

@@ -74,3 +74,30 @@ def read_retrieval_csv(path: str | Path, queries: Collection[str]) -> Mapping[st
             raise UserError(f"{path}, line {number}: {row['id']!r} is no query of the benchmark")
         answers[row["id"]] = row["images"].split()
     return answers
+
+
+def is_recognition(path: str | Path) -> bool:
+    """Whether a submission answers the recognition challenge (`id,landmarks`) and not the retrieval one."""
+    return "landmarks" in next(read_csv(path, ("id",)), {})
+
+
+def read_recognition_csv(path: str | Path, queries: Collection[str]) -> Mapping[str, tuple[int, float]]:
+    """`{query: (landmark, confidence)}` of a recognition submission `id,landmarks`; an empty field is no answer.
+
+    Raises `UserError` for a query answered twice, not in `queries`, or with anything but one landmark and a number.
+    """
+    answers: dict[str, tuple[int, float]] = {}
+    for number, row in enumerate(read_csv(path, ("id", "landmarks")), 2):
+        if row["id"] in answers:
+            raise UserError(f"{path}, line {number}: query {row['id']!r} is answered twice")
+        if row["id"] not in queries:
+            raise UserError(f"{path}, line {number}: {row['id']!r} is no query of the benchmark")
+        if row["landmarks"].strip():
+            try:
+                landmark, confidence = row["landmarks"].split()
+                answers[row["id"]] = int(landmark), float(confidence)
+            except ValueError:
+                raise UserError(
+                    f"{path}, line {number}: {row['landmarks']!r} is not a landmark number and a confidence"
+                ) from None
+    return answers
