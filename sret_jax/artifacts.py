@@ -5,6 +5,7 @@ syncs, lists every file with its sha256 in `MANIFEST.json`, and renames; `verify
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -126,6 +127,20 @@ def verify_folder(path: Path) -> None:
         file = path / name
         if file.is_symlink() or file.stat().st_size != expected["size"] or file_digest(file) != expected["sha256"]:
             raise DamagedError(f"{file}: changed since it was written; delete {path} and run again")
+
+
+@contextlib.contextmanager
+def enough_space(folder: Path) -> Iterator[None]:
+    """Turns the system's error of a full disk into a `UserError` that names what was being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"{error.filename or folder}: {os.strerror(error.errno)}; free space and run the same command again, which "
+            "goes on from what is saved"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -122,6 +122,70 @@ def test_frozen_parameters_cost_no_memory_and_do_not_count_in_the_norm():
     assert sum(x.size for x in jax.tree.leaves(adam)) <= 2 * heads + 5  # two moments and a few counters
 
 
+def test_an_exponential_schedule_falls_once_an_epoch():
+    config = TrainConfig(schedule="exponential", epoch_steps=4, epoch_decay=0.5, warmup_steps=2, learning_rate=2.0)
+    rate = [float(learning_rate(config)(t)) for t in range(12)]
+    np.testing.assert_allclose(rate, [2 / 3, 4 / 3, 2, 2, 2, 2, 1, 1, 1, 1, 0.5, 0.5], rtol=1e-6)
+
+
+def test_all_but_the_exponents_may_decay_and_the_norm_may_stay_unclipped():
+    params = parameters(2.0)
+    config = TrainConfig(
+        optimizer="sgd", learning_rate=1.0, whitening_lr=1.0, backbone_lr=1.0, pool_lr=1.0, warmup_steps=0,
+        weight_decay=0.1, decayed="all", clip_norm=0.0, train_from="c3",
+    )  # fmt: skip
+    updates, _ = step(config, params, jax.tree.map(lambda x: jnp.full_like(x, 1e3), params))
+    np.testing.assert_allclose(updates["network"]["whitening"]["bias"], -1.9 * 1000.2, rtol=1e-6)
+    np.testing.assert_allclose(updates["network"]["pool"]["p"], -1.9e3, rtol=1e-6)
+    for leaf in jax.tree.leaves(updates["network"]["backbone"]["block4"]):
+        np.testing.assert_allclose(leaf, -1.9 * 1000.2, rtol=1e-6)
+
+
+@pytest.mark.parity
+def test_adam_with_groups_equals_torchs_as_cirtorch_sets_it_up():
+    """Coupled decay 1e-6 but not on p, p at ten times the rate, the rate times exp(-0.01) an epoch."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (4, 3), "bias": (3,), "p": (4,)}
+    start = {name: (1e3 * rng.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()}
+    gradients = [
+        {name: (1e-3 * rng.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()} for _ in range(9)
+    ]
+    theirs = {name: torch.tensor(x, requires_grad=True) for name, x in start.items()}
+    groups = [
+        {"params": [theirs["kernel"], theirs["bias"]]},
+        {"params": [theirs["p"]], "lr": 0.1, "weight_decay": 0},
+    ]
+    adam = torch.optim.Adam(groups, 0.01, weight_decay=1e-6)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(adam, gamma=np.exp(-0.01))
+    for i, gradient in enumerate(gradients):
+        for name, x in theirs.items():
+            x.grad = torch.tensor(gradient[name])
+        adam.step()
+        if i % 3 == 2:
+            schedule.step()
+
+    config = TrainConfig(
+        optimizer="adam", learning_rate=0.01, whitening_lr=1.0, pool_lr=10.0, weight_decay=1e-6, decayed="all",
+        clip_norm=0.0, warmup_steps=0, schedule="exponential", epoch_steps=3, epoch_decay=float(np.exp(-0.01)),
+    )  # fmt: skip
+
+    def tree(values):
+        layer = {"kernel": jnp.asarray(values["kernel"]), "bias": jnp.asarray(values["bias"])}
+        return {"network": {"whitening": layer, "pool": {"p": jnp.asarray(values["p"])}}, "loss": {}}
+
+    ours = tree(start)
+    optimizer = build_optimizer(config, MODEL, ours)
+    state = optimizer.init(ours)
+    for gradient in gradients:
+        updates, state = optimizer.update(tree(gradient), state, ours)
+        ours = optax.apply_updates(ours, updates)
+    for name, x in (ours["network"]["whitening"] | ours["network"]["pool"]).items():
+        moved, expected = np.asarray(x) - start[name], theirs[name].detach().numpy() - start[name]
+        assert np.abs(expected).min() > 0
+        np.testing.assert_allclose(moved, expected, atol=2e-4)  # float32 at a thousand resolves 6e-5
+
+
 def test_adamw_equals_optax_where_all_trains_at_one_rate():
     params = {"network": {"whitening": {"kernel": jnp.arange(6.0).reshape(2, 3)}}, "loss": {}}
     gradient = jax.tree.map(lambda x: jnp.sin(x), params)

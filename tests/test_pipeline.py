@@ -11,7 +11,7 @@ from sret_jax.data import pipeline
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import evaluation_batches, training_batches
 from sret_jax.data.resizing import bucket_shapes, choose_bucket, content_size
-from sret_jax.data.sampling import InstancePlan
+from sret_jax.data.sampling import InstancePlan, make_plan
 from sret_jax.errors import UserError
 
 CONFIG = DataConfig(image_size=40, instances_per_batch=4, photos_per_instance=3, threads=2)
@@ -95,6 +95,36 @@ def test_every_instance_and_photograph_gets_its_turn():
     assert counts[10] == 0 and (np.delete(counts, 10) > 0).all()  # row 10 is the only one of its instance
     per_instance = np.bincount(PHOTOS.labels[rows])[[0, 1, 2, 4, 5, 6]]
     assert per_instance.min() > 0.85 * per_instance.mean()
+
+
+def sampled(sampling, number, photos=PHOTOS):
+    plan = make_plan(photos, dataclasses.replace(CONFIG, sampling=sampling), seed=3)
+    assert plan.size == 12
+    return plan.rows(number)
+
+
+def test_balanced_batches_draw_every_instance_equally_often():
+    rows = np.concatenate([sampled("balanced", number) for number in range(300)])
+    per_instance = np.bincount(PHOTOS.labels[rows])
+    assert len(per_instance) == 7 and per_instance.min() > 0.85 * per_instance.mean()
+    assert set(rows) == set(range(len(PHOTOS)))  # those alone of their instance too
+
+
+def test_random_batches_go_through_all_labelled_photographs_before_any_comes_again():
+    photos = dataclasses.replace(PHOTOS, labels=np.where(np.arange(len(PHOTOS)) < 3, -1, PHOTOS.labels))
+    rows = np.concatenate([sampled("random", number, photos) for number in range(7)]).reshape(4, 21)
+    assert all(sorted(turn) == list(range(3, 24)) for turn in rows)
+    assert (rows[0] != rows[1]).any()
+    np.testing.assert_array_equal(rows.reshape(7, 12)[5], sampled("random", 5, photos))
+
+
+@pytest.mark.parametrize("sampling", ["balanced", "random"])
+def test_every_sampling_is_shared_by_the_processes(sampling):
+    config = dataclasses.replace(CONFIG, sampling=sampling)
+    parts = [next(batches(config=config, process_index=i, process_count=3)) for i in range(3)]
+    assert_equal(next(batches(config=config)), {key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
+    with pytest.raises(UserError, match="12 photographs does not divide over 5 processes"):
+        batches(config=config, process_count=5)
 
 
 def test_repeated_photographs_are_seen_differently():

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 
 from sret_jax.errors import UserError
 from sret_jax.models.whitening import Whitening, apply_whitening, pair_whitening, pca_whitening
@@ -157,3 +158,14 @@ PAIR = np.array([0]), np.array([1])
 def test_bad_use_names_the_remedy(call, text):
     with pytest.raises(UserError, match=text):
         call(descriptors())
+
+
+@pytest.mark.parametrize("power", [0.25, 0.5])
+def test_a_power_of_the_variances_is_half_a_shrinkage(power):
+    """DIR divides the PCA of scikit-learn by variance^power; it counts n - 1 photographs, which no cosine shows."""
+    x = descriptors()
+    pca = PCA(n_components=5, svd_solver="full", whiten=True).fit(x.astype(np.float64))
+    theirs = (x - pca.mean_) @ pca.components_.T / pca.explained_variance_**power
+    theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)
+    ours = apply_whitening(x.astype(np.float64), *pca_whitening(x, 5, 2 * power))
+    np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=1e-9)

@@ -20,6 +20,7 @@ from sret_jax.models.smoothing import LearnableSmoothing
 from sret_jax.models.whitening import Whitening
 
 Variables = dict[str, Any]
+Images = UInt8[Array, "b h w 3"] | Float[Array, "b h w 3"]  # 0 to 255
 
 
 class RetrievalNetwork(nn.Module):
@@ -41,7 +42,7 @@ class RetrievalNetwork(nn.Module):
     whitening: nn.Module | None = None
 
     def feature_map(
-        self, images: UInt8[Array, "b h w 3"], mask: Bool[Array, "b h w"], train: bool = False
+        self, images: Images, mask: Bool[Array, "b h w"], train: bool = False
     ) -> tuple[Float[Array, "b h2 w2 c"], Bool[Array, "b h2 w2"], dict[str, Any]]:
         """The map that is pooled, its mask, and the named intermediates on the way to it."""
         x, mask = self.backbone(images, mask, train=train, last_stage=self.stage)[self.stage]
@@ -53,14 +54,14 @@ class RetrievalNetwork(nn.Module):
         return x, mask, seen | {"map": x, "mask": mask}
 
     def pooled(
-        self, images: UInt8[Array, "b h w 3"], mask: Bool[Array, "b h w"], train: bool = False
+        self, images: Images, mask: Bool[Array, "b h w"], train: bool = False
     ) -> tuple[Float[Array, "b c"], dict[str, Any]]:
         """The L2-normalised descriptor before whitening."""
         x, mask, seen = self.feature_map(images, mask, train)
         return l2_normalize(self.pool(x.astype(jnp.float32), mask)), seen
 
     def __call__(
-        self, images: UInt8[Array, "b h w 3"], mask: Bool[Array, "b h w"], *, train: bool = False
+        self, images: Images, mask: Bool[Array, "b h w"], *, train: bool = False
     ) -> tuple[Float[Array, "b d"], dict[str, Any]]:
         """Descriptors of unit length and the intermediates (maps, `a`, `c`, graph nodes) by name.
 

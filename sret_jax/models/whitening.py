@@ -35,7 +35,8 @@ def pca_whitening(
     Args:
         x: descriptors, one per row.
         dim: components kept, 0 for all.
-        shrinkage: 1 whitens (the covariance of the result is the identity), 0 only rotates.
+        shrinkage: 1 whitens (the covariance of the result is the identity), 0 only rotates. Where a system divides by
+            variance^power, as Deep Image Retrieval with a power of 0.25, it is twice that power.
 
     When x spans fewer than `dim` directions, the eigenvalues of the missing ones are zero only for want of samples, and
     dividing by them would blow up whatever a new descriptor has there. The covariance is then replaced by its

@@ -1,5 +1,6 @@
 """Photographs to descriptors: compiled batches, one compilation per bucket shape, restartable chunk by chunk."""
 
+import contextlib
 import hashlib
 import logging
 import time
@@ -16,12 +17,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 import sret_jax
-from sret_jax.artifacts import file_digest, fingerprint, lock_folder
+from sret_jax.artifacts import enough_space, file_digest, fingerprint, lock_folder
 from sret_jax.config import Config, to_dict
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import Batch, evaluation_batches
+from sret_jax.errors import UserError
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
+from sret_jax.models.pooling import GeM
 from sret_jax.models.whitening import apply_whitening
+from sret_jax.retrieval import multiscale
+from sret_jax.retrieval.multiscale import pool_scales, resize_input
 from sret_jax.retrieval.store import DescriptorStore
 
 log = logging.getLogger(__name__)
@@ -65,16 +70,17 @@ def extract(
       variables: its parameters and statistics.
       photos: described in their order.
       config: `data.image_size` and `data.bucket_ratios` shape the batches, `extract` sizes them. With several
-        `extract.scales` a descriptor is the average of those of the resized photo, normalised again.
+        `extract.scales` a descriptor is pooled from those of the resized photo: `retrieval/multiscale.py`.
       folder: of the store; one process at a time.
       whitening: a mean and a projection learned after training, applied last.
 
     Raises:
-      UserError: a descriptor is not finite (the photo is named), or another process writes to `folder`.
+      UserError: a descriptor is not finite (the photo is named), another process writes to `folder`, the disk is full
+        (what is in the store stays), or the device's memory is too small for a batch.
     """
     start_time = time.perf_counter()
     key = extraction_fingerprint(network, variables, photos, config, whitening)
-    with lock_folder(Path(folder)):
+    with lock_folder(Path(folder)), enough_space(Path(folder)):
         store = DescriptorStore.resume(folder, photos.names, key, config.extract.chunk_rows)
         missing = store.missing()
         extractor = Extractor(network, variables, photos, config)
@@ -111,22 +117,26 @@ class Extractor:
         self.split = NamedSharding(mesh, PartitionSpec("batch"))
         self.variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
         self.waiting = self.compiling = 0.0  # seconds
-        self._compiled: set[tuple[int, ...]] = set()
+        self._compiled: set[tuple[float, ...]] = set()
 
     def describe(self, rows: Sequence[int]) -> Float[np.ndarray, "m d"]:
-        """Descriptors of these photos, in the order of `rows`: averaged over the scales, unit length."""
-        scales = self.config.extract.scales
-        total = sum(self._at_scale(rows, scale) for scale in scales)
-        if len(scales) == 1:
-            return total
-        return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+        """Descriptors of these photos, in the order of `rows`: pooled over the scales, unit length."""
+        settings = self.config.extract
+        with _enough_memory(self.batch_size, self.config.data.image_size * max(settings.scales)):
+            found = [self._at_scale(rows, scale) for scale in settings.scales]
+        return found[0] if len(found) == 1 else pool_scales(np.stack(found), settings.scale_pooling, self._exponents())
+
+    def _exponents(self) -> np.ndarray:
+        """Of the generalised mean over scales: those over positions, 1 where a layer mixes the channels afterwards."""
+        plain = isinstance(self.network.pool, GeM) and self.network.whitening is None
+        return np.asarray(self.variables["params"]["pool"]["p"] if plain else 1.0, np.float32)
 
     def intermediates(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
         """For each row the network's named intermediates of that photo, and `"photo_mask"` [h w], True on the photo."""
         out = {}
         for batch in self._batches(rows, 1.0):
             images, masks = jax.device_put((batch["image"], batch["mask"]), self.split)
-            seen = jax.device_get(_apply(self.network, self.variables, images, masks)[1])
+            seen = jax.device_get(_apply(self.network, self.variables, images, masks, 1.0)[1])
             for i in np.flatnonzero(batch["row"] >= 0):
                 seen_here = jax.tree.map(lambda x, i=i: x[i], seen)
                 out[int(batch["row"][i])] = seen_here | {"photo_mask": batch["mask"][i]}
@@ -158,12 +168,13 @@ class Extractor:
             batch_rows, descriptors = running.popleft()
             found.update((int(row), x) for row, x in zip(batch_rows, np.asarray(descriptors), strict=True) if row >= 0)
 
-        for batch in self._batches(rows, scale):
+        resized = 1.0 if self.config.extract.resized == "photo" else scale  # by the device
+        for batch in self._batches(rows, scale / resized):
             images, masks = jax.device_put((batch["image"], batch["mask"]), self.split)
             start = time.perf_counter()
-            running.append((batch["row"], _apply(self.network, self.variables, images, masks)[0]))
-            if images.shape not in self._compiled:  # the call returns at once, but for the compilation
-                self._compiled.add(images.shape)
+            running.append((batch["row"], _apply(self.network, self.variables, images, masks, resized)[0]))
+            if (resized, *images.shape) not in self._compiled:  # the call returns at once, but for the compilation
+                self._compiled.add((resized, *images.shape))
                 self.compiling += time.perf_counter() - start
             if len(running) > AHEAD:
                 collect()
@@ -195,10 +206,27 @@ def extraction_fingerprint(
 def source_fingerprint() -> str:
     """Identifies the code that turns a photograph into a descriptor: a change of it makes old descriptors stale."""
     package = Path(sret_jax.__file__).parent
-    files = sorted([*package.glob("models/**/*.py"), *package.glob("data/*.py"), Path(__file__)])
+    files = sorted(
+        [*package.glob("models/**/*.py"), *package.glob("data/*.py"), Path(__file__), Path(multiscale.__file__)]
+    )
     return fingerprint([(file.relative_to(package).as_posix(), file_digest(file)) for file in files])
 
 
-@partial(jax.jit, static_argnums=0)
-def _apply(network, variables, images, masks):  # with the intermediates: one program serves both
+@partial(jax.jit, static_argnums=(0, 4))
+def _apply(network, variables, images, masks, scale):  # with the intermediates: one program serves both
+    if scale != 1:
+        images, masks = resize_input(images, masks, scale, network.size_multiple)
     return network.apply(variables, images, masks, train=False)
+
+
+@contextlib.contextmanager
+def _enough_memory(photos: int, side: float) -> Iterator[None]:
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"out of memory describing {photos} photographs of up to {side:.0f} px at once; lower "
+            "config.extract.batch_size, config.data.image_size or config.extract.scales"
+        ) from error

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import optax
 
-from sret_jax.artifacts import lock_folder
+from sret_jax.artifacts import enough_space, lock_folder
 from sret_jax.config import Config, photos_per_batch
 from sret_jax.data.image_folder import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
@@ -63,12 +63,14 @@ def train(config: Config, workdir: Path, evaluate: Callable[..., Any] | None = N
         The final state, on the host.
 
     Raises:
-        UserError: bad config or photographs, a workdir in use or of another run, a loss that is not finite.
+        UserError: bad config or photographs, a workdir in use or of another run, a loss that is not finite, a full disk
+            or device memory. What was saved before stays.
         Stopped: on SIGTERM or SIGINT, after saving.
     """
     validate(config)
     workdir = Path(workdir)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(enough_space(workdir))
         if parallel.is_main():
             stack.enter_context(lock_folder(workdir))
         parallel.connect()
@@ -222,8 +224,8 @@ def _run_steps(
                 raise
             raise UserError(
                 f"out of memory with {photos_per_step // settings.accumulate} photographs of {data.image_size} px per "
-                "batch; lower config.data.instances_per_batch or config.data.image_size and raise "
-                "config.train.accumulate"
+                "batch; lower config.data.instances_per_batch (config.mining.tuples_per_batch for mined tuples) or "
+                "config.data.image_size and raise config.train.accumulate"
             ) from error
     return parallel.fetch(state)
 
