@@ -63,6 +63,7 @@ def evaluate(
 
         results.json    what is returned
         rankings.csv    the first 100 answers of every query
+        queries.csv     the average precision of every query, percent
         report.html     the same with pictures, in one file; strip.png is a picture of a few answers
         skipped.json    the files that could not be used, each with the reason
         ranks.npy       benchmarks like "roxford5k": the whole rankings, as revisitop's evaluator reads them
@@ -126,7 +127,7 @@ def evaluate(
             result = index.search(x, k)
             return result.ids, result.scores
 
-        ranked, files = opened.judge(search, query_descriptors if asked else descriptors)
+        ranked, files, about = opened.judge(search, query_descriptors if asked else descriptors)
 
     extracted = sum(part.photos for part in parts)
     beside = published(benchmark, sum(map(len, opened.distractors)), request.completed(config).protocol)
@@ -146,13 +147,14 @@ def evaluate(
         "fingerprint": parts[0].fingerprint,
         "photo_fingerprint": photos.fingerprint,
         "distractors": {part.name: len(part) for part in opened.distractors},
-        **opened.about,
+        **about,
         "anchors": beside if anchors else [],
         "config": to_dict(config),
     } | environment()
     results["before_training"] = _before_training(out, results)
     with stage("report"):
         write_file(out / "rankings.csv", _rankings(ranked, asked or photos, photos))
+        write_file(out / "queries.csv", _average_precisions(ranked, asked or photos))
         for file, data in files.items():
             write_file(out / file, data)
         shown = choose_photos(ranked, asked or photos)
@@ -231,11 +233,22 @@ def _index(descriptors: np.ndarray, names: list[str], config: Config, folder: Pa
 
 
 def _rankings(ranked: Ranked, queries: PhotoSet, photos: PhotoSet) -> bytes:
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(["query", "rank", "photo", "score"])
+    rows: list[list[Any]] = [["query", "rank", "photo", "score"]]
     for query, ids, scores in zip(ranked.queries, ranked.ids, ranked.scores, strict=True):
         for rank, (i, score) in enumerate(zip(ids, scores, strict=True), 1):
             if i >= 0:
-                table.writerow([queries.names[query], rank, photos.names[i], f"{score:.6f}"])
+                rows.append([queries.names[query], rank, photos.names[i], f"{score:.6f}"])
+    return _csv(rows)
+
+
+def _average_precisions(ranked: Ranked, queries: PhotoSet) -> bytes:
+    """A query with nothing to find has an empty cell."""
+    cells = ["" if np.isnan(ap) else f"{100 * ap:.4f}" for ap in ranked.ap]
+    names = [queries.names[query] for query in ranked.queries]
+    return _csv([["query", "AP"], *map(list, zip(names, cells, strict=True))])
+
+
+def _csv(rows: list[list[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
     return text.getvalue().encode("utf-8", "surrogateescape")

@@ -64,6 +64,9 @@ def test_everything_a_run_leaves_on_disk(tmp_path):
     rows = list(csv.DictReader((out / "rankings.csv").open(encoding="utf-8")))
     assert len(rows) == 12 * 11 and not any(row["query"] == row["photo"] for row in rows)
     assert all(row["query"].split("/")[0] == row["photo"].split("/")[0] for row in rows if int(row["rank"]) <= 3)
+    queries = list(csv.DictReader((out / "queries.csv").open(encoding="utf-8")))
+    assert [row["query"] for row in queries] == sorted({row["query"] for row in rows})
+    assert np.mean([float(row["AP"]) for row in queries]) == pytest.approx(results["metrics"]["mAP"], abs=1e-3)
     assert "tower 2" in (out / "report.html").read_text() and (out / "strip.png").stat().st_size
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"descriptors", "eval", "index"}
 
