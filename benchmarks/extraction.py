@@ -31,9 +31,10 @@ from sret_jax.config import Config
 from sret_jax.data.image_folder import prepare_folder
 from sret_jax.data.pipeline import evaluation_batches
 from sret_jax.data.synthetic_views import prepare_synthetic
-from sret_jax.models.backbones import build_backbone, efficientnet_lite, installed_weights, pretrained
+from sret_jax.models.backbones import build_backbone, efficientnet_lite
 from sret_jax.models.descriptor import build_network, init_network
-from sret_jax.models.weights import read_torch
+from sret_jax.models.torch_file import read_torch
+from sret_jax.models.weights import installed_weights, pretrained
 from sret_jax.retrieval.extract import describe
 
 NAME, OURS = "efficientnet_lite0", "sret_jax"
@@ -53,7 +54,7 @@ def multiply_adds(size: int) -> int:
 
 def torch_network(size: int) -> EfficientNet:
     network = EfficientNet.from_name("efficientnet-lite0", image_size=size).eval()
-    state = {name: torch.from_numpy(np.array(value)) for name, value in read_torch(installed_weights(NAME)).items()}
+    state = {name: torch.from_numpy(np.array(value)) for name, value in read_torch(installed_weights(NAME))[0].items()}
     network.load_state_dict(state)
     return network
 
@@ -68,7 +69,8 @@ def network_calls(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     shape = (options.batch, options.size, options.size, 3)
     images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     mask = np.ones(shape[:3], bool)
-    backbone, variables = build_backbone(NAME), jax.device_put(pretrained(NAME, "auto"))
+    loaded = {collection: tree["backbone"] for collection, tree in pretrained(NAME, "auto").items()}
+    backbone, variables = build_backbone(NAME), jax.device_put(loaded)
     ours = jax.jit(lambda v, x, m: backbone.apply(v, x, m)["last"][0])
     reference = torch_network(options.size)
     wide = torch_network(options.size).to(memory_format=torch.channels_last)

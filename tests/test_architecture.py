@@ -26,7 +26,7 @@ ONLY_IN = {
 }
 NEVER = {"tensorflow", "torch", "pickle"}
 # The readers of foreign checkpoints and ground truths restrict the standard library's unpickler, so they import it.
-MAY_IMPORT_PICKLE = ("models/torch_file.py", "data/ground_truth.py")
+MAY_IMPORT_PICKLE = ("models/restricted_pickle.py", "data/ground_truth.py")
 
 
 def imports(path: Path) -> set[str]:

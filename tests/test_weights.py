@@ -1,250 +1,27 @@
-"""The checkpoint reader: what torch saves comes back bit for bit, what an attacker saves is refused and never run."""
+"""Weights: conversion is strict both ways, and what was converted comes back from its safetensors file."""
 
-import io
-import pickle
-import struct
-import time
-import tracemalloc
-import zipfile
-from collections import OrderedDict
+import json
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
+from sret_jax.config import AttentionConfig, LocalConfig, ModelConfig
 from sret_jax.errors import UserError
-from sret_jax.models import torch_file
-from sret_jax.models.weights import convert, read_torch
+from sret_jax.models.checkpoint_layouts import Layout, Leaf, find_layout
+from sret_jax.models.weights import main, start_from
+from sret_jax.models.weights_file import Weights, convert, read_weights, write_weights
 
 
-class _Global:
-    """Pickles as a reference to `module.name`; called, it pickles as a call."""
-
-    def __init__(self, module, name, *args):
-        self.module, self.name, self.args = module, name, args
-
-
-class _Storage:
-    def __init__(self, values, key, count=None, kind="FloatStorage"):
-        self.values, self.key, self.kind = np.asarray(values), key, kind
-        self.count = self.values.size if count is None else count
-
-
-class _Pickler(pickle._Pickler):
-    """Writes protocol 2 as torch does, with globals that need not exist here."""
-
-    def persistent_id(self, obj):
-        if isinstance(obj, _Storage):
-            return ("storage", _Global("torch", obj.kind), obj.key, "cpu", obj.count)
-        return None
-
-    def save(self, obj, save_persistent_id=True):
-        if not isinstance(obj, _Global):
-            return super().save(obj, save_persistent_id)
-        self.write(b"c" + f"{obj.module}\n{obj.name}\n".encode())
-        if obj.args:
-            self.save(obj.args)
-            self.write(b"R")
-        return None
-
-
-def _pickled(obj):
-    stream = io.BytesIO()
-    _Pickler(stream, 2).dump(obj)
-    return stream.getvalue()
-
-
-def _tensor(storage, shape, stride=None, offset=0):
-    stride = tuple(int(np.prod(shape[i + 1 :])) for i in range(len(shape))) if stride is None else stride
-    return _Global("torch._utils", "_rebuild_tensor_v2", storage, offset, shape, stride, False, OrderedDict())
-
-
-def _legacy(root, storages=(), pickled=None):
-    info = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
-    head = [torch_file._LEGACY_MAGIC, 1001, info]
-    data = b"".join(map(_pickled, head)) + (pickled or _pickled(root)) + _pickled([s.key for s in storages])
-    return data + b"".join(struct.pack("<q", s.values.size) + s.values.tobytes() for s in storages)
-
-
-def _zip(root, storages=(), pickled=None, compression=zipfile.ZIP_STORED, twice=False, byteorder=b"little"):
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", compression) as archive:
-        archive.writestr("model/data.pkl", pickled or _pickled(root))
-        archive.writestr("model/byteorder", byteorder)
-        for s in storages:
-            archive.writestr(f"model/data/{s.key}", s.values.tobytes())
-        if twice:
-            with pytest.warns(UserWarning, match="Duplicate"):
-                archive.writestr("model/data.pkl", _pickled(root))
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize("write", [_legacy, _zip])
-def test_tensors_of_both_layouts(write, tmp_path):
-    a = _Storage(np.arange(24, dtype="<f4"), "0")
-    b = _Storage(np.array([7], "<i8"), "1", kind="LongStorage")
-    c = _Storage(np.array([0x3F80, 0xC000], "<u2"), "2", kind="BFloat16Storage")
-    state = {
-        "module.plain": _tensor(a, (2, 3, 4)),
-        "transposed": _tensor(a, (4, 3), (1, 4), 12),
-        "parameter": _Global("torch._utils", "_rebuild_parameter", _tensor(a, (5,), offset=3), True, OrderedDict()),
-        "scalar": _tensor(b, ()),
-        "half": _tensor(c, (2,)),
-        "empty": _tensor(b, (0, 3)),
+def _layout(**options):
+    leaves = {
+        "conv.weight": Leaf("params", ("stem", "kernel"), (3, 3, 2, 4), "kernel"),
+        "bn.weight": Leaf("params", ("stem", "scale"), (4,)),
+        "bn.bias": Leaf("params", ("stem", "bias"), (4,)),
+        "bn.running_mean": Leaf("batch_stats", ("stem", "mean"), (4,)),
+        "bn.running_var": Leaf("batch_stats", ("stem", "var"), (4,)),
     }
-    path = tmp_path / "model.pth"
-    path.write_bytes(write({"state_dict": state, "epoch": 3, "args": [1.5, None, True, "x"]}, [a, b, c]))
-    read, values = read_torch(path), np.arange(24, dtype=np.float32)
-    assert list(read) == ["plain", "transposed", "parameter", "scalar", "half", "empty"]
-    np.testing.assert_array_equal(read["plain"], values.reshape(2, 3, 4))
-    np.testing.assert_array_equal(read["transposed"], values[12:].reshape(3, 4).T)
-    np.testing.assert_array_equal(read["parameter"], values[3:8])
-    assert read["scalar"] == 7 and read["scalar"].dtype == np.int64
-    np.testing.assert_array_equal(read["half"].astype(np.float32), [1.0, -2.0])
-    assert read["empty"].shape == (0, 3)
-    assert not read["plain"].flags.writeable
-
-
-@pytest.mark.parity
-@pytest.mark.parametrize("zipped", [True, False])
-def test_what_torch_saves_comes_back(zipped, tmp_path):
-    torch = pytest.importorskip("torch")
-    state = OrderedDict(
-        a=torch.randn(3, 4).t(),
-        b=torch.nn.Parameter(torch.randn(2, 5)),
-        c=torch.randn(10)[2:5],
-        d=torch.randint(0, 9, (2,)),
-        e=torch.randn(4).to(torch.bfloat16),
-        f=torch.tensor(True),
-        g=torch.randn(3).half(),
-    )
-    torch.save({"state_dict": state}, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
-    read = read_torch(tmp_path / "x.pth")
-    assert list(read) == list(state)
-    for name, tensor in state.items():
-        np.testing.assert_array_equal(read[name].astype(np.float64), tensor.detach().double().numpy())
-    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match=r"module.pth: refused.*torch\.nn\.modules\.linear\.Linear.*state_dict"):
-        read_torch(tmp_path / "module.pth")
-
-
-_DATA = _Storage(np.arange(6, dtype="<f4"), "0")
-_GOOD = {"w": _tensor(_DATA, (2, 3))}
-_SENTINEL = "touched-by-a-pickle"
-_HOSTILE_ROOTS = {
-    "system": ({"w": _Global("os", "system", f"touch {_SENTINEL}")}, "names the Python object os.system"),
-    "eval": ({"w": _Global("builtins", "eval", "1")}, "builtins.eval"),
-    "getattr": ({"w": _Global("builtins", "getattr", 1, "real")}, "builtins.getattr"),
-    "torch.load": ({"w": _Global("torch", "load", "x")}, "torch.load"),
-    "dotted": ({"w": _Global("collections", "OrderedDict.fromkeys", ["a"])}, "OrderedDict.fromkeys"),
-    "numpy": ({"w": _Global("numpy", "fromfile", "/etc/passwd")}, "numpy.fromfile"),
-    "dict with arguments": ({"w": _Global("collections", "OrderedDict", [["a", 1]])}, "ordered dict with arguments"),
-    "not tensors": ({"w": 3}, "'w' is not a tensor|no tensor uses"),
-    "no dict": ([1, 2], "no dict of tensors|no tensor uses"),
-    "tuple key": ({(1, 2): 3}, "dict key"),
-    "huge key": ({1 << 61: 3}, "dict key"),
-    "beyond": ({"w": _tensor(_DATA, (3, 3))}, "reaches beyond its 6 values"),
-    "offset": ({"w": _tensor(_DATA, (2, 3), offset=1)}, "reaches beyond"),
-    "stride": ({"w": _tensor(_DATA, (2, 3), (4, 1))}, "reaches beyond"),
-    "negative stride": ({"w": _tensor(_DATA, (2, 3), (-3, 1))}, "natural numbers"),
-    "negative shape": ({"w": _tensor(_DATA, (-1, 3), (3, 1))}, "natural numbers"),
-    "true shape": ({"w": _tensor(_DATA, (True, 3), (3, 1))}, "natural numbers"),
-    "expanded": ({"w": _tensor(_DATA, (1 << 30, 1 << 30), (0, 0))}, "reaches beyond"),
-    "many axes": ({"w": _tensor(_DATA, (1,) * 40)}, "shape and strides"),
-    "short stride": ({"w": _tensor(_DATA, (2, 3), (1,))}, "shape and strides"),
-    "no storage": ({"w": _tensor(5, (2, 3))}, "without storage"),
-    "count": ({"w": _tensor(_Storage(_DATA.values, "0", 1 << 40), (2, 3))}, "natural numbers"),
-    "larger count": ({"w": _tensor(_Storage(_DATA.values, "0", 600), (2, 300))}, "another size|shorter than"),
-    "wrong type": (
-        {"w": _tensor(_Storage(_DATA.values, "0", kind="DoubleStorage"), (2,))},
-        "another size|shorter than",
-    ),
-    "unknown storage": ({"w": _tensor(_Storage(_DATA.values, "0", kind="QInt8Storage"), (2,))}, "torch.QInt8Storage"),
-    "missing storage": ({"w": _tensor(_Storage(_DATA.values, "9"), (2, 3))}, "missing|no tensor uses"),
-}
-_HOSTILE_PICKLES = {
-    "memo bomb": (b"\x80\x02Nr\x00\x84\xd7\x17.", "no dict of tensors|no tensor uses"),  # 6 GB in the C unpickler
-    "old instance": (b"\x80\x02(S'x'\nios\nsystem\n.", "damaged"),
-    "new object": (b"\x80\x02ccollections\nOrderedDict\n)\x81.", "damaged"),
-    "extension": (b"\x80\x02\x82\x01.", "damaged"),
-    "state of a list": (b"\x80\x02]}b.", "object with a state"),
-    "call of a number": (b"\x80\x02K\x01)R.", "damaged"),
-    "long text": (b"\x80\x02X\xff\xff\xff\xffabc.", "damaged"),
-    "long integer": (b"\x80\x02\x8a\xffabc.", "damaged"),
-    "empty stack": (b"\x80\x02.", "damaged"),
-    "no end": (b"\x80\x02}", "damaged"),
-    "protocol 9": (b"\x80\x09}.", "damaged"),
-    "nested": (b"\x80\x02" + b"(" * 100000 + b"t" * 100000 + b".", "no dict of tensors|damaged|no tensor uses"),
-}
-
-
-@pytest.mark.parametrize("write", [_legacy, _zip])
-@pytest.mark.parametrize("case", [*_HOSTILE_ROOTS, *_HOSTILE_PICKLES])
-def test_hostile_files_are_refused_and_never_run(write, case, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    root, reason = _HOSTILE_ROOTS.get(case, (None, None))
-    pickled, reason = _HOSTILE_PICKLES.get(case, (None, reason))
-    path = tmp_path / "evil.pth"
-    path.write_bytes(write(root, [_DATA], pickled=pickled))
-    start = time.process_time()
-    tracemalloc.start()
-    try:
-        with pytest.raises(UserError, match=rf"evil\.pth: refused as a checkpoint: .*({reason}).*torch\.save"):
-            read_torch(path)
-        assert tracemalloc.get_traced_memory()[1] < 64 << 20
-    finally:
-        tracemalloc.stop()
-    assert time.process_time() - start < 5
-    assert not (tmp_path / _SENTINEL).exists()
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"", "damaged"),
-        (b"not a checkpoint at all", "damaged|no torch file"),
-        (_legacy(_GOOD, [_DATA])[:-3], "cut off"),
-        (_legacy(_GOOD, [_DATA, _Storage(np.zeros(2, "<f4"), "1")]), "no tensor uses"),
-        (_zip(_GOOD, [_DATA])[:-30], "damaged"),
-        (_zip(_GOOD, [_DATA], compression=zipfile.ZIP_DEFLATED), "compressed"),
-        (_zip(_GOOD, [_DATA], twice=True), "a name twice"),
-        (_zip(_GOOD, [_DATA], byteorder=b"big"), "big-endian"),
-    ],
-)
-def test_damaged_files_are_refused(data, reason, tmp_path):
-    path = tmp_path / "damaged.pth"
-    path.write_bytes(data)
-    with pytest.raises(UserError, match=rf"damaged\.pth: refused as a checkpoint: .*({reason})"):
-        read_torch(path)
-
-
-def test_every_flipped_byte_is_refused_or_harmless(tmp_path):
-    """Nothing but `UserError` comes out of a file with one wrong byte."""
-    for write in (_legacy, _zip):
-        good, path = bytearray(write(_GOOD, [_DATA])), tmp_path / "flipped.pth"
-        for at in range(0, len(good), 3):
-            path.write_bytes(bytes(good[:at]) + bytes([good[at] ^ 0x55]) + bytes(good[at + 1 :]))
-            try:
-                assert all(isinstance(v, np.ndarray) for v in read_torch(path).values())
-            except UserError:
-                pass
-
-
-def test_only_regular_files_of_a_sane_size(tmp_path, monkeypatch):
-    import os
-
-    os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", tmp_path):
-        with pytest.raises(UserError, match="not a regular file|Is a directory"):
-            read_torch(path)
-    with pytest.raises(UserError, match="No such file.*check the path"):
-        read_torch(tmp_path / "absent.pth")
-    monkeypatch.setattr(torch_file, "MAX_FILE", 10)
-    (tmp_path / "large.pth").write_bytes(_legacy(_GOOD, [_DATA]))
-    with pytest.raises(UserError, match="may have 10 at most"):
-        read_torch(tmp_path / "large.pth")
-
-
-_UNITS = {("stem",): ("conv", "bn")}
+    return Layout("known", "resnet18", "last", leaves, **options)
 
 
 def _state():
@@ -253,28 +30,207 @@ def _state():
     return {"conv.weight": rng.random((4, 2, 3, 3), np.float32), "bn.num_batches_tracked": np.int64(1), **vectors}
 
 
-def _shapes():
-    params = {"kernel": np.zeros((3, 3, 2, 4)), "scale": np.zeros(4), "bias": np.zeros(4)}
-    return {"params": {"stem": params}, "batch_stats": {"stem": {"mean": np.zeros(4), "var": np.zeros(4)}}}
-
-
 def test_convert_moves_the_axes_of_a_kernel():
     state = _state()
-    variables = convert(state, _UNITS, _shapes(), source="x.pth")
+    variables = convert(state, _layout(), source="x.pth")
     np.testing.assert_array_equal(variables["params"]["stem"]["kernel"][1, 2, 0, 3], state["conv.weight"][3, 0, 1, 2])
     np.testing.assert_array_equal(variables["batch_stats"]["stem"]["var"], state["bn.running_var"])
+
+
+def test_a_bias_before_a_norm_moves_its_mean():
+    state = _state() | {"conv.bias": np.arange(4, dtype=np.float32)}
+    variables = convert(state, _layout(biases={"conv.bias": "bn.running_mean"}), source="x.pth")
+    np.testing.assert_array_equal(
+        variables["batch_stats"]["stem"]["mean"], state["bn.running_mean"] - state["conv.bias"]
+    )
 
 
 def test_convert_is_strict_both_ways():
     def refused(state, text, **options):
         with pytest.raises(UserError, match=text):
-            convert(state, _UNITS, _shapes(), source="x.pth", **options)
+            convert(state, _layout(**options), source="x.pth")
 
     missing = {k: v for k, v in _state().items() if k != "bn.running_var"}
-    refused(missing, r"x\.pth: no entry 'bn\.running_var'")
+    refused(missing, r"x\.pth: no entry 'bn\.running_var', which the layout known of resnet18 has")
     extra = _state() | {"fc.weight": np.zeros((2, 4))}
     refused(extra, r"x\.pth: unexpected entry 'fc\.weight'")
-    convert(extra, _UNITS, _shapes(), left_out=("fc.weight",), source="x.pth")
+    convert(extra, _layout(left_out=frozenset({"fc.weight"})), source="x.pth")
     shape = _state() | {"conv.weight": np.zeros((4, 3, 3, 3), np.float32)}
     refused(shape, r"x\.pth: 'conv\.weight' has the shape \[4, 3, 3, 3\], expected \[4, 2, 3, 3\]")
     refused(_state() | {"bn.bias": np.full(4, np.nan, np.float32)}, r"'bn\.bias' holds values that are not finite")
+    moved = _state() | {"conv.bias": np.zeros(1)}
+    refused(moved, r"'conv\.bias' has the shape \[1\], expected \[4\]", biases={"conv.bias": "bn.running_mean"})
+
+
+@pytest.mark.parametrize(
+    ("keys", "name", "text"),
+    [
+        (["model.x", "model.y"], "auto", r"x: no known layout has entries like 'model\.x', 'model\.y'; choose from"),
+        (["conv1.weight"], "caffe2", "unknown layout 'caffe2'; choose auto or one of"),
+        (["conv1.weight", "layer1.0.conv1.weight", "layer3.0.conv1.weight"], "auto", "x: 1 basic blocks"),
+        (["patch_embed.proj.weight", "cls_token"], "auto", "x: a class token of 7 channels"),
+        (["patch_embed.proj.weight"], "dinov2", "x: a class token of 0 channels"),
+        (["whatever"], "efficientnet", "x: 0 blocks"),
+        (["whatever"], "how", "x: 0 basic blocks"),
+    ],
+)
+def test_unknown_networks_are_refused_by_what_they_hold(keys, name, text):
+    with pytest.raises(UserError, match=text):
+        find_layout({key: np.zeros((1, 1, 7)) for key in keys}, name, "x")
+
+
+BACKBONE = {"kernel": np.ones((2, 2), np.float32)}
+ABOUT = {"stage": "last", "layout": "cirtorch", "whitens": "normalized", "source": "a.pth", "sha256": "ab"}
+
+
+def _weights(**modules):
+    variables = {"params": {"backbone": BACKBONE, **modules}, "batch_stats": {"backbone": {"mean": np.zeros(2)}}}
+    return Weights(variables, "resnet18", **ABOUT)
+
+
+def _config(path, **fields):
+    return ModelConfig(backbone="resnet18", weights=str(path), whitening_init="weights", **fields)
+
+
+def _fresh(**modules):
+    return {"params": {"pool": {"p": np.full(4, 3.0)}, **modules}, "batch_stats": {}}
+
+
+def _layer(inputs, outputs, value=1.0):
+    return {"kernel": np.full((inputs, outputs), value, np.float32), "bias": np.full(outputs, value, np.float32)}
+
+
+def test_heads_of_the_file_become_those_of_the_network(tmp_path, caplog):
+    path = tmp_path / "x.safetensors"
+    write_weights(path, _weights(pool={"p": np.float32(2.5)}, whitening=_layer(4, 3), local=_layer(4, 2)))
+    refinement = _layer(4, 4, 7.0)
+    variables = start_from(_fresh(whitening=_layer(4, 3, 0.0), refinement=refinement), _config(path))
+    np.testing.assert_array_equal(variables["params"]["pool"]["p"], [2.5] * 4)  # one for all channels
+    np.testing.assert_array_equal(variables["params"]["whitening"]["kernel"], np.ones((4, 3)))
+    np.testing.assert_array_equal(variables["params"]["refinement"]["kernel"], refinement["kernel"])  # not in the file
+    np.testing.assert_array_equal(variables["params"]["backbone"]["kernel"], BACKBONE["kernel"])
+    assert set(variables["params"]) == {"backbone", "pool", "refinement", "whitening"}
+    assert "also holds local, which the config does not ask for" in caplog.text
+    config = ModelConfig(backbone="resnet18", weights=str(path), whitening_init="random")
+    variables = start_from(_fresh(whitening=_layer(4, 5, 0.0)), config)
+    np.testing.assert_array_equal(variables["params"]["whitening"]["kernel"], np.zeros((4, 5)))
+
+
+@pytest.mark.parametrize(
+    ("modules", "fresh", "fields", "text"),
+    [
+        ({}, {}, {}, r"holds no whitening; set config\.model\.whitening_init"),
+        (
+            {"whitening": _layer(4, 3)},
+            {"whitening": _layer(4, 5)},
+            {},
+            r"whitening\.kernel|whitening\.bias.*change config\.model\.whitening_dim",
+        ),
+        ({"whitening": _layer(4, 3)}, {}, {"l2_pooled": False}, r"takes the normalized vector.*l2_pooled"),
+        (
+            {"whitening": _layer(4, 3), "attention": {"c4": _layer(2, 2), "c5": _layer(2, 2)}},
+            {"whitening": _layer(4, 3), "attention": {"c5": _layer(2, 2)}},
+            {"attention": AttentionConfig(stages=("c5",))},
+            r"attention\.c4\.(kernel|bias) is only in the file; change config\.model\.attention\.stages",
+        ),
+        (
+            {"whitening": _layer(4, 3), "local": _layer(4, 2)},
+            {"whitening": _layer(4, 3), "local": _layer(4, 9)},
+            {"local": LocalConfig(enabled=True, dim=9)},
+            r"local\.(kernel|bias) has the shape.*change config\.model\.local\.dim",
+        ),
+        (
+            {"whitening": _layer(4, 3), "pool": {"p": np.ones(4, np.float32)}},
+            {"whitening": _layer(4, 3), "pool": {"p": np.float32(3)}},
+            {"pool_shared": True},
+            r"pool\.p has the shape \[4\], but the config asks for \[\]; change config\.model\.pool or pool_shared",
+        ),
+    ],
+)
+def test_heads_that_do_not_fit_name_the_field(modules, fresh, fields, text, tmp_path):
+    path = tmp_path / "x.safetensors"
+    write_weights(path, _weights(**modules))
+    with pytest.raises(UserError, match=text):
+        start_from(_fresh(**fresh), _config(path, **fields))
+
+
+def test_weights_of_another_backbone_or_of_fewer_stages_are_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    write_weights(path, _weights()._replace(backbone="resnet50"))
+    with pytest.raises(UserError, match=r"weights of resnet50; set config\.model\.backbone=resnet50"):
+        start_from(_fresh(), _config(path))
+    write_weights(path, _weights()._replace(stage="c4"))
+    with pytest.raises(UserError, match=r"ends at stage 'c4'; set config\.model\.stage=c4"):
+        start_from(_fresh(), _config(path))
+
+
+def _safetensors(header, data=b""):
+    header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
+_ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+_OWN = {"format": "sret_jax", "backbone": "resnet18", **ABOUT}
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", "damaged or not a safetensors file"),
+        (_safetensors({"a": _ENTRY}), "damaged or not a safetensors file"),  # cut off
+        (_safetensors({"a": _ENTRY | {"shape": [1 << 40]}}, b"x" * 8), "damaged or not a safetensors file"),
+        (_safetensors({"a": _ENTRY, "b": _ENTRY}, b"x" * 8), "damaged or not a safetensors file"),  # overlapping
+        ((1 << 60).to_bytes(8, "little") + b"{}", "damaged or not a safetensors file"),
+        (_safetensors(b"{"), "damaged or not a safetensors file"),
+        (_safetensors({"a": _ENTRY | {"dtype": "F8_E4M3", "data_offsets": [0, 2]}}, b"xx"), "'a' is of type F8_E4M3"),
+        (_safetensors({"a": _ENTRY}, b"\0" * 8), "no known layout has entries like 'a'"),
+        (
+            _safetensors({"__metadata__": {"format": "sret_jax"}, "params.a": _ENTRY}, b"\0" * 8),
+            "metadata lacks one of",
+        ),
+        (_safetensors({"__metadata__": _OWN, "opt.a": _ENTRY}, b"\0" * 8), "'opt.a' is no variable of a network"),
+        (
+            _safetensors({"__metadata__": _OWN, "params.a": _ENTRY}, b"\xff" * 8),
+            "'params.a' is no variable.*not finite",
+        ),
+        (
+            _safetensors(
+                {"__metadata__": _OWN, "params.a": _ENTRY, "params.a.b": _ENTRY | {"data_offsets": [8, 16]}}, b"\0" * 16
+            ),
+            "'params.a' is both a variable and a group of them",
+        ),
+    ],
+)
+def test_damaged_and_foreign_safetensors_are_refused(data, text, tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=rf"x\.safetensors: .*{text}"):
+        read_weights(path)
+
+
+def test_half_precision_is_read_as_float32(tmp_path):
+    values = np.array([0x3F80, 0xC000], "<u2")  # 1 and -2 in bfloat16
+    about = {"__metadata__": _OWN, "params.a": _ENTRY | {"dtype": "BF16", "data_offsets": [0, 4]}}
+    (tmp_path / "x.safetensors").write_bytes(_safetensors(about, values.tobytes()))
+    found = read_weights(tmp_path / "x.safetensors").variables["params"]["a"]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [1, -2])
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [([103.9, 116.8, 123.7], [1, 1, 1]), ([0.4, 0.5], [1, 1]), ("x", [1, 1, 1]), ([0.5] * 3, [0] * 3)]
+)
+def test_a_mean_of_photographs_that_is_none_is_refused(mean, std, tmp_path):
+    from sret_jax.models.weights_file import _image_statistics
+
+    with pytest.raises(UserError, match="x: (its mean and std|mean )"):
+        _image_statistics({"meta": {"mean": mean, "std": std}}, tmp_path.__class__("x"))
+
+
+def test_the_command_names_what_is_wrong(tmp_path, capsys):
+    safetensors.numpy.save_file({"a": np.zeros(2)}, tmp_path / "a.safetensors")
+    with pytest.raises(SystemExit, match=r"error: .*a\.safetensors: no known layout has entries like 'a'"):
+        main([str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")])
+    with pytest.raises(SystemExit, match="b.npz: the name must end in .safetensors"):
+        main([str(tmp_path / "a.safetensors"), str(tmp_path / "b.npz")])
+    assert not (tmp_path / "b.safetensors").exists()

