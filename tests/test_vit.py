@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sret_jax.config import ModelConfig
 from sret_jax.data.resizing import bucket_shapes, choose_bucket, content_size
 from sret_jax.errors import UserError
 from sret_jax.models.backbones import BACKBONES, build_backbone, vit
 from sret_jax.models.backbones.vit import GRID, VisionTransformer, positions, resampling
+from sret_jax.models.descriptor import build_network
 from sret_jax.models.weights_file import read_weights
 
 SMALL, REGISTERS = "dinov2_vits14", "dinov2_vits14_reg"
@@ -147,6 +149,12 @@ def test_shapes_of_the_larger_ones(name):
 def test_sizes_of_which_14_is_no_divisor_are_refused():
     with pytest.raises(UserError, match="30x28 images; resize to multiples of 14"):
         build_backbone(SMALL).init(jax.random.key(0), jnp.zeros((1, 30, 28, 3)), jnp.ones((1, 30, 28), bool))
+
+
+@pytest.mark.parametrize(("fields", "train_from"), [({"stage": "c3"}, "none"), ({}, "c2")])
+def test_stages_that_it_does_not_have_are_refused(fields, train_from):
+    with pytest.raises(UserError, match="'c[23]': dinov2_vits14 has .*c4, c5, last, keys, cls"):
+        build_network(ModelConfig(backbone=SMALL, **fields), train_from=train_from)
 
 
 def test_contents_and_buckets_are_multiples_of_14():

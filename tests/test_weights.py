@@ -119,14 +119,25 @@ def test_heads_of_the_file_become_those_of_the_network(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("modules", "fresh", "fields", "text"),
     [
-        ({}, {}, {}, r"holds no whitening; set config\.model\.whitening_init"),
+        ({}, {"whitening": _layer(4, 3)}, {}, r"holds no whitening; set config\.model\.whitening_init"),
+        (
+            {"whitening": _layer(4, 3)},
+            {"whitening": _layer(4, 3), "local": _layer(4, 2)},
+            {"local": LocalConfig(enabled=True, init="weights")},
+            r"holds no local; set config\.model\.local\.init",
+        ),
         (
             {"whitening": _layer(4, 3)},
             {"whitening": _layer(4, 5)},
             {},
             r"whitening\.kernel|whitening\.bias.*change config\.model\.whitening_dim",
         ),
-        ({"whitening": _layer(4, 3)}, {}, {"l2_pooled": False}, r"takes the normalized vector.*l2_pooled"),
+        (
+            {"whitening": _layer(4, 3)},
+            {"whitening": _layer(4, 3)},
+            {"l2_pooled": False},
+            r"takes the normalized vector.*l2_pooled",
+        ),
         (
             {"whitening": _layer(4, 3), "attention": {"c4": _layer(2, 2), "c5": _layer(2, 2)}},
             {"whitening": _layer(4, 3), "attention": {"c5": _layer(2, 2)}},
@@ -136,7 +147,7 @@ def test_heads_of_the_file_become_those_of_the_network(tmp_path, caplog):
         (
             {"whitening": _layer(4, 3), "local": _layer(4, 2)},
             {"whitening": _layer(4, 3), "local": _layer(4, 9)},
-            {"local": LocalConfig(enabled=True, dim=9)},
+            {"local": LocalConfig(enabled=True, dim=9, init="weights")},
             r"local\.(kernel|bias) has the shape.*change config\.model\.local\.dim",
         ),
         (

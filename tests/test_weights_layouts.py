@@ -81,7 +81,7 @@ def test_how(name, skipped, old, tmp_path):
     path = tmp_path / "how.pth"
     torch.save(runtime | {"state_dict": state}, path)
     fields = {"backbone": name, "pool": "how", "whitening": False, "stage": "c4" if skipped else "c5"}
-    _, seen = _ours(path, local=LocalConfig(enabled=True, dim=16), **fields)
+    _, seen = _ours(path, local=LocalConfig(enabled=True, dim=16, init="weights"), **fields)
     features, strengths = _expected(reference)
     _same(seen["local"]["features"], features.movedim(1, 3))
     np.testing.assert_allclose(seen["local"]["strength"], strengths, rtol=1e-4)
@@ -160,7 +160,7 @@ def test_keys_of_the_larger_vision_transformers(name):
         assert FORMS[leaf.form].wanted(leaf.shape) == shapes[key].shape
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet101"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_what_is_written_is_what_is_read(name, tmp_path):
     torch.save(random_resnet(name).state_dict(), tmp_path / "x.pth")
     main([str(tmp_path / "x.pth"), str(tmp_path / "x.safetensors")])

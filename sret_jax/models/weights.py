@@ -53,21 +53,24 @@ def start_from(fresh: Tree, config: ModelConfig) -> Tree:
     """The variables of a network, the backbone's and those of the other modules that the weights of `config` hold.
 
     Modules that the weights do not hold stay as they are in `fresh`; what the network has no module for is left out
-    and logged. The whitening layer is taken for `whitening_init` "weights" only. Raises `UserError` where the two do
-    not fit, naming the field of the config.
+    and logged. The whitening layer is taken for `whitening_init` "weights" only, the reduction of local features for
+    `local.init` "weights". Raises `UserError` where the two do not fit, naming the field of the config.
     """
     found, source = _load(config.backbone, config.weights), config.weights
     stages = list(BACKBONES[config.backbone].stages)
     if stages.index(config.stage) > stages.index(found.stage):
         raise UserError(f"{source}: ends at stage {found.stage!r}; set config.model.stage={found.stage}")
     wanted = set(fresh["params"]) | {"backbone"}
-    if config.whitening and config.whitening_init == "weights":
-        if "whitening" not in found.variables["params"]:
-            raise UserError(f'{source}: holds no whitening; set config.model.whitening_init="pca"')
-        if config.l2_pooled != (found.whitens == "normalized"):
-            raise UserError(f"{source}: its whitening takes the {found.whitens} vector; change config.model.l2_pooled")
-    else:
-        wanted -= {"whitening"}
+    for module, field, start in (
+        ("whitening", "whitening_init", config.whitening_init),
+        ("local", "local.init", config.local.init),
+    ):
+        if start != "weights":
+            wanted -= {module}
+        elif module in wanted and module not in found.variables["params"]:
+            raise UserError(f'{source}: holds no {module}; set config.model.{field}="pca"')
+    if "whitening" in wanted and config.l2_pooled != (found.whitens == "normalized"):
+        raise UserError(f"{source}: its whitening takes the {found.whitens} vector; change config.model.l2_pooled")
     like, loaded = flatten_dict(fresh), flatten_dict(found.variables)
     used = {names: value for names, value in loaded.items() if names[1] in wanted}
     heads = {names[:2] for names in used if names[1] != "backbone"}
