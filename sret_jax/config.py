@@ -24,8 +24,11 @@ PROTOCOLS = {  # of benchmarks with query boxes; what deviates is labelled where
 class DataConfig:
     """The photographs to train on and the shapes in which every photograph travels."""
 
-    dataset: str = "folder"  # "folder": any <instance>/<photo> tree; "sfm": tuples of 3D models; "synthetic": drawn
-    root: str = ""  # the photo folder (dataset "folder"), or the folder of retrieval-SfM-*.pkl and ims/ ("sfm")
+    # "folder": any <instance>/<photo> tree; "sfm": tuples of 3D models; "landmarks": Google's; "synthetic": drawn
+    dataset: str = "folder"
+    # The photo folder (dataset "folder"), or that of retrieval-SfM-*.pkl and ims/ ("sfm"), or of train.csv or
+    # train_clean.csv and train/ ("landmarks").
+    root: str = ""
     splits: str = ""  # JSON file {split: [instance, ...]}; "" uses every instance of root
     split: str = "train"  # which entry of `splits` to train on; dataset "sfm": "train" or "val"
     sampling: str = "instances"  # what a batch holds: "instances" (P*K), "balanced", "random", "tuples" (mined)

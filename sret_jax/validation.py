@@ -6,7 +6,7 @@ from sret_jax.config import CLASSIFYING, OF_TUPLES, PROTOCOLS, Config, steps_per
 from sret_jax.errors import UserError
 
 _CHOICES = {
-    "data.dataset": ("folder", "sfm", "synthetic"),
+    "data.dataset": ("folder", "landmarks", "sfm", "synthetic"),
     "data.sampling": ("instances", "balanced", "random", "tuples"),
     "model.smoothing.start": ("identity", "average"),
     "model.refinement.strength": ("norm", "attention"),

@@ -19,7 +19,7 @@ from sret_jax.config import Config, DataConfig, ModelConfig
 from sret_jax.data.ground_truth import read_ground_truth
 from sret_jax.errors import UserError
 from sret_jax.evaluation.anchors import ANCHORS, published
-from sret_jax.evaluation.benchmarks import Request
+from sret_jax.evaluation.benchmarks import Request, open_benchmark
 from sret_jax.evaluation.metrics import revisited_map
 from sret_jax.evaluation.pictures import boxed
 from sret_jax.evaluation.protocols import RIGHT, UNJUDGED, WRONG, revisited_protocol
@@ -109,6 +109,19 @@ def test_a_truncated_ranking_says_so_and_finds_less(tmp_path):
     results = evaluate(tmp_path, settings)
     assert results["ranked"] == "the first 1 of 6 photographs for every query"
     assert results["metrics"]["mAP"] <= 50 < evaluate(tmp_path)["metrics"]["mAP"]
+
+
+def test_what_approximate_search_did_not_rank_is_said(tmp_path):
+    root = write_benchmark(tmp_path / "root")
+    request = Request(root=str(root), gnd=str(root / "gnd_tiny.json"))
+    opened = open_benchmark("revisited", config(), request, tmp_path / "cache")
+
+    def search(x, k):
+        ids, scores = search_over(np.eye(6, dtype=np.float32))(x, k)
+        return np.where(np.arange(k) < 4, ids, -1), np.where(np.arange(k) < 4, scores, -np.inf)
+
+    _, _, about = opened.judge(search, np.ones((2, 6), np.float32))
+    assert "left 4 of 12 places empty" in about["ranked"]
 
 
 @pytest.mark.parametrize(

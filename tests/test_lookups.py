@@ -11,15 +11,17 @@ from test_eval import config
 from test_extract import NETWORK, VARIABLES
 
 from sret_jax import experiment
+from sret_jax.config import Config, DataConfig
 from sret_jax.data.lookups import (
     prepare_gldv2,
     prepare_ilias,
-    prepare_landmark_training,
     prepare_million,
     prepare_paintings,
 )
 from sret_jax.errors import UserError
 from sret_jax.evaluation.benchmarks import Request
+from sret_jax.training.loop import prepare_photos
+from sret_jax.validation import validate
 
 
 def photo(path: Path, seed: int, size: tuple[int, int] = (48, 64)) -> None:
@@ -123,7 +125,9 @@ def test_landmark_training_photographs(tmp_path, kind):
     else:
         rows = zip(names, ("7", "12", "7", "None" if kind == "v1" else "12"), strict=True)
         (tmp_path / "train.csv").write_text("id,url,landmark_id\n" + "".join(f"{n},x,{i}\n" for n, i in rows))
-    found = prepare_landmark_training(tmp_path, tmp_path / "cache")
+    settings = Config(data=DataConfig(dataset="landmarks", root=str(tmp_path), cache_dir=str(tmp_path / "cache")))
+    validate(settings)
+    found = prepare_photos(settings, tmp_path)
     label = {name: found.instances[x] if x >= 0 else None for name, x in zip(found.names, found.labels, strict=True)}
     assert label == {"abc0": "7", "abd1": "12", "bcd2": "7", "bce3": None if kind == "v1" else "12"}
 

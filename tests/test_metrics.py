@@ -64,19 +64,21 @@ def test_leave_one_out_by_hand():
 
 def test_leave_one_out_matches_a_loop():
     rng = np.random.default_rng(0)
-    labels, similarity = rng.integers(-1, 6, 40), rng.normal(size=(40, 40))
-    expected = []
-    for q in range(40):
-        others = sorted((i for i in range(40) if i != q), key=lambda i: (-similarity[q, i], i))
-        if labels[q] < 0 or sum(labels[i] == labels[q] for i in others) == 0:
-            continue
-        found, precisions = 0, []
-        for position, i in enumerate(others, 1):
-            if labels[i] == labels[q]:
-                found += 1
-                precisions.append(found / position)
-        expected.append(sum(precisions) / len(precisions))
-    assert leave_one_out_map(similarity, labels)["mAP"] == pytest.approx(100 * np.mean(expected), abs=1e-9)
+    for _ in range(200):
+        n = int(rng.integers(8, 30))
+        labels, similarity = rng.integers(-1, 4, n), rng.integers(0, 6, (n, n)).astype(float)  # ties
+        expected = []
+        for q in range(n):
+            others = sorted((i for i in range(n) if i != q), key=lambda i: (-similarity[q, i], i))
+            if labels[q] < 0 or sum(labels[i] == labels[q] for i in others) == 0:
+                continue
+            found, precisions = 0, []
+            for position, i in enumerate(others, 1):
+                if labels[i] == labels[q]:
+                    found += 1
+                    precisions.append(found / position)
+            expected.append(sum(precisions) / len(precisions))
+        assert leave_one_out_map(similarity, labels)["mAP"] == pytest.approx(100 * np.mean(expected), abs=1e-10)
 
 
 def test_ties_keep_the_order_of_the_index():
@@ -208,6 +210,19 @@ def test_recall_by_hand():
     relevant = arrays([5], [0, 1], [])
     assert recall_at(RANKINGS.repeat(2, 0)[:3], relevant, (1, 2, 4)).tolist() == [0, 0.5, 1]
     assert np.isnan(recall_at(RANKINGS[:1], arrays([]), (1,))).all()
+
+
+def test_recall_matches_a_loop():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        n = int(rng.integers(3, 20))
+        relevant = [np.flatnonzero(rng.random(n) < 0.2) for _ in range(5)]
+        rankings = rng.permuted(np.tile(np.arange(n), (5, 1)), axis=1)[:, : rng.integers(1, n)]
+        for k in (1, 3, 10):
+            asked = [q for q in range(5) if len(relevant[q])]
+            hits = [any(photo in set(relevant[q].tolist()) for photo in rankings[q].tolist()[:k]) for q in asked]
+            expected = sum(hits) / len(hits) if hits else float("nan")
+            assert recall_at(rankings, relevant, (k,))[0] == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 def test_a_duplicate_consumes_a_rank_and_an_absent_query_counts_zero():

@@ -105,13 +105,14 @@ def _sharded(folder: Path, name: str) -> Found:
     return listed(folder / name[0] / name[1] / name[2], name)
 
 
-def prepare_landmark_training(root: Path, cache_dir: str | Path) -> PhotoSet:
+def prepare_landmark_training(root: str | Path, cache_dir: str | Path) -> PhotoSet:
     """The training photographs of Google Landmarks, instances = landmarks, complete.
 
     <root>/train_clean.csv   landmark_id,images with the ids separated by spaces (v2-clean); else
     <root>/train.csv         id,...,landmark_id (v1 and v2); rows of landmark "None" (v1) belong to none
     <root>/train/a/b/c/abc....jpg, or <root>/train/<id>.jpg (v1)
     """
+    root = Path(root)
     clean = root / "train_clean.csv"
     if clean.is_file():
         pairs = [

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,10 @@ RANKABLE = (*REVISITED, "gldv2")  # whose ground truth can be read without photo
 KEPT = 100  # answers per query in rankings.csv
 
 Files = dict[str, bytes]  # submissions, by file name
-Judge = Callable[[Search, np.ndarray], tuple[Ranked, Files]]  # (search over all photos, descriptors of the queries)
+About = dict[str, str]  # for results.json, in words
+Judge = Callable[
+    [Search, np.ndarray], tuple[Ranked, Files, About]
+]  # (search over all photos, the queries' descriptors)
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,6 @@ class Benchmark:
     queries       None: the photos ask for each other
     judge         scores a search
     searched, asked   in words
-    about         more for results.json: "protocol", "ground_truth", "ranked"
     """
 
     photos: PhotoSet
@@ -90,7 +92,6 @@ class Benchmark:
     judge: Judge
     searched: str
     asked: str = ""
-    about: dict[str, str] = field(default_factory=dict)
 
 
 def check_benchmark(benchmark: str, request: Request) -> None:
@@ -101,10 +102,6 @@ def check_benchmark(benchmark: str, request: Request) -> None:
         raise UserError(f"no protocol {request.protocol!r}; choose one of {', '.join(PROTOCOLS)}")
     if request.protocol.startswith("compat") and benchmark not in REVISITED:
         raise UserError(f"--protocol={request.protocol} goes with {', '.join(REVISITED)}")
-    if benchmark == "revisited" and not request.gnd:
-        raise UserError(
-            "benchmark 'revisited' needs its ground truth: give --gnd=FILE, a gnd_*.pkl or the same as JSON"
-        )
     for flag, folder in (("root", request.root), ("queries", request.queries)):
         if benchmark != "synthetic" and folder and not Path(folder).is_dir():
             raise UserError(f"--{flag}={folder}: no such folder; give a folder of photographs")
@@ -125,10 +122,11 @@ def open_benchmark(benchmark: str, config: Config, request: Request, cache_dir: 
     Raises:
       UserError: names what is missing or wrong.
     """
-    check_benchmark(benchmark, request)
     asked_root = request.root
     request = request.completed(config)
     check_benchmark(benchmark, request)
+    if benchmark == "revisited" and not request.gnd:
+        raise UserError("benchmark 'revisited' needs its ground truth: give --gnd=FILE, a gnd_*.pkl or that as JSON")
     distractors = [_distractors(Path(folder), cache_dir) for folder in request.distractors]
     if len({part.name for part in distractors}) < len(distractors):
         raise UserError(f"--distractors={','.join(request.distractors)}: two folders of one name; rename one of them")
@@ -191,14 +189,16 @@ def _distractors(folder: Path, cache_dir: str | Path) -> PhotoSet:
     return dataclasses.replace(prepare_folder(folder, cache_dir, labelled=False), name=folder.resolve().name)
 
 
-def _folder_judge(labels: np.ndarray, instances: list[str], search: Search, x: np.ndarray) -> tuple[Ranked, Files]:
-    return folder_protocol(search, x, labels, instances, KEPT), {}
+def _folder_judge(
+    labels: np.ndarray, instances: list[str], search: Search, x: np.ndarray
+) -> tuple[Ranked, Files, About]:
+    return folder_protocol(search, x, labels, instances, KEPT), {}, {}
 
 
 def _query_judge(
     query_labels: np.ndarray, labels: np.ndarray, instances: list[str], search: Search, x: np.ndarray
-) -> tuple[Ranked, Files]:
-    return query_protocol(search, x, query_labels, labels, instances, KEPT), {}
+) -> tuple[Ranked, Files, About]:
+    return query_protocol(search, x, query_labels, labels, instances, KEPT), {}, {}
 
 
 def _revisited(
@@ -216,36 +216,35 @@ def _revisited(
     everything = with_distractors(found.photos, distractors)
     depth = min(config.eval.ranked or len(everything), len(everything))
 
-    def judge(search: Search, x: np.ndarray) -> tuple[Ranked, Files]:
+    def judge(search: Search, x: np.ndarray) -> tuple[Ranked, Files, About]:
         ranked, rankings = revisited_protocol(search, x, found.truth, depth, KEPT)
-        return ranked, {"ranks.npy": ranks_file(rankings)}
+        part = "all" if depth == len(everything) else f"the first {depth} of"
+        words = f"{part} {len(everything)} photographs for every query"
+        if missing := int((rankings < 0).sum()):
+            words += f", but approximate search left {missing} of {rankings.size} places empty: set search.method=exact"
+        about = {"protocol": PROTOCOLS[request.protocol], "ground_truth": found.truth.version, "ranked": words}
+        return ranked, {"ranks.npy": ranks_file(rankings)}, about
 
-    part = "all" if depth == len(everything) else f"the first {depth} of"
-    about = {
-        "protocol": PROTOCOLS[request.protocol],
-        "ground_truth": found.truth.version,
-        "ranked": f"{part} {len(everything)} photographs for every query",
-    }
     searched = " + ".join([request.root, *request.distractors])
-    return Benchmark(found.photos, distractors, everything, queries, judge, searched, asked, about)
+    return Benchmark(found.photos, distractors, everything, queries, judge, searched, asked)
 
 
 def _lookup(benchmark: str, request: Request, distractors: list[PhotoSet], cache_dir: str | Path) -> Benchmark:
     found = LOOKUPS[benchmark](Path(request.root), cache_dir)
     everything = with_distractors(found.photos, distractors)
 
-    def judge(search: Search, x: np.ndarray) -> tuple[Ranked, Files]:
+    def judge(search: Search, x: np.ndarray) -> tuple[Ranked, Files, About]:
         ranked = lookup_protocol(search, x, found, len(everything), KEPT)
+        counted = min(found.depth or len(everything), len(everything))
+        about = {"ranked": f"the first {counted} of {len(everything)} photographs count"}
         if benchmark != "gldv2":
-            return ranked, {}
+            return ranked, {}, about
         answers = [[everything.names[i] for i in row[: found.depth] if i >= 0] for row in ranked.ids]
-        return ranked, {"submission.csv": retrieval_csv(found.queries.names, answers)}
+        return ranked, {"submission.csv": retrieval_csv(found.queries.names, answers)}, about
 
     searched = " + ".join([request.root, *request.distractors])
     asked = f"the {len(found.queries)} of {benchmark}" + ("" if found.queries.boxes is None else ", cut to their boxes")
-    counted = min(found.depth or len(everything), len(everything))
-    about = {"ranked": f"the first {counted} of {len(everything)} photographs count"}
-    return Benchmark(found.photos, distractors, everything, found.queries, judge, searched, asked, about)
+    return Benchmark(found.photos, distractors, everything, found.queries, judge, searched, asked)
 
 
 def _photos(config: Config, benchmark: str, root: str, cache_dir: str | Path) -> tuple[PhotoSet, str]:

@@ -16,6 +16,7 @@ import optax
 from sret_jax.artifacts import enough_space, lock_folder
 from sret_jax.config import Config, photos_per_batch
 from sret_jax.data.image_folder import prepare_folder
+from sret_jax.data.lookups import prepare_landmark_training
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import training_batches
 from sret_jax.data.sfm120k import prepare_sfm
@@ -97,6 +98,8 @@ def prepare_photos(config: Config, workdir: Path) -> PhotoSet:
         )
     if data.dataset == "sfm":
         return prepare_sfm(data.root, cache, split=data.split)
+    if data.dataset == "landmarks":
+        return prepare_landmark_training(data.root, cache)
     return prepare_folder(data.root, cache, splits=data.splits, split=data.split)
 
 
