@@ -2,14 +2,17 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sret_jax.config import ModelConfig, RefinementConfig, SmoothingConfig
-from sret_jax.models.backbones import BACKBONES, pretrained
-from sret_jax.models.descriptor import build_network, init_network
+from sret_jax.config import AttentionConfig, LocalConfig, ModelConfig, RefinementConfig, SmoothingConfig
+from sret_jax.errors import UserError
+from sret_jax.models.backbones import BACKBONES
+from sret_jax.models.descriptor import build_network, descriptor_length, init_network
+from sret_jax.models.weights import pretrained
 
 HEADS = {
     "gem": {},
@@ -19,6 +22,14 @@ HEADS = {
         "smoothing": SmoothingConfig(enabled=True),
         "refinement": RefinementConfig(enabled=True, nodes=6, neighbours=2, width=16, rebuild=True),
     },
+    "solar": {"attention": AttentionConfig(stages=("c4", "c5")), "l2_added": True},
+}
+POOLS = {
+    "mac": {"pool": "mac"},
+    "spoc": {"pool": "spoc"},
+    "rmac": {"pool": "rmac"},
+    "how": {"pool": "how", "local": LocalConfig(enabled=True, dim=32)},
+    "superglobal": {"pool": "superglobal", "pool_p": 4.6, "pool_shared": True},
 }
 LITE_SIZES = ((96, 64), (32, 64))  # multiples of 32; a resnet takes any size
 ODD_SIZES = ((91, 63), (47, 96))
@@ -26,14 +37,14 @@ ODD_SIZES = ((91, 63), (47, 96))
 
 def network(backbone="resnet18", heads="gem", seed=0, **fields):
     """The network and random parameters. They are drawn here, because compiling the initialisers takes minutes."""
-    config = ModelConfig(backbone=backbone, weights="none", whitening_dim=24, **HEADS[heads], **fields)
+    config = ModelConfig(backbone=backbone, weights="none", whitening_dim=24, **(HEADS | POOLS)[heads], **fields)
     built, rng = build_network(config), np.random.default_rng(seed)
     side = 2 * built.size_multiple if built.size_multiple > 1 else 64
     inputs = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8), jax.ShapeDtypeStruct((1, side, side), jnp.bool_)
 
     def draw(path, leaf):
         name, shape = path[-1].key, leaf.shape
-        if name in ("scale", "var"):
+        if name in ("scale", "var", "image_deviation"):
             return jnp.asarray(rng.uniform(0.8, 1, shape), jnp.float32)
         if name == "p":
             return jnp.asarray(rng.uniform(2, 4, shape), jnp.float32)
@@ -53,28 +64,63 @@ def photographs(sizes, bucket, seed=0):
     return jnp.asarray(images), jnp.asarray(mask)
 
 
+# compiles in half the time
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
 def describe(built, variables, images, mask, method=None):
-    quick = {
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    }  # compiles in half the time
-    return jax.jit(partial(built.apply, method=method), compiler_options=quick)(variables, images, mask)
+    return jax.jit(partial(built.apply, method=method), compiler_options=QUICK)(variables, images, mask)
 
 
 @pytest.mark.parametrize(
     ("backbone", "heads"),
-    [(name, "both") for name in BACKBONES] + [("resnet18", name) for name in HEADS if name != "both"],
+    [(name, "both") for name in BACKBONES if name[:10] != "dinov2_vit" or name == "dinov2_vits14"]
+    + [("resnet18", name) for name in HEADS if name != "both"]
+    + [("efficientnet_lite0", "solar")],
 )
 def test_a_padded_photo_has_the_descriptor_it_has_alone(backbone, heads):
     built, variables = network(backbone, heads)
-    sizes = (ODD_SIZES if built.size_multiple == 1 else LITE_SIZES)[: 2 if backbone == "resnet18" else 1]
-    images, mask = photographs(sizes, (96, 96))
+    sizes = {1: ODD_SIZES, 14: ((70, 42),), 32: LITE_SIZES}[built.size_multiple]
+    sizes, side = sizes[: 2 if backbone == "resnet18" else 1], 98 if built.size_multiple == 14 else 96
+    images, mask = photographs(sizes, (side, side))
     padded = describe(built, variables, images, mask)[0]
     assert padded.shape == (len(sizes), 24) and padded.dtype == jnp.float32
     np.testing.assert_allclose(jnp.linalg.norm(padded, axis=1), 1, rtol=1e-5)
     for i, (h, w) in enumerate(sizes):
         alone = describe(built, variables, images[i : i + 1, :h, :w], jnp.ones((1, h, w), bool))[0][0]
         np.testing.assert_allclose(padded[i], alone, atol=1e-5)
+
+
+class Given(nn.Module):
+    """A backbone whose maps are known."""
+
+    maps: dict
+
+    def __call__(self, images, mask, *, train, last_stage):
+        return self.maps
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_lite0"])
+def test_a_padded_photo_pools_to_what_it_does_alone(backbone):
+    """One backbone, whose maps all the poolings are given."""
+    plain, variables = network(backbone)
+    heads = {name: network(backbone, name) for name in POOLS}
+
+    @partial(jax.jit, compiler_options=QUICK)
+    def describe_all(images, mask):
+        maps = plain.backbone.apply({c: tree["backbone"] for c, tree in variables.items()}, images, mask)
+        return {
+            name: built.clone(backbone=Given(maps)).apply({"params": own["params"]}, images, mask)[0]
+            for name, (built, own) in heads.items()
+        }
+
+    h, w = size = (ODD_SIZES if backbone == "resnet18" else LITE_SIZES)[0]
+    images, mask = photographs((size,), (96, 96))
+    padded, alone = describe_all(images, mask), describe_all(images[:, :h, :w], mask[:, :h, :w])
+    for name, descriptor in padded.items():
+        np.testing.assert_allclose(jnp.linalg.norm(descriptor, axis=1), 1, rtol=1e-5)
+        np.testing.assert_allclose(descriptor, alone[name], atol=1e-5, err_msg=name)
+        assert all(np.abs(descriptor - other).max() > 1e-3 for n, other in padded.items() if n != name)
 
 
 def test_heads_at_rest_are_the_identity():
@@ -119,6 +165,83 @@ def test_the_pretrained_backbone_is_what_init_returns():
     config = ModelConfig(whitening_dim=8)
     variables = init_network(build_network(config), config, jax.random.key(0))
     loaded = pretrained("efficientnet_lite0", "auto")
-    jax.tree.map(np.testing.assert_array_equal, variables["params"]["backbone"], loaded["params"])
-    jax.tree.map(np.testing.assert_array_equal, variables["batch_stats"]["backbone"], loaded["batch_stats"])
+    jax.tree.map(np.testing.assert_array_equal, variables["params"]["backbone"], loaded["params"]["backbone"])
+    jax.tree.map(np.testing.assert_array_equal, variables["batch_stats"], loaded["batch_stats"])
     assert set(variables["params"]) == {"backbone", "pool", "whitening"}
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_lite0"])
+def test_attention_trains_through_the_frozen_stages_behind_it(backbone):
+    built, variables = network(backbone, "solar")
+    for block in variables["params"]["attention"].values():
+        block["f"]["kernel"] *= 1e-3  # a softmax between random features is saturated and has no gradient
+    images, mask = photographs(((64, 64),) * 2, (64, 64))
+
+    def loss(params):
+        x, _ = built.apply(variables | {"params": params}, images, mask, train=True)
+        return jnp.sum(x[0] * x[1])
+
+    gradient = jax.jit(jax.grad(loss), compiler_options=QUICK)(variables["params"])
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient["backbone"]))
+    for stage in ("c4", "c5"):
+        for name, unit in gradient["attention"][stage].items():
+            assert np.isfinite(unit["kernel"]).all() and np.any(unit["kernel"]), (stage, name)
+
+
+def test_how_is_the_weighted_sum_of_its_local_features():
+    """Strength of the map, 3 x 3 average without the border, reduction, weighted sum: in loops."""
+    built, variables = network(heads="how")
+    built, params = built.clone(whitening=None), variables["params"]
+    x = np.maximum(np.random.default_rng(0).normal(size=(2, 3, 4, 512)), 0).astype(np.float32)
+    images, mask = photographs(((3, 4), (2, 3)), (3, 4))
+    given = built.clone(backbone=Given({"last": (jnp.asarray(x), mask)}))
+    descriptor, seen = given.apply({"params": {"local": params["local"]}}, images, mask)
+    kernel, bias = (np.asarray(params["local"][name], np.float64) for name in ("kernel", "bias"))
+    for n, (h, w) in enumerate(((3, 4), (2, 3))):
+        total = np.zeros(32)
+        for i in range(h):
+            for j in range(w):
+                window = x[n, max(i - 1, 0) : min(i + 2, h), max(j - 1, 0) : min(j + 2, w)].reshape(-1, 512)
+                feature = window.mean(0) @ kernel + bias
+                strength = np.sqrt(np.sum(x[n, i, j].astype(np.float64) ** 2) + 1e-10)
+                np.testing.assert_allclose(seen["local"]["features"][n, i, j], feature, atol=1e-4)
+                np.testing.assert_allclose(seen["local"]["strength"][n, i, j], strength, rtol=1e-5)
+                total += strength * feature
+        np.testing.assert_allclose(descriptor[n], total / np.linalg.norm(total), atol=1e-5)
+    outside = ~np.asarray(mask)
+    assert not np.any(seen["local"]["features"][outside]) and not np.any(seen["local"]["strength"][outside])
+    np.testing.assert_array_equal(seen["local"]["mask"], mask)
+
+
+def test_every_network_can_have_local_features_of_its_smoothed_map():
+    built, variables = network(heads="smoothing", local=LocalConfig(enabled=True, dim=16, window=1))
+    _, seen = describe(built, variables, *photographs(((64, 64),), (64, 64)))
+    local = variables["params"]["local"]
+    expected = seen["map"] @ local["kernel"] + local["bias"][None, None, None]
+    np.testing.assert_allclose(seen["local"]["features"], expected, atol=1e-4)
+    np.testing.assert_allclose(seen["local"]["strength"], jnp.linalg.norm(seen["backbone"], axis=-1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("heads", ["gem", *POOLS])
+@pytest.mark.parametrize("whitening", [True, False])
+def test_the_length_of_the_descriptor_is_known_beforehand(heads, whitening):
+    config = ModelConfig(backbone="resnet18", whitening=whitening, **(HEADS | POOLS)[heads])
+    built = build_network(config)
+    maps = {"last": (jnp.zeros((1, 2, 2, 512)), jnp.ones((1, 2, 2), bool))}
+    inputs = jax.ShapeDtypeStruct((1, 2, 2, 3), jnp.uint8), jax.ShapeDtypeStruct((1, 2, 2), jnp.bool_)
+    init = built.clone(backbone=Given(maps)).init_with_output
+    (descriptor, _), _ = jax.eval_shape(init, jax.random.key(0), *inputs)
+    assert descriptor.shape == (1, descriptor_length(config))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"attention": AttentionConfig(("c4", "last"))}, "attention.stages: resnet18, .*none after 'last'; .* c4, c5"),
+        ({"attention": AttentionConfig(("c5",)), "stage": "c4"}, "pooled at 'c4', has none after 'c5'; choose from c4"),
+        ({"backbone": "efficientnet_lite0", "relu_floor": 0.014}, "relu_floor: efficientnet_lite0 has no such ReLUs"),
+    ],
+)
+def test_what_a_backbone_does_not_have_names_the_field(fields, message):
+    with pytest.raises(UserError, match=message):
+        build_network(ModelConfig(**{"backbone": "resnet18"} | fields))

@@ -1,10 +1,13 @@
 """The whole network: photographs in, one descriptor each out.
 
-    backbone stage -> [smoothing] -> [refinement] -> GeM (one p per channel) -> L2 -> [whitening] -> L2
+    backbone stages [with attention] -> [smoothing] -> [refinement] -> pooling -> L2 -> [whitening] -> L2
+                                                            └-> [local features]
 
-Every bracket is a field of `ModelConfig`, so a plain GeM network and one with spatial context differ in nothing else.
+Every bracket and the pooling are fields of `ModelConfig`, so GeM, R-MAC, SOLAR, HOW, SuperGlobal and a network with
+spatial context differ in nothing else.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -13,10 +16,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
 from sret_jax.config import ModelConfig, RefinementConfig, SmoothingConfig
-from sret_jax.models.backbones import BACKBONES, build_backbone, pretrained
+from sret_jax.errors import UserError
+from sret_jax.models.attention import StageAttention
+from sret_jax.models.backbones import BACKBONES, build_backbone
+from sret_jax.models.backbones.resnet import ResNet
 from sret_jax.models.graph import SpatialContextRefinement
-from sret_jax.models.pooling import GeM, l2_normalize
+from sret_jax.models.local_features import LocalFeatures
+from sret_jax.models.pooling import MAC, GeM, SPoC, WeightedSum, l2_normalize
+from sret_jax.models.regional_pooling import RMAC, SuperGlobalPooling
 from sret_jax.models.smoothing import LearnableSmoothing
+from sret_jax.models.weights import start_from
 from sret_jax.models.whitening import Whitening
 
 Variables = dict[str, Any]
@@ -28,42 +37,59 @@ class RetrievalNetwork(nn.Module):
 
     Attributes:
       backbone: returns `{stage: (map, mask)}`.
+      pool: makes a vector of map and mask; `WeightedSum` makes it of the local features.
       stage: the map that is smoothed, refined and pooled.
       size_multiple: photographs whose sides are multiples of it get the same descriptor padded as alone.
-      smoothing, refinement, whitening: modules, or None where the network goes without.
+      attention, smoothing, refinement, local, whitening: modules, or None where the network goes without.
+      l2_added: vectors are normalised as x / (|x| + 1e-6).
+      l2_pooled: the pooled vector is normalised before whitening.
     """
 
     backbone: nn.Module
     pool: nn.Module
     stage: str
     size_multiple: int
+    attention: nn.Module | None = None
     smoothing: nn.Module | None = None
     refinement: nn.Module | None = None
+    local: nn.Module | None = None
     whitening: nn.Module | None = None
+    l2_added: bool = False
+    l2_pooled: bool = True
 
     def feature_map(
         self, images: Images, mask: Bool[Array, "b h w"], train: bool = False
     ) -> tuple[Float[Array, "b h2 w2 c"], Bool[Array, "b h2 w2"], dict[str, Any]]:
         """The map that is pooled, its mask, and the named intermediates on the way to it."""
-        x, mask = self.backbone(images, mask, train=train, last_stage=self.stage)[self.stage]
+        inside = {} if self.attention is None else {"attention": self.attention}
+        x, mask = self.backbone(images, mask, train=train, last_stage=self.stage, **inside)[self.stage]
         seen: dict[str, Any] = {"backbone": x}
         if self.smoothing is not None:
             x, seen["smoothing"] = self.smoothing(x, mask)
         if self.refinement is not None:
             x, seen["refinement"] = self.refinement(x, mask)
+        if self.local is not None:
+            seen["local"] = self.local(x, mask, strength_of=seen["backbone"])
         return x, mask, seen | {"map": x, "mask": mask}
 
     def pooled(
         self, images: Images, mask: Bool[Array, "b h w"], train: bool = False
     ) -> tuple[Float[Array, "b c"], dict[str, Any]]:
-        """The L2-normalised descriptor before whitening."""
+        """The descriptor before whitening, L2-normalised unless the whitening layer takes it as it is."""
         x, mask, seen = self.feature_map(images, mask, train)
-        return l2_normalize(self.pool(x.astype(jnp.float32), mask)), seen
+        if isinstance(self.pool, WeightedSum):
+            vector = self.pool(**seen["local"])
+        else:
+            vector = self.pool(x.astype(jnp.float32), mask)
+        return self._normalize(vector) if self.l2_pooled or self.whitening is None else vector, seen
+
+    def _normalize(self, x: Float[Array, "b c"]) -> Float[Array, "b c"]:
+        return l2_normalize(x, 1e-6, added=True) if self.l2_added else l2_normalize(x)
 
     def __call__(
         self, images: Images, mask: Bool[Array, "b h w"], *, train: bool = False
     ) -> tuple[Float[Array, "b d"], dict[str, Any]]:
-        """Descriptors of unit length and the intermediates (maps, `a`, `c`, graph nodes) by name.
+        """Descriptors of unit length and the intermediates (maps, `a`, `c`, graph nodes, local features) by name.
 
         Args:
           images: RGB, 0 to 255, padded at the bottom and the right.
@@ -72,7 +98,7 @@ class RetrievalNetwork(nn.Module):
         """
         descriptor, seen = self.pooled(images, mask, train)
         if self.whitening is not None:
-            descriptor = l2_normalize(self.whitening(descriptor))
+            descriptor = self._normalize(self.whitening(descriptor))
         return descriptor, seen
 
 
@@ -81,15 +107,61 @@ def build_network(
 ) -> RetrievalNetwork:
     """The network that a config describes; `whitening=False` leaves the fully connected layer out."""
     dtype = jnp.dtype(config.dtype)
+    backbone = build_backbone(config.backbone, dtype=dtype, train_from=train_from, batch_stats=batch_stats)
+    if config.relu_floor:
+        if not isinstance(backbone, ResNet):
+            raise UserError(f"config.model.relu_floor: {config.backbone} has no such ReLUs; set it to 0")
+        backbone = backbone.clone(floor=config.relu_floor)
+    _check_stages(config, train_from)
+    _check_attention(config, backbone.attends)
     return RetrievalNetwork(
-        backbone=build_backbone(config.backbone, dtype=dtype, train_from=train_from, batch_stats=batch_stats),
-        pool=GeM(config.pool_p),
+        backbone=backbone,
+        pool=_pool(config),
         stage=config.stage,
         size_multiple=BACKBONES[config.backbone].size_multiple,
+        attention=StageAttention(tuple(config.attention.stages), batch_stats == "updated", dtype)
+        if config.attention.stages
+        else None,
         smoothing=_if_enabled(LearnableSmoothing, config.smoothing),
         refinement=_if_enabled(SpatialContextRefinement, config.refinement),
+        local=LocalFeatures(config.local.dim, config.local.window) if config.local.enabled else None,
         whitening=Whitening(config.whitening_dim) if config.whitening and whitening else None,
+        l2_added=config.l2_added,
+        l2_pooled=config.l2_pooled,
     )
+
+
+def _pool(config: ModelConfig) -> nn.Module:
+    exponents = config.pool_p, config.pool_shared
+    if config.pool == "gem":
+        return GeM(*exponents)
+    if config.pool == "superglobal":
+        return SuperGlobalPooling(*exponents)
+    return {"mac": MAC, "spoc": SPoC, "rmac": RMAC, "how": WeightedSum}[config.pool]()
+
+
+def _check_stages(config: ModelConfig, train_from: str) -> None:
+    """Raises `UserError` for a stage that this backbone does not have."""
+    stages = list(BACKBONES[config.backbone].stages)
+    for field, value, choices in (
+        ("model.stage", config.stage, stages),
+        ("train.train_from", train_from, ["all", "none", *stages]),
+    ):
+        if value not in choices:
+            raise UserError(f"config.{field}={value!r}: {config.backbone} has {', '.join(choices)}")
+
+
+def _check_attention(config: ModelConfig, possible: Sequence[str]) -> None:
+    """Raises `UserError` for attention where this backbone has none, or behind the map that is pooled."""
+    stages = list(BACKBONES[config.backbone].stages)
+    possible = [stage for stage in possible if stages.index(stage) <= stages.index(config.stage)]
+    for stage in config.attention.stages:
+        if stage not in possible:
+            choices = f"choose from {', '.join(possible)}" if possible else "leave it empty"
+            raise UserError(
+                f"config.model.attention.stages: {config.backbone}, pooled at {config.stage!r}, has none after "
+                f"{stage!r}; {choices}"
+            )
 
 
 def _if_enabled(module: type[nn.Module], settings: SmoothingConfig | RefinementConfig) -> nn.Module | None:
@@ -98,9 +170,16 @@ def _if_enabled(module: type[nn.Module], settings: SmoothingConfig | RefinementC
     return module(**fields) if settings.enabled else None
 
 
+def descriptor_length(config: ModelConfig) -> int:
+    """Numbers of a descriptor of the network that a config describes."""
+    if config.whitening:
+        return config.whitening_dim
+    return config.local.dim if config.pool == "how" else BACKBONES[config.backbone].channels[config.stage]
+
+
 def init_network(network: RetrievalNetwork, config: ModelConfig, key: jax.Array) -> Variables:
-    """Parameters and BatchNorm statistics: pretrained backbone (unless `weights` is "none"), fresh heads."""
-    side = 4 * 32
+    """Parameters and BatchNorm statistics: the backbone's and what else `weights` holds from there, the rest fresh."""
+    side = 4 * (network.size_multiple if network.size_multiple > 1 else 32)
     fresh = config.weights == "none"
 
     @jax.jit
@@ -110,5 +189,4 @@ def init_network(network: RetrievalNetwork, config: ModelConfig, key: jax.Array)
         return {c: {n: v for n, v in tree.items() if fresh or n != "backbone"} for c, tree in variables.items()}
 
     variables = init(key)
-    loaded = {} if fresh else pretrained(config.backbone, config.weights)
-    return {c: tree | ({"backbone": loaded[c]} if c in loaded else {}) for c, tree in variables.items()}
+    return variables if fresh else start_from(variables, config)

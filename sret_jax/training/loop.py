@@ -22,9 +22,10 @@ from sret_jax.data.pipeline import training_batches
 from sret_jax.data.sfm120k import prepare_sfm
 from sret_jax.data.synthetic_views import prepare_synthetic
 from sret_jax.errors import UserError
-from sret_jax.models.descriptor import RetrievalNetwork, build_network, init_network
+from sret_jax.models.descriptor import RetrievalNetwork, build_network, descriptor_length, init_network
 from sret_jax.training import parallel
 from sret_jax.training.checkpoint import Checkpoints, restore
+from sret_jax.training.local_features import reduced_start
 from sret_jax.training.losses import init_loss, init_loss_state
 from sret_jax.training.metrics_log import MetricsLog
 from sret_jax.training.mining import MinedBatches
@@ -115,9 +116,8 @@ def _train(
 
     saved = checkpoints.latest()
     if saved is None:
-        if config.model.whitening and config.model.whitening_init == "pca":
-            start = whitened_start(config, variables, photos) if parallel.is_main() else variables
-            state.params["network"] = parallel.from_main(start["params"])
+        start = learned_start(config, variables, photos) if parallel.is_main() else variables
+        state.params["network"] = parallel.from_main(start["params"])
         if config.eval.untrained:
             measure(state, None, "-untrained")
     else:
@@ -153,9 +153,18 @@ def _planned_batches(config: Config, network: RetrievalNetwork, photos: PhotoSet
     )
 
 
+def learned_start(config: Config, variables: Tree, photos: PhotoSet) -> Tree:
+    """`variables` with what starts from the training photographs: the reduction of local features, the whitening."""
+    if config.model.local.enabled and config.model.local.init == "pca":
+        variables = reduced_start(config, variables, photos)
+    if config.model.whitening and config.model.whitening_init == "pca":
+        variables = whitened_start(config, variables, photos)
+    return variables
+
+
 def initial_state(config: Config, variables: Tree, photos: PhotoSet) -> tuple[optax.GradientTransformation, TrainState]:
     """The optimiser and the state before the first step, as host arrays."""
-    dim = _descriptor_length(variables["params"])
+    dim = descriptor_length(config.model)
     key = jax.random.key(config.seed)
     loss = init_loss(config.train, len(photos.instances), dim, jax.random.fold_in(key, 1))
     params = {"network": variables["params"], "loss": loss}
@@ -277,9 +286,3 @@ def _measurer(config: Config, workdir: Path, photos: PhotoSet, evaluate: Any) ->
 
 def _variables(state: TrainState) -> Tree:
     return {"params": state.params["network"], "batch_stats": state.batch_stats}
-
-
-def _descriptor_length(params: Tree) -> int:
-    if "whitening" in params:
-        return params["whitening"]["kernel"].shape[1]
-    return params["pool"]["p"].shape[0]

@@ -7,13 +7,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
+from sret_jax.models.backbones.layers import erase
+
 STAGES = ("c1", "c2", "c3", "c4", "c5", "last")  # strides 2, 4, 8, 16, 32, 32
+IMAGE_MEAN, IMAGE_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for values 0..1
 Maps = dict[str, tuple[Float[Array, "b _ _ _"], Bool[Array, "b _ _"]]]
 
 
 class Backbone(nn.Module):
     """`train_from` is the first stage that trains; with `update_stats` its BatchNorms use the batch's statistics."""
 
+    attends = ()  # the stages after which attention may sit
     variant: str
     train_from: str = "none"
     update_stats: bool = False
@@ -26,13 +30,20 @@ class Backbone(nn.Module):
         *,
         train: bool = False,
         last_stage: str = "last",
+        attention: nn.Module | None = None,
     ) -> Maps:
         """Maps and masks of the stages up to `last_stage`, zero outside the mask; images hold 0..255.
 
+        `attention(stage, map, mask, train=train)` replaces the map of each of its `stages`, for the stages behind it
+        too. Then the gradient flows back to it through whatever is behind, frozen or not.
+
         On a CPU the batch goes through the network two photographs at a time (one, if their number is odd): the maps
         of the early stages then stay in the cache instead of being written to fresh memory, which is 1.7 times as fast.
-        Not where the backbone trains: the gradient of that loop takes three times as long to compile.
+        Not where the backbone trains: the gradient of that loop takes three times as long to compile; nor around
+        attention, whose parameters are not the backbone's.
         """
+        if attention is not None:
+            return self.maps(images, mask, train, last_stage, attention)
         batch = len(images)
         group = 2 if batch % 2 == 0 else 1
         whole = jax.default_backend() != "cpu" or batch <= group or (train and self.train_from != "none")
@@ -46,8 +57,33 @@ class Backbone(nn.Module):
         parts = [x.reshape(batch // group, group, *x.shape[1:]) for x in (images, mask)]
         return jax.tree.map(lambda x: x.reshape(batch, *x.shape[2:]), scan(self, (), tuple(parts))[1])
 
-    def maps(self, images: Array, mask: Array, train: bool, last_stage: str) -> Maps:
+    def maps(
+        self, images: Array, mask: Array, train: bool, last_stage: str, attention: nn.Module | None = None
+    ) -> Maps:
         raise NotImplementedError
+
+    def end(
+        self, maps: Maps, stage: str, x: Array, mask: Array, *, attention: nn.Module | None = None, train: bool = False
+    ) -> None:
+        """Adds a finished stage to `maps`. The gradient stops here where nothing before the stage's end trains."""
+        stages = () if attention is None else attention.stages
+        if not self.trains(len(maps)) and not set(stages) & set(maps):
+            x = jax.lax.stop_gradient(x)
+        x = erase(x, mask)
+        maps[stage] = (attention(stage, x, mask, train=train) if stage in stages else x, mask)
+
+    def normalized(self, images: Array) -> Array:
+        """`(images / 255 - mean) / deviation` per channel.
+
+        The two are variables, because they belong to the weights: a checkpoint that names its own brings them along.
+        """
+
+        def of_channels(name: str, start: tuple[float, ...]) -> Array:
+            stored = self.variable("batch_stats", name, lambda: jnp.array(start, jnp.float32))
+            return 255 * stored.value.reshape(1, 1, 1, 3)
+
+        mean, deviation = of_channels("image_mean", IMAGE_MEAN), of_channels("image_deviation", IMAGE_DEVIATION)
+        return (images.astype(jnp.float32) - mean) / deviation
 
     def trains(self, stage: int) -> bool:
         """Whether the stage of this index in `STAGES` trains."""

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from sret_jax.errors import UserError
 from sret_jax.models.backbones.base import Backbone, Maps
-from sret_jax.models.backbones.layers import ConvNorm, erase, relu6
+from sret_jax.models.backbones.layers import ConvNorm, relu6
 
 SCALES = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
 HEAD = 1280  # channels of the map "last"
@@ -99,22 +98,26 @@ class EfficientNetLite(Backbone):
     photograph alone agree at every stride.
     """
 
+    attends = ("c4", "c5", "last")
+
     @nn.compact
-    def maps(self, images: Array, mask: Array, train: bool, last_stage: str) -> Maps:
+    def maps(
+        self, images: Array, mask: Array, train: bool, last_stage: str, attention: nn.Module | None = None
+    ) -> Maps:
         if images.shape[1] % 32 or images.shape[2] % 32:
             raise UserError(f"{self.variant}: {images.shape[1]}x{images.shape[2]} images; resize to multiples of 32")
         x = ((images.astype(jnp.float32) - 127.0) / 128.0).astype(self.dtype)
-        maps = {}
+        maps: Maps = {}
 
         def conv() -> Any:
-            trains = train and self.trains(len(maps))
+            trains = self.trains(len(maps))
+            update = self.update_stats and train and trains
             return partial(
-                ConvNorm, epsilon=1e-3, momentum=0.99, dtype=self.dtype, update_stats=self.update_stats and trains
+                ConvNorm, epsilon=1e-3, momentum=0.99, dtype=self.dtype, update_stats=update, frozen=not trains
             )
 
         def end(stage: str) -> None:
-            stopped = x if self.trains(len(maps)) else lax.stop_gradient(x)
-            maps[stage] = (erase(stopped, mask), mask)
+            self.end(maps, stage, x, mask, attention=attention, train=train)
 
         x, mask = conv()(32, 3, 2, activation=relu6, name="stem")(x, mask)
         for i, block in enumerate(blocks(self.variant)):

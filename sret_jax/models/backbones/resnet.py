@@ -8,18 +8,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax.numpy as jnp
-import numpy as np
-from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from sret_jax.models.backbones.base import STAGES, Backbone, Maps
-from sret_jax.models.backbones.layers import ConvNorm, erase, max_pool, relu
+from sret_jax.models.backbones.layers import ConvNorm, max_pool, relu, relup
 
 LAYERS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 WIDTHS = (64, 128, 256, 512)
-_MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255  # of ImageNet, per channel, for values 0..255
-_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32) * 255
 
 
 def expansion(name: str) -> int:
@@ -64,38 +59,50 @@ class Residual(nn.Module):
 
     block: Block
     conv: Any  # ConvNorm with the settings that all convolutions of the network share
+    floor: float = 0.0  # least value of the result
+    floor_inside: float = 0.0  # least value between the convolutions
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"]) -> tuple[Array, Array]:
         w, s, projects, bottleneck = self.block
         spatial = partial(self.conv, w, 3, padding=1)
+        activation = partial(relup, floor=self.floor_inside)
         if bottleneck:
-            y, inside = self.conv(w, activation=relu, name="conv1")(x, mask)
-            y, inside = spatial(stride=s, activation=relu, name="conv2")(y, inside)
+            y, inside = self.conv(w, activation=activation, name="conv1")(x, mask)
+            y, inside = spatial(stride=s, activation=activation, name="conv2")(y, inside)
             y, inside = self.conv(4 * w, name="conv3")(y, inside)
         else:
-            y, inside = spatial(stride=s, activation=relu, name="conv1")(x, mask)
+            y, inside = spatial(stride=s, activation=activation, name="conv1")(x, mask)
             y, inside = spatial(name="conv2")(y, inside)
         if projects:
             x, _ = self.conv(y.shape[-1], 1, s, name="shortcut")(x, mask)
-        return relu(x + y), inside
+        return relup(x + y, self.floor), inside
 
 
 class ResNet(Backbone):
-    """Any size. The stage "last" is "c5", and to train from "last" is to train from "c5"."""
+    """Any size. The stage "last" is "c5", and to train from "last" is to train from "c5".
+
+    `floor` is SuperGlobal's ReLUP, as its authors' code applies it: to the results of the blocks of the first three
+    layers, and between the convolutions of the first.
+    """
+
+    attends = ("c4", "c5")
+    floor: float = 0.0
 
     @nn.compact
-    def maps(self, images: Array, mask: Array, train: bool, last_stage: str) -> Maps:
-        x = (images.astype(jnp.float32) - _MEAN.reshape(1, 1, 1, 3)) / _DEVIATION.reshape(1, 1, 1, 3)
-        maps = {}
+    def maps(
+        self, images: Array, mask: Array, train: bool, last_stage: str, attention: nn.Module | None = None
+    ) -> Maps:
+        x = self.normalized(images)
+        maps: Maps = {}
 
         def conv() -> Any:
-            trains = train and self.trains(len(maps))
-            return partial(ConvNorm, dtype=self.dtype, update_stats=self.update_stats and trains)
+            trains = self.trains(len(maps))
+            update = self.update_stats and train and trains
+            return partial(ConvNorm, dtype=self.dtype, update_stats=update, frozen=not trains)
 
         def end(stage: str) -> None:
-            stopped = x if self.trains(len(maps)) else lax.stop_gradient(x)
-            maps[stage] = (erase(stopped, mask), mask)
+            self.end(maps, stage, x, mask, attention=attention, train=train)
 
         x, mask = conv()(64, 7, 2, padding=3, activation=relu, name="stem")(x, mask)
         end("c1")
@@ -105,8 +112,9 @@ class ResNet(Backbone):
             x = maps[STAGES[layer - 1]][0]
             if layer == 1:
                 x, mask = max_pool(x), mask[:, ::2, ::2]
+            floors = self.floor if layer <= 3 else 0.0, self.floor if layer == 1 else 0.0
             for i, block in enumerate(blocks):
-                x, mask = Residual(block, conv(), name=f"layer{layer}_{i}")(x, mask)
+                x, mask = Residual(block, conv(), *floors, name=f"layer{layer}_{i}")(x, mask)
             end(STAGES[layer])
         return maps if last_stage == "c5" else maps | {"last": maps["c5"]}
 

@@ -1,0 +1,22 @@
+"""Baseline GeM: generalised-mean pooling and a whitening layer, on EfficientNet-Lite0.
+
+    python train.py --config=configs/gem.py --workdir=runs/gem --config.data.root=PHOTOS
+
+PHOTOS is a folder <instance>/<photo>, as for `configs/spatial_context.py`, whose data, steps and rates these are.
+
+Here one exponent per channel is learned; `--config.model.pool_shared=True` learns one for all, as published.
+Published: ResNet-101 trained on Google Landmarks 2018, 2048 numbers, 1024 px, three scales, mAP medium / hard:
+ROxford5k 67.3 / 44.3, RParis6k 80.6 / 61.5 (Radenovic, Tolias, Chum, Fine-tuning CNN Image Retrieval with No Human
+Annotation, TPAMI 2019; these are of the networks that its authors released later).
+"""
+
+from sret_jax.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
+
+
+def get_config() -> Config:
+    return Config(
+        data=DataConfig(dataset="folder", image_size=320),
+        model=ModelConfig(),
+        train=TrainConfig(steps=60, loss="multi_similarity", margin=0.5, learning_rate=5e-4, save_every=30),
+        eval=EvalConfig(benchmarks=("folder",)),
+    )

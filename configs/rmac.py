@@ -1,0 +1,21 @@
+"""Baseline R-MAC: sums of regional maxima and a whitening layer, on EfficientNet-Lite0.
+
+    python train.py --config=configs/rmac.py --workdir=runs/rmac --config.data.root=PHOTOS
+
+PHOTOS is a folder <instance>/<photo>, as for `configs/spatial_context.py`, whose data, steps and rates these are.
+
+Published: ResNet-101 trained on Landmarks-clean, mAP medium / hard: ROxford5k 60.9 / 32.4, RParis6k 78.9 / 59.4
+(Gordo, Almazan, Revaud, Larlus, End-to-end Learning of Deep Visual Representations for Image Retrieval, IJCV 2017, as
+listed by Yang et al., DOLG, ICCV 2021, table 1).
+"""
+
+from sret_jax.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
+
+
+def get_config() -> Config:
+    return Config(
+        data=DataConfig(dataset="folder", image_size=320),
+        model=ModelConfig(pool="rmac"),
+        train=TrainConfig(steps=60, loss="multi_similarity", margin=0.5, learning_rate=5e-4, save_every=30),
+        eval=EvalConfig(benchmarks=("folder",)),
+    )

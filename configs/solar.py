@@ -1,0 +1,24 @@
+"""Baseline SOLAR: second-order attention in the network, second-order similarity in the loss, on EfficientNet-Lite0.
+
+    python train.py --config=configs/solar.py --workdir=runs/solar --config.data.root=PHOTOS
+
+PHOTOS is a folder <instance>/<photo>, as for `configs/spatial_context.py`, whose data, steps and rates these are.
+
+The attention sits after the stage of stride 16 and after the map that is pooled, as it does in a ResNet
+(`--config.model.backbone=resnet101 --config.model.attention.stages="('c4', 'c5')" --config.model.weights=FILE`); of
+the network only the attention, the exponents and the whitening layer train. The loss takes its tuples from the batch;
+`--config.data.sampling=tuples` mines them as published. Published: ResNet-101 trained on Google Landmarks 2018, 2048
+numbers, 1024 px, three scales, mAP medium / hard: ROxford5k 69.9 / 47.9, RParis6k 81.6 / 64.5 (Ng, Balntas, Tian,
+Mikolajczyk, SOLAR, ECCV 2020).
+"""
+
+from sret_jax.config import AttentionConfig, Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
+
+
+def get_config() -> Config:
+    return Config(
+        data=DataConfig(dataset="folder", image_size=320),
+        model=ModelConfig(attention=AttentionConfig(stages=("c4", "last")), pool_shared=True),
+        train=TrainConfig(steps=60, loss="solar", margin=1.25, learning_rate=5e-4, save_every=30),
+        eval=EvalConfig(benchmarks=("folder",)),
+    )

@@ -1,0 +1,24 @@
+"""Baseline SuperGlobal: regional GeM, GeM with a greater exponent, maximum over scales, on EfficientNet-Lite0.
+
+    python train.py --config=configs/superglobal.py --workdir=runs/superglobal --config.data.root=PHOTOS
+
+PHOTOS is a folder <instance>/<photo>, as for `configs/spatial_context.py`, whose data, steps and rates these are.
+
+A ResNet has its ReLUP too (`--config.model.backbone=resnet101 --config.model.relu_floor=0.014
+--config.model.weights=FILE`). Published, without training, on the weights of CVNet: ResNet-101, 2048 numbers, three
+scales, mAP hard: ROxford5k 72.1, RParis6k 83.5 (Shao, Chen, Karpur, Cui, Araujo, Cao, Global Features are All You Need
+for Image Retrieval and Reranking, ICCV 2023). Here exponent and whitening layer train like those of the other
+baselines; `--config.train.pool_lr=0` keeps the exponent.
+"""
+
+from sret_jax.config import Config, DataConfig, EvalConfig, ExtractConfig, ModelConfig, TrainConfig
+
+
+def get_config() -> Config:
+    return Config(
+        data=DataConfig(dataset="folder", image_size=320),
+        model=ModelConfig(pool="superglobal", pool_p=4.6, pool_shared=True),
+        train=TrainConfig(steps=60, loss="multi_similarity", margin=0.5, learning_rate=5e-4, save_every=30),
+        extract=ExtractConfig(scales=(0.7071, 1.0, 1.4142), scale_pooling="max"),
+        eval=EvalConfig(benchmarks=("folder",)),
+    )
