@@ -80,7 +80,7 @@ def _resampled(stored, count, antialias):
 def test_resampling_equals_loops(antialias):
     """Fewer positions than stored, more, one only, and as many."""
     stored, counts = np.random.default_rng(0).normal(size=(GRID, 2)), [1, 3, 16, 37, 50]
-    weights = resampling(jnp.array(counts), 50, antialias=antialias)
+    weights = np.asarray(jax.jit(lambda n: resampling(n, 50, antialias=antialias))(jnp.array(counts)))
     for count, w in zip(counts, weights, strict=True):
         np.testing.assert_allclose(w[:count] @ stored, _resampled(stored, count, antialias), atol=1e-4)
         np.testing.assert_allclose(w[:count].sum(1), 1, atol=1e-5)
@@ -92,7 +92,7 @@ def test_positions_are_those_of_each_photographs_own_grid(antialias):
     mask = np.zeros((3, 40, 38), bool)
     for i, (h, w) in enumerate(((37, 37), (5, 38), (40, 9))):
         mask[i, :h, :w] = True
-    found = positions(stored, jnp.asarray(mask), antialias=antialias)
+    found = np.asarray(jax.jit(lambda x, m: positions(x, m, antialias=antialias))(stored, jnp.asarray(mask)))
     np.testing.assert_allclose(found[0, :37, :37], stored, atol=1e-5)  # as it is stored
     for i, (h, w) in ((1, (5, 38)), (2, (40, 9))):
         down = np.stack([_resampled(np.asarray(stored)[:, n], h, antialias) for n in range(GRID)], 1)
