@@ -202,7 +202,7 @@ def test_revisited_matches_a_loop_on_the_real_ground_truth(photos, name):
     for trial in range(200):  # five queries at a time, so that the loop stays affordable
         part = slice(trial % 14 * 5, trial % 14 * 5 + 5)
         similarity = wanted[part] * rng.random() * 2 + rng.integers(0, 200, (5, n)) / 200  # ties
-        rankings = rank(similarity)[:, : rng.integers(50, 1000)]
+        rankings = rank(similarity)[:, : rng.integers(50, 500)]
         compare_with_twin(rankings, truth.easy[part], truth.hard[part], truth.junk[part])
 
 
