@@ -96,12 +96,13 @@ class AttentionConfig:
 
 @dataclass
 class LocalConfig:
-    """Local features and their strengths beside the descriptor, as HOW has them: `models/local_features.py`."""
+    """Local features and their strengths beside the descriptor: `models/local_features.py`, `models/delg.py`."""
 
     enabled: bool = False
-    window: int = 3  # of the plain average before the reduction, odd, positions; 1 for none
+    kind: str = "how"  # "how": of the pooled map, not trained; "delg": of stage c4, with losses of their own
+    window: int = 3  # how: of the plain average before the reduction, odd, positions; 1 for none
     dim: int = 128  # length of a local feature, after the reduction
-    init: str = "pca"  # the reduction, which is not trained: "pca" whitens those of the training set; "weights"
+    init: str = "pca"  # how: the reduction, which is not trained: "pca" whitens those of the training set; "weights"
 
 
 @dataclass

@@ -12,6 +12,7 @@ _CHOICES = {
     "model.refinement.strength": ("norm", "attention"),
     "model.refinement.edges": ("both", "space", "similarity"),
     "model.pool": ("gem", "mac", "spoc", "rmac", "superglobal", "how"),
+    "model.local.kind": ("how", "delg"),
     "model.local.init": ("pca", "weights"),
     "model.whitening_init": ("pca", "random", "weights"),
     "model.dtype": ("float32", "bfloat16"),

@@ -14,6 +14,8 @@ from jaxtyping import Array, Bool, Float, Float32
 from sret_jax.models.backbones.layers import ConvNorm, erase, relu
 from sret_jax.models.pooling import l2_normalize
 
+STAGE = "c4"  # of the backbone, whose map the head reads
+
 
 def attended_mean(
     x: Float[Array, "b h w c"], strength: Float[Array, "b h w"], *, mask: Bool[Array, "b h w"]

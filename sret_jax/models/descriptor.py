@@ -20,6 +20,7 @@ from sret_jax.errors import UserError
 from sret_jax.models.attention import StageAttention
 from sret_jax.models.backbones import BACKBONES, build_backbone
 from sret_jax.models.backbones.resnet import ResNet
+from sret_jax.models.delg import STAGE, DelgHead
 from sret_jax.models.graph import SpatialContextRefinement
 from sret_jax.models.local_features import LocalFeatures
 from sret_jax.models.pooling import MAC, GeM, SPoC, WeightedSum, l2_normalize
@@ -62,13 +63,16 @@ class RetrievalNetwork(nn.Module):
     ) -> tuple[Float[Array, "b h2 w2 c"], Bool[Array, "b h2 w2"], dict[str, Any]]:
         """The map that is pooled, its mask, and the named intermediates on the way to it."""
         inside = {} if self.attention is None else {"attention": self.attention}
-        x, mask = self.backbone(images, mask, train=train, last_stage=self.stage, **inside)[self.stage]
+        maps = self.backbone(images, mask, train=train, last_stage=self.stage, **inside)
+        x, mask = maps[self.stage]
         seen: dict[str, Any] = {"backbone": x}
         if self.smoothing is not None:
             x, seen["smoothing"] = self.smoothing(x, mask)
         if self.refinement is not None:
             x, seen["refinement"] = self.refinement(x, mask)
-        if self.local is not None:
+        if isinstance(self.local, DelgHead):
+            seen["local"], seen["delg"] = self.local(*maps[STAGE], train=train)
+        elif self.local is not None:
             seen["local"] = self.local(x, mask, strength_of=seen["backbone"])
         return x, mask, seen | {"map": x, "mask": mask}
 
@@ -124,7 +128,7 @@ def build_network(
         else None,
         smoothing=_if_enabled(LearnableSmoothing, config.smoothing),
         refinement=_if_enabled(SpatialContextRefinement, config.refinement),
-        local=LocalFeatures(config.local.dim, config.local.window) if config.local.enabled else None,
+        local=_local(config),
         whitening=Whitening(config.whitening_dim) if config.whitening and whitening else None,
         l2_added=config.l2_added,
         l2_pooled=config.l2_pooled,
@@ -149,6 +153,20 @@ def _check_stages(config: ModelConfig, train_from: str) -> None:
     ):
         if value not in choices:
             raise UserError(f"config.{field}={value!r}: {config.backbone} has {', '.join(choices)}")
+
+
+def _local(config: ModelConfig) -> nn.Module | None:
+    if not config.local.enabled:
+        return None
+    if config.local.kind == "how":
+        return LocalFeatures(config.local.dim, config.local.window)
+    stages = list(BACKBONES[config.backbone].stages)
+    if STAGE not in stages or stages.index(STAGE) > stages.index(config.stage):
+        raise UserError(
+            f"config.model.local.kind='delg': reads {STAGE!r}, which {config.backbone} pooled at {config.stage!r} does "
+            'not have; choose another backbone or stage, or "how"'
+        )
+    return DelgHead(config.local.dim, dtype=jnp.dtype(config.dtype))
 
 
 def _check_attention(config: ModelConfig, possible: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ from sret_jax.errors import UserError
 from sret_jax.models.descriptor import RetrievalNetwork, build_network, descriptor_length, init_network
 from sret_jax.training import parallel
 from sret_jax.training.checkpoint import Checkpoints, restore
+from sret_jax.training.delg_loss import init_delg_loss
 from sret_jax.training.local_features import reduced_start
 from sret_jax.training.losses import init_loss, init_loss_state
 from sret_jax.training.metrics_log import MetricsLog
@@ -155,7 +156,8 @@ def _planned_batches(config: Config, network: RetrievalNetwork, photos: PhotoSet
 
 def learned_start(config: Config, variables: Tree, photos: PhotoSet) -> Tree:
     """`variables` with what starts from the training photographs: the reduction of local features, the whitening."""
-    if config.model.local.enabled and config.model.local.init == "pca":
+    local = config.model.local
+    if local.enabled and local.kind == "how" and local.init == "pca":
         variables = reduced_start(config, variables, photos)
     if config.model.whitening and config.model.whitening_init == "pca":
         variables = whitened_start(config, variables, photos)
@@ -167,6 +169,9 @@ def initial_state(config: Config, variables: Tree, photos: PhotoSet) -> tuple[op
     dim = descriptor_length(config.model)
     key = jax.random.key(config.seed)
     loss = init_loss(config.train, len(photos.instances), dim, jax.random.fold_in(key, 1))
+    if config.model.local.enabled and config.model.local.kind == "delg":
+        channels = variables["params"]["local"]["expand"]["kernel"].shape[1]
+        loss |= {"delg": init_delg_loss(len(photos.instances), channels, jax.random.fold_in(key, 2))}
     params = {"network": variables["params"], "loss": loss}
     optimizer = build_optimizer(config.train, config.model, params)
     memory = variables["batch_stats"], optimizer.init(params), jax.random.key_data(key), init_loss_state(config.train)

@@ -2,8 +2,8 @@
 
 A parameter's group is read from its path in `{"network": {"backbone", "pool", ...}, "loss": {...}}`:
 
-    frozen     backbone stages before `train_from` or behind the pooled one, and the reduction of local features: no
-               update and no optimiser memory
+    frozen     backbone stages before `train_from` or behind the pooled one, and the reduction of HOW's local features:
+               no update and no optimiser memory
     backbone   the other stages: learning_rate * backbone_lr
     pool       the GeM exponents: learning_rate * pool_lr
     whitening  the whitening layer: learning_rate * whitening_lr
@@ -78,7 +78,7 @@ def build_optimizer(config: TrainConfig, model: ModelConfig, params: Any) -> opt
     def group(path: Any, _: Any) -> str:
         names = _names(path)
         if names[:2] == ("network", "local"):
-            return "frozen"
+            return "frozen" if model.local.kind == "how" else "heads"
         if names[:2] == ("network", "backbone"):
             return "backbone" if names[2:] in trained else "frozen"
         return names[1] if names[0] == "network" and names[1] in rates else "heads"

@@ -11,6 +11,7 @@ import optax
 
 from sret_jax.config import TrainConfig
 from sret_jax.training import parallel
+from sret_jax.training.delg_loss import delg_loss
 from sret_jax.training.losses import batch_loss
 
 Batch = dict[str, jax.Array]
@@ -49,7 +50,7 @@ def make_step(
 
     def loss_of(params: Any, memory: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
         batch_stats, loss_state = memory
-        (descriptors, _), updated = network.apply(
+        (descriptors, seen), updated = network.apply(
             {"params": params["network"], "batch_stats": batch_stats},
             batch["image"],
             batch["mask"],
@@ -59,6 +60,9 @@ def make_step(
         )
         everyone = parallel.gather(descriptors), parallel.gather(batch["label"])
         loss, loss_state = batch_loss(config, params["loss"], loss_state, *everyone, tuples=tuples)
+        if "delg" in seen:
+            everywhere = jax.tree.map(parallel.gather, seen["delg"])
+            loss += delg_loss(params["loss"]["delg"], everywhere, everyone[1])
         return loss, (updated.get("batch_stats", {}), loss_state)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
