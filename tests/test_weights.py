@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from sret_jax.config import AttentionConfig, LocalConfig, ModelConfig
+from sret_jax.config import AttentionConfig, Config, LocalConfig, ModelConfig
 from sret_jax.errors import UserError
 from sret_jax.models.checkpoint_layouts import Layout, Leaf, find_layout
 from sret_jax.models.weights import main, start_from
 from sret_jax.models.weights_file import Weights, convert, read_weights, write_weights
+from sret_jax.validation import validate
 
 
 def _layout(**options):
@@ -245,3 +246,9 @@ def test_the_command_names_what_is_wrong(tmp_path, capsys):
     with pytest.raises(SystemExit, match="b.npz: the name must end in .safetensors"):
         main([str(tmp_path / "a.safetensors"), str(tmp_path / "b.npz")])
     assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_a_layer_for_vectors_as_they_are_pooled_cannot_start_from_pca():
+    with pytest.raises(UserError, match=r'config\.model\.l2_pooled=False: .*model\.whitening_init="weights"'):
+        validate(Config(model=ModelConfig(l2_pooled=False)))
+    validate(Config(model=ModelConfig(l2_pooled=False, whitening_init="weights")))

@@ -99,7 +99,7 @@ def test_dir(tmp_path):
     _same(_ours(path, l2_pooled=False, **fields)[0], _expected(reference, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     with pytest.raises(UserError, match=r"its whitening takes the pooled vector; change config.model.l2_pooled"):
         _ours(path, **fields)
-    with pytest.raises(UserError, match=r"whitening.kernel has the shape \[512, 24\].*\[512, 9\].*whitening_dim"):
+    with pytest.raises(UserError, match=r"whitening.bias has the shape \[24\].*\[9\].*whitening_dim"):
         _ours(path, l2_pooled=False, **(fields | {"whitening_dim": 9}))
 
 

@@ -74,7 +74,7 @@ def start_from(fresh: Tree, config: ModelConfig) -> Tree:
     like, loaded = flatten_dict(fresh), flatten_dict(found.variables)
     used = {names: value for names, value in loaded.items() if names[1] in wanted}
     heads = {names[:2] for names in used if names[1] != "backbone"}
-    for names in {n for n in like.keys() | used.keys() if n[:2] in heads}:
+    for names in sorted(n for n in like.keys() | used.keys() if n[:2] in heads):
         used[names] = _fitted(names, like.get(names), used.get(names), source)
     unused = sorted(found.variables["params"].keys() - wanted)
     if unused:
