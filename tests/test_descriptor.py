@@ -245,3 +245,15 @@ def test_the_length_of_the_descriptor_is_known_beforehand(heads, whitening):
 def test_what_a_backbone_does_not_have_names_the_field(fields, message):
     with pytest.raises(UserError, match=message):
         build_network(ModelConfig(**{"backbone": "resnet18"} | fields))
+
+
+def test_the_floor_of_the_relus_holds_in_the_first_three_layers():
+    built, variables = network(relu_floor=0.014)
+    plain, _ = network()
+    images, mask = photographs(((64, 64),), (64, 64))
+    backbone = {c: tree["backbone"] for c, tree in variables.items()}
+    maps, usual = (describe(n.backbone.clone(parent=None), backbone, images, mask) for n in (built, plain))
+    for stage in ("c2", "c3", "c4"):
+        assert np.isclose(maps[stage][0].min(), 0.014) and usual[stage][0].min() == 0
+    assert maps["c1"][0].min() == maps["c5"][0].min() == 0
+    np.testing.assert_array_equal(maps["c1"][0], usual["c1"][0])
