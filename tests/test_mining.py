@@ -3,41 +3,17 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_extract import Tiny
 from test_pipeline import make_photos
+from tiny_runs import NETWORK, PHOTOS, Killed, config, make_tiny, start
 
-from sret_jax.config import Config, DataConfig, EvalConfig, MiningConfig, ModelConfig, TrainConfig, steps_per_epoch
+from sret_jax.config import steps_per_epoch
 from sret_jax.errors import UserError
-from sret_jax.models.descriptor import RetrievalNetwork
-from sret_jax.models.pooling import GeM
 from sret_jax.retrieval.extract import describe
-from sret_jax.training import loop, parallel
 from sret_jax.training.checkpoint import Checkpoints
 from sret_jax.training.mining import MinedBatches, hard_negatives, mine, random_pairs
 from sret_jax.validation import validate
-
-PHOTOS = make_photos([3, 2, 4, 1, 3, 2])
-NETWORK = RetrievalNetwork(backbone=Tiny(), pool=GeM(3.0), stage="last", size_multiple=8)
-
-
-def config(**train) -> Config:
-    """Three steps of 2 * 2 tuples an epoch, each with two negatives."""
-    settings = {"steps": 8, "loss": "contrastive", "negatives": 2, "accumulate": 2, "warmup_steps": 0}
-    settings |= {"learning_rate": 0.05, "save_every": 1, "keep": 20, "optimizer": "sgd"}
-    return Config(
-        data=DataConfig(image_size=40, sampling="tuples", threads=2),
-        mining=MiningConfig(queries=13, pool=14, tuples_per_batch=2, image_size=24),
-        model=ModelConfig(whitening=False, weights="none"),
-        train=TrainConfig(**(settings | train)),
-        eval=EvalConfig(benchmarks=()),
-    )
-
-
-def start():
-    return NETWORK.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3), jnp.uint8), jnp.ones((1, 32, 32), bool))
 
 
 def greedy(queries, pool, query_labels, pool_labels, count):
@@ -126,38 +102,19 @@ def test_batches_hold_the_tuples_in_order_and_mining_comes_once_an_epoch():
     assert steps_per_epoch(settings) == 3 and mined == [0, 3, 6]
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.fixture
 def tiny(monkeypatch):
-    """Runs of the whole loop on drawn photographs with a network of one layer; `die(n)` ends one at its n-th step."""
-    monkeypatch.setattr(loop, "build_network", lambda *_, **__: NETWORK)
-    monkeypatch.setattr(loop, "init_network", lambda *_: start() | {"batch_stats": {}})
-    monkeypatch.setattr(loop, "prepare_photos", lambda *_: PHOTOS)
-    shard = parallel.shard
-
-    def run(settings, workdir, steps=None):
-        left = [steps]
-
-        def counted(batches):
-            if left[0] == 0:
-                raise Killed
-            left[0] = left[0] and left[0] - 1
-            return shard(batches)
-
-        monkeypatch.setattr(parallel, "shard", counted)
-        return loop.train(settings, workdir)
-
-    return run
+    return make_tiny(monkeypatch)
 
 
-@pytest.mark.parametrize("loss", ["contrastive", "solar"])
-def test_killed_around_the_start_of_an_epoch_it_ends_with_the_same_bits(tiny, tmp_path, loss):
-    settings = config(loss=loss, save_every=2 if loss == "solar" else 1)
+@pytest.mark.parametrize(
+    ("loss", "save_every", "kills"),
+    [("contrastive", 1, (2, 1, 2)), ("solar", 2, (5,))],  # after the steps 2, 3, 5; after 5, of which 4 are saved
+)
+def test_killed_around_the_start_of_an_epoch_it_ends_with_the_same_bits(tiny, tmp_path, loss, save_every, kills):
+    settings = config(loss=loss, save_every=save_every)
     whole = tiny(settings, tmp_path / "whole")
-    for steps in (2, 1, 2):  # with every step saved: ends after 2, before the second epoch, in it, and before the third
+    for steps in kills:
         with pytest.raises(Killed):
             tiny(settings, tmp_path / "killed", steps)
     resumed = tiny(settings, tmp_path / "killed")

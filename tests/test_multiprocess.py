@@ -26,11 +26,11 @@ def free_ports(count):
     raise RuntimeError("no free ports")
 
 
-def drive(workdir, cache, *endings):
+def drive(workdir, cache, *endings, flags=("--plain=yes",)):
     """What the drivers of one run printed, per process one `[ending, status, digest]` for each of its `endings`."""
     port, started = free_ports(len(endings[0])), []
     for index, own in enumerate(endings):
-        command = [sys.executable, train_driver.__file__, str(workdir), str(cache), *own, "--plain=yes"]
+        command = [sys.executable, train_driver.__file__, str(workdir), str(cache), *own, *flags]
         command += [f"--process={index}/{len(endings)}", f"--port={port}"]
         started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     out = []
@@ -62,3 +62,18 @@ def test_two_processes_are_killed_and_stopped_and_end_like_one(tmp_path):
     )
     lines = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, train_driver.STEPS + 1))
+
+
+@pytest.mark.slow
+def test_two_processes_mine_the_tuples_of_one(tmp_path):
+    flags = "--plain=yes", "--tuples=yes"
+    ((alone,),) = drive(tmp_path / "alone", tmp_path / "cache", ["done"], flags=flags)
+    first, second = drive(tmp_path / "two", tmp_path / "cache", ["done"], ["done"], flags=flags)
+    assert alone[1] == first[0][1] == second[0][1] == "0" and first[0][2] == second[0][2]
+    one, two = (Checkpoints(tmp_path / name / "checkpoints", 2).latest() for name in ("alone", "two"))
+    assert one.record["data"] == two.record["data"] and one.record["data"]["epoch"] == 2
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6),
+        one.arrays["state"]["params"],
+        two.arrays["state"]["params"],
+    )

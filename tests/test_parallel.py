@@ -1,3 +1,5 @@
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -44,7 +46,8 @@ def start(config, optimizer):
         "loss": losses.init_loss(config, CLASSES, DIM, jax.random.key(1)),
     }
     key = jax.random.key_data(jax.random.key(2))
-    return network, parallel.fetch(TrainState(jnp.int32(0), params, {}, optimizer.init(params), key))
+    state = TrainState(jnp.int32(0), params, {}, optimizer.init(params), key, losses.init_loss_state(config))
+    return network, parallel.fetch(state)
 
 
 def run(config, optimizer, feed, one_device=False):
@@ -68,37 +71,58 @@ def assert_close(a, b, tolerance, rtol=0.0):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=tolerance), a, b)
 
 
-LOSSES = {"arcface": 0.3, "contrastive": 1.5, "multi_similarity": 0.5, "triplet": 1.0}
+LOSSES = {
+    "arcface": 0.3,
+    "contrastive": 1.5,
+    "curricularface": 0.3,
+    "multi_similarity": 0.5,
+    "solar": 1.25,
+    "triplet": 1.0,
+}
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_four_devices_equal_one_after_three_steps(loss):
-    config = TrainConfig(loss=loss, margin=LOSSES[loss], scale=8.0)
+    config = TrainConfig(loss=loss, margin=LOSSES[loss], scale=8.0, solar_weight=0.1)
     feed = [[batch] for batch in batches(3)]
     (four, four_metrics), (one, one_metrics) = (
         run(config, optax.adamw(1e-2), feed, one_device) for one_device in (False, True)
     )
     assert int(four.step) == 3
-    assert_close(four.params, one.params, 1e-6)
-    assert_close(four_metrics, one_metrics, 1e-5)
+    assert_close((four.params, four.loss_state), (one.params, one.loss_state), 1e-6)
+    assert (loss == "curricularface") == bool(four.loss_state)
+    assert_close(four_metrics, one_metrics, 1e-5, rtol=1e-6)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_step_takes_the_gradient_of_the_whole_batch(loss):
     """An SGD step of rate 1 subtracts the gradient, here taken without any device axis."""
-    config = TrainConfig(loss=loss, margin=LOSSES[loss], scale=8.0)
+    config = TrainConfig(loss=loss, margin=LOSSES[loss], scale=8.0, solar_weight=0.1)
     (batch,) = batches(1)
     network, before = start(config, optax.sgd(1.0))
 
     def loss_of(params):
         descriptors, _ = network.apply({"params": params["network"]}, batch["image"], batch["mask"])
-        return losses.batch_loss(config, params["loss"], {}, descriptors, jnp.array(batch["label"]))[0]
+        return losses.batch_loss(
+            config, params["loss"], losses.init_loss_state(config), descriptors, jnp.array(batch["label"])
+        )[0]
 
     value, gradient = jax.value_and_grad(loss_of)(jax.tree.map(jnp.array, before.params))
     after, metrics = run(config, optax.sgd(1.0), [[batch]])
     assert_close(jax.tree.map(np.subtract, before.params, after.params), gradient, 2e-6, rtol=2e-5)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
     np.testing.assert_allclose(metrics["gradient_norm"], optax.tree.norm(gradient), rtol=1e-4)
+
+
+def test_a_loss_remembers_every_batch_of_a_step():
+    config = TrainConfig(loss="curricularface", margin=0.3, scale=8.0)
+    parts = batches(2)
+    (apart, _), (together, _) = (
+        run(dataclasses.replace(config, accumulate=len(feed[0])), optax.sgd(0.0), feed)
+        for feed in ([[part] for part in parts], [parts])
+    )
+    assert 0 != apart.loss_state["t"] != run(config, optax.sgd(0.0), [parts[:1]])[0].loss_state["t"]
+    np.testing.assert_allclose(together.loss_state["t"], apart.loss_state["t"], rtol=1e-6)
 
 
 @pytest.mark.slow

@@ -1,12 +1,13 @@
 """Trains the same small run several times over, each time in a process of its own that ends in its own way.
 
-    python train_driver.py WORKDIR CACHE ENDING [ENDING ...] [--plain=yes] [--process=I/N --port=P]
+    python train_driver.py WORKDIR CACHE ENDING [ENDING ...] [--plain=yes] [--tuples=yes] [--process=I/N --port=P]
 
 An ending is `done`, or what strikes when: `kill@step:3` (SIGKILL before the third step of that process is dispatched),
 `kill@seal:2` (inside its second save, before the manifest), `kill@rename:2` (before the second rename of a save),
 `term@step:3` (SIGTERM). Every process is forked before anything of JAX runs in this one, which saves its imports.
 `--plain` starts from random whitening and takes SGD steps: PCA and Adam divide by small numbers, which makes large
-differences of the rounding in which runs on different devices differ.
+differences of the rounding in which runs on different devices differ. `--tuples` mines hard negatives before every
+third step, instead of the batches of instances.
 
 Prints a line `ENDING STATUS DIGEST` for each, STATUS as `subprocess` gives it, DIGEST of the final parameters.
 """
@@ -22,7 +23,7 @@ import jax
 import numpy as np
 
 from sret_jax import artifacts
-from sret_jax.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
+from sret_jax.config import Config, DataConfig, EvalConfig, MiningConfig, ModelConfig, TrainConfig
 from sret_jax.training import loop, parallel
 from sret_jax.training.loop import Stopped, train
 
@@ -58,6 +59,12 @@ def small_config(cache: str | Path, plain: bool = False) -> Config:
         ),
         eval=EvalConfig(benchmarks=()),
     )
+
+
+def mined(config: Config) -> Config:
+    config.data.sampling, config.train.loss, config.train.negatives, config.train.margin = "tuples", "solar", 2, 1.25
+    config.mining = MiningConfig(queries=12, pool=20, tuples_per_batch=2)
+    return config
 
 
 def arm(ending: str) -> None:
@@ -109,6 +116,7 @@ def main(words: list[str]) -> None:
     flags = dict(word[2:].split("=") for word in words if word.startswith("--"))
     workdir, cache, *endings = [word for word in words if not word.startswith("--")]
     config = small_config(cache, "plain" in flags)
+    config = mined(config) if "tuples" in flags else config
     index, count = (int(x) for x in flags.get("process", "0/1").split("/"))
     for i, ending in enumerate(endings):
         reading, writing = os.pipe()
