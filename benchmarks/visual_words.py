@@ -108,7 +108,7 @@ def main() -> None:
     lines = [f"# ASMK, binary: {sizes}", "", machine(), "", f"`{command}`", ""]
     lines += [
         f"- largest difference of the scores: {difference:.1e}",
-        f"- {lengths.sum() / options.photos:.0f} words and {lengths.sum() * entry / options.photos:.0f} bytes a photograph",
+        f"- {lengths.sum() / options.photos:.0f} words a photograph, {entry} bytes each",
         f"- a query has {np.mean([len(words) for words in own]):.0f} words and visits {visited:.0f} entries",
         f"- measured here: {flops / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.0f} GB/s",
         f"- floor: assignment of a photograph {1e3 * assign:.2f} ms, comparison with a query "
