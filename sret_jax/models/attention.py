@@ -18,7 +18,7 @@ def l2_attention(x: Float[Array, "b h w c"]) -> Float32[Array, "b h w"]:
     """Strength of every local feature: sqrt(sum_c x[c]^2 + 1e-10).
 
     Reference: Tolias, Jenicek, Chum, Learning and aggregating deep local descriptors for instance-level recognition,
-    ECCV 2020, section 3.3.
+    ECCV 2020.
     """
     return jnp.sqrt(jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1) + 1e-10)
 
@@ -32,8 +32,7 @@ def second_order_attention(
 
     i and j are positions (row, column). Outside the mask the result is an average too, and of no use.
 
-    Reference: Ng, Balntas, Tian, Mikolajczyk, SOLAR: second-order loss and attention for image retrieval, ECCV 2020,
-    eq. 2-4.
+    Reference: Ng, Balntas, Tian, Mikolajczyk, SOLAR: second-order loss and attention for image retrieval, ECCV 2020.
     """
     b, rows, columns, m = f.shape
     queries, keys, values = (x.reshape(b, rows * columns, 1, m) for x in (f, g, h))  # one head

@@ -1,6 +1,6 @@
 """DELG's local features: an attention that learns which places tell instances apart, and short features by autoencoder.
 
-Reference: Cao, Araujo, Sim, Unifying deep local and global features for image search, ECCV 2020, section 3. Details as
+Reference: Cao, Araujo, Sim, Unifying deep local and global features for image search, ECCV 2020. Details as
 in the authors' code.
 """
 

@@ -16,7 +16,7 @@ def average(x: Float[Array, "b h w c"], window: int, *, mask: Bool[Array, "b h w
     """The mean of each window, without what lies outside the map or the mask, as HOW smooths.
 
     Reference: Tolias, Jenicek, Chum, Learning and aggregating deep local descriptors for instance-level recognition,
-    ECCV 2020, section 3.3.
+    ECCV 2020.
     """
     alike = jnp.zeros((*mask.shape, 1))
     return smooth(x, alike, alike[..., 0], jnp.ones(mask.shape), window=window, mask=mask)
@@ -38,7 +38,7 @@ def bilateral(
 
     The directions of the local features are compared, because their lengths depend on the backbone.
 
-    Reference: Tomasi, Manduchi, Bilateral filtering for gray and color images, ICCV 1998, eq. 5.
+    Reference: Tomasi, Manduchi, Bilateral filtering for gray and color images, ICCV 1998.
     """
     likeness = l2_normalize(x.astype(jnp.float32)) / (np.sqrt(2) * sigma_range)
     return _smoothed(x, jnp.concatenate([_positions(mask, sigma), likeness], axis=-1), window, mask)

@@ -23,7 +23,7 @@ class LocalFeatures(nn.Module):
     `training.local_features` learns before the first step. They are frozen.
 
     Reference: Tolias, Jenicek, Chum, Learning and aggregating deep local descriptors for instance-level recognition,
-    ECCV 2020, section 3.3.
+    ECCV 2020.
     """
 
     dim: int

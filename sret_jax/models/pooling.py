@@ -52,7 +52,7 @@ def mac(x: Float[Array, "b h w c"], *, mask: Bool[Array, "b h w"]) -> Float32[Ar
     """Maximum of every channel over the positions of the mask; 0 for a photo without any.
 
     Reference: Tolias, Sicre, Jegou, Particular object retrieval with integral max-pooling of CNN activations, ICLR
-    2016, section 3.1.
+    2016.
     """
     greatest = jnp.max(x.astype(jnp.float32), (1, 2), where=mask[..., None], initial=jnp.finfo(jnp.float32).min)
     return jnp.where(mask.any((1, 2))[:, None], greatest, 0)
@@ -66,7 +66,7 @@ class MAC(nn.Module):
 def spoc(x: Float[Array, "b h w c"], *, mask: Bool[Array, "b h w"]) -> Float32[Array, "b c"]:
     """Mean of every channel over the positions of the mask; 0 for a photo without any.
 
-    Reference: Babenko, Lempitsky, Aggregating deep convolutional features for image retrieval, ICCV 2015, eq. 2,
+    Reference: Babenko, Lempitsky, Aggregating deep convolutional features for image retrieval, ICCV 2015,
     without their centring prior.
     """
     total = jnp.sum(jnp.where(mask[..., None], x.astype(jnp.float32), 0), (1, 2))
@@ -84,7 +84,7 @@ def weighted_sum(
     """sum_xy strength[xy] features[xy] over the positions of the mask.
 
     Reference: Tolias, Jenicek, Chum, Learning and aggregating deep local descriptors for instance-level recognition,
-    ECCV 2020, eq. 3: what HOW is trained with, in place of matching the local features.
+    ECCV 2020: what HOW is trained with, in place of matching the local features.
     """
     return jnp.einsum("bhw,bhwc->bc", jnp.where(mask, strength, 0), features.astype(jnp.float32), precision="highest")
 
@@ -105,7 +105,7 @@ def scale_gem(x: Float[Array, "s b d"], p: float = math.inf) -> Float[Array, "b 
     The result is not normalised.
 
     Reference: Shao, Chen, Karpur, Cui, Araujo, Cao, Global features are all you need for image retrieval and
-    reranking, ICCV 2023, eq. 4 (Scale-GeM).
+    reranking, ICCV 2023 (Scale-GeM).
     """
     if math.isinf(p):
         return jnp.max(l2_normalize(x), axis=0)

@@ -23,7 +23,7 @@ def rmac(x: Float[Array, "b h w c"], *, mask: Bool[Array, "b h w"], levels: int 
     padding at the bottom and the right leaves it. The result is not normalised; a photo without any position gives 0.
 
     Reference: Tolias, Sicre, Jegou, Particular object retrieval with integral max-pooling of CNN activations, ICLR
-    2016, section 4.1.
+    2016.
     """
     height, width = mask.any(2).sum(1), mask.any(1).sum(1)
     regions = jnp.asarray(_region_table(*x.shape[1:3], levels))[height, width]
@@ -104,7 +104,7 @@ def regional_gem(
     left corner, as padding at the bottom and the right leaves it. The result is 0 outside of it.
 
     Reference: Shao, Chen, Karpur, Cui, Araujo, Cao, Global features are all you need for image retrieval and
-    reranking, ICCV 2023, eq. 3 (Regional-GeM).
+    reranking, ICCV 2023 (Regional-GeM).
     """
     x = jnp.where(mask[..., None], x.astype(jnp.float32), 0)
     powers = jnp.where(x > 0, jnp.where(x > 0, x, 1) ** p, 0)

@@ -7,7 +7,7 @@
     sigma(u)   = sign(u) |u|^alpha   if u >= tau, else 0
     K(a, b)    = sum over the words w that both have of sigma(u) / sqrt(words of a * words of b)
 
-References: Tolias, Avrithis, Jegou, Image search with selective match kernels, IJCV 2016, eq. 13-22; values as in
+References: Tolias, Avrithis, Jegou, Image search with selective match kernels, IJCV 2016; values as in
 Tolias, Jenicek, Chum, Learning and aggregating deep local descriptors for instance-level recognition, ECCV 2020.
 """
 

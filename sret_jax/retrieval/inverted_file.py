@@ -66,6 +66,12 @@ class InvertedFile:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def nbytes(self) -> int:
+        """Of the lists and the photographs' word counts; names, codebook and the starts of the lists come on top."""
+        self._seal()
+        return sum(part.vectors.nbytes + part.photos.nbytes + part.words_of.nbytes for part in self._parts)
+
     def add(self, x: Float[np.ndarray, "b n c"], count: Int[np.ndarray, "b"], names: list[str]) -> None:
         """Appends photographs, the first `count` of whose local features are used; one word for each feature."""
         if len(x) != len(names):

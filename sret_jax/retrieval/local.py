@@ -45,7 +45,7 @@ def select_local(maps: Sequence[Mapping[str, Array]], scales: tuple[float, ...],
         scales: of the maps.
 
     Reference: Tolias, Jenicek, Chum, Learning and aggregating deep local descriptors for instance-level recognition,
-    ECCV 2020, section 3.4.
+    ECCV 2020.
     """
     return _union([_strongest_of(one, scale, most) for one, scale in zip(maps, scales, strict=True)], most)
 

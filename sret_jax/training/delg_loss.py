@@ -22,7 +22,7 @@ def attention_loss(
     Args:
         attended: mean of the local features of each photograph, weighted by their strengths.
 
-    Reference: Cao, Araujo, Sim, Unifying deep local and global features for image search, ECCV 2020, eq. 5-6.
+    Reference: Cao, Araujo, Sim, Unifying deep local and global features for image search, ECCV 2020.
     """
     logits = jnp.matmul(attended, kernel, precision=jax.lax.Precision.HIGHEST) + bias[None]
     return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
@@ -35,7 +35,7 @@ def delg_loss(params: dict[str, Array], seen: dict[str, Array], labels: Int[Arra
         params: of `init_delg_loss`.
         seen: "attended" [b c] and "error" [b] of `DelgHead`.
 
-    Reference: Cao, Araujo, Sim, ECCV 2020, eq. 4 and 7.
+    Reference: Cao, Araujo, Sim, ECCV 2020.
     """
     attention = attention_loss(seen["attended"], labels, params["kernel"], params["bias"])
     return ATTENTION * attention + RECONSTRUCTION * seen["error"].mean()

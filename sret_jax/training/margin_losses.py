@@ -86,8 +86,7 @@ def curricularface(
     Returns:
         The loss, and t with this batch in it.
 
-    Reference: Y. Huang et al., CurricularFace: Adaptive Curriculum Learning Loss for Deep Face Recognition, CVPR 2020,
-    eq. 5-8.
+    Reference: Y. Huang et al., CurricularFace: Adaptive Curriculum Learning Loss for Deep Face Recognition, CVPR 2020.
     """
     cos = _cosines(x, weights)
     own = jnp.take_along_axis(cos, labels[:, None], axis=1)

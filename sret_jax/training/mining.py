@@ -4,7 +4,7 @@ An epoch draws queries with a positive each and a pool of photographs, describes
 similar photographs of the pool, at most one of an instance and none of its own. What was mined is part of the state
 that a checkpoint holds, since it follows from parameters that are gone when the epoch has begun.
 
-Reference: F. Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation, PAMI 2019, section 3.3.
+Reference: F. Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation, PAMI 2019.
 """
 
 import dataclasses

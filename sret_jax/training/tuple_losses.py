@@ -65,7 +65,7 @@ def solar(
         weight: lambda, 10.
         where: which negatives count; t is then the number of tuples that have one. None: all.
 
-    Reference: T. Ng et al., SOLAR: Second-Order Loss and Attention for Image Retrieval, ECCV 2020, eq. 6-8.
+    Reference: T. Ng et al., SOLAR: Second-Order Loss and Attention for Image Retrieval, ECCV 2020.
     """
     where = jnp.ones(n.shape[:2], bool) if where is None else where
     tuples = jnp.maximum(jnp.sum(where.any(1)), 1)
