@@ -203,6 +203,12 @@ def test_parts_and_stretches_do_not_show(parts, stretch, stretches, monkeypatch)
     inverted_file._add_scores.clear_cache()
 
 
+def test_a_photograph_takes_the_bytes_that_are_promised():
+    x, count, centroids = photos(7)
+    words = np.asarray(distinct_words(x, count, centroids)).sum()
+    assert built(x, count, centroids).nbytes == words * (x.shape[2] // 8 + 4) + 4 * len(x)
+
+
 def test_equal_photographs_come_in_their_order():
     x, count, centroids = photos(8, 4)
     twice = np.concatenate([x, x[::-1]]), np.concatenate([count, count[::-1]])

@@ -1,0 +1,71 @@
+"""Rows of measurements side by side: a table, its CSV, a plot, and paired tests between rows."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+RESAMPLES = 10_000
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """`mean ± standard deviation` over seeds, the mean alone where there is one seed, a dash where there is none."""
+    if not len(values):
+        return "–"
+    deviation = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.2f}{deviation}"
+
+
+def paired_bootstrap(a: Float[np.ndarray, "q"], b: Float[np.ndarray, "q"], seed: int = 0) -> tuple[float, float, float]:
+    """The mean of `a - b` over queries and its 95 % interval, from resampling the queries with replacement.
+
+    Both rows answered the same queries, so the spread that hard and easy queries have in common drops out. What the
+    queries share among themselves (few instances) does not: the interval speaks of other queries of these instances.
+
+    Args:
+        a, b: score of each query, in the same order.
+
+    Reference: Efron, Tibshirani, An introduction to the bootstrap, 1993, chapter 13 (percentile interval).
+    """
+    difference = a - b
+    rng = np.random.default_rng(seed)
+    means = np.array([rng.choice(difference, len(difference)).mean() for _ in range(RESAMPLES)])
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(difference.mean()), float(low), float(high)
+
+
+def markdown(rows: Mapping[str, Mapping[str, str]]) -> str:
+    """A table with a line per row, and the columns of the first."""
+    columns = list(next(iter(rows.values())))
+    lines = ["| " + " | ".join(["row", *columns]) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines += ["| " + " | ".join([name, *(cells.get(c, "–") for c in columns)]) + " |" for name, cells in rows.items()]
+    return "\n".join(lines)
+
+
+def write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """One line per record; the columns are those of all records together, in order of appearance."""
+    columns = list(dict.fromkeys(column for record in records for column in record))
+    with open(path, "w", newline="") as f:
+        writer = csv.DictWriter(f, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+
+
+def plot(path: Path, points: Mapping[str, tuple[float, Sequence[float]]], ours: set[str]) -> None:
+    """Accuracy against the time to describe a photograph: `{row: (milliseconds, mAP of each seed)}`."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for name, (time, scores) in points.items():
+        colour = "tab:red" if name in ours else "tab:blue"
+        error = np.std(scores, ddof=1) if len(scores) > 1 else 0
+        axes.errorbar(time, np.mean(scores), error, fmt="o", color=colour, capsize=3, markersize=5)
+        axes.annotate(name, (time, np.mean(scores)), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axes.set_xlabel("time to describe a photograph, ms")
+    axes.set_ylabel("mAP, %")
+    axes.grid(alpha=0.3)
+    axes.margins(x=0.15, y=0.15)
+    figure.savefig(path, dpi=130)
