@@ -15,7 +15,7 @@ Paris with its revisitop1m.txt and jpg/. --anchors shows published numbers besid
 deviates as some of them do. --rankings=FILE scores a ranking that something else made (the `ranks.npy` of revisitop, or
 a submission of gldv2), without a network or photographs.
 
-Prints the table and writes results.json, rankings.csv, report.html, strip.png and skipped.json to
+Prints the table and writes results.json, rankings.csv, queries.csv, report.html, strip.png and skipped.json to
 `<workdir>/eval/<benchmark>` (untrained: `runs/untrained-<config>/eval/<benchmark>`), or to `--out`.
 """
 
