@@ -1,0 +1,266 @@
+"""Nearest-descriptor search: exact, ScaNN and FAISS in the same run, each in a process of its own.
+
+    pip install "sret_jax[bench]"
+    python benchmarks/search.py [--count 1000000] [--dim 512] [--queries 256] [--threads 2] [--save]
+    python benchmarks/search.py --descriptors=FOLDER    # a store that eval.py wrote; --queries of its rows ask the rest
+
+- exact, AH and tree + AH are `sret_jax.retrieval.search.Index`; ScaNN keeps 4 bits per 2 numbers and re-scores.
+- FAISS: flat; IVF with the same codes (4 bits per 2 numbers, its fast scan) and re-scoring by the full descriptors,
+  over the same number of leaves; HNSW of 32 links.
+
+All queries are asked at once, with the same number of threads everywhere; the queries per second are those of the best
+round. Memory is what the process holds more than before the descriptors were there: saved on disk; held once the index
+is built and the descriptors it was given are let go; and at most while it was built and saved. Recall is against the
+sums in float64. Uniformly random descriptors have no neighbourhoods for a tree or a graph to follow: they are the hard
+case, and what real descriptors allow is measured with `--descriptors`.
+"""
+
+import argparse
+import dataclasses
+import gc
+import importlib.util
+import io
+import math
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from timing import interleaved, machine, save
+
+from sret_jax.config import SearchConfig
+from sret_jax.retrieval.exact import normalized
+from sret_jax.retrieval.search import Index
+from sret_jax.retrieval.store import DescriptorStore
+
+DEPTH = 100  # answers asked for
+RECALLS = (10, 100)
+SHARES = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)  # of the leaves that are searched
+RESCORED = (200, 1000, 5000)  # candidates of AH scored again
+LINKS, BREADTHS = 32, (128, 256, 512, 1024)  # HNSW: of a photo, and kept while searching
+FLAT = "FAISS flat"
+OURS = {"exact": "exact", "AH (ScaNN)": "ah", "tree + AH (ScaNN)": "tree_ah"}
+THEIRS = (FLAT, "FAISS IVF-PQ, refined", "FAISS HNSW")
+
+Call = Callable[[np.ndarray], np.ndarray]  # queries [q d] -> ids [q DEPTH]
+
+
+def leaves(count: int) -> int:
+    return math.isqrt(count)
+
+
+def build_ours(method: str, x: np.ndarray, threads: int) -> tuple[int, Iterator[tuple[str, Call]]]:
+    """Bytes of the saved index, and its calls by their settings; built when this returns."""
+    index = Index.build(x, [str(i) for i in range(len(x))], SearchConfig(method=method))
+    if method != "exact":
+        index._scann.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        index.save(Path(folder) / "index")
+        size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+
+    def calls() -> Iterator[tuple[str, Call]]:
+        if method == "exact":
+            yield "", lambda q: index.search(q, DEPTH).ids
+            return
+        for rescored in RESCORED if method == "ah" else RESCORED[1:2]:
+            if rescored > len(x):
+                continue
+            index.config = dataclasses.replace(index.config, reorder=rescored)
+            for share in SHARES if method == "tree_ah" else (0,):
+                index.settings = {"leaves": leaves(len(x)), "leaves_to_search": max(1, round(share * leaves(len(x))))}
+                told = f", {index.settings['leaves_to_search']} leaves" if share else ""
+                yield f"{rescored} re-scored{told}", lambda q: index.search(q, DEPTH).ids
+
+    return size, calls()
+
+
+def build_theirs(name: str, x: np.ndarray, threads: int) -> tuple[int, Iterator[tuple[str, Call]]]:
+    """As `build_ours`."""
+    import faiss
+
+    faiss.omp_set_num_threads(threads)
+    codes = f"IVF{leaves(len(x))},PQ{x.shape[1] // 2}x4fsr,RFlat"
+    kind = dict(zip(THEIRS, ("Flat", codes, f"HNSW{LINKS},Flat"), strict=True))[name]
+    index = faiss.index_factory(x.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
+    index.train(x)
+    index.add(x)
+    size = len(faiss.serialize_index(index))
+
+    def calls() -> Iterator[tuple[str, Call]]:
+        def call(q: np.ndarray) -> np.ndarray:
+            return index.search(q, DEPTH)[1]
+
+        if name == FLAT:
+            yield "", call
+        elif "IVF" in name:
+            index.k_factor = RESCORED[1] / DEPTH
+            for share in SHARES:
+                faiss.extract_index_ivf(index.base_index).nprobe = max(1, round(share * leaves(len(x))))
+                yield f"{RESCORED[1]} re-scored, {max(1, round(share * leaves(len(x))))} leaves", call
+        else:
+            for index.hnsw.efSearch in BREADTHS:
+                yield f"breadth {index.hnsw.efSearch}", call
+
+    return size, calls()
+
+
+def contend(name: str, folder: Path, threads: int, rounds: int) -> list[dict[str, Any]]:
+    """Builds one index and times it with all its settings; runs in a fresh process."""
+    x, queries, truth = (np.load(folder / f"{part}.npy") for part in ("descriptors", "queries", "truth"))
+    before = memory("VmRSS") - x.nbytes
+    start = time.perf_counter()
+    built = build_ours(OURS[name], x, threads) if name in OURS else build_theirs(name, x, threads)
+    about = {"name": name, "build": time.perf_counter() - start}
+    size, calls = built
+    del x
+    gc.collect()
+    about |= {"size": size, "held": memory("VmRSS") - before, "peak": memory("VmHWM") - before}
+    rows = []
+    for setting, call in calls:
+        seconds = interleaved({"search": lambda call=call: call(queries)}, rounds)["search"]
+        found = call(queries)
+        recall = {k: np.mean([np.isin(t[:k], f[:k]) for f, t in zip(found, truth, strict=True)]) for k in RECALLS}
+        speed = {"qps": len(queries) / seconds.min(), "median": len(queries) / np.median(seconds)}
+        rows.append(about | speed | {"setting": setting, "recall": recall})
+    return rows
+
+
+def memory(kind: str) -> int:
+    """Bytes that this process holds ("VmRSS"), or held at most ("VmHWM")."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status[kind].split()[0]) * 1024
+
+
+def nearest(queries: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The DEPTH rows of largest dot product with each query, summed in float64."""
+    best, ids = np.zeros((len(queries), 0)), np.zeros((len(queries), 0), np.int64)
+    for start in range(0, len(x), 1 << 16):
+        part = x[start : start + (1 << 16)]
+        scores = queries.astype(np.float64) @ part.T.astype(np.float64)
+        best = np.concatenate([best, scores], 1)
+        ids = np.concatenate([ids, np.broadcast_to(np.arange(start, start + len(part)), scores.shape)], 1)
+        order = np.argsort(-best, 1, kind="stable")[:, :DEPTH]
+        best, ids = np.take_along_axis(best, order, 1), np.take_along_axis(ids, order, 1)
+    return ids
+
+
+def descriptors(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, str]:
+    """`(searched, queries, in words)`."""
+    rng = np.random.default_rng(0)
+    if options.descriptors:
+        store = DescriptorStore.load(options.descriptors)
+        x = normalized(store.read(), store.names)
+        asked = np.zeros(len(x), bool)
+        asked[rng.permutation(len(x))[: options.queries]] = True
+        return x[~asked], x[asked], "descriptors of a store"
+    x = rng.standard_normal((options.count + options.queries, options.dim), np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    return x[options.queries :], x[: options.queries], "random unit descriptors"
+
+
+def floor(count: int, dim: int, queries: int) -> list[str]:
+    m, v = jnp.ones((2048, 2048), jnp.float32), jnp.ones(1 << 26, jnp.float32)
+    product, total = jax.jit(lambda z: z @ z), jax.jit(jnp.sum)
+    seconds = interleaved({"product": lambda: product(m), "read": lambda: total(v)}, 10)
+    rate, bandwidth = 2 * 2048**3 / seconds["product"].min(), v.nbytes / seconds["read"].min()
+    flop, full, codes = 2 * count * dim, 4 * count * dim, count * dim // 4
+    exact = 1 / max(flop / rate, full / queries / bandwidth)
+    return [
+        f"- this machine: {rate / 1e9:.0f} GFLOP/s in a 2048 x 2048 product, {bandwidth / 1e9:.1f} GB/s read",
+        f"- floor of exact search: {flop / 1e9:.3g} GFLOP a query, and {full / 1e9:.3g} GB read once for {queries} "
+        f"queries: at most {exact:.0f} queries/s",
+        f"- floor of one query alone: {full / 1e6:.3g} MB, {1e3 * full / bandwidth:.3g} ms exact; AH of all codes: "
+        f"{codes / 1e6:.3g} MB, {1e3 * codes / bandwidth:.3g} ms, before re-scoring",
+    ]
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    heads = [
+        "",
+        "setting",
+        *(f"recall@{k}" for k in RECALLS),
+        "queries/s",
+        "median",
+        "build, s",
+        "saved, MB",
+        "held, MB",
+    ]
+    lines = [f"| {' | '.join([*heads, 'peak, MB'])} |", "|---" * (len(heads) + 1) + "|"]
+    for row in rows:
+        cells = [row["name"], row["setting"], *(f"{row['recall'][k]:.3f}" for k in RECALLS)]
+        cells += [f"{row[key]:.0f}" for key in ("qps", "median")] + [f"{row['build']:.1f}"]
+        cells += [f"{row[key] / 1e6:.0f}" for key in ("size", "held", "peak")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def picture(rows: list[dict[str, Any]], title: str) -> bytes:
+    """Queries per second against recall@10, a line per index."""
+    figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
+    axes = figure.add_subplot(xlabel="recall@10", ylabel="queries/s", yscale="log", title=title)
+    for name in dict.fromkeys(row["name"] for row in rows):
+        x, y = zip(*sorted((row["recall"][10], row["qps"]) for row in rows if row["name"] == name), strict=True)
+        axes.plot(x, y, "o-" if name in OURS else "s--", label=name)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def main() -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=1_000_000, help="random descriptors searched")
+    parser.add_argument("--dim", type=int, default=512, help="of random descriptors")
+    parser.add_argument("--descriptors", default="", help="folder of a descriptor store, instead of random ones")
+    parser.add_argument("--queries", type=int, default=256)
+    parser.add_argument("--threads", type=int, default=len(cores), help=f"of every index, up to {len(cores)}")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help=f"comma-separated: {', '.join([*OURS, *THEIRS])}")
+    parser.add_argument("--save", action="store_true", help="keep the table and the picture under benchmarks/results")
+    options = parser.parse_args()
+    os.sched_setaffinity(0, cores[: options.threads])  # what XLA and BLAS go by; inherited
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(options.threads)
+
+    x, queries, what = descriptors(options)
+    command = " ".join(["python benchmarks/search.py", *(z for z in sys.argv[1:] if z != "--save")])
+    title = f"{len(x):,} {what} of {x.shape[1]}"
+    lines = [f"# Search of {title}", "", machine(), "", f"`{command}`, {options.threads} threads", ""]
+    lines += [*floor(*x.shape, len(queries)), ""]
+    print("\n".join(lines), flush=True)
+    names = [*OURS, *THEIRS]
+    if importlib.util.find_spec("faiss") is None:
+        lines += ["FAISS is not installed, its rows are left out: pip install 'sret_jax[bench]'", ""]
+        print(lines[-2])
+        names = list(OURS)
+    names = [name for name in names if not options.only or name in options.only.split(",")]
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for part, array in {"descriptors": x, "queries": queries, "truth": nearest(queries, x)}.items():
+            np.save(Path(folder) / f"{part}.npy", array)
+        del x
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as process:
+            for name in names:
+                rows += process.submit(contend, name, Path(folder), options.threads, options.rounds).result()
+                print(table(rows)[-1], flush=True)
+    text = "\n".join([*lines, *table(rows), ""])
+    print(text)
+    if options.save:
+        path = save(f"search_{'store' if options.descriptors else options.count}", text)
+        path.with_suffix(".png").write_bytes(picture(rows, title))
+        print("saved", path)
+
+
+if __name__ == "__main__":
+    main()
