@@ -24,6 +24,7 @@ from sret_jax.evaluation.report import choose_photos, write_report
 from sret_jax.evaluation.table import print_rankings, print_results
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.retrieval.extract import Extracted, Extractor, Learned, extract
+from sret_jax.retrieval.recall import index_recall
 from sret_jax.retrieval.search import Index, content_fingerprint
 
 log = logging.getLogger(__name__)
@@ -88,9 +89,10 @@ def evaluate(
 
     Returns:
       `{"benchmark", "metrics", "timings": {stage: seconds}, "images_per_second", "photos", "instances", "skipped",
-      "index", "dim", "config", "commit", "versions", ...}`. The metrics are in percent: `{"mAP", "R@1", "queries",
-      "per_instance"}`, or of benchmarks like "roxford5k" `{"easy", "medium", "hard": {"mAP", "mP@1", "mP@5", "mP@10",
-      "queries"}, "mAP" (medium), "queries", "per_query" (AP, medium)}`. "before_training" has mAP and R@1 where these
+      "index", "index_recall", "dim", "config", "commit", "versions", ...}`. The metrics are in percent: `{"mAP", "R@1",
+      "queries", "per_instance"}`, or of benchmarks like "roxford5k" `{"easy", "medium", "hard": {"mAP", "mP@1",
+      "mP@5", "mP@10", "queries"}, "mAP" (medium), "queries", "per_query" (AP, medium)}`. "index_recall" says what an
+      approximate index finds of the exact answers, {} of an exact one. "before_training" has mAP and R@1 where these
       photographs were measured at the start of the run too.
 
     Raises:
@@ -122,12 +124,16 @@ def evaluate(
     with stage("index"):
         index = _index(descriptors, photos.names, config, workdir / "index" / name)
     with stage("search"):
+        depth = 0
 
         def search(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+            nonlocal depth
+            depth = max(depth, k)
             result = index.search(x, k)
             return result.ids, result.scores
 
-        ranked, files, about = opened.judge(search, query_descriptors if asked else descriptors)
+        asking = query_descriptors if asked else descriptors
+        ranked, files, about = opened.judge(search, asking)
 
     extracted = sum(part.photos for part in parts)
     beside = published(benchmark, sum(map(len, opened.distractors)), request.completed(config).protocol)
@@ -143,6 +149,7 @@ def evaluate(
         "searched": opened.searched,
         "queries_from": opened.asked,
         "index": index.description,
+        "index_recall": index_recall(index, asking, depth),
         "dim": descriptors.shape[1],
         "fingerprint": parts[0].fingerprint,
         "photo_fingerprint": photos.fingerprint,

@@ -17,6 +17,7 @@ from test_extract import NETWORK, VARIABLES
 from sret_jax import experiment
 from sret_jax.config import Config, DataConfig, EvalConfig, ExtractConfig, ModelConfig, SearchConfig
 from sret_jax.errors import UserError
+from sret_jax.evaluation.table import print_results
 from sret_jax.models.descriptor import build_network, init_network
 
 REPOSITORY = Path(__file__).parents[1]
@@ -121,11 +122,15 @@ def test_what_is_damaged_is_made_again(tmp_path, file, caplog):
     assert path.name in caplog.text
 
 
-@pytest.mark.parametrize("method", ["exact", "brute_force"])
-def test_the_search_method_is_the_config_s(tmp_path, method):
-    write_photos(tmp_path / "photos")
+@pytest.mark.parametrize("method", ["exact", "brute_force", "ah"])
+def test_the_search_method_is_the_config_s(tmp_path, method, capsys):
+    write_photos(tmp_path / "photos", photos=6)
     results = evaluate(tmp_path, settings=config(tmp_path / "photos", search=SearchConfig(method=method)))
     assert ("exact" in results["index"]) == (method == "exact") and results["metrics"]["mAP"] == pytest.approx(100)
+    recall = results["index_recall"]  # an approximate index says what it finds of the exact answers
+    assert recall == ({"recall@10": 100, "recall@18": 100, "queries": 18, "asked": 18} if method == "ah" else {})
+    print_results(results, tmp_path)
+    assert ("it finds recall@10 100.0 %" in capsys.readouterr().out) == (method == "ah")
 
 
 def test_a_split_belongs_to_the_config_s_own_folder(tmp_path):

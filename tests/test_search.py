@@ -11,7 +11,8 @@ import pytest
 from sret_jax.artifacts import MANIFEST, DamagedError, seal_folder
 from sret_jax.config import SearchConfig
 from sret_jax.errors import UserError
-from sret_jax.retrieval import search
+from sret_jax.retrieval import exact, search
+from sret_jax.retrieval.recall import index_recall
 from sret_jax.retrieval.search import Index
 
 scann = pytest.importorskip("scann") if os.uname().sysname == "Linux" else None
@@ -241,7 +242,7 @@ def test_ids_out_of_range_are_refused(monkeypatch):
     index = build(data(30), "brute_force")
 
     class Liar:
-        def search_batched(self, queries, **_):
+        def search_batched_parallel(self, queries, **_):
             return np.full((len(queries), 17), 30, np.uint32), np.ones((len(queries), 17), np.float32)
 
     monkeypatch.setattr(index, "_scann", Liar())
@@ -252,3 +253,38 @@ def test_ids_out_of_range_are_refused(monkeypatch):
 def test_no_index_there(tmp_path):
     with pytest.raises(UserError, match="no such index"):
         Index.load(tmp_path / "nothing")
+
+
+def test_the_memory_of_exact_search_is_bounded_by_chunk_rows(monkeypatch):
+    monkeypatch.setattr(search, "SCORES_AT_ONCE", 4096)
+    compiled, bounds = {}, {}
+    merge = exact._merge_top_k
+
+    def noted(best, queries, rows, start, count, k):
+        compiled[n, chunk_rows] = merge.lower(best, queries, rows, start, count, k=k).compile().memory_analysis()
+        return merge(best, queries, rows, start, count, k)
+
+    monkeypatch.setattr(exact, "_merge_top_k", noted)
+    for n, chunk_rows in [(300, 100), (1000, 100), (1000, 1000)]:
+        build(data(n), chunk_rows=chunk_rows).search(data(50, seed=1), 5)
+        bounds[n, chunk_rows] = 4 * (32 * (chunk_rows + 50) + 8 * 4096)  # a chunk, the queries, a few arrays of scores
+    used = {
+        key: m.argument_size_in_bytes + m.temp_size_in_bytes + m.output_size_in_bytes for key, m in compiled.items()
+    }
+    assert used[300, 100] == used[1000, 100] < used[1000, 1000]
+    assert all(used[key] <= bounds[key] for key in used), (used, bounds)
+
+
+def test_the_recall_of_an_index_is_that_of_its_ids():
+    x, queries = data(3000, 16), data(40, 16, seed=1)
+    index = build(x, "tree_ah", leaves_to_search=6)
+    told = index_recall(index, queries, 200)
+    found, true = index.search(queries, 200).ids, in_numpy(queries, x)
+    for r in (10, 100):
+        share = np.mean([np.isin(t[:r], f[:r]).mean() for f, t in zip(found, true, strict=True)])
+        assert told[f"recall@{r}"] == pytest.approx(100 * share) and 20 < told[f"recall@{r}"] < 100
+    assert told["queries"] == 40 and told["asked"] == 200
+    assert set(index_recall(index, queries, 5)) == {"recall@5", "queries", "asked"}
+    twice = build(np.concatenate([x, x]), "tree_ah", leaves_to_search=54)  # all leaves: equal photos in any order
+    assert index_recall(twice, queries, 101)["recall@10"] == 100
+    assert index_recall(build(x), queries, 10) == index_recall(build(x, "brute_force"), queries, 10) == {}

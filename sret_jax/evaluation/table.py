@@ -41,7 +41,8 @@ def print_results(results: dict[str, Any], out: Path, console: Console | None = 
         if results.get(name):
             line(f"{name.replace('_', ' ')}: {results[name]}")
     if results["index"]:
-        line(results["index"])
+        recall = [f"{name} {value:.1f} %" for name, value in results.get("index_recall", {}).items() if "@" in name]
+        line(results["index"] + (f"; of the exact answers it finds {', '.join(recall)}" if recall else ""))
     speed = f"{results['images_per_second']:.1f} images/s" if results["extracted"] else "descriptors reused"
     line(", ".join(f"{name} {seconds:.2f} s" for name, seconds in results["timings"].items()) + f" ({speed})")
     if results["skipped"]:

@@ -15,25 +15,33 @@ ROWS_AT_ONCE = 8192  # rows held in float64 at once
 def normalized(x: Float[np.ndarray, "n d"], names: list[str]) -> Float[np.ndarray, "n d"]:
     """Rows of unit length, float32. A zero or non-finite row is an error that names the photo."""
     x = np.ascontiguousarray(x, np.float32)
-    norm = np.linalg.norm(x.astype(np.float64), axis=1)
+    out, norm = np.empty_like(x), np.empty(len(x))
+    for start in range(0, len(x), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        norm[part] = np.linalg.norm(x[part].astype(np.float64), axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):  # named below
+            out[part] = x[part] / norm[part, None]
     bad = np.flatnonzero(~np.isfinite(norm) | (norm == 0))
     if len(bad):
         what = "is zero" if norm[bad[0]] == 0 else "is not finite"
         raise UserError(f"{names[bad[0]]}: its descriptor {what} ({len(bad)} such); leave the photo out")
-    return (x / norm[:, None]).astype(np.float32)
+    return out
 
 
 def exact_top_k(
     queries: Float[np.ndarray, "q d"], rows: Float[np.ndarray, "n d"], k: int, chunk_rows: int
 ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
-    """Row indices and dot products of the k largest, `chunk_rows` rows on the device at a time; ties by index."""
+    """Row indices and dot products of the k largest, `chunk_rows` rows on the device at a time; ties by index.
+
+    The device holds one chunk, chunk_rows * d floats, and a few arrays of q * (chunk_rows + k), however many rows
+    there are.
+    """
     step = min(chunk_rows, len(rows))
     best = jnp.full((len(queries), k), -jnp.inf), jnp.full((len(queries), k), -1, jnp.int32)
     queries_there = jnp.asarray(queries)
     for start in range(0, len(rows), step):
         chunk = rows[start : start + step]
-        padded = np.zeros((step, rows.shape[1]), np.float32)
-        padded[: len(chunk)] = chunk
+        padded = np.pad(chunk, ((0, step - len(chunk)), (0, 0))) if len(chunk) < step else chunk
         best = _merge_top_k(best, queries_there, padded, start, len(chunk), k)
     scores, ids = (np.asarray(x) for x in best)
     return ids.astype(np.int64), scores

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import logging
 import math
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,7 +173,8 @@ class Index:
         if self.method in ("ah", "tree_ah"):
             wanted = self.config.reorder or REORDER * k
             settings["pre_reorder_num_neighbors"] = min(len(self), max(k, wanted))
-        ids, raw = self._scann.search_batched(queries, final_num_neighbors=k, **settings)
+        share = -(-len(queries) // (os.cpu_count() or 1))  # of each thread
+        ids, raw = self._scann.search_batched_parallel(queries, final_num_neighbors=k, batch_size=share, **settings)
         ids = ids.astype(np.int64)
         missing = np.isnan(raw)  # ScaNN fills what it did not find with id 0 and nan
         if ids.shape != (len(queries), k) or (~missing & (ids >= len(self))).any():
@@ -229,7 +231,7 @@ class Index:
 
 def content_fingerprint(descriptors: Float[np.ndarray, "n d"], names: list[str], config: SearchConfig) -> str:
     """Identifies what an index is built from."""
-    return fingerprint(names, vars(config), hashlib.sha256(np.ascontiguousarray(descriptors).tobytes()).hexdigest())
+    return fingerprint(names, vars(config), hashlib.sha256(np.ascontiguousarray(descriptors)).hexdigest())
 
 
 def _has_scann() -> bool:
