@@ -1,0 +1,223 @@
+"""Downloads from a server of our own: cut connections, wrong checksums, hostile archives, and what is left on disk."""
+
+import hashlib
+import http.server
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from sret_jax.data import downloads
+from sret_jax.data.downloads import DONE, SOURCES, Source, download, sizes, unpack
+from sret_jax.errors import UserError
+
+CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, np.uint8).tobytes()
+
+
+class Served(http.server.BaseHTTPRequestHandler):
+    """`files` by path, with ranges; `cuts` holds after how many bytes each of the next answers breaks off."""
+
+    files: dict[str, bytes]
+    cuts: list[int]
+    asked: list[str]
+
+    def do_HEAD(self):
+        self._head(self.files.get(self.path), 0)
+
+    def do_GET(self):
+        data = self.files.get(self.path)
+        start = 0
+        if data is not None and "Range" in self.headers and self.headers["If-Range"] == _tag(data):
+            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        self.asked.append(f"{self.path} {start}")
+        if self._head(data, start):
+            end = start + self.cuts.pop(0) if self.cuts else None
+            self.wfile.write(data[start:end])
+
+    def _head(self, data: bytes | None, start: int) -> bool:
+        fits = data is not None and (start < len(data) or not start)
+        self.send_response(404 if data is None else 416 if not fits else 206 if start else 200)
+        if data is not None:
+            self.send_header("ETag", _tag(data))
+            self.send_header(
+                "Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}" if fits else f"bytes */{len(data)}"
+            )
+            self.send_header("Content-Length", str(len(data) - start if fits else 0))
+        self.end_headers()
+        return fits
+
+    def log_message(self, *_):
+        pass
+
+
+def _tag(data: bytes) -> str:
+    return f'"{hashlib.sha256(data).hexdigest()}"'
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(downloads, "PAUSE", 0.0)
+    handler = type("Handler", (Served,), {"files": {}, "cuts": [], "asked": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        handler.url = f"http://127.0.0.1:{running.server_port}"
+        yield handler
+        running.shutdown()
+
+
+def md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def archive(members: dict[str, bytes], *more: tarfile.TarInfo) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        for info in more:
+            tar.addfile(info)
+    return file.getvalue()
+
+
+def left(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_cut_connection_is_continued_where_it_broke(tmp_path, server):
+    server.files["/list.txt"], server.cuts[:] = CONTENT, [100_000, 50_000]
+    download([Source(f"{server.url}/list.txt", "sub/list.txt", md5(CONTENT))], tmp_path)
+    assert (tmp_path / "sub/list.txt").read_bytes() == CONTENT
+    assert server.asked == ["/list.txt 0", "/list.txt 100000", "/list.txt 150000"]
+    assert left(tmp_path) == {"sub/list.txt", DONE}
+
+
+def test_a_run_continues_what_an_earlier_one_left(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(downloads, "TRIES", 1)
+    source = Source(f"{server.url}/a.bin", "a.bin", md5(CONTENT))
+    server.files["/a.bin"], server.cuts[:] = CONTENT, [200_000, 0]
+    with pytest.raises(UserError, match="cut after 200000 of 300000 bytes; what has arrived is kept, run again"):
+        download([source], tmp_path)
+    assert not (tmp_path / "a.bin").exists() and not (tmp_path / DONE).exists()
+    download([source], tmp_path)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT and server.asked[-1] == "/a.bin 200000"
+    download([source], tmp_path)  # nothing is left to fetch
+    assert len(server.asked) == 3
+    assert json.loads((tmp_path / DONE).read_text()) == {source.url: md5(CONTENT)}
+
+
+def test_a_part_that_is_whole_already_is_taken(tmp_path, server):
+    server.files["/a.bin"] = CONTENT
+    (tmp_path / ".a.bin.part").write_bytes(CONTENT)
+    (tmp_path / ".a.bin.part.version").write_text(_tag(CONTENT))
+    download([Source(f"{server.url}/a.bin", "a.bin", md5(CONTENT))], tmp_path)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_a_file_that_changed_meanwhile_is_fetched_from_its_start(tmp_path, server):
+    server.files["/a.bin"] = CONTENT
+    (tmp_path / ".a.bin.part").write_bytes(b"old" * 1000)
+    (tmp_path / ".a.bin.part.version").write_text('"of another version"')
+    download([Source(f"{server.url}/a.bin", "a.bin")], tmp_path)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT and server.asked == ["/a.bin 0"]
+
+
+def test_a_wrong_checksum_is_refused_and_named(tmp_path, server):
+    server.files |= {"/a.bin": CONTENT[:-1] + b"x", "/md5.txt": f"{md5(CONTENT)}  a.bin\n".encode()}
+    for published in (md5(CONTENT), f"{server.url}/md5.txt"):
+        with pytest.raises(UserError, match=f"/a.bin: its md5 is .*, published is {md5(CONTENT)}; it is discarded"):
+            download([Source(f"{server.url}/a.bin", "a.bin", published)], tmp_path)
+        assert left(tmp_path) == set()
+    server.files["/a.bin"] = CONTENT
+    download([Source(f"{server.url}/a.bin", "a.bin", f"{server.url}/md5.txt")], tmp_path)
+    assert left(tmp_path) == {"a.bin", DONE}
+
+
+def test_what_is_not_there_is_named(tmp_path, server):
+    with pytest.raises(UserError, match="/none.tgz: 404 Not Found; fetch it by hand"):
+        download([Source(f"{server.url}/none.tgz", "jpg/")], tmp_path)
+    with pytest.raises(UserError, match="not an address of http"):
+        download([Source((tmp_path / "x").as_uri(), "x")], tmp_path)
+    assert sizes([Source(f"{server.url}/none.tgz", "jpg/"), Source("", "", size=7)]) == [0, 7]
+
+
+def test_archives_keep_their_folders_or_lose_them(tmp_path, server):
+    server.files["/a.tgz"] = archive({"paris/louvre/x.jpg": b"1", "paris/y.jpg": b"2"})
+    server.files["/b.tgz"] = archive({"z.jpg": b"3"})
+    download([Source(f"{server.url}/a.tgz", "jpg/", flat=True), Source(f"{server.url}/b.tgz", "jpg/")], tmp_path)
+    assert left(tmp_path) == {"jpg/x.jpg", "jpg/y.jpg", "jpg/z.jpg", DONE}
+    (tmp_path / "a.tgz").write_bytes(server.files["/a.tgz"])
+    unpack(tmp_path / "a.tgz", tmp_path / "deep", "a.tgz", flat=False)
+    assert left(tmp_path / "deep") == {"paris/louvre/x.jpg", "paris/y.jpg"}
+
+
+def linked(name: str, kind: bytes, target: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        archive({"good.jpg": b"1", "../out.jpg": b"2"}),
+        archive({"good.jpg": b"1", "a/../../out.jpg": b"2"}),
+        archive({"good.jpg": b"1", "/out.jpg": b"2"}),
+        archive({"good.jpg": b"1"}, linked("out.jpg", tarfile.SYMTYPE, "/etc/passwd")),
+        archive({"good.jpg": b"1"}, linked("out.jpg", tarfile.LNKTYPE, "good.jpg")),
+        archive({"good.jpg": b"1"}, linked("out.jpg", tarfile.FIFOTYPE, "")),
+    ],
+    ids=["parent", "hidden parent", "absolute", "link", "hard link", "device"],
+)
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_hostile_archive_leaves_nothing(tmp_path, server, data, flat):
+    server.files["/a.tgz"] = data
+    with pytest.raises(UserError, match=r"a.tgz: its member '.*out.jpg' is a link, a device or leads out"):
+        download([Source(f"{server.url}/a.tgz", "root/jpg/", flat=flat)], tmp_path / "in")
+    assert not [name for name in left(tmp_path) if name.endswith(".jpg")]
+
+
+def test_a_damaged_archive_is_named(tmp_path, server):
+    server.files["/a.tgz"] = archive({"a.jpg": CONTENT})[:-5000]
+    with pytest.raises(UserError, match="a.tgz: cannot be unpacked"):
+        download([Source(f"{server.url}/a.tgz", "jpg/")], tmp_path)
+    assert not (tmp_path / "jpg").exists()
+
+
+def test_the_sources_are_whole():
+    for sources in SOURCES.values():
+        assert len({source.url for source in sources}) == len(sources)
+        for source in sources:
+            assert source.url.endswith((".tgz", ".tar.gz", ".tar")) == source.target.endswith("/")
+            assert len(source.md5) in (0, 32) or source.md5.startswith("https://")
+    assert len(SOURCES["revisitop1m"]) == 101 and len(SOURCES["gldv2"]) == 124 and len(SOURCES["gldv2_train"]) == 502
+
+
+def test_the_command_states_the_size_and_fetches_only_with_yes(tmp_path):
+    run = [sys.executable, "-m", "sret_jax.data.downloads", "gldv2_train", "data"]
+    (tmp_path / "data").mkdir()
+    urls = [source.url for source in SOURCES["gldv2_train"]]
+    (tmp_path / "data" / DONE).write_text(json.dumps(dict.fromkeys(urls[:2], "0")))
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "500 files, 500.0 GB, to data" in done.stdout and "Give --yes" in done.stdout
+    assert "from https://s3.amazonaws.com/google-landmark/train/" in done.stdout
+    assert left(tmp_path / "data") == {DONE}
+
+
+def test_a_disk_that_is_too_small_is_named_first(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(SOURCES, "sfm120k", [Source("http://127.0.0.1:9/x.tar", "x/", size=10**9)])
+    monkeypatch.setattr(sys, "argv", ["downloads", "sfm120k", str(tmp_path / "data"), "--yes"])
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
+    with pytest.raises(SystemExit) as left_with:
+        downloads.main()
+    assert left_with.value.code == 2
+    assert "1.0 GB are free, 2.0 GB are needed" in capsys.readouterr().err
