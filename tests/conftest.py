@@ -1,4 +1,4 @@
-"""Strict numerics, four simulated devices and one compilation cache for all tests."""
+"""Strict numerics, four simulated devices, quick compilation and one cache of it for all tests."""
 
 import os
 import tempfile
@@ -13,6 +13,9 @@ jax.config.update("jax_threefry_partitionable", True)
 CACHE = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), "sret_jax_test_cache"))
 jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+jax.config.update(
+    "jax_disable_most_optimizations", True
+)  # the tests' programs are tiny: compiling them is what takes time
 
 
 @pytest.fixture

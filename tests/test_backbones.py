@@ -238,7 +238,10 @@ def test_unusable_choices_name_the_remedy(name, weights):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+@pytest.mark.parametrize(
+    "name",
+    [LITE, *(pytest.param(name, marks=pytest.mark.slow) for name in ("efficientnet_lite1", "efficientnet_lite2"))],
+)
 def test_lite_equals_the_torch_definition(name):
     """Every stage's map and the logits, with the published weights."""
     torch = pytest.importorskip("torch")
@@ -271,7 +274,11 @@ def test_lite_equals_the_torch_definition(name):
 @pytest.mark.parity
 @pytest.mark.parametrize(
     ("name", "legacy", "size"),
-    [("resnet18", True, (64, 96)), ("resnet50", False, (65, 83)), ("resnet101", False, (64, 64))],
+    [
+        ("resnet18", True, (64, 96)),
+        ("resnet50", False, (65, 83)),
+        pytest.param("resnet101", False, (64, 64), marks=pytest.mark.slow),
+    ],
 )
 def test_resnet_equals_torchvisions_definition(name, legacy, size, tmp_path):
     torch = pytest.importorskip("torch")

@@ -10,7 +10,6 @@ import pytest
 
 from sret_jax.config import AttentionConfig, LocalConfig, ModelConfig, RefinementConfig, SmoothingConfig
 from sret_jax.errors import UserError
-from sret_jax.models.backbones import BACKBONES
 from sret_jax.models.descriptor import build_network, descriptor_length, init_network
 from sret_jax.models.weights import pretrained
 
@@ -64,19 +63,19 @@ def photographs(sizes, bucket, seed=0):
     return jnp.asarray(images), jnp.asarray(mask)
 
 
-# compiles in half the time
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
-
 def describe(built, variables, images, mask, method=None):
-    return jax.jit(partial(built.apply, method=method), compiler_options=QUICK)(variables, images, mask)
+    return jax.jit(partial(built.apply, method=method))(variables, images, mask)
 
 
 @pytest.mark.parametrize(
     ("backbone", "heads"),
-    [(name, "both") for name in BACKBONES if name[:10] != "dinov2_vit" or name == "dinov2_vits14"]
-    + [("resnet18", name) for name in HEADS if name != "both"]
-    + [("efficientnet_lite0", "solar")],
+    [("resnet18", "both"), ("efficientnet_lite0", "both"), ("dinov2_vits14", "both")]
+    + [
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in [(name, "both") for name in ("resnet50", "resnet101", "efficientnet_lite1", "efficientnet_lite2")]
+        + [("resnet18", name) for name in HEADS if name != "both"]
+        + [("efficientnet_lite0", "solar")]
+    ],
 )
 def test_a_padded_photo_has_the_descriptor_it_has_alone(backbone, heads):
     built, variables = network(backbone, heads)
@@ -100,13 +99,13 @@ class Given(nn.Module):
         return self.maps
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_lite0"])
+@pytest.mark.parametrize("backbone", ["resnet18", pytest.param("efficientnet_lite0", marks=pytest.mark.slow)])
 def test_a_padded_photo_pools_to_what_it_does_alone(backbone):
     """One backbone, whose maps all the poolings are given."""
     plain, variables = network(backbone)
     heads = {name: network(backbone, name) for name in POOLS}
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def describe_all(images, mask):
         maps = plain.backbone.apply({c: tree["backbone"] for c, tree in variables.items()}, images, mask)
         return {
@@ -170,7 +169,7 @@ def test_the_pretrained_backbone_is_what_init_returns():
     assert set(variables["params"]) == {"backbone", "pool", "whitening"}
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_lite0"])
+@pytest.mark.parametrize("backbone", ["resnet18", pytest.param("efficientnet_lite0", marks=pytest.mark.slow)])
 def test_attention_trains_through_the_frozen_stages_behind_it(backbone):
     built, variables = network(backbone, "solar")
     for block in variables["params"]["attention"].values():
@@ -181,7 +180,7 @@ def test_attention_trains_through_the_frozen_stages_behind_it(backbone):
         x, _ = built.apply(variables | {"params": params}, images, mask, train=True)
         return jnp.sum(x[0] * x[1])
 
-    gradient = jax.jit(jax.grad(loss), compiler_options=QUICK)(variables["params"])
+    gradient = jax.jit(jax.grad(loss))(variables["params"])
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient["backbone"]))
     for stage in ("c4", "c5"):
         for name, unit in gradient["attention"][stage].items():

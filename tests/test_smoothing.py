@@ -183,8 +183,15 @@ def test_bfloat16_map_keeps_its_type_and_is_summed_in_float32():
     np.testing.assert_allclose(ours.astype(np.float32), reference, atol=2**-8 * np.abs(reference).max())
 
 
+@pytest.fixture
+def optimized():
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.mark.parametrize("gradient", [False, True])
-def test_the_map_is_never_copied_for_each_neighbour(gradient):
+def test_the_map_is_never_copied_for_each_neighbour(gradient, optimized):
     x, f, a = (jax.ShapeDtypeStruct(s, np.float32) for s in ((8, 16, 16, 1280), (8, 16, 16, 16), (8, 16, 16)))
 
     def step(x, f, a, c, g):
