@@ -97,6 +97,7 @@ def child(workdir: Path, config: Config, ending: str, process: tuple[int, int], 
     jax.config.update("jax_num_cpu_devices", 4 // count)
     jax.config.update("jax_threefry_partitionable", True)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_disable_most_optimizations", True)  # as in conftest.py, so that bits can be compared
     if count > 1:
         jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=10)
     loop.prepare_photos(config, workdir)  # before the counting of calls begins
