@@ -23,6 +23,7 @@ ONLY_IN = {
     "grain": "data/",
     "PIL": ("data/", "evaluation/"),
     "tensorboardX": "training/",
+    "apache_beam": "data/beam.py",
 }
 NEVER = {"tensorflow", "torch", "pickle"}
 # The readers of foreign checkpoints and ground truths restrict the standard library's unpickler, so they import it.

@@ -1,7 +1,7 @@
 """The photographs that a benchmark lists, every one of them: on a part of a benchmark nothing is measured."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -33,11 +33,18 @@ class ListedPhotos(PhotoBuilder):
                 data, size = outcome
                 yield self.index.add(found.name, found.instance, size, data), {"image": data, "name": found.name}
         if unusable:
-            raise UserError(_incomplete(self.benchmark, len(self.found), unusable))
+            raise UserError(incomplete(self.benchmark, len(self.found), unusable))
 
 
-def prepare_listed(benchmark: str, root: Path, found: Sequence[Found], cache_dir: str | Path) -> PhotoSet:
+Builder = Callable[[str, Sequence[Found], Index, Path], PhotoBuilder]
+
+
+def prepare_listed(
+    benchmark: str, root: Path, found: Sequence[Found], cache_dir: str | Path, builder: Builder = ListedPhotos
+) -> PhotoSet:
     """The photographs of a list, in its order, read and checked once and kept in `cache_dir`.
+
+    The set is the same whichever `builder` writes it: `ListedPhotos` on this machine, or `data/beam.py` on many.
 
     Raises `UserError` that names what is listed twice, missing or no photograph.
     """
@@ -48,9 +55,9 @@ def prepare_listed(benchmark: str, root: Path, found: Sequence[Found], cache_dir
         seen.add(entry.name)
     missing = [(entry.name, entry.reason) for entry in found if entry.reason]
     if missing:
-        raise UserError(_incomplete(benchmark, len(found), missing))
+        raise UserError(incomplete(benchmark, len(found), missing))
     folder = Path(cache_dir) / "listed" / f"{plain_name(benchmark)}-{content_key(root, list(found), 'listed')}"
-    prepared(folder, partial(ListedPhotos, benchmark, found))
+    prepared(folder, partial(builder, benchmark, found))
     return open_prepared(folder, benchmark)
 
 
@@ -65,7 +72,8 @@ def listed(folder: Path, name: str, instance: str | None = None) -> Found:
     return Found(name, str(folder / name), instance, f"not in {folder}")
 
 
-def _incomplete(benchmark: str, count: int, unusable: list[tuple[str, str]]) -> str:
+def incomplete(benchmark: str, count: int, unusable: list[tuple[str, str]]) -> str:
+    """What is missing of a benchmark, in words, from (name, reason) of each."""
     for name, reason in unusable[NAMED:]:
         log.warning("%s: %s: %s", benchmark, name, reason)
     examples = "; ".join(f"{name}: {reason}" for name, reason in unusable[:NAMED])

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from sret_jax.data.image_folder import Found
-from sret_jax.data.listed_photos import listed, prepare_listed
+from sret_jax.data.listed_photos import Builder, ListedPhotos, listed, prepare_listed
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.tables import read_csv
 from sret_jax.errors import UserError
@@ -37,7 +37,7 @@ class Lookup:
     depth: int
 
 
-def prepare_gldv2(root: Path, cache_dir: str | Path) -> Lookup:
+def prepare_gldv2(root: Path, cache_dir: str | Path, builder: Builder = ListedPhotos) -> Lookup:
     """Google Landmarks v2, retrieval (Weyand et al. 2020): the queries search the index, mAP@100.
 
     <root>/retrieval_solution_v2.1.csv   id,images,Usage; queries of Usage "Ignored" are not asked
@@ -47,7 +47,9 @@ def prepare_gldv2(root: Path, cache_dir: str | Path) -> Lookup:
     solution = gldv2_solution(root)
     table = root / "index.csv" if (root / "index.csv").is_file() else root / "index_image_to_landmark.csv"
     index = [row["id"] for row in read_csv(table, ("id",))]
-    photos = prepare_listed("gldv2", root / "index", [_sharded(root / "index", name) for name in index], cache_dir)
+    photos = prepare_listed(
+        "gldv2", root / "index", [_sharded(root / "index", name) for name in index], cache_dir, builder
+    )
     queries = [_sharded(root / "test", query) for query in solution]
     row = {name: i for i, name in enumerate(index)}
     for query, (right, _) in solution.items():
@@ -56,7 +58,7 @@ def prepare_gldv2(root: Path, cache_dir: str | Path) -> Lookup:
                 raise UserError(f"gldv2: query {query!r} should find {name!r}, which {table} does not list")
     return Lookup(
         photos=photos,
-        queries=prepare_listed("gldv2 queries", root / "test", queries, cache_dir),
+        queries=prepare_listed("gldv2 queries", root / "test", queries, cache_dir, builder),
         relevant=[np.array([row[name] for name in right], np.int64) for right, _ in solution.values()],
         groups=[usage for _, usage in solution.values()],
         depth=100,
@@ -105,7 +107,7 @@ def _sharded(folder: Path, name: str) -> Found:
     return listed(folder / name[0] / name[1] / name[2], name)
 
 
-def prepare_landmark_training(root: str | Path, cache_dir: str | Path) -> PhotoSet:
+def prepare_landmark_training(root: str | Path, cache_dir: str | Path, builder: Builder = ListedPhotos) -> PhotoSet:
     """The training photographs of Google Landmarks, instances = landmarks, complete.
 
     <root>/train_clean.csv   landmark_id,images with the ids separated by spaces (v2-clean); else
@@ -130,10 +132,10 @@ def prepare_landmark_training(root: str | Path, cache_dir: str | Path) -> PhotoS
         )
         for name, landmark in pairs
     ]
-    return prepare_listed("google landmarks", folder, found, cache_dir)
+    return prepare_listed("google landmarks", folder, found, cache_dir, builder)
 
 
-def prepare_ilias(root: Path, cache_dir: str | Path) -> Lookup:
+def prepare_ilias(root: Path, cache_dir: str | Path, builder: Builder = ListedPhotos) -> Lookup:
     """ILIAS, image queries (Kordopatis-Zilos et al. 2025): mAP@1000; its hundred million come as distractors.
 
     <root>/ilias_core/<object>/query/Qxxx_yy.jpg   beside each Qxxx_yy_bbox.txt: lines "left top width height"
@@ -158,8 +160,8 @@ def prepare_ilias(root: Path, cache_dir: str | Path) -> Lookup:
             )
         asked += own[0]
         right += own[1]
-    queries = prepare_listed("ilias queries", core, [listed(core, name) for name in asked], cache_dir)
-    photos = prepare_listed("ilias", core, [listed(core, name) for name in right], cache_dir)
+    queries = prepare_listed("ilias queries", core, [listed(core, name) for name in asked], cache_dir, builder)
+    photos = prepare_listed("ilias", core, [listed(core, name) for name in right], cache_dir, builder)
     boxes = np.stack([_union(core / f"{name}_bbox.txt", size) for name, size in zip(asked, queries.sizes, strict=True)])
     queries = dataclasses.replace(queries, boxes=boxes)
     of: dict[str, list[int]] = {}
@@ -189,7 +191,7 @@ def _union(path: Path, size: Int[np.ndarray, "2"]) -> Int[np.ndarray, "4"]:
     return box
 
 
-def prepare_paintings(root: Path, cache_dir: str | Path) -> Lookup:
+def prepare_paintings(root: Path, cache_dir: str | Path, builder: Builder = ListedPhotos) -> Lookup:
     """Paintings look for the museum photographs that show them.
 
     <root>/ground_truth.json   [{"image", "mask", "size_wh", "objects": [{"painting" or null, "box_xyxy"}, ...]}, ...]
@@ -207,26 +209,26 @@ def prepare_paintings(root: Path, cache_dir: str | Path) -> Lookup:
     asked = sorted({painting for _, paintings in shown for painting in paintings})
     if not asked:
         raise UserError(f"{path}: no photograph shows a painting; there is nothing to ask")
-    photos = prepare_listed("paintings", root, [listed(root, image) for image, _ in shown], cache_dir)
+    photos = prepare_listed("paintings", root, [listed(root, image) for image, _ in shown], cache_dir, builder)
     return Lookup(
         photos=photos,
-        queries=prepare_listed("paintings queries", root, [listed(root, name) for name in asked], cache_dir),
+        queries=prepare_listed("paintings queries", root, [listed(root, name) for name in asked], cache_dir, builder),
         relevant=[np.array([i for i, (_, own) in enumerate(shown) if name in own], np.int64) for name in asked],
         groups=[NO_GROUP] * len(asked),
         depth=0,
     )
 
 
-LOOKUPS: dict[str, Callable[[Path, str | Path], Lookup]] = {
+LOOKUPS: dict[str, Callable[..., Lookup]] = {
     "gldv2": prepare_gldv2,
     "ilias": prepare_ilias,
     "paintings": prepare_paintings,
 }
 
 
-def prepare_million(root: Path, cache_dir: str | Path) -> PhotoSet:
+def prepare_million(root: Path, cache_dir: str | Path, builder: Builder = ListedPhotos) -> PhotoSet:
     """The distractors of Revisiting Oxford and Paris: those that `revisitop1m.txt` lists, in jpg/, all of them."""
     names = (root / "revisitop1m.txt").read_text(encoding="utf-8").splitlines()
     return prepare_listed(
-        "revisitop1m", root / "jpg", [listed(root / "jpg", name) for name in names if name], cache_dir
+        "revisitop1m", root / "jpg", [listed(root / "jpg", name) for name in names if name], cache_dir, builder
     )

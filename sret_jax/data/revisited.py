@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from sret_jax.data.ground_truth import GroundTruth, read_ground_truth
-from sret_jax.data.listed_photos import listed, prepare_listed
+from sret_jax.data.listed_photos import Builder, ListedPhotos, listed, prepare_listed
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
 
@@ -30,7 +30,9 @@ class Revisited:
     truth: GroundTruth
 
 
-def prepare_revisited(benchmark: str, root: str | Path, cache_dir: str | Path, gnd: str | Path = "") -> Revisited:
+def prepare_revisited(
+    benchmark: str, root: str | Path, cache_dir: str | Path, gnd: str | Path = "", builder: Builder = ListedPhotos
+) -> Revisited:
     """Reads and checks the photographs of a benchmark once, and keeps them in `cache_dir`.
 
     Args:
@@ -38,6 +40,7 @@ def prepare_revisited(benchmark: str, root: str | Path, cache_dir: str | Path, g
       root: the folder described above.
       cache_dir: where prepared photographs are kept.
       gnd: the ground truth file; default `gnd_<benchmark>.pkl` in the folder.
+      builder: writes them: `prepare_listed`.
 
     Raises:
       UserError: names what is missing, listed twice, or does not fit the ground truth.
@@ -53,7 +56,7 @@ def prepare_revisited(benchmark: str, root: str | Path, cache_dir: str | Path, g
         if query in searched and truth.photos.index(query) not in junk:
             raise UserError(f"{benchmark}: the query {query!r} is among the photographs searched and not its own junk")
     names = truth.photos + [name for name in truth.queries if name not in searched]
-    everything = prepare_listed(benchmark, folder, [listed(folder, name) for name in names], cache_dir)
+    everything = prepare_listed(benchmark, folder, [listed(folder, name) for name in names], cache_dir, builder)
     row = {name: i for i, name in enumerate(names)}
     queries = everything.select([row[name] for name in truth.queries])
     boxes = np.stack([_box(truth, q, queries) for q in range(len(queries))])

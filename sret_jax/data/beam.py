@@ -1,0 +1,117 @@
+"""Benchmarks written by Apache Beam: the photographs are read, checked and written by many workers."""
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from sret_jax.data.image_folder import Found, read_found
+from sret_jax.data.listed_photos import ListedPhotos, incomplete
+from sret_jax.data.prepared import SPLIT, Index
+from sret_jax.errors import UserError
+
+LIST, NOTES = "list.jsonl", "notes"  # beside the records while they are made: what to read, and what was found
+
+
+class BeamPhotos(ListedPhotos):
+    """Writes what `ListedPhotos` writes, by the workers of a pipeline with these options.
+
+    The list goes to the workers as a file, and what they note about each photograph comes back in files: neither is
+    part of the pipeline, whose size the runners limit.
+    """
+
+    def __init__(
+        self, options: Sequence[str], benchmark: str, found: Sequence[Found], index: Index, data_dir: Path
+    ) -> None:
+        self.options = options
+        super().__init__(benchmark, found, index, data_dir)
+
+    def download_and_prepare(self) -> None:
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        folder = Path(self._data_dir_root)
+        with open(folder / LIST, "w", encoding="ascii") as file:
+            for number, found in enumerate(self.found):
+                file.write(json.dumps({"number": number} | dataclasses.asdict(found)) + "\n")
+        options = PipelineOptions(list(self.options))
+        super().download_and_prepare(download_config=tfds.download.DownloadConfig(beam_options=options))
+        self._read_notes(folder)
+
+    def _split_generators(self, dl_manager: Any, pipeline: Any) -> dict[str, Any]:
+        import apache_beam as beam
+
+        folder = Path(self._data_dir_root)
+        read = (
+            pipeline
+            | "List" >> beam.io.ReadFromText(str(folder / LIST))
+            | "Spread" >> beam.Reshuffle()
+            | "Read" >> beam.Map(_read)
+        )
+        _ = read | "Note" >> beam.Map(_note) | "Notes" >> beam.io.WriteToText(str(folder / NOTES))
+        return {SPLIT: read | "Photographs" >> beam.FlatMap(_example)}
+
+    def _read_notes(self, folder: Path) -> None:
+        """Fills the index in the order of the list; what could not be used is an error."""
+        files = sorted(folder.glob(f"{NOTES}-*"))
+        notes = [json.loads(line) for file in files for line in file.read_text(encoding="ascii").splitlines()]
+        notes.sort(key=lambda note: note["number"])
+        if [note["number"] for note in notes] != list(range(len(self.found))):
+            raise UserError(
+                f"{self.benchmark}: the workers noted {len(notes)} of {len(self.found)} photographs; {AGAIN}"
+            )
+        unusable = [
+            (found.name, note["reason"]) for found, note in zip(self.found, notes, strict=True) if note["reason"]
+        ]
+        if unusable:
+            raise UserError(incomplete(self.benchmark, len(self.found), unusable))
+        self.index.names += [found.name for found in self.found]
+        self.index.instances += [found.instance for found in self.found]
+        self.index.sizes += [tuple(note["size"]) for note in notes]
+        self.index.digests += [note["digest"] for note in notes]
+        for file in [folder / LIST, *files]:
+            file.unlink()
+
+
+AGAIN = "is the cache where every worker sees it? Run it again"
+Read = tuple[int, str, bytes | None, tuple[int, int], str]  # number, name, photograph, size, why there is none
+
+
+def _read(line: str) -> Read:
+    entry = json.loads(line)
+    number = entry.pop("number")
+    outcome = read_found(Found(**entry))
+    if isinstance(outcome, str):
+        return number, entry["name"], None, (0, 0), outcome
+    return number, entry["name"], outcome[0], (int(outcome[1][0]), int(outcome[1][1])), ""
+
+
+def _note(read: Read) -> str:
+    number, _, data, size, reason = read
+    digest = hashlib.sha256(data or b"").hexdigest()
+    return json.dumps({"number": number, "size": size, "digest": digest, "reason": reason})
+
+
+def _example(read: Read) -> Iterator[tuple[int, dict[str, Any]]]:
+    number, name, data, _, _ = read
+    if data is not None:
+        yield number, {"image": data, "name": name}
+
+
+def with_beam(options: Sequence[str]) -> Callable[..., BeamPhotos]:
+    """The builder of `prepare_listed` that runs on Beam; without options, by processes of this machine, one per core.
+
+    Raises `UserError` where Beam is not installed.
+    """
+    if importlib.util.find_spec("apache_beam") is None:
+        raise UserError(
+            "Apache Beam is not installed: pip install 'sret_jax[beam]', or leave the preparation to eval.py"
+        )
+    local = ["--runner=DirectRunner", "--direct_running_mode=multi_processing"]
+    return partial(BeamPhotos, list(options) or [*local, f"--direct_num_workers={os.cpu_count() or 1}"])
