@@ -49,7 +49,7 @@ RESCORED = (200, 1000, 5000)  # candidates of AH scored again
 LINKS, BREADTHS = 32, (128, 256, 512, 1024)  # HNSW: of a photo, and kept while searching
 FLAT = "FAISS flat"
 OURS = {"exact": "exact", "AH (ScaNN)": "ah", "tree + AH (ScaNN)": "tree_ah"}
-THEIRS = (FLAT, "FAISS IVF-PQ, refined", "FAISS HNSW")
+THEIRS = (FLAT, "FAISS IVF-PQ + refine", "FAISS HNSW")
 
 Call = Callable[[np.ndarray], np.ndarray]  # queries [q d] -> ids [q DEPTH]
 
@@ -253,12 +253,12 @@ def main() -> None:
         with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as process:
             for name in names:
                 rows += process.submit(contend, name, Path(folder), options.threads, options.rounds).result()
-                print(table(rows)[-1], flush=True)
-    text = "\n".join([*lines, *table(rows), ""])
-    print(text)
+                text = "\n".join([*lines, *table(rows), ""])
+                print("\n".join(table(rows)[-sum(row["name"] == name for row in rows) :]), flush=True)
+                if options.save:  # what is measured is kept, should the rest be interrupted
+                    path = save(f"search_{'store' if options.descriptors else options.count}", text)
+                    path.with_suffix(".png").write_bytes(picture(rows, title))
     if options.save:
-        path = save(f"search_{'store' if options.descriptors else options.count}", text)
-        path.with_suffix(".png").write_bytes(picture(rows, title))
         print("saved", path)
 
 
