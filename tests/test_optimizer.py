@@ -60,6 +60,13 @@ def test_trained_backbone_counts_stages_from_their_names():
     assert blocks("c5", "c3") == set()
 
 
+@pytest.mark.parametrize(("backbone", "first"), [("resnet18", "layer4_0"), ("dinov2_vits14", "block6")])
+def test_the_last_stage_trains_where_it_is_another_name_of_c5(backbone, first):
+    config = ModelConfig(backbone=backbone)
+    trained = trained_backbone(config, "last")
+    assert trained == trained_backbone(config, "c5") and first in {path[0] for path in trained}
+
+
 def test_groups_have_their_own_rates():
     """Each SGD step at rate r on a gradient of ones moves a parameter by r (1.9: Nesterov's first step)."""
     params = parameters()

@@ -61,8 +61,12 @@ def trained_backbone(model: ModelConfig, train_from: str) -> set[tuple[str, ...]
     stages = list(BACKBONES[model.backbone].stages)
     if train_from not in stages:
         raise ValueError(f"{model.backbone} has no stage {train_from!r}")
-    first = stages.index(train_from)
-    return used - up_to(stages[first - 1]) if first else used
+    own = up_to(train_from)
+    for stage in reversed(stages[: stages.index(train_from)]):
+        before = up_to(stage)
+        if before != own:  # else another name of the same map, as "last" is of a ResNet's "c5"
+            return used - before
+    return used
 
 
 def build_optimizer(config: TrainConfig, model: ModelConfig, params: Any) -> optax.GradientTransformation:
