@@ -1,12 +1,16 @@
-"""Commit, versions and device: what a figure depends on beside its config."""
+"""Commit, versions and device: what a figure depends on beside its config; and the device's memory running out."""
 
+import contextlib
 import platform
 import subprocess
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from sret_jax.errors import UserError
 
 PACKAGES = ("sret_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "scann")
 
@@ -21,6 +25,17 @@ def environment() -> dict[str, Any]:
             versions[name] = "not installed"
     device = jax.devices()[0]
     return {"commit": _commit(), "versions": versions, "device": f"{jax.device_count()} x {device.device_kind}"}
+
+
+@contextlib.contextmanager
+def enough_memory(remedy: str) -> Iterator[None]:
+    """Turns the device's error of full memory into a `UserError`: "out of memory" and the remedy."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(f"out of memory {remedy}") from error
 
 
 def _commit() -> str:

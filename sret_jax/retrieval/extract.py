@@ -1,6 +1,5 @@
 """Photographs to descriptors: compiled batches, one compilation per bucket shape, restartable chunk by chunk."""
 
-import contextlib
 import hashlib
 import logging
 import time
@@ -21,7 +20,7 @@ from sret_jax.artifacts import enough_space, file_digest, fingerprint, lock_fold
 from sret_jax.config import Config, to_dict
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import Batch, evaluation_batches
-from sret_jax.errors import UserError
+from sret_jax.environment import enough_memory
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.models.pooling import GeM
 from sret_jax.models.whitening import apply_whitening
@@ -122,7 +121,12 @@ class Extractor:
     def describe(self, rows: Sequence[int]) -> Float[np.ndarray, "m d"]:
         """Descriptors of these photos, in the order of `rows`: pooled over the scales, unit length."""
         settings = self.config.extract
-        with _enough_memory(self.batch_size, self.config.data.image_size * max(settings.scales)):
+        side = self.config.data.image_size * max(settings.scales)
+        remedy = (
+            f"describing {self.batch_size} photographs of up to {side:.0f} px at once; lower "
+            "config.extract.batch_size, config.data.image_size or config.extract.scales"
+        )
+        with enough_memory(remedy):
             found = [self._at_scale(rows, scale) for scale in settings.scales]
         return found[0] if len(found) == 1 else pool_scales(np.stack(found), settings.scale_pooling, self._exponents())
 
@@ -217,16 +221,3 @@ def _apply(network, variables, images, masks, scale):  # with the intermediates:
     if scale != 1:
         images, masks = resize_input(images, masks, scale, network.size_multiple)
     return network.apply(variables, images, masks, train=False)
-
-
-@contextlib.contextmanager
-def _enough_memory(photos: int, side: float) -> Iterator[None]:
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise UserError(
-            f"out of memory describing {photos} photographs of up to {side:.0f} px at once; lower "
-            "config.extract.batch_size, config.data.image_size or config.extract.scales"
-        ) from error

@@ -21,6 +21,7 @@ from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import training_batches
 from sret_jax.data.sfm120k import prepare_sfm
 from sret_jax.data.synthetic_views import prepare_synthetic
+from sret_jax.environment import enough_memory
 from sret_jax.errors import UserError
 from sret_jax.models.descriptor import RetrievalNetwork, build_network, descriptor_length, init_network
 from sret_jax.training import parallel
@@ -193,9 +194,15 @@ def _run_steps(
     settings, data = config.train, config.data
     start, photos_per_step = int(state.step), photos_per_batch(config) * settings.accumulate
     running: list[tuple[int, Tree, np.ndarray]] = []  # the step on the device, whose metrics are not read yet
+    remedy = (
+        f"with {photos_per_step // settings.accumulate} photographs of {data.image_size} px per batch; lower "
+        "config.data.instances_per_batch (config.mining.tuples_per_batch for mined tuples) or config.data.image_size "
+        "and raise config.train.accumulate"
+    )
 
     with (
         _stop_request() as received,
+        enough_memory(remedy),
         MetricsLog(
             workdir, start, settings.steps, settings.log_every, photos_per_step, active=parallel.is_main()
         ) as metrics_log,
@@ -218,32 +225,23 @@ def _run_steps(
             metrics_log.write(step, values)
             return stop
 
-        try:
-            for step in range(start + 1, settings.steps + 1):
-                if isinstance(batches, MinedBatches):
-                    batches.start_step(step - 1, partial(parallel.fetch, _variables(state)))
-                local = [next(batches) for _ in range(settings.accumulate)]
-                rows = np.concatenate([batch["row"] for batch in local])
-                asked = np.full(len(local[0]["row"]), bool(received))
-                state, metrics = step_function(state, parallel.shard([batch | {"stop": asked} for batch in local]))
-                stop = finish_running()  # of the step before, while this one runs
-                stop = stop or (bool(received) and jax.process_count() == 1)  # alone there is nobody to agree with
-                running.append((step, metrics, rows))
-                if stop or step % settings.save_every == 0 or step == settings.steps:
-                    stop = finish_running() or stop
-                    checkpoints.save(step, state, run | {"data": batches.get_state()})
-                if stop:
-                    checkpoints.wait()
-                    parallel.wait_for_all("stopped")  # the first to leave ends the others
-                    raise Stopped(received[0] if received else signal.SIGTERM, step, workdir)
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise UserError(
-                f"out of memory with {photos_per_step // settings.accumulate} photographs of {data.image_size} px per "
-                "batch; lower config.data.instances_per_batch (config.mining.tuples_per_batch for mined tuples) or "
-                "config.data.image_size and raise config.train.accumulate"
-            ) from error
+        for step in range(start + 1, settings.steps + 1):
+            if isinstance(batches, MinedBatches):
+                batches.start_step(step - 1, partial(parallel.fetch, _variables(state)))
+            local = [next(batches) for _ in range(settings.accumulate)]
+            rows = np.concatenate([batch["row"] for batch in local])
+            asked = np.full(len(local[0]["row"]), bool(received))
+            state, metrics = step_function(state, parallel.shard([batch | {"stop": asked} for batch in local]))
+            stop = finish_running()  # of the step before, while this one runs
+            stop = stop or (bool(received) and jax.process_count() == 1)  # alone there is nobody to agree with
+            running.append((step, metrics, rows))
+            if stop or step % settings.save_every == 0 or step == settings.steps:
+                stop = finish_running() or stop
+                checkpoints.save(step, state, run | {"data": batches.get_state()})
+            if stop:
+                checkpoints.wait()
+                parallel.wait_for_all("stopped")  # the first to leave ends the others
+                raise Stopped(received[0] if received else signal.SIGTERM, step, workdir)
     return parallel.fetch(state)
 
 
