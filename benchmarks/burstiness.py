@@ -38,7 +38,8 @@ from sret_jax.models.regional_pooling import regional_gem
 from sret_jax.models.whitening import pca_whitening
 from sret_jax.retrieval.asmk import distinct_words
 from sret_jax.retrieval.codebook import kmeans
-from sret_jax.retrieval.local import HOW_SCALES, Selected, rescale, select_local
+from sret_jax.retrieval.local import HOW_SCALES, Selected, select_local
+from sret_jax.retrieval.multiscale import resize_input
 from sret_jax.training.checkpoint import load_network
 
 DIM, PCA_PHOTOS = 128, 200
@@ -98,9 +99,9 @@ def local_maps(
     scale: float,
 ) -> dict[str, dict[str, jax.Array]]:
     """Of every row {"features", "strength", "mask"} at one scale, reduced where `reductions` says how."""
-    smoothed, mask, seen = network.apply(
-        variables, *rescale(images, mask, scale, network.size_multiple), method="feature_map"
-    )
+    if scale != 1:
+        images, mask = resize_input(images, mask, scale, network.size_multiple, recomputed=True)
+    smoothed, mask, seen = network.apply(variables, images, mask, method="feature_map")
     strength = l2_attention(seen["backbone"])
     maps = {name: smooth(seen["backbone"], mask) for name, smooth in FIXED.items()} | {learnable: smoothed}
     for name, (mean, projection) in reductions.items():

@@ -22,7 +22,8 @@ from sret_jax.models.whitening import pca_whitening
 from sret_jax.retrieval.asmk import distinct_words
 from sret_jax.retrieval.codebook import kmeans
 from sret_jax.retrieval.inverted_file import InvertedFile
-from sret_jax.retrieval.local import extract_local, padded_together, rescale, select_local
+from sret_jax.retrieval.local import extract_local, padded_together, select_local
+from sret_jax.retrieval.multiscale import resize_input
 
 DIM, MOST = 128, 1000  # length of a local feature, features of a photograph
 CODEBOOK_PHOTOS, COUNTED_PHOTOS = 400, 100  # evenly spread: learned on, and counted on
@@ -50,7 +51,8 @@ def spread(photos: PhotoSet, most: int) -> np.ndarray:
 def local_maps(network, variables, reduction, images, mask, scale):
     """{"features", "strength", "mask"} at one scale: of HOW's head where there is one, else of the map that is pooled,
     with the strengths of the backbone's, reduced to `DIM` where `reduction` is known."""
-    images, mask = rescale(images, mask, scale, network.size_multiple)
+    if scale != 1:
+        images, mask = resize_input(images, mask, scale, network.size_multiple, recomputed=True)
     x, mask, seen = network.apply(variables, images, mask, method="feature_map")
     if "local" in seen:
         return seen["local"]

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sret_jax.retrieval.local import extract_local, rescale, select_local
+from sret_jax.retrieval.local import extract_local, select_local
+from sret_jax.retrieval.multiscale import resize_input
 
 SCALES = (2.0, 1.0, 0.5)
 
@@ -80,7 +81,7 @@ def padded_photos(seed=0):
 def test_rescaling_equals_torch(scale):
     torch = pytest.importorskip("torch")
     images, mask = padded_photos()
-    ours, inside = rescale(jnp.asarray(images), jnp.asarray(mask), scale, 8)
+    ours, inside = resize_input(jnp.asarray(images), jnp.asarray(mask), scale, 8, recomputed=True)
     assert all(side % 8 == 0 for side in ours.shape[1:3])
     for i, (h, w) in enumerate([(24, 32), (17, 23)]):
         alone = torch.from_numpy(images[i, :h, :w].astype(np.float32)).permute(2, 0, 1)[None]
@@ -109,7 +110,7 @@ def test_extraction_selects_over_all_scales_and_leaves_padding_out():
     alone = {"image": images[1:, :24, :24], "mask": mask[1:, :24, :24], "row": np.array([7])}
     found = extract_local(Pixels(), {}, [batch, alone], scales=(2.0, 0.5), most=2000)
     assert sorted(found) == [5, 7]
-    scaled = [rescale(jnp.asarray(images), jnp.asarray(mask), scale, 8) for scale in (2.0, 0.5)]
+    scaled = [resize_input(jnp.asarray(images), jnp.asarray(mask), scale, 8, recomputed=True) for scale in (2.0, 0.5)]
     together = select_local([Pixels().apply({}, *pair)[1]["local"] for pair in scaled], (2.0, 0.5), 2000)
     for i, row in ((0, 5), (1, 7)):
         for ours, expected in zip(found[row], together, strict=True):

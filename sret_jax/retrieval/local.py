@@ -1,6 +1,5 @@
 """The strongest local features of photographs over a set of scales."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -9,10 +8,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from sret_jax.data.pipeline import Batch
 from sret_jax.models.descriptor import Variables
+from sret_jax.retrieval.multiscale import resize_input
 
 HOW_SCALES = (2.0, 1.414, 1.0, 0.707, 0.5, 0.353, 0.25)
 
@@ -120,41 +120,9 @@ def extract_local(
 
 @partial(jax.jit, static_argnames=("network", "scale", "most"))
 def _at_scale(network, variables, images, mask, scale, most):
-    images, mask = rescale(images, mask, scale, network.size_multiple)
+    if scale != 1:
+        images, mask = resize_input(images, mask, scale, network.size_multiple, recomputed=True)
     return _strongest_of(network.apply(variables, images, mask)[1]["local"], scale, most)
-
-
-def rescale(
-    images: UInt8[Array, "b h w 3"], mask: Bool[Array, "b h w"], scale: float, multiple: int
-) -> tuple[Float32[Array, "b h2 w2 3"], Bool[Array, "b h2 w2"]]:
-    """Each photograph of a padded batch resized to floor(side * scale), bilinear without antialiasing.
-
-    What torch makes of the photograph alone with `interpolate(scale_factor=scale, mode="bilinear",
-    recompute_scale_factor=True)`, as HOW asks for: samples are as far apart as the quotient of the whole sides says,
-    and not 1 / scale as in `multiscale.resize_input`. The padded sides are multiples of `multiple`.
-    """
-    if scale == 1:
-        return images.astype(jnp.float32), mask
-    shape = [math.ceil(max(1, int(side * scale)) / multiple) * multiple for side in mask.shape[1:]]
-    sizes = mask.any(2).sum(1), mask.any(1).sum(1)
-    x = images.astype(jnp.float32)
-    inside = []
-    for axis, (length, side) in enumerate(zip(sizes, shape, strict=True)):
-        table = np.maximum(np.floor(np.arange(mask.shape[axis + 1] + 1) * scale), 1).astype(np.int32)
-        new = jnp.asarray(table)[length][:, None]  # floored in float64, as torch does
-        length = length[:, None]
-        at = jnp.maximum((jnp.arange(side)[None] + 0.5) * (length / new) - 0.5, 0)
-        low = jnp.minimum(at.astype(jnp.int32), length - 1)
-        high, share = jnp.minimum(low + 1, length - 1), at - low
-
-        def along(z: Array, index: Array, axis: int = axis) -> Array:
-            return jax.vmap(lambda photo, i: jnp.take(photo, i, axis=axis, mode="clip"))(z, index)
-
-        share = jnp.expand_dims(share, (2 - axis, 3))
-        x = (1 - share) * along(x, low) + share * along(x, high)
-        inside.append(jnp.arange(side)[None] < new)
-    mask = (inside[0][:, :, None] & inside[1][:, None]) & mask.any((1, 2))[:, None, None]
-    return jnp.where(mask[..., None], x, 0), mask
 
 
 def padded_together(selected: Sequence[Selected]) -> tuple[Float[np.ndarray, "b n c"], Int32[np.ndarray, "b"]]:

@@ -52,26 +52,37 @@ def _signed_power(x: np.ndarray, p: float) -> np.ndarray:
 
 
 def resize_input(
-    images: UInt8[Array, "b h w 3"], mask: Bool[Array, "b h w"], scale: float, multiple: int
+    images: UInt8[Array, "b h w 3"],
+    mask: Bool[Array, "b h w"],
+    scale: float,
+    multiple: int,
+    *,
+    recomputed: bool = False,
 ) -> tuple[Float[Array, "b h2 w2 3"], Bool[Array, "b h2 w2"]]:
     """Photographs `scale` times as large, bilinear, each to the whole part of its size; the new masks show them.
 
     Pixel i is sampled at (i + 1/2) / scale - 1/2, as torch's `interpolate(scale_factor=scale, align_corners=False)`
-    does, and behind its border a photograph goes on with its last pixel, whatever it is padded with. Values stay 0 to
-    255: a normalisation by a mean and a deviation per channel may come before or after.
+    does, and behind its border a photograph goes on with its last pixel, whatever it is padded with. With `recomputed`
+    the scale of the pixels is new size / old size, which differs where the whole part was taken, as with torch's
+    `recompute_scale_factor`. The new sides are multiples of `multiple`. Values stay 0 to 255: a normalisation by a
+    mean and a deviation per channel may come before or after.
     """
-    b, h, w, _ = images.shape
-    sizes = {n: np.floor(np.arange(n + 1) * scale).astype(np.int32) for n in (h, w)}  # of a photo of 0..n pixels
-    shape = [-(-int(sizes[n][n]) // multiple) * multiple for n in (h, w)]
+    sides = mask.shape[1:]
+    sizes = [np.floor(np.arange(n + 1) * scale).astype(np.int32) for n in sides]  # of a photo of 0..n pixels
+    shape = [-(-int(size[-1]) // multiple) * multiple for size in sizes]
+    old = jnp.stack([mask.any(axis).sum(1) for axis in (2, 1)], 1)
+    new = jnp.stack([jnp.asarray(size)[old[:, i]] for i, size in enumerate(sizes)], 1)
+    factors = new / jnp.maximum(old, 1) if recomputed else jnp.full(2, scale, jnp.float32)
     shown = mask[..., None].astype(jnp.float32)
     padded = jnp.concatenate([images.astype(jnp.float32) * shown, shown], axis=3)
-    factors = jnp.full(2, scale, jnp.float32)
-    resized = jax.image.scale_and_translate(
-        padded, (b, *shape, 4), (1, 2), factors, jnp.zeros(2), "linear", antialias=False, precision="highest"
-    )
-    rows, columns = (jnp.asarray(sizes[n])[mask.any(axis).sum(1)] for n, axis in ((h, 2), (w, 1)))
-    inside = (jnp.arange(shape[0])[None, :, None] < rows[:, None, None]) & (
-        jnp.arange(shape[1])[None, None] < columns[:, None, None]
-    )
+
+    def resize(photo: Array, factor: Array) -> Array:
+        return jax.image.scale_and_translate(
+            photo, (*shape, 4), (0, 1), factor, jnp.zeros(2), "linear", antialias=False, precision="highest"
+        )
+
+    resized = jax.vmap(resize, (0, 0 if recomputed else None))(padded, factors)
+    rows, columns = (jnp.arange(n)[None] < new[:, i, None] for i, n in enumerate(shape))
+    inside = rows[:, :, None] & columns[:, None]
     weight = resized[..., 3:]  # what of the sampled pixels is photograph
     return jnp.where(inside[..., None], resized[..., :3] / jnp.where(weight > 0, weight, 1), 0), inside
