@@ -118,8 +118,8 @@ def test_sizes_that_a_file_only_claims(tmp_path, data):
 
 
 def test_a_file_of_too_many_values(tmp_path, monkeypatch):
-    monkeypatch.setattr(ground_truth, "MAX_STEPS", 50)
-    with pytest.raises(UserError, match="more than 50 values"):
+    monkeypatch.setattr(ground_truth, "MAX_READS", 50)
+    with pytest.raises(UserError, match="more than 50 parts"):
         read_plain_pickle(write(tmp_path, [[] for _ in range(60)]))
 
 

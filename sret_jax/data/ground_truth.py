@@ -1,15 +1,10 @@
 """What the authors of a benchmark say is to be found: `gnd_*.pkl` of ROxford5k and RParis6k, or the same as JSON.
 
-A pickle is interpreted by Python's own pure-Python unpickler, cut down to the opcodes of lists, dicts, text and
-numbers. It can name no Python object, so nothing in it is called.
+A pickle can name no Python object here, so nothing in it is called: see `plain_pickle`.
 """
 
 import hashlib
-import io
 import json
-import pickle
-import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,43 +14,19 @@ from jaxtyping import Float, Int
 
 from sret_jax.data.decoding import PhotoRejected, read_photo_file
 from sret_jax.errors import UserError
+from sret_jax.plain_pickle import MALFORMED, PlainUnpickler, Refused, Stream
 
-MAX_STEPS = (
-    10_000_000  # opcodes of one pickle, which bounds its memory; a list of a million photographs needs 5 million
-)
+MAX_READS = 10_000_000  # parts of one pickle, which bounds its memory; a list of a million photographs has 5 million
 KNOWN = {  # md5 of the published files
     "f2b67579f625a587b5b0828dbf2e8eb0": "roxford5k as published in 2018",
     "2feae0a8257a5c6ca1b31b8eb73c8571": "rparis6k as published in 2018",
 }
-_MALFORMED = (
-    pickle.UnpicklingError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    OverflowError,
-    struct.error,
-    RecursionError,
-)
-_OPCODES = (
-    "PROTO STOP FRAME MARK EMPTY_DICT EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 APPEND APPENDS SETITEM "
-    "SETITEMS BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE "
-    "SHORT_BINUNICODE BINSTRING SHORT_BINSTRING NONE NEWTRUE NEWFALSE"
-).split()
 
 
-class _Refused(ValueError):
-    """The file holds more than plain values; the text says what."""
-
-
-class _PlainUnpickler(pickle._Unpickler):  # the C unpickler allocates whatever a memo index asks for
-    def __init__(self, data: Any):
-        super().__init__(data, encoding="utf-8")
-        self.steps = 0
+class _Unpickler(PlainUnpickler):
+    """Keys are text, and only text is used twice: a list inside of itself, or a thousand times, outgrows its file."""
 
     def load_get(self) -> None:
-        """Only text is used twice: a list inside of itself, or a thousand times, is larger than its file."""
         super().load_binget()
         self._only_text()
 
@@ -65,56 +36,15 @@ class _PlainUnpickler(pickle._Unpickler):  # the C unpickler allocates whatever 
 
     def _only_text(self) -> None:
         if type(self.stack[-1]) is not str:
-            raise _Refused("it uses a list or a dict twice")
+            raise Refused("it uses a list or a dict twice")
 
-    def load_setitems(self) -> None:
-        items = self.pop_mark()
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            self._set(key, value)
-
-    def load_setitem(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self._set(key, value)
-
-    def _set(self, key: Any, value: Any) -> None:
-        if type(self.stack[-1]) is not dict or type(key) is not str:
-            raise _Refused("a dict key that is not text")
-        self.stack[-1][key] = value
-
-    @staticmethod
-    def counted(load: Callable[[Any], None]) -> Callable[[Any], None]:
-        def step(self: "_PlainUnpickler") -> None:
-            self.steps += 1
-            if self.steps > MAX_STEPS:
-                raise _Refused(f"more than {MAX_STEPS:,} values")
-            load(self)
-
-        return step
+    def set_item(self, key: Any, value: Any) -> None:
+        if type(key) is not str:
+            raise Refused("a dict key that is not text")
+        super().set_item(key, value)
 
 
-def _refuse(code: int, name: str) -> Callable[[Any], None]:
-    def refuse(_: Any) -> None:
-        raise _Refused(f"it asks for more than lists, dicts, text and numbers (opcode {name or hex(code)})")
-
-    return refuse
-
-
-def _dispatch() -> dict[int, Callable[[Any], None]]:
-    own = {
-        "BINGET": _PlainUnpickler.load_get,
-        "LONG_BINGET": _PlainUnpickler.load_long_get,
-        "SETITEM": _PlainUnpickler.load_setitem,
-        "SETITEMS": _PlainUnpickler.load_setitems,
-    }
-    names = {getattr(pickle, name)[0]: name for name in dir(pickle) if type(getattr(pickle, name)) is bytes}
-    table = {code: _refuse(code, names.get(code, "")) for code in range(256)}
-    for name in _OPCODES:
-        code = getattr(pickle, name)[0]
-        table[code] = _PlainUnpickler.counted(own.get(name, pickle._Unpickler.dispatch[code]))
-    return table
-
-
-_PlainUnpickler.dispatch = _dispatch()
+_Unpickler.dispatch = _Unpickler.table(own={"BINGET": _Unpickler.load_get, "LONG_BINGET": _Unpickler.load_long_get})
 
 
 def read_plain_pickle(path: str | Path) -> Any:
@@ -134,11 +64,11 @@ def _bytes(path: str | Path) -> bytes:
 
 
 def _plain(data: bytes, path: str | Path) -> Any:
-    stream = io.BytesIO(data)
+    stream = Stream(data, MAX_READS)
     try:
-        value = _PlainUnpickler(stream).load()
-    except _MALFORMED as error:
-        reason = str(error) if isinstance(error, _Refused) else f"damaged or not a pickle ({type(error).__name__})"
+        value = _Unpickler(stream, encoding="utf-8").load()
+    except MALFORMED as error:
+        reason = str(error) if isinstance(error, Refused) else f"damaged or not a pickle ({type(error).__name__})"
         raise UserError(f"{path}: refused: {reason}; fetch it again from its authors") from None
     if stream.read(1):
         raise UserError(f"{path}: refused: bytes after its end; fetch it again from its authors")

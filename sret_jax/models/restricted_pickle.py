@@ -1,19 +1,18 @@
-"""Reads a pickle as data: nothing in it is imported, called or executed.
+"""Reads the pickle of a checkpoint as data: nothing in it is imported, called or executed.
 
-Python's own pure-Python unpickler, cut down to the opcodes that a checkpoint needs. The only globals it knows are
+Plain values as in `plain_pickle`, and the opcodes that a checkpoint needs besides. The only globals it knows are
 dicts, torch's storage types and tensor constructors, numpy's arrays and numbers, and scikit-learn's PCA; each
 of them stands for a function of this file that builds a plain record. Any other global is refused by its name.
 """
 
-import io
 import math
-import pickle
-import struct
 from collections import OrderedDict
-from typing import Any, NamedTuple, no_type_check
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+
+from sret_jax.plain_pickle import PlainUnpickler, Refused, Stream
 
 MAX_COUNT = 4 << 30  # values of a tensor, or elements along one of its axes
 MAX_READS = 4_000_000  # a checkpoint of 5,000 tensors and an optimiser needs 400,000; each may allocate some 100 bytes
@@ -31,22 +30,6 @@ _STORAGES = {
     "BoolStorage": np.dtype("?"),
 }
 _NUMPY_TYPES = {f"{kind}{size}" for kind in "iuf" for size in (1, 2, 4, 8)} - {"f1"} | {"b1"}
-MALFORMED = (
-    pickle.UnpicklingError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-    struct.error,
-)
-
-
-class Refused(ValueError):
-    """The file asks for something that a checkpoint does not need; the text says what."""
 
 
 class Storage(NamedTuple):
@@ -177,17 +160,9 @@ _GLOBALS: dict[tuple[str, str], Any] = (
     | {(f"numpy.{core}.multiarray", "_reconstruct"): _array for core in ("core", "_core")}
     | {(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")}
 )
-_OPCODES = (
-    "PROTO STOP FRAME MARK EMPTY_DICT EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 APPEND APPENDS SETITEM "
-    "SETITEMS BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE "
-    "SHORT_BINUNICODE BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES NONE NEWTRUE NEWFALSE GLOBAL STACK_GLOBAL "
-    "REDUCE NEWOBJ BUILD BINPERSID"
-).split()
 
 
-class _Unpickler(pickle._Unpickler):  # the C unpickler allocates whatever a memo index asks for: 6 GB from nine bytes
-    dispatch = {getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in _OPCODES}
-
+class _Unpickler(PlainUnpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _GLOBALS:
             raise Refused(f"it names the Python object {module}.{name}"[:200])
@@ -200,10 +175,6 @@ class _Unpickler(pickle._Unpickler):  # the C unpickler allocates whatever a mem
         if not isinstance(dtype, np.dtype) or not isinstance(key, str):
             raise Refused("a storage without type and key")
         return Storage(dtype, key, count(n))
-
-    def load_frame(self) -> None:
-        """Frames only say how much to read at once."""
-        self.read(8)
 
     def load_newobj(self) -> None:
         arguments, kind = self.stack.pop(), self.stack.pop()
@@ -225,41 +196,16 @@ class _Unpickler(pickle._Unpickler):  # the C unpickler allocates whatever a mem
         elif not isinstance(made, OrderedDict):
             raise Refused("an object with a state")
 
-    def load_setitems(self) -> None:
-        """Keys are text or small numbers: large integers can be chosen so that all of them collide."""
-        items = self.pop_mark()
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            self._set(key, value)
 
-    def load_setitem(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self._set(key, value)
-
-    def _set(self, key: Any, value: Any) -> None:
-        if not isinstance(self.stack[-1], dict):
-            raise Refused("items set on something that is not a dict")
-        if type(key) is not str and not (type(key) is int and abs(key) < 1 << 31):
-            raise Refused("a dict key that is neither text nor a small number")
-        self.stack[-1][key] = value
-
-    dispatch[pickle.FRAME[0]] = load_frame
-    dispatch[pickle.NEWOBJ[0]] = load_newobj
-    dispatch[pickle.BUILD[0]] = load_build
-    dispatch[pickle.SETITEMS[0]] = load_setitems
-    dispatch[pickle.SETITEM[0]] = load_setitem
+_Unpickler.dispatch = _Unpickler.table(
+    "BINBYTES SHORT_BINBYTES GLOBAL STACK_GLOBAL REDUCE NEWOBJ BUILD BINPERSID",
+    {"NEWOBJ": _Unpickler.load_newobj, "BUILD": _Unpickler.load_build},
+)
 
 
-class Stream(io.BytesIO):
-    """Bytes from which only so many pieces may be read: one byte of a pickle can ask for a hundred of memory."""
-
-    reads = 0
-
-    @no_type_check  # called for every opcode
-    def read(self, size: int | None = -1) -> bytes:
-        self.reads += 1
-        if self.reads > MAX_READS:
-            raise Refused(f"it has more than {MAX_READS} parts")
-        return super().read(size)
+def stream(data: bytes) -> Stream:
+    """To `load` from, of no more parts than a checkpoint has."""
+    return Stream(data, MAX_READS)
 
 
 def load(stream: Stream) -> Any:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from sret_jax.errors import UserError
-from sret_jax.models.restricted_pickle import MALFORMED, Refused, Storage, Stream, Tensor, load, plain
+from sret_jax.models.restricted_pickle import Storage, Tensor, load, plain, stream
+from sret_jax.plain_pickle import MALFORMED, Refused
 
 MAX_FILE = 2 << 30  # bytes; the largest checkpoint of the field has 1.2 GB
 MAX_PICKLE = 512 << 20  # bytes; learned whitenings of 2048 dimensions are pickled inside, 50 MB each
@@ -93,14 +94,14 @@ def _array(name: str, tensor: Tensor, storages: dict[str, memoryview]) -> np.nda
 
 def _decode_legacy(data: bytes) -> tuple[Any, dict[str, memoryview]]:
     """Magic number, protocol, system info, object, storage keys: five pickles; then each storage as count and bytes."""
-    stream = Stream(data[:MAX_PICKLE])
-    if load(stream) != _LEGACY_MAGIC or load(stream) != _LEGACY_PROTOCOL:
+    source = stream(data[:MAX_PICKLE])
+    if load(source) != _LEGACY_MAGIC or load(source) != _LEGACY_PROTOCOL:
         raise Refused("it is no torch file")
-    info, root, keys = load(stream), load(stream), load(stream)
+    info, root, keys = load(source), load(source), load(source)
     if not isinstance(info, dict) or info.get("little_endian") is not True:
         raise Refused("it was written on a big-endian machine")
     counts = _storages_of(root)
-    view, at, storages = memoryview(data), stream.tell(), {}
+    view, at, storages = memoryview(data), source.tell(), {}
     if not isinstance(keys, list) or not all(isinstance(k, str) for k in keys) or len(keys) != len(set(keys)):
         raise Refused("its list of storages is damaged")
     for key in keys:
@@ -145,6 +146,6 @@ def _decode_zip(data: bytes) -> tuple[Any, dict[str, memoryview]]:
             raise Refused("it was written on a big-endian machine")
         if archive.getinfo(pickles[0]).file_size > MAX_PICKLE:
             raise Refused(f"its data.pkl is larger than {MAX_PICKLE} bytes")
-        root = load(Stream(archive.read(pickles[0])))
+        root = load(stream(archive.read(pickles[0])))
         wanted = _storages_of(root)
         return root, {k: memoryview(archive.read(f"{folder}data/{k}")) for k in wanted if f"{folder}data/{k}" in names}

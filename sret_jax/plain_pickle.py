@@ -1,0 +1,91 @@
+"""Reads a pickle as data: nothing in it is imported, called or executed. Here of lists, dicts, text and numbers.
+
+Python's own pure-Python unpickler, cut down to the opcodes that the data need; the C one allocates whatever a memo
+index asks for, 6 GB from nine bytes.
+"""
+
+import io
+import pickle
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any, no_type_check
+
+MALFORMED = (  # what a damaged pickle raises
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    struct.error,
+)
+OPCODES = (
+    "PROTO STOP FRAME MARK EMPTY_DICT EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 APPEND APPENDS SETITEM "
+    "SETITEMS BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE "
+    "SHORT_BINUNICODE BINSTRING SHORT_BINSTRING NONE NEWTRUE NEWFALSE"
+).split()
+Load = Callable[[Any], None]
+
+
+class Refused(ValueError):
+    """The file asks for something that its kind does not need; the text says what."""
+
+
+class Stream(io.BytesIO):
+    """Bytes from which only so many pieces may be read: one byte of a pickle can ask for a hundred of memory."""
+
+    def __init__(self, data: bytes, most: int):
+        super().__init__(data)
+        self.reads, self.most = 0, most
+
+    @no_type_check  # called for every opcode
+    def read(self, size: int | None = -1) -> bytes:
+        self.reads += 1
+        if self.reads > self.most:
+            raise Refused(f"it has more than {self.most:,} parts")
+        return super().read(size)
+
+
+class PlainUnpickler(pickle._Unpickler):
+    """Lists, tuples, dicts, text, numbers, None. Another kind of file names its opcodes and methods by `table`."""
+
+    def load_frame(self) -> None:
+        """Frames only say how much to read at once."""
+        self.read(8)
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            self.set_item(key, value)
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.set_item(key, value)
+
+    def set_item(self, key: Any, value: Any) -> None:
+        """Keys are text or small numbers: large integers can be chosen so that all of them collide."""
+        if not isinstance(self.stack[-1], dict):
+            raise Refused("items set on something that is not a dict")
+        if type(key) is not str and not (type(key) is int and abs(key) < 1 << 31):
+            raise Refused("a dict key that is neither text nor a small number")
+        self.stack[-1][key] = value
+
+    @classmethod
+    def table(cls, more: str = "", own: Mapping[str, Load] | None = None) -> dict[int, Load]:
+        """What is done for each opcode: `OPCODES` and `more`, some by their `own` methods; the others are refused."""
+        methods = {"FRAME": cls.load_frame, "SETITEM": cls.load_setitem, "SETITEMS": cls.load_setitems} | (own or {})
+        names = {getattr(pickle, name)[0]: name for name in dir(pickle) if type(getattr(pickle, name)) is bytes}
+        table = {code: _refuse(names.get(code, hex(code))) for code in range(256)}
+        for name in OPCODES + more.split():
+            code = getattr(pickle, name)[0]
+            table[code] = methods.get(name, pickle._Unpickler.dispatch[code])
+        return table
+
+
+def _refuse(opcode: str) -> Load:
+    def refuse(_: Any) -> None:
+        raise Refused(f"it is damaged, or asks for more than such a file holds (opcode {opcode})")
+
+    return refuse
