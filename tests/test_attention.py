@@ -117,25 +117,26 @@ def test_the_block_equals_torch(k):
     m = 8 // k
 
     def tensor(value, name, axes=None):
-        value = np.asarray(value).transpose(axes) if axes else np.asarray(value)
+        value = np.asarray(value, np.float64)
+        value = value.transpose(axes) if axes else value
         leaves[name] = torch.tensor(value.copy(), requires_grad=True)
         return leaves[name]
 
     leaves = {}
     there = tensor(x, "x", (0, 3, 1, 2))
-    bias_before = torch.linspace(-0.5, 0.5, m)
+    bias_before = torch.linspace(-0.5, 0.5, m, dtype=torch.float64)
 
     def unit(name):
         kernel = tensor(params[name]["kernel"], name, (3, 2, 0, 1))
         y = torch.nn.functional.conv2d(there, kernel, bias_before)
-        mean, var = (torch.tensor(np.asarray(stats[name][s])) for s in ("mean", "var"))
-        scale, bias = (torch.tensor(np.asarray(params[name][s])) for s in ("scale", "bias"))
+        mean, var = (torch.tensor(np.asarray(stats[name][s], np.float64)) for s in ("mean", "var"))
+        scale, bias = (torch.tensor(np.asarray(params[name][s], np.float64)) for s in ("scale", "bias"))
         y = torch.nn.functional.batch_norm(y, mean + bias_before, var, scale, bias, training=False, eps=1e-5)
         return torch.relu(y).flatten(2)
 
     def plain(x, name):
         kernel = tensor(np.asarray(params[name]["kernel"]).T[..., None, None], name)
-        return torch.nn.functional.conv2d(x, kernel, torch.tensor(np.asarray(params[name]["bias"])))
+        return torch.nn.functional.conv2d(x, kernel, torch.tensor(np.asarray(params[name]["bias"], np.float64)))
 
     f, g, h = unit("f"), unit("g"), plain(there, "h").flatten(2)
     attention = torch.softmax(m**-0.5 * torch.bmm(f.transpose(1, 2), g), -1)
@@ -152,8 +153,9 @@ def test_the_block_equals_torch(k):
         return jnp.sum(block.apply(variables | {"params": params}, x, full) ** 3)
 
     gradient, dx = jax.jit(jax.grad(loss, (0, 1)))(params, x)
-    np.testing.assert_allclose(dx, leaves["x"].grad.numpy().transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-4)
+    expected = leaves["x"].grad.numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(dx, expected, rtol=1e-5, atol=1e-5)
     for name in "fghv":
         expected = leaves[name].grad.numpy()
         ours = np.asarray(gradient[name]["kernel"]).reshape(-1, expected.shape[0]).T
-        np.testing.assert_allclose(ours, expected[..., 0, 0], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(ours, expected[..., 0, 0], rtol=1e-5, atol=1e-5)
