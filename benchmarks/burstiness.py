@@ -88,6 +88,11 @@ def batches(
     )
 
 
+def spread(photos: PhotoSet, most: int) -> np.ndarray:
+    """At most so many rows, evenly spread."""
+    return np.unique(np.linspace(0, len(photos) - 1, min(most, len(photos))).astype(int))
+
+
 @partial(jax.jit, static_argnames=("network", "learnable", "scale"))
 def local_maps(
     network: RetrievalNetwork,
@@ -126,14 +131,15 @@ def count(
     reductions: dict[str, Reduction],
     codebooks: dict[str, np.ndarray],
     most: int,
+    scales: tuple[float, ...] = HOW_SCALES,
 ) -> dict[str, np.ndarray]:
     """|X| and C_X of every photograph, by row of the table."""
     counts: dict[str, list[np.ndarray]] = {name: [] for name in codebooks}
     for batch in found:
-        maps = [maps_of(reductions, batch["image"], batch["mask"], scale) for scale in HOW_SCALES]
+        maps = [maps_of(reductions, batch["image"], batch["mask"], scale) for scale in scales]
         real = batch["row"] >= 0
         for name, centroids in codebooks.items():
-            chosen: Selected = select_local([one[name] for one in maps], HOW_SCALES, most)
+            chosen: Selected = select_local([one[name] for one in maps], scales, most)
             words = distinct_words(chosen.features, chosen.count, jnp.asarray(centroids))
             counts[name].append(np.stack([chosen.count, words], 1)[real])
     return {name: np.concatenate(x) for name, x in counts.items()}
@@ -160,10 +166,7 @@ def main() -> None:
             prepare_folder(options.root, cache, splits=options.splits, split=split if options.splits else "")
             for split in ("train", "test")
         )
-        rows = [
-            np.unique(np.linspace(0, len(photos) - 1, min(options.photos or len(photos), len(photos))).astype(int))
-            for photos in (train, test)
-        ]
+        rows = [spread(photos, options.photos or len(photos)) for photos in (train, test)]
         some = rows[0][:: max(1, len(rows[0]) // PCA_PHOTOS)]
         raw = at_one_scale(batches(train, network, options, some), maps_of, {})
         reductions = {name: pca_whitening(x, DIM) for name, x in raw.items()}

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from burstiness import DIM, at_one_scale, count, spread
 
 from sret_jax.config import Config
 from sret_jax.data.image_folder import prepare_folder
@@ -19,13 +19,12 @@ from sret_jax.evaluation.protocols import Ranked
 from sret_jax.models.attention import l2_attention
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.models.whitening import pca_whitening
-from sret_jax.retrieval.asmk import distinct_words
 from sret_jax.retrieval.codebook import kmeans
 from sret_jax.retrieval.inverted_file import InvertedFile
-from sret_jax.retrieval.local import extract_local, padded_together, select_local
+from sret_jax.retrieval.local import Selected, extract_local, padded_together
 from sret_jax.retrieval.multiscale import resize_input
 
-DIM, MOST = 128, 1000  # length of a local feature, features of a photograph
+MOST = 1000  # features of a photograph
 CODEBOOK_PHOTOS, COUNTED_PHOTOS = 400, 100  # evenly spread: learned on, and counted on
 COUNTED_SCALES = (1.414, 1.0, 0.707)  # of the photographs that words are counted on
 
@@ -43,21 +42,18 @@ def batches(photos: PhotoSet, network: RetrievalNetwork, config: Config, rows: A
     )
 
 
-def spread(photos: PhotoSet, most: int) -> np.ndarray:
-    return np.unique(np.linspace(0, len(photos) - 1, min(most, len(photos))).round().astype(int))
-
-
 @partial(jax.jit, static_argnames=("network", "scale"))
-def local_maps(network, variables, reduction, images, mask, scale):
-    """{"features", "strength", "mask"} at one scale: of HOW's head where there is one, else of the map that is pooled,
-    with the strengths of the backbone's, reduced to `DIM` where `reduction` is known."""
+def local_maps(network, variables, reductions, images, mask, scale):
+    """{"map": {"features", "strength", "mask"}} at one scale: of HOW's head where there is one, else of the map that is
+    pooled with the strengths of the backbone's, reduced where `reductions` says how."""
     if scale != 1:
         images, mask = resize_input(images, mask, scale, network.size_multiple, recomputed=True)
     x, mask, seen = network.apply(variables, images, mask, method="feature_map")
     if "local" in seen:
-        return seen["local"]
-    x = x if reduction is None else (x - reduction[0]) @ reduction[1]
-    return {"features": x, "strength": l2_attention(seen["backbone"]), "mask": mask}
+        return {"map": seen["local"]}
+    for mean, projection in reductions.values():
+        x = (x - mean) @ projection
+    return {"map": {"features": x, "strength": l2_attention(seen["backbone"]), "mask": mask}}
 
 
 def words_of_photographs(
@@ -70,26 +66,15 @@ def words_of_photographs(
     train, test = (
         prepare_folder(config.data.root, cache, splits=config.data.splits, split=s) for s in ("train", "test")
     )
-
-    def at_one_scale(reduction: Any) -> np.ndarray:
-        found = []
-        for batch in batches(train, network, config, spread(train, CODEBOOK_PHOTOS)):
-            maps = local_maps(network, variables, reduction, batch["image"], batch["mask"], 1.0)
-            found.append(np.asarray(maps["features"])[np.asarray(maps["mask"])])
-        return np.concatenate(found)
-
-    features, reduction = at_one_scale(None), None
+    maps_of = partial(local_maps, network, variables)
+    features = at_one_scale(batches(train, network, config, spread(train, CODEBOOK_PHOTOS)), maps_of, {})["map"]
+    reductions = {}
     if features.shape[1] != DIM:
-        reduction = tuple(np.asarray(z, np.float32) for z in pca_whitening(features, DIM))
-        features = (features - reduction[0]) @ reduction[1]
-    centroids = kmeans(features, words)
-    counts = []
-    for batch in batches(test, network, config, spread(test, COUNTED_PHOTOS)):
-        maps = [local_maps(network, variables, reduction, batch["image"], batch["mask"], s) for s in COUNTED_SCALES]
-        chosen = select_local(maps, COUNTED_SCALES, MOST)
-        found = distinct_words(chosen.features, chosen.count, jnp.asarray(centroids))
-        counts.append(np.stack([chosen.count, found], 1)[batch["row"] >= 0])
-    number, distinct = np.concatenate(counts).mean(0)
+        mean, projection = (np.asarray(z, np.float32) for z in pca_whitening(features, DIM))
+        reductions["map"], features = (mean, projection), (features - mean) @ projection
+    counted = batches(test, network, config, spread(test, COUNTED_PHOTOS))
+    codebooks = {"map": kmeans(features, words)}
+    number, distinct = count(counted, maps_of, reductions, codebooks, MOST, COUNTED_SCALES)["map"].mean(0)
     return float(number), float(distinct)
 
 
@@ -108,30 +93,25 @@ def asmk_search(
       The result, milliseconds to describe a photograph (local features and their words), bytes of it in the index.
     """
     train = prepare_folder(config.data.root, cache, splits=config.data.splits, split="train")
-    learned_on = []
-    for batch in batches(train, network, config, spread(train, CODEBOOK_PHOTOS)):
-        maps = local_maps(network, variables, None, batch["image"], batch["mask"], 1.0)
-        learned_on.append(np.asarray(maps["features"])[np.asarray(maps["mask"])])
-    index = InvertedFile(kmeans(np.concatenate(learned_on), words))
+    learned_on = batches(train, network, config, spread(train, CODEBOOK_PHOTOS))
+    index = InvertedFile(kmeans(at_one_scale(learned_on, partial(local_maps, network, variables), {})["map"], words))
 
     opened = open_benchmark(benchmark, config, request, cache)
     extract = partial(extract_local, network, variables, most=MOST)
-    start, described = time.perf_counter(), 0
+    asked: dict[int, Selected] = {}
+    start, added = time.perf_counter(), []
     for batch in batches(opened.everything, network, config):
-        rows = [int(row) for row in batch["row"] if row >= 0]
         found = extract([batch])
-        index.add(*padded_together([found[row] for row in rows]), [opened.everything.names[row] for row in rows])
-        described += len(rows)
+        index.add(*padded_together(list(found.values())), [opened.everything.names[row] for row in found])
+        added += found
+        asked |= {} if opened.queries else found
     seconds = time.perf_counter() - start
-    row_of = {name: row for row, name in enumerate(opened.everything.names)}
-    added = np.array([row_of[name] for name in index.names])
-
-    asked = opened.queries or opened.everything
-    queries = extract(batches(asked, network, config))
+    if opened.queries:
+        asked = extract(batches(opened.queries, network, config))
 
     def search(rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        ids, scores = index.search(*padded_together([queries[int(row)] for (row,) in rows]), k)
-        return added[ids], scores
+        ids, scores = index.search(*padded_together([asked[int(row)] for (row,) in rows]), k)
+        return np.array(added)[ids], scores
 
-    ranked, _ = opened.judge(search, np.arange(len(asked))[:, None])
-    return ranked, 1000 * seconds / described, index.nbytes / described
+    ranked, *_ = opened.judge(search, np.arange(len(asked))[:, None])
+    return ranked, 1000 * seconds / len(added), index.nbytes / len(added)

@@ -12,9 +12,8 @@ from jaxtyping import Int
 from sret_jax.data.tables import read_csv
 from sret_jax.errors import UserError
 
-MOST_BYTES = (
-    16 << 30
-)  # of a file of ranks: a million photographs for every query of ROxford5k, in 64 bits, thirty times
+# Of a file of ranks: a million photographs for every query of ROxford5k, in 64 bits, thirty times.
+MOST_BYTES = 16 << 30
 
 
 def ranks_file(rankings: Int[np.ndarray, "q k"]) -> bytes:
