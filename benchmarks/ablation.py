@@ -104,6 +104,7 @@ def run(name: str, args: argparse.Namespace, splits: Path, seed: int) -> Record:
     """What one row measures with one seed; read from disk where that is complete."""
     row = ROWS[name]
     folder = args.workdir / f"{name.replace(' ', '_').replace(':', '')}-{splits.stem}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "measured.json"
     if path.exists():
         return json.loads(path.read_text())
