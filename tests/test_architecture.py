@@ -23,7 +23,7 @@ ONLY_IN = {
     "tensorflow_datasets": "data/",
     "grain": "data/",
     "PIL": ("data/", "evaluation/"),
-    "tensorboardX": "training/",
+    "tensorboard": "training/",
     "apache_beam": "data/beam.py",
 }
 NEVER = {"tensorflow", "torch", "pickle"}

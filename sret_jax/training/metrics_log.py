@@ -8,7 +8,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from sret_jax.artifacts import write_file
 
@@ -29,7 +31,8 @@ class MetricsLog:
         path = workdir / "metrics.jsonl"
         _keep_until(path, start)
         self._file = open(path, "a", encoding="utf-8")
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1, flush_secs=10)
+        self._events = EventFileWriter(str(workdir / "tensorboard"), flush_secs=10)
+        self._event(start + 1, session_log=SessionLog(status=SessionLog.START))  # what is later there is not shown
         console = Console(stderr=True)
         self._live = console.is_terminal
         self._progress = Progress(
@@ -58,13 +61,16 @@ class MetricsLog:
         values = metrics | {"images_per_second": round(speed, 2)}
         self._file.write(json.dumps({"step": step} | values) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._event(step, summary=Summary(value=scalars))
         self._progress.update(self._task, speed=f"{speed:.1f}")
         if not self._live:
             left = (self._steps - step) * self._photos / speed
             line = f"step {step}/{self._steps}  loss {metrics['loss']:.4f}  {speed:.1f} images/s  {left:.0f} s left"
             print(line, file=sys.stderr, flush=True)
+
+    def _event(self, step: int, **what: Any) -> None:
+        self._events.add_event(Event(wall_time=time.time(), step=step, **what))
 
     def close(self) -> None:
         if self._file is not None:
