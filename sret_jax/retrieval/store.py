@@ -1,4 +1,4 @@
-"""Descriptors on disk, in chunks that are written whole or not at all, and never read without being checked."""
+"""What is known of photos on disk, in chunks that are written whole or not at all, and never read unchecked."""
 
 import io
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Shaped
 
 from sret_jax.artifacts import DamagedError, file_digest, fingerprint, write_file, write_json
 from sret_jax.errors import UserError
@@ -18,10 +18,10 @@ STORE = "STORE.json"
 
 
 class DescriptorStore:
-    """The descriptors of a list of photos.
+    """One row of numbers, or one record, for every photo of a list.
 
-    Chunk i is the file `<i>.npy`, float32 [rows d], with the photos i * chunk_rows onwards in their order. A chunk
-    counts once `STORE.json` lists its sha256, which is written after it: a kill at any moment costs the chunk that was
+    Chunk i is the file `<i>.npy`, of any dtype without objects, with the photos i * chunk_rows onwards in their order:
+    float32 [rows d] of global descriptors, [rows] records of local ones. A chunk counts once `STORE.json` lists its sha256, which is written after it: a kill at any moment costs the chunk that was
     being made and nothing else. What is filled in afterwards is byte for byte what an uninterrupted run writes.
 
     Attributes:
@@ -100,31 +100,35 @@ class DescriptorStore:
         """The chunks that have yet to be written."""
         return [chunk for chunk in self.chunks() if _file(chunk[0]) not in self._digests]
 
-    def write(self, chunk: int, descriptors: Float[np.ndarray, "m d"]) -> None:
-        """Commits one chunk. A non-finite descriptor is an error that names the photo."""
+    def write(self, chunk: int, descriptors: Shaped[np.ndarray, "m *d"]) -> None:
+        """Commits one chunk. A non-finite number is an error that names the photo."""
         _, start, stop = self.chunks()[chunk]
         if len(descriptors) != stop - start:
             raise ValueError(f"chunk {chunk} has {stop - start} photos, got {len(descriptors)} descriptors")
-        bad = np.flatnonzero(~np.isfinite(descriptors).all(1))
+        bad = np.flatnonzero(~_finite(descriptors))
         if len(bad):
             raise UserError(
                 f"{self.names[start + bad[0]]}: its descriptor is not finite ({len(bad)} such in a chunk of "
                 f"{len(descriptors)}); check the photo and the network's parameters"
             )
         buffer = io.BytesIO()
-        np.save(buffer, descriptors.astype(np.float32))
+        np.save(buffer, descriptors)
         path = self.folder / _file(chunk)
         write_file(path, buffer.getvalue())
         self._digests[path.name] = file_digest(path)
         self._write_list()
 
-    def read(self) -> Float[np.ndarray, "n d"]:
-        """All descriptors, float32, in the order of the photos.
+    def read(self) -> Shaped[np.ndarray, "n *d"]:
+        """All rows in memory, in the order of the photos.
 
         Raises:
           UserError: the store is not complete.
           DamagedError: a chunk is not what was written; the text names it.
         """
+        return np.concatenate(self.parts())
+
+    def parts(self) -> list[Shaped[np.ndarray, "m *d"]]:
+        """The chunks, checked once and mapped: what is not touched is not read. Raises as `read` does."""
         if self.missing():
             _, start, stop = self.missing()[0]
             raise UserError(f"{self.folder}: photos {start} to {stop - 1} are not extracted yet; run it to its end")
@@ -132,10 +136,10 @@ class DescriptorStore:
         if damaged:
             raise DamagedError(f"{self.folder / damaged[0]}: changed since it was written; run the extraction again")
         parts = [np.load(self.folder / _file(i), mmap_mode="r", allow_pickle=False) for i, _, _ in self.chunks()]
-        shapes = {part.shape[1] for part in parts}
+        shapes = {(part.dtype, part.shape[1:]) for part in parts}
         if len(shapes) > 1 or [len(part) for part in parts] != [stop - start for _, start, stop in self.chunks()]:
             raise DamagedError(f"{self.folder}: its chunks do not fit together; delete it and run again")
-        return np.concatenate(parts)
+        return parts
 
     def _damaged(self) -> list[str]:
         def sound(name: str, digest: str) -> bool:
@@ -152,6 +156,12 @@ class DescriptorStore:
             "names": self.names,
         }
         write_json(self.folder / STORE, about | {"digest": _digest(about)})
+
+
+def _finite(x: Shaped[np.ndarray, "m *d"]) -> Bool[np.ndarray, "m"]:
+    """Of every row, or record, whether all its numbers are."""
+    fields = [x[name] for name in x.dtype.names] if x.dtype.names else [x]
+    return np.all([np.isfinite(field).reshape(len(x), -1).all(1) for field in fields], 0)
 
 
 def _file(chunk: int) -> str:
