@@ -11,7 +11,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each part may import only from those before it, and from itself.
 ORDER = (
-    "errors plain_pickle config validation artifacts environment data models retrieval reranking "
+    "errors plain_pickle numpy_pickle config validation artifacts environment data models retrieval reranking "
     "localization evaluation experiment training command"
 ).split()
 
