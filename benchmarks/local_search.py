@@ -21,7 +21,7 @@ from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.models.whitening import pca_whitening
 from sret_jax.retrieval.codebook import kmeans
 from sret_jax.retrieval.inverted_file import InvertedFile
-from sret_jax.retrieval.local import Selected, extract_local, padded_together
+from sret_jax.retrieval.local import Selected, extract_local, own_maps, padded_together
 from sret_jax.retrieval.multiscale import resize_input
 
 MOST = 1000  # features of a photograph
@@ -97,17 +97,17 @@ def asmk_search(
     index = InvertedFile(kmeans(at_one_scale(learned_on, partial(local_maps, network, variables), {})["map"], words))
 
     opened = open_benchmark(benchmark, config, request, cache)
-    extract = partial(extract_local, network, variables, most=MOST)
+    extract = partial(extract_local, own_maps(network, variables), most=MOST)
     asked: dict[int, Selected] = {}
     start, added = time.perf_counter(), []
     for batch in batches(opened.everything, network, config):
-        found = extract([batch])
+        found = dict(extract([batch]))
         index.add(*padded_together(list(found.values())), [opened.everything.names[row] for row in found])
         added += found
         asked |= {} if opened.queries else found
     seconds = time.perf_counter() - start
     if opened.queries:
-        asked = extract(batches(opened.queries, network, config))
+        asked = dict(extract(batches(opened.queries, network, config)))
 
     def search(rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         ids, scores = index.search(*padded_together([asked[int(row)] for (row,) in rows]), k)

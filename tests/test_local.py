@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sret_jax.retrieval.local import extract_local, select_local
+from sret_jax.retrieval.local import extract_local, own_maps, select_local
 from sret_jax.retrieval.multiscale import resize_input
 
 SCALES = (2.0, 1.0, 0.5)
@@ -108,7 +108,7 @@ def test_extraction_selects_over_all_scales_and_leaves_padding_out():
     images, mask = padded_photos()
     batch = {"image": images, "mask": mask, "row": np.array([5, -1])}
     alone = {"image": images[1:, :24, :24], "mask": mask[1:, :24, :24], "row": np.array([7])}
-    found = extract_local(Pixels(), {}, [batch, alone], scales=(2.0, 0.5), most=2000)
+    found = dict(extract_local(own_maps(Pixels(), {}), [batch, alone], scales=(2.0, 0.5), most=2000))
     assert sorted(found) == [5, 7]
     scaled = [resize_input(jnp.asarray(images), jnp.asarray(mask), scale, 8, recomputed=True) for scale in (2.0, 0.5)]
     together = select_local([Pixels().apply({}, *pair)[1]["local"] for pair in scaled], (2.0, 0.5), 2000)

@@ -1,6 +1,6 @@
 """The strongest local features of photographs over a set of scales."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -50,6 +50,7 @@ def select_local(maps: Sequence[Mapping[str, Array]], scales: tuple[float, ...],
     return _union([_strongest_of(one, scale, most) for one, scale in zip(maps, scales, strict=True)], most)
 
 
+@partial(jax.jit, static_argnames=("scale", "most"))
 def _strongest_of(maps: Mapping[str, Array], scale: float, most: int) -> Selected:
     """The strongest of one scale, with strengths as they are."""
     strength, mask = maps["strength"], maps["mask"]
@@ -95,34 +96,37 @@ def _union(parts: Sequence[Selected], most: int) -> Selected:
 
 
 def extract_local(
-    network: nn.Module,
-    variables: Variables,
+    maps_of: Callable[[Array, Array, float], Mapping[str, Array]],
     batches: Iterable[Batch],
     *,
     scales: tuple[float, ...] = HOW_SCALES,
     most: int = 1000,
-) -> dict[int, Selected]:
-    """For each row in the batches the selected local features of that photograph, as numpy arrays.
+) -> Iterator[tuple[int, Selected]]:
+    """For each row in the batches that row and the selected local features of the photograph, as numpy arrays.
 
     Args:
-        network: a `RetrievalNetwork` with local features among its intermediates.
+        maps_of: photographs, mask and scale -> maps as `select_local` takes them.
         batches: of `evaluation_batches`; every photograph is decoded once, and resized on the device.
         scales: of the batches' photographs.
         most: features of a photograph.
     """
-    out = {}
     for batch in batches:
-        parts = [_at_scale(network, variables, batch["image"], batch["mask"], scale, most) for scale in scales]
+        parts = [_strongest_of(maps_of(batch["image"], batch["mask"], scale), scale, most) for scale in scales]
         selected = jax.tree.map(np.asarray, _union(parts, most))
-        out |= {int(row): jax.tree.map(lambda z, i=i: z[i], selected) for i, row in enumerate(batch["row"]) if row >= 0}
-    return out
+        for i in np.flatnonzero(batch["row"] >= 0):
+            yield int(batch["row"][i]), jax.tree.map(lambda z, i=i: z[i], selected)
 
 
-@partial(jax.jit, static_argnames=("network", "scale", "most"))
-def _at_scale(network, variables, images, mask, scale, most):
+def own_maps(network: nn.Module, variables: Variables) -> Callable[[Array, Array, float], Mapping[str, Array]]:
+    """Maps of the local features that a network has among its intermediates, for `extract_local`."""
+    return partial(_own_maps, network, variables)
+
+
+@partial(jax.jit, static_argnames=("network", "scale"))
+def _own_maps(network, variables, images, mask, scale):
     if scale != 1:
         images, mask = resize_input(images, mask, scale, network.size_multiple, recomputed=True)
-    return _strongest_of(network.apply(variables, images, mask)[1]["local"], scale, most)
+    return network.apply(variables, images, mask)[1]["local"]
 
 
 def padded_together(selected: Sequence[Selected]) -> tuple[Float[np.ndarray, "b n c"], Int32[np.ndarray, "b"]]:

@@ -21,8 +21,9 @@ class DescriptorStore:
     """One row of numbers, or one record, for every photo of a list.
 
     Chunk i is the file `<i>.npy`, of any dtype without objects, with the photos i * chunk_rows onwards in their order:
-    float32 [rows d] of global descriptors, [rows] records of local ones. A chunk counts once `STORE.json` lists its sha256, which is written after it: a kill at any moment costs the chunk that was
-    being made and nothing else. What is filled in afterwards is byte for byte what an uninterrupted run writes.
+    float32 [rows d] of global descriptors, [rows] records of local ones. A chunk counts once `STORE.json` lists its
+    sha256, which is written after it: a kill at any moment costs the chunk that was being made and nothing else. What
+    is filled in afterwards is byte for byte what an uninterrupted run writes.
 
     Attributes:
       fingerprint: of everything the descriptors depend on (network, photos, how they were extracted).
