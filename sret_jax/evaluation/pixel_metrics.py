@@ -15,7 +15,6 @@ from sret_jax.evaluation.metrics import positions_without_junk, trapezoid_averag
 
 Ious = Sequence[Mapping[int, float]]
 THRESHOLDS = tuple(range(50, 100, 5))  # percent; an overlap has to be larger
-UNLABELLED = {"roxford5k": (56, 63), "rparis6k": (57, 59)}  # queries of which nobody drew the masks
 
 
 def pixel_map_official(

@@ -1,0 +1,142 @@
+"""Which pixels of a photograph show what a query asks for, as the authors of a benchmark have drawn them."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Int
+
+from sret_jax.data.decoding import PhotoRejected, decode_mask, read_photo_file
+from sret_jax.data.ground_truth import GroundTruth
+from sret_jax.data.lookups import Lookup
+from sret_jax.data.object_file import read_npy_dict
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.errors import UserError
+
+PAIR = re.compile(r"(\d+)_(\d+)")
+UNLABELLED = {"roxford5k": (56, 63), "rparis6k": (57, 59)}  # queries of which nobody drew the masks
+
+
+@dataclass(frozen=True, eq=False)
+class PixelTruth:
+    """What is to be found, and where.
+
+    mask         (query, photo), a relevant pair -> True on the object, at the size of the photo
+    easy, hard   per query, rows of the photos that show it; without that difference all are easy
+    junk         per query, rows that are not counted either way
+    unlabelled   queries without masks
+    """
+
+    mask: Callable[[int, int], Bool[np.ndarray, "h w"]]
+    easy: list[Int[np.ndarray, "_"]]
+    hard: list[Int[np.ndarray, "_"]]
+    junk: list[Int[np.ndarray, "_"]]
+    unlabelled: tuple[int, ...] = ()
+
+    @property
+    def relevant(self) -> list[Int[np.ndarray, "_"]]:
+        return [np.concatenate(pair) for pair in zip(self.easy, self.hard, strict=True)]
+
+
+def paintings_truth(root: Path, lookup: Lookup) -> PixelTruth:
+    """Of the paintings: the photograph's mask within the boxes of the painting.
+
+    Raises `UserError` naming a mask that is missing, no mask, or of another size than its photograph.
+    """
+    entries = {str(e["image"]): e for e in json.loads((root / "ground_truth.json").read_bytes())}
+
+    def mask(query: int, photo: int) -> np.ndarray:
+        entry = entries[lookup.photos.names[photo]]
+        whole = _read_mask(root / str(entry["mask"]), lookup.photos.sizes[photo])
+        out = np.zeros_like(whole)
+        for found in entry["objects"]:
+            if found["painting"] == lookup.queries.names[query]:
+                left, top, right, bottom = (int(x) for x in found["box_xyxy"])
+                out[top:bottom, left:right] = whole[top:bottom, left:right]
+        if not out.any():
+            raise UserError(f"{root / str(entry['mask'])}: nothing of {lookup.queries.names[query]!r} is in its box")
+        return out
+
+    nothing = [np.array([], np.int64)] * len(lookup.queries)
+    return PixelTruth(mask, lookup.relevant, nothing, nothing)
+
+
+def _read_mask(path: Path, size: Sequence[int] | Int[np.ndarray, "2"]) -> Bool[np.ndarray, "h w"]:
+    try:
+        mask = decode_mask(read_photo_file(path))
+    except PhotoRejected as rejected:
+        raise UserError(f"{path}: {rejected.reason}; give the mask as its authors published it") from None
+    if mask.shape != tuple(size):
+        raise UserError(f"{path}: a mask of {mask.shape[1]}x{mask.shape[0]} for a photo of {size[1]}x{size[0]} pixels")
+    return mask
+
+
+def labelled_truth(root: Path, benchmark: str, truth: GroundTruth, photos: PhotoSet) -> PixelTruth:
+    """Of PROxford and PRParis (An et al., ICCV 2023): polygons drawn with labelme.
+
+    <root>/<oxford or paris>_pair2labelpath.npy   {"<query>_<photo>": path of a labelme JSON below root}
+
+    itself or in `pixel_retrieval_benchmarks/`. All shapes of a file together are the object.
+
+    Raises:
+      UserError: names a relevant pair without a label, or a label that is no polygons on its photo.
+    """
+    name = f"{benchmark.removeprefix('r').rstrip('56k')}_pair2labelpath.npy"
+    folder = next((f for f in (root, root / "pixel_retrieval_benchmarks") if (f / name).is_file()), None)
+    if folder is None:
+        raise UserError(f"{benchmark}: no {name} in {root}; it comes with the masks of PROxford and PRParis")
+    paths: dict[tuple[int, int], Path] = {}
+    for key, value in read_npy_dict(folder / name).items():
+        pair = PAIR.fullmatch(key)
+        if not pair or not isinstance(value, str):
+            raise UserError(f"{folder / name}: {key!r} is no pair of a query and a photo with the path of a label")
+        paths[int(pair[1]), int(pair[2])] = _below(folder, value)
+    unlabelled = UNLABELLED.get(benchmark, ())
+    for q, right in enumerate(zip(truth.easy, truth.hard, strict=True)):
+        for photo in np.concatenate(right):
+            if q not in unlabelled and (q, int(photo)) not in paths:
+                raise UserError(
+                    f"{folder / name}: no label for query {truth.queries[q]!r} in photo {truth.photos[photo]!r}"
+                )
+
+    def mask(query: int, photo: int) -> np.ndarray:
+        return polygon_mask(read_labelme(paths[query, photo]), photos.sizes[photo])
+
+    return PixelTruth(mask, truth.easy, truth.hard, truth.junk, unlabelled)
+
+
+def _below(folder: Path, name: str) -> Path:
+    """A label's path as its authors stored it: below the folder, or where it lay on their disk, by its last parts."""
+    parts = Path(name.replace("\\", "/")).parts
+    for start in range(len(parts)):
+        path = folder.joinpath(*parts[start:])
+        if ".." not in parts[start:] and not Path(*parts[start:]).is_absolute() and path.is_file():
+            return path
+    raise UserError(f"{folder}: no label {name!r}; complete the folder")
+
+
+def read_labelme(path: Path) -> list[Int[np.ndarray, "p 2"]]:
+    """The polygons (x, y) of a labelme file, coordinates cut to whole pixels as the published evaluator does."""
+    try:
+        shapes: list[dict[str, Any]] = json.loads(path.read_bytes())["shapes"]
+        polygons = [np.trunc(np.array(shape["points"], np.float64)).astype(np.int64) for shape in shapes]
+        if not polygons or any(p.ndim != 2 or p.shape[1] != 2 or np.abs(p).max() > 1 << 20 for p in polygons):
+            raise ValueError("no polygons of x and y")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise UserError(f"{path}: not a labelme file with polygons ({error})") from None
+    return polygons
+
+
+def polygon_mask(
+    polygons: Sequence[Int[np.ndarray, "p 2"]], size: Sequence[int] | Int[np.ndarray, "2"]
+) -> Bool[np.ndarray, "h w"]:
+    """The pixels of (height, width) in any of the polygons, borders included."""
+    canvas = np.zeros((int(size[0]), int(size[1])), np.uint8)
+    for polygon in polygons:
+        cv2.fillPoly(canvas, [np.asarray(polygon, np.int32)], 1)
+    return canvas.astype(bool)
