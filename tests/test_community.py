@@ -10,8 +10,9 @@ from sret_jax.reranking.hypergraph import Hypergraph
 def graph(lists):
     """A hypergraph with these neighbours, without inliers: communities do not look at them."""
     starts, pairs = np.cumsum([0] + [len(row) for row in lists]), sum(lists, [])
+    places, boxes = np.zeros((0, 2)), np.zeros((len(pairs), 2, 2))
     return Hypergraph(
-        starts, np.array(pairs, np.int64), np.zeros(len(pairs) + 1, np.int64), np.zeros((0, 2)), np.zeros((0, 2))
+        starts, np.array(pairs, np.int64), np.zeros(len(pairs) + 1, np.int64), places, places, boxes, boxes
     )
 
 

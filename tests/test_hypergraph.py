@@ -32,7 +32,7 @@ def random_pairs(seed, n=30, degree=5, spread=25):
 def hypergraph(lists, inliers):
     pairs = [(a, b) for a in sorted(lists) for b in lists[a]]
     counts = [len(inliers[pair][0]) for pair in pairs]
-    return Hypergraph(
+    return Hypergraph.of(
         np.cumsum([0] + [len(lists[a]) for a in sorted(lists)]),
         np.array([b for _, b in pairs], np.int64),
         np.cumsum([0] + counts),

@@ -25,6 +25,8 @@ class Hypergraph(NamedTuple):
     inlier_start  the inliers of pair i are inlier_start[i] to inlier_start[i + 1] - 1, at least one
     here          of each inlier, (x, y) in the photograph that is left
     there         of the same inlier, (x, y) in the one that is arrived at
+    box_here      of each pair, the smallest and the largest (x, y) of its inliers in the one photograph
+    box_there     and in the other
     """
 
     pair_start: Int[np.ndarray, "n+1"]
@@ -32,6 +34,21 @@ class Hypergraph(NamedTuple):
     inlier_start: Int[np.ndarray, "p+1"]
     here: Num[np.ndarray, "m 2"]
     there: Num[np.ndarray, "m 2"]
+    box_here: Num[np.ndarray, "p 2 2"]
+    box_there: Num[np.ndarray, "p 2 2"]
+
+    @classmethod
+    def of(
+        cls,
+        pair_start: Int[np.ndarray, "_"],
+        neighbour: Int[np.ndarray, "p"],
+        inlier_start: Int[np.ndarray, "_"],
+        here: Num[np.ndarray, "m 2"],
+        there: Num[np.ndarray, "m 2"],
+    ) -> "Hypergraph":
+        """With the boxes of the pairs."""
+        boxes = (_boxes(points, inlier_start[:-1]) for points in (here, there))
+        return cls(pair_start, neighbour, inlier_start, here, there, *boxes)
 
     def neighbours(self, photo: int) -> Int[np.ndarray, "_"]:
         """The photographs that this one was verified with."""
@@ -66,26 +83,54 @@ def _propagate(graph: Hypergraph, start: np.ndarray, hops: int) -> np.ndarray:
     seen = np.zeros(len(graph.pair_start) - 1, bool)
     seen[start] = True
     listed, leaving = [start], start
-    low, high = np.full((len(start), 2), -np.inf), np.full((len(start), 2), np.inf)
+    region = np.tile(np.array([[-np.inf], [np.inf]], np.float32), (len(start), 1, 2))
     for _ in range(hops):
         pairs, owner = _joined(graph.pair_start, leaving)
         new = ~seen[graph.neighbour[pairs]]
-        pairs, owner = pairs[new], owner[new]
-        inliers, pair = _joined(graph.inlier_start, pairs)
-        here, region = graph.here[inliers], owner[pair]
-        inside = ((here >= low[region]) & (here <= high[region])).all(1)
-        target, there = graph.neighbour[pairs[pair[inside]]], graph.there[inliers[inside]]
-        if not len(target):
+        pairs, count, box = _arriving(graph, pairs[new], region[owner[new]])
+        if not len(pairs):
             break
+        target = graph.neighbour[pairs]
         by_target = np.argsort(target, kind="stable")
-        reached, first, count = np.unique(target[by_target], return_index=True, return_counts=True)
-        strongest = np.argsort(-count, kind="stable")
-        low = np.minimum.reduceat(there[by_target], first)[strongest]
-        high = np.maximum.reduceat(there[by_target], first)[strongest]
-        leaving = reached[strongest].astype(np.int64)
+        reached, first = np.unique(target[by_target], return_index=True)
+        order = np.argsort(-np.add.reduceat(count[by_target], first), kind="stable")
+        low = np.minimum.reduceat(box[by_target, 0], first)
+        high = np.maximum.reduceat(box[by_target, 1], first)
+        leaving, region = reached[order].astype(np.int64), np.stack([low, high], axis=1)[order]
         seen[leaving] = True
         listed.append(leaving)
     return np.concatenate(listed)
+
+
+def _arriving(graph: Hypergraph, pairs: np.ndarray, region: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of pairs [p] left within a region [p 2 2] each: those with inliers in it, how many, and the box of these there.
+
+    Most pairs need no look at their inliers: all of them are in the region, or none.
+    """
+    box = graph.box_here[pairs]
+    apart = (box[:, 0] > region[:, 1]) | (box[:, 1] < region[:, 0])
+    outside = (box[:, 0] < region[:, 0]) | (box[:, 1] > region[:, 1])
+    whole = pairs[~(outside[:, 0] | outside[:, 1])]
+    partly = (outside[:, 0] | outside[:, 1]) & ~(apart[:, 0] | apart[:, 1])
+    pairs, region = pairs[partly], region[partly]
+    inliers, pair = _joined(graph.inlier_start, pairs)
+    counts = graph.inlier_start[pairs + 1] - graph.inlier_start[pairs]
+    here = graph.here[inliers]
+    inside = (here >= np.repeat(region[:, 0], counts, axis=0)) & (here <= np.repeat(region[:, 1], counts, axis=0))
+    inside = inside[:, 0] & inside[:, 1]
+    found, first, counts = np.unique(pair[inside], return_index=True, return_counts=True)
+    return (
+        np.concatenate([whole, pairs[found]]),
+        np.concatenate([graph.inlier_start[whole + 1] - graph.inlier_start[whole], counts]),
+        np.concatenate([graph.box_there[whole], _boxes(graph.there[inliers[inside]], first)]),
+    )
+
+
+def _boxes(points: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """The smallest and the largest (x, y) [g 2 2] of each stretch of points, which begins at `first`."""
+    if not len(first):
+        return np.zeros((0, 2, 2), points.dtype)
+    return np.stack([np.minimum.reduceat(points, first), np.maximum.reduceat(points, first)], axis=1)
 
 
 def _joined(starts: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +151,7 @@ def _propagate_in_order(graph: Hypergraph, start: np.ndarray, hops: int) -> np.n
             for pair in range(graph.pair_start[a], graph.pair_start[a + 1]):
                 b, inliers = int(graph.neighbour[pair]), slice(*graph.inlier_start[pair : pair + 2])
                 here, (low, high) = graph.here[inliers], regions[a]
-                low, high = np.maximum(low, here.min(0)), np.minimum(high, here.max(0))
+                low, high = np.maximum(low, graph.box_here[pair, 0]), np.minimum(high, graph.box_here[pair, 1])
                 there = graph.there[inliers][((here > low) & (here < high)).all(1)]
                 if b == a or not len(there):
                     continue

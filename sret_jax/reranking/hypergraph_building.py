@@ -131,7 +131,7 @@ def assembled(
     inlier = np.arange(inlier_start[-1]) + np.repeat(start - inlier_start[:-1], count)
     pair_start = np.concatenate([[0], np.cumsum(np.bincount(left, minlength=n))])
     both = np.concatenate([here, there])[inlier], np.concatenate([there, here])[inlier]
-    return Hypergraph(pair_start, arrived[order], inlier_start, *both)
+    return Hypergraph.of(pair_start, arrived[order], inlier_start, *both)
 
 
 def _verified(rows: range, neighbours: np.ndarray, verify: Callable, fewest: int) -> dict[str, np.ndarray]:
