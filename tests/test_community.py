@@ -59,14 +59,14 @@ def by_walking(lists, photos):
 def test_communities_equal_the_procedures_in_loops(symmetric):
     rng = np.random.default_rng(0)
     differ = 0
-    for _ in range(100):
+    for _ in range(40):
         lists = random_lists(rng, 40, symmetric)
         photos = rng.permutation(40)[:20]
         expected, quirky = by_walking(lists, photos.tolist()), published(lists, photos.tolist())
         assert communities(graph(lists), photos) == expected
         assert communities(graph(lists), photos, compat=True) == quirky
         differ += sorted(map(sorted, expected)) != sorted(map(sorted, quirky))
-    assert differ > 10
+    assert differ > 5
 
 
 def test_a_link_between_groups_joins_them_but_not_as_published():
