@@ -111,7 +111,7 @@ def run(name: str, args: argparse.Namespace, splits: Path, seed: int) -> Record:
     config = row_config(row, args, splits, seed)
     record: Record = {"row": name, "split": splits.stem, "seed": seed}
     if row.trained:
-        changed = "".join(f"-{value}" for value in row.fields.values()).replace(" ", "")
+        changed = "".join(f"-{path}={value}" for path, value in row.fields.items()).replace(" ", "")
         workdir = args.workdir / "runs" / f"{row.config}{changed}-{splits.stem}-{seed}"
         train(config, workdir)
         loaded = load_network(workdir)
