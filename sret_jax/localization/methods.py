@@ -1,0 +1,256 @@
+"""Every way to say where the object of a query is in a photograph, behind one call.
+
+everything     all of the photograph: what any other has to beat
+lost           the photograph's own object by LOST, whatever the query is: `object_discovery`
+discovery      what is like the query region: `query_region`
+regions        the window or discovered object most like the region: `regions`
+dense          where dense matching carries the region: `dense_matching`
+sv             where the transform of spatial verification carries it: `geometric`
+sv+discovery   the same, and with too few inliers discovery
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from sret_jax.config import Config
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.pipeline import load
+from sret_jax.errors import UserError
+from sret_jax.localization.dense_matching import match_region
+from sret_jax.localization.geometric import warp_region
+from sret_jax.localization.maps import StoredMaps, localizing_network, store_maps
+from sret_jax.localization.object_discovery import centre, discover, discover_several, facing_inwards
+from sret_jax.localization.pixels import grab_cut, guided_filter, hottest_component, pixel_box, upsample
+from sret_jax.localization.query_region import Region, directions, mean_direction, region_heat, region_weights
+from sret_jax.localization.regions import best_box, window_boxes
+from sret_jax.models.descriptor import RetrievalNetwork, Variables
+from sret_jax.reranking.answers import Side
+from sret_jax.reranking.matching import LocalFeatures
+from sret_jax.reranking.stages import verify_candidates
+
+PHOTOS_AT_ONCE = 8  # of the gallery; those left over come one by one, so that two shapes are compiled
+MEAN_OF = 200  # photographs, evenly spread, whose mean direction stands for the collection's
+GUIDED_RADIUS = 0.02  # of the guided filter, longest side = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Located:
+    """The object in one photograph.
+
+    mask    its pixels; empty where it was not found
+    box     (left, top, right, bottom) around them, pixels, right and bottom exclusive; zeros where there are none
+    heat    what the mask was made of, at the size of the photograph; None where there is no such thing
+    """
+
+    mask: Bool[np.ndarray, "H W"]
+    box: Float[np.ndarray, "4"]
+    heat: Float[np.ndarray, "H W"] | None = None
+
+
+class Localizer:
+    """Queries with their regions and the photographs in which these are looked for, maps and local features at hand."""
+
+    def __init__(
+        self,
+        network: RetrievalNetwork,
+        variables: Variables,
+        queries: PhotoSet,
+        photos: PhotoSet,
+        sides: tuple[Side, Side],
+        config: Config,
+        folder: Path,
+    ):
+        """
+        Args:
+          queries: what asks; the part in its box, else on its mask, else all of a photograph is the region.
+          photos: what is searched.
+          sides: local features of both, for spatial verification.
+          config: its `localize`, `rerank` (spatial verification), `data` and `extract` say how.
+          folder: where maps are kept.
+
+        Raises:
+          UserError: an unknown method or source of features.
+        """
+        if unknown := set(config.localize.methods) - set(METHODS):
+            raise UserError(f"--localize: no method {sorted(unknown)[0]!r}; choose from {', '.join(METHODS)}")
+        if config.localize.refine not in ("none", "guided", "grabcut"):
+            raise UserError(f"config.localize.refine={config.localize.refine!r}: choose none, guided or grabcut")
+        self.queries, self.photos, self.config = queries, photos, config
+        self._sides, self._folder, self._variables = sides, folder, variables
+        self._network = localizing_network(network, config)
+
+    def __call__(self, method: str, query: int, rows: Sequence[int]) -> list[Located]:
+        """The object of one query in these photographs, in their order."""
+        rows = np.asarray(rows, np.int64)
+        out: list[Located] = []
+        whole = len(rows) - len(rows) % PHOTOS_AT_ONCE
+        parts = [rows[i : i + PHOTOS_AT_ONCE] for i in range(0, whole, PHOTOS_AT_ONCE)]
+        for part in [*parts, *rows[whole:, None]]:
+            out += METHODS[method](self, query, part)
+        return out
+
+    def region(self, query: int) -> Region:
+        """What of the whole query photograph is asked for."""
+        if self.queries.boxes is not None:
+            return self.queries.boxes[query]
+        return self.queries.mask(query)
+
+    def size(self, row: int) -> tuple[int, int]:
+        height, width = self.photos.sizes[row].tolist()
+        return height, width
+
+    def make_ready(self, method: str) -> None:
+        """Finds now what the method reads, so that it is not counted as its time."""
+        if method not in ("everything", "sv"):
+            _ = self.maps, self.query_maps, self.mean
+        if method.startswith("sv"):
+            _ = self._sides[0].local, self._sides[1].local
+
+    @cached_property
+    def maps(self) -> StoredMaps:
+        size = self.config.localize.image_size
+        return store_maps(self._network, self._variables, self.photos, self.config, size, self._folder / "photos")
+
+    @cached_property
+    def query_maps(self) -> StoredMaps:
+        """Of the whole photographs: what is around a region is not cut away, its weights leave it out."""
+        whole, size = dataclasses.replace(self.queries, boxes=None), self.config.localize.query_size
+        return store_maps(self._network, self._variables, whole, self.config, size, self._folder / "queries")
+
+    @cached_property
+    def mean(self) -> jax.Array:
+        rows = np.unique(np.linspace(0, len(self.maps) - 1, min(MEAN_OF, len(self.maps))).astype(int))
+        sums = [mean_direction(*(jnp.asarray(z) for z in self.maps(rows[i : i + 1]))) for i in range(len(rows))]
+        return jnp.mean(jnp.stack(sums), axis=0)
+
+    def gallery(self, rows: Int[np.ndarray, "b"]) -> tuple[jax.Array, jax.Array]:
+        x, mask = self.maps(rows)
+        return jnp.asarray(x), jnp.asarray(mask)
+
+    def asked(self, query: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Map, mask and weights of the query's positions."""
+        (x,), (mask,) = self.query_maps(np.array([query]))
+        height, width = self.queries.sizes[query].tolist()
+        weights = region_weights(self.region(query), (height, width), mask)
+        return jnp.asarray(x), jnp.asarray(mask), jnp.asarray(weights)
+
+    def verified(self, query: int, rows: Int[np.ndarray, "b"]) -> tuple[np.ndarray, np.ndarray]:
+        """Inliers and transforms of spatial verification."""
+        asked = LocalFeatures(*(x[0] for x in self._sides[0].features(np.array([query]))))
+        _, found = verify_candidates(asked, self._sides[1].features(rows), self.config)
+        return np.asarray(found.inliers), np.asarray(found.transform)
+
+
+def _nothing(size: tuple[int, int]) -> Located:
+    return Located(np.zeros(size, bool), np.zeros(4))
+
+
+def _of_mask(mask: Bool[np.ndarray, "H W"], heat: np.ndarray | None = None) -> Located:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return Located(mask, np.zeros(4), heat)
+    return Located(mask, np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64), heat)
+
+
+def _of_box(box: Float[np.ndarray, "4"], size: tuple[int, int]) -> Located:
+    left, top, right, bottom = np.rint(box).astype(int)
+    mask = np.zeros(size, bool)
+    mask[top:bottom, left:right] = True
+    return _of_mask(mask)
+
+
+def _everything(localizer: Localizer, query: int, rows: Int[np.ndarray, "b"]) -> list[Located]:
+    return [_of_mask(np.ones(localizer.size(row), bool)) for row in rows]
+
+
+def _lost(localizer: Localizer, query: int, rows: Int[np.ndarray, "b"]) -> list[Located]:
+    x, mask = localizer.gallery(rows)
+    found = facing_inwards(discover(centre(directions(x), mask), mask), mask)
+    return [
+        _of_mask(upsample(patches.astype(np.float32), inside, localizer.size(row)) > 0.5)
+        for row, patches, inside in zip(rows, np.asarray(found.mask), np.asarray(mask), strict=True)
+    ]
+
+
+def _discovery(localizer: Localizer, query: int, rows: Int[np.ndarray, "b"]) -> list[Located]:
+    region, _, weights = localizer.asked(query)
+    x, mask = localizer.gallery(rows)
+    heat = np.asarray(region_heat(region, weights, x, mask, localizer.mean))
+    cut_out = partial(_cut_out, localizer)
+    if len(rows) == 1:
+        return [cut_out(rows[0], heat[0], np.asarray(mask)[0])]
+    with ThreadPoolExecutor() as threads:  # OpenCV lets others run
+        return list(threads.map(cut_out, rows, heat, np.asarray(mask)))
+
+
+def _cut_out(localizer: Localizer, row: int, heat: Float[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> Located:
+    heat = upsample(heat, mask, localizer.size(row))
+    refine = localizer.config.localize.refine
+    if refine == "none":
+        return _of_mask(hottest_component(heat), heat)
+    photo = load(localizer.photos, row)
+    heat = guided_filter(heat, photo, radius=max(1, round(GUIDED_RADIUS * max(photo.shape))))
+    mask = hottest_component(heat)
+    return _of_mask(grab_cut(photo, mask) if refine == "grabcut" else mask, heat)
+
+
+def _regions(localizer: Localizer, query: int, rows: Int[np.ndarray, "b"]) -> list[Located]:
+    region, _, weights = localizer.asked(query)
+    x, mask = localizer.gallery(rows)
+    several, _ = discover_several(centre(directions(x), mask), mask)
+    proposals = jnp.concatenate([window_boxes(mask), several.box], axis=1)
+    boxes, _ = best_box(region, weights, x, mask, localizer.mean, proposals)
+    return [
+        _of_box(pixel_box(box, inside, localizer.size(row)), localizer.size(row))
+        for row, box, inside in zip(rows, np.asarray(boxes), np.asarray(mask), strict=True)
+    ]
+
+
+def _dense(localizer: Localizer, query: int, rows: Int[np.ndarray, "b"]) -> list[Located]:
+    region, query_mask, weights = localizer.asked(query)
+    x, mask = localizer.gallery(rows)
+    matched = match_region(region, query_mask, weights, x, mask, localizer.mean)
+    out = []
+    for row, own, inside in zip(rows, np.asarray(matched.heat), np.asarray(mask), strict=True):
+        heat = upsample(own, inside, localizer.size(row))
+        out.append(_of_mask(heat > 0.5, heat))
+    return out
+
+
+def _geometric(localizer: Localizer, query: int, rows: Int[np.ndarray, "b"]) -> list[Located]:
+    height, width = localizer.queries.regions[query].tolist()
+    region = np.ones((height, width), bool)
+    if localizer.queries.boxes is None and (mask := localizer.queries.mask(query)) is not None:
+        region = mask
+    out = []
+    for row, inliers, transform in zip(rows, *localizer.verified(query, rows), strict=True):
+        warped = None
+        if inliers >= localizer.config.localize.inliers:
+            warped = warp_region(transform, region, localizer.size(row))
+        out.append(_nothing(localizer.size(row)) if warped is None else Located(warped.mask, warped.box))
+    return out
+
+
+def _geometric_or_discovery(localizer: Localizer, query: int, rows: Int[np.ndarray, "b"]) -> list[Located]:
+    verified, discovered = _geometric(localizer, query, rows), _discovery(localizer, query, rows)
+    return [one if one.mask.any() else other for one, other in zip(verified, discovered, strict=True)]
+
+
+METHODS: dict[str, Callable[[Localizer, int, Int[np.ndarray, "b"]], list[Located]]] = {
+    "everything": _everything,
+    "lost": _lost,
+    "discovery": _discovery,
+    "regions": _regions,
+    "dense": _dense,
+    "sv": _geometric,
+    "sv+discovery": _geometric_or_discovery,
+}
