@@ -11,9 +11,25 @@ pretrained backbone with GeM, and without the whitening layer, which only traini
     paintings             --root holds ground_truth.json and its photographs; paintings look for those that show them
 
 --distractors=DIR,... adds photographs that only get in the way: any folder, or the million of Revisiting Oxford and
-Paris with its revisitop1m.txt and jpg/. --anchors shows published numbers beside these, --protocol=compat:uncropped
-deviates as some of them do. --rankings=FILE scores a ranking that something else made (the `ranks.npy` of revisitop, or
-a submission of gldv2), without a network or photographs.
+Paris with its revisitop1m.txt and jpg/. --rerank=STAGE[:NUMBER],... puts the first answers in a new order, with
+
+    sv                    spatial verification of the first NUMBER, by config.local.source: SIFT or the network's own
+    aqe, alpha_qe, dba    query expansion, weighted by similarity, and of the photographs searched
+    superglobal           SuperGlobal's refinement of the first NUMBER
+    diffusion             on the graph of the nearest NUMBER of every photograph
+    hypergraph            propagation through photographs that verify each other
+
+one after the other, and shows the numbers before and after. --localize=METHOD,... says where in each photograph the
+object is, on benchmarks with masks (paintings, synthetic, proxford and prparis with the labels of their authors):
+
+    discovery                 what is like the query region, by the network's maps: config.localize.source
+    regions, dense            the best window, and dense matching of the same maps
+    sv, sv+discovery          the transform of spatial verification, and discovery where it finds none
+    lost, everything          the photograph's own object by LOST, and all of it, whatever is asked for
+
+--anchors shows published numbers beside these,
+--protocol=compat:NAME deviates as some of them do. --rankings=FILE scores a ranking that something else made (the
+`ranks.npy` of revisitop, or a submission of gldv2), without a network or photographs.
 
 Prints the table and writes results.json, rankings.csv, queries.csv, report.html, strip.png and skipped.json to
 `<workdir>/eval/<benchmark>` (untrained: `runs/untrained-<config>/eval/<benchmark>`), or to `--out`.
@@ -32,7 +48,10 @@ from sret_jax import command, experiment
 from sret_jax.config import PROTOCOLS, Config
 from sret_jax.errors import UserError
 from sret_jax.evaluation.benchmarks import BENCHMARKS, REVISITED, Request, check_benchmark
+from sret_jax.localization.methods import METHODS
 from sret_jax.models.descriptor import build_network, init_network
+from sret_jax.reranking.chain import parse_stages
+from sret_jax.reranking.stages import STAGES
 from sret_jax.training.checkpoint import load_network
 from sret_jax.validation import validate
 
@@ -46,6 +65,8 @@ QUERIES = flags.DEFINE_string("queries", "", 'Benchmark "folder": photographs th
 GND = flags.DEFINE_string("gnd", "", f"{', '.join(REVISITED)}: the ground truth, gnd_*.pkl or the same as JSON.")
 DISTRACTORS = flags.DEFINE_list("distractors", [], "Folders of photographs, at any depth, that are searched as well.")
 PROTOCOL = flags.DEFINE_string("protocol", "", f"One of {', '.join(PROTOCOLS)}.")
+RERANK = flags.DEFINE_list("rerank", None, f"Comma-separated NAME or NAME:NUMBER of {', '.join(STAGES)}.")
+LOCALIZE = flags.DEFINE_list("localize", None, f"Comma-separated: {', '.join(METHODS)}.")
 ANCHORS = flags.DEFINE_boolean("anchors", False, "Show published numbers beside these, with their source.")
 RANKINGS = flags.DEFINE_string("rankings", "", "Score this file of rankings instead of a network.")
 OUT = flags.DEFINE_string("out", None, "Where the results go; with several benchmarks, one folder each below it.")
@@ -80,12 +101,14 @@ def out_folder(workdir: Path, benchmark: str, several: bool) -> Path:
     if OUT.value:
         return Path(OUT.value) / benchmark if several else Path(OUT.value)
     variant = [PROTOCOL.value.removeprefix("compat:")] if PROTOCOL.value.startswith("compat:") else []
+    variant += [stage.replace(":", "-") for stage in RERANK.value or []]
     variant += [Path(folder).resolve().name for folder in DISTRACTORS.value]
     return workdir / "eval" / "+".join([benchmark, *variant])
 
 
 def main() -> None:
     logging.getLogger("sret_jax").setLevel(logging.INFO)
+    parse_stages(RERANK.value or [])  # so that a mistake costs no time
     for benchmark in BENCHMARK.value or []:
         check_benchmark(benchmark, request())
     if QUERIES.value and "folder" not in (BENCHMARK.value or ["folder"]):
@@ -99,6 +122,10 @@ def main() -> None:
         experiment.score_rankings(BENCHMARK.value[0], Path(RANKINGS.value), out, request(), ANCHORS.value)
         return
     network, variables, config, learned, workdir = load(CONFIG.value, WORKDIR.value)
+    if RERANK.value is not None:
+        config = replace(config, rerank=replace(config.rerank, stages=tuple(RERANK.value)))
+    if LOCALIZE.value is not None:
+        config = replace(config, localize=replace(config.localize, methods=tuple(LOCALIZE.value)))
     benchmarks = BENCHMARK.value or list(config.eval.benchmarks)
     for benchmark in benchmarks:
         experiment.evaluate_and_print(

@@ -1,4 +1,5 @@
-"""Every setting of the project, with its unit and its default; there are no defaults anywhere else.
+"""Every setting of the project, with its unit and its default; there are no defaults anywhere else. What follows
+training is in `search_config`.
 
 An experiment is a file in `configs/` whose `get_config()` returns a `Config`; the command line overrides
 single fields (`--config.train.steps=200`). `sret_jax.validation` says which values can be used together.
@@ -9,15 +10,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sret_jax.errors import UserError
+from sret_jax.search_config import PROTOCOLS as PROTOCOLS
+from sret_jax.search_config import (
+    EvalConfig,
+    ExtractConfig,
+    LocalizeConfig,
+    LocalSearchConfig,
+    RerankConfig,
+    SearchConfig,
+)
 
 CLASSIFYING = ("arcface", "cosface", "subcentre_arcface", "curricularface")  # losses with weights per instance
 OF_TUPLES = ("contrastive", "triplet", "solar")  # losses that mined tuples have
-
-PROTOCOLS = {  # of benchmarks with query boxes; what deviates is labelled wherever its numbers are shown
-    "standard": "",
-    "compat:uncropped": "compat: queries are not cut to their boxes, as in DOLG and CGD; "
-    "not comparable with the benchmark's own protocol",
-}
 
 
 @dataclass
@@ -170,37 +174,6 @@ class WhiteningConfig:
 
 
 @dataclass
-class ExtractConfig:
-    batch_size: int = 16  # photographs per compiled batch
-    scales: tuple[float, ...] = (1.0,)  # of image_size
-    scale_pooling: str = "mean"  # over scales: "mean", "max", "power3", or "gem" (by the exponents of the network)
-    resized: str = "photo"  # "photo": each scale from the decoded photo; "tensor": from the network's input
-    chunk_rows: int = 1024  # photographs per committed chunk
-
-
-@dataclass
-class SearchConfig:
-    method: str = "auto"  # "exact", "brute_force", "ah", "tree_ah"; "auto": by the library's size rules
-    leaves_to_search: int = 0  # tree_ah; 0: chosen by size
-    reorder: int = 0  # candidates re-scored exactly; 0: ten per answer
-    chunk_rows: int = 131072  # rows scored at once by exact search (bounds its memory)
-
-
-@dataclass
-class EvalConfig:
-    benchmarks: tuple[str, ...] = ("synthetic",)  # run after training: "synthetic", "folder", "roxford5k", ...
-    root: str = ""  # the benchmark's folder; "" = data.root (benchmark "folder")
-    split: str = "test"  # benchmark "folder": the entry of data.splits that is searched
-    synthetic_instances: int = 16  # benchmark "synthetic": objects, none of them trained on
-    synthetic_photos: int = 8
-    untrained: bool = False  # also measure the network before training
-    gnd: str = ""  # benchmarks like "roxford5k": the ground truth file; "" = gnd_<benchmark>.pkl in root
-    distractors: tuple[str, ...] = ()  # folders whose photographs are searched as well, as wrong answers
-    protocol: str = "standard"  # or "compat:uncropped": queries are not cut to their boxes, as some published numbers
-    ranked: int = 0  # photographs ranked per query; 0 = all. What is not ranked counts as never found
-
-
-@dataclass
 class Config:
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
@@ -210,6 +183,9 @@ class Config:
     whitening: WhiteningConfig = field(default_factory=WhiteningConfig)
     extract: ExtractConfig = field(default_factory=ExtractConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
+    local: LocalSearchConfig = field(default_factory=LocalSearchConfig)
+    rerank: RerankConfig = field(default_factory=RerankConfig)
+    localize: LocalizeConfig = field(default_factory=LocalizeConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 
 

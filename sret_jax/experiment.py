@@ -22,10 +22,14 @@ from sret_jax.evaluation.benchmarks import Request, judge_rankings, open_benchma
 from sret_jax.evaluation.protocols import Ranked
 from sret_jax.evaluation.report import choose_photos, write_report
 from sret_jax.evaluation.table import print_rankings, print_results
+from sret_jax.localization.methods import Localizer
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
+from sret_jax.reranking.chain import Chain, parse_stages
+from sret_jax.reranking.search import TwoStageSearch
 from sret_jax.retrieval.extract import Extracted, Extractor, Learned, extract
 from sret_jax.retrieval.recall import index_recall
 from sret_jax.retrieval.search import Index, content_fingerprint
+from sret_jax.second_stage import calibration, localize, open_sides
 
 log = logging.getLogger(__name__)
 
@@ -89,11 +93,12 @@ def evaluate(
 
     Returns:
       `{"benchmark", "metrics", "timings": {stage: seconds}, "images_per_second", "photos", "instances", "skipped",
-      "index", "index_recall", "dim", "config", "commit", "versions", ...}`. The metrics are in percent: `{"mAP", "R@1",
-      "queries", "per_instance"}`, or of benchmarks like "roxford5k" `{"easy", "medium", "hard": {"mAP", "mP@1",
-      "mP@5", "mP@10", "queries"}, "mAP" (medium), "queries", "per_query" (AP, medium)}`. "index_recall" says what an
-      approximate index finds of the exact answers, {} of an exact one. "before_training" has mAP and R@1 where these
-      photographs were measured at the start of the run too.
+      "index", "index_recall", "rerank", "dim", "config", "commit", "versions", ...}`. The metrics are in percent:
+      `{"mAP", "R@1", "queries", "per_instance"}`, or of benchmarks like "roxford5k" `{"easy", "medium", "hard": {"mAP",
+      "mP@1", "mP@5", "mP@10", "queries"}, "mAP" (medium), "queries", "per_query" (AP, medium)}`. "index_recall" says
+      what an approximate index finds of the exact answers, {} of an exact one. "rerank" has the seconds of each stage
+      of `config.rerank`, the metrics before all of them, and how well an uncertainty they found predicts the AP.
+      "before_training" has mAP and R@1 where these photographs were measured at the start of the run too.
 
     Raises:
       UserError: an unknown benchmark, a folder that is missing, incomplete or has nothing to measure.
@@ -123,17 +128,31 @@ def evaluate(
             query_descriptors = described(asked, f"{name}-queries").descriptors
     with stage("index"):
         index = _index(descriptors, photos.names, config, workdir / "index" / name)
+    asking = query_descriptors if asked else descriptors
+    rows = np.arange(len(asking))
+    search = first = TwoStageSearch(index, asking)
     with stage("search"):
-        depth = 0
+        ranked, files, about = opened.judge(search, rows)
+    reranked: dict[str, Any] = {}
+    if config.rerank.stages or config.localize.methods:
+        sides = open_sides(network, variables, config, opened, name, (asking, descriptors), workdir)
+    if config.rerank.stages:
+        with stage("prepare re-ranking"):
+            chain = Chain(parse_stages(config.rerank.stages), *sides, config, workdir / "rerank")
+        before = ranked.metrics
+        search = TwoStageSearch(index, asking, chain)
+        with stage("re-rank"):
+            ranked, files, about = opened.judge(search, rows)
+        reranked = {"stages": chain.seconds, "before": before, "uncertainty": calibration(chain, ranked)}
 
-        def search(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-            nonlocal depth
-            depth = max(depth, k)
-            result = index.search(x, k)
-            return result.ids, result.scores
-
-        asking = query_descriptors if asked else descriptors
-        ranked, files, about = opened.judge(search, asking)
+    located: dict[str, Any] = {}
+    if config.localize.methods:
+        with stage("localize"):
+            folder = workdir / "maps" / name / config.localize.source
+            asks = opened.queries or opened.photos
+            localizer = Localizer(network, variables, asks, opened.photos, sides, config, folder)
+            rankings, _ = search(rows, len(photos))
+            located = localize(localizer, opened, rankings)
 
     extracted = sum(part.photos for part in parts)
     beside = published(benchmark, sum(map(len, opened.distractors)), request.completed(config).protocol)
@@ -149,7 +168,9 @@ def evaluate(
         "searched": opened.searched,
         "queries_from": opened.asked,
         "index": index.description,
-        "index_recall": index_recall(index, asking, depth),
+        "index_recall": index_recall(index, asking, first.depth),
+        "rerank": reranked,
+        "localization": located,
         "dim": descriptors.shape[1],
         "fingerprint": parts[0].fingerprint,
         "photo_fingerprint": photos.fingerprint,
@@ -207,6 +228,7 @@ def score_rankings(benchmark: str, file: Path, out: Path, request: Request, anch
         **about,
         "anchors": published(benchmark, distractors, "standard") if anchors else [],
         "before_training": {},
+        "rerank": {},
     } | environment()
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "results.json", results)

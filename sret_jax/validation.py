@@ -26,6 +26,9 @@ _CHOICES = {
     "extract.scale_pooling": ("mean", "max", "power3", "gem"),
     "extract.resized": ("photo", "tensor"),
     "search.method": ("auto", "exact", "brute_force", "ah", "tree_ah"),
+    "local.source": ("sift", "head", "map", "backbone"),
+    "rerank.transform": ("affine", "homography"),
+    "localize.refine": ("none", "guided", "grabcut"),
     "eval.protocol": tuple(PROTOCOLS),
 }
 _POSITIVE = (
@@ -34,7 +37,9 @@ _POSITIVE = (
     "model.local.window model.local.dim "
     "model.whitening_dim mining.queries mining.pool mining.tuples_per_batch train.sub_centres train.negatives "
     "train.epoch_steps train.accumulate train.log_every train.save_every train.keep extract.batch_size "
-    "extract.chunk_rows search.chunk_rows"
+    "extract.chunk_rows search.chunk_rows local.most local.image_size local.dim local.chunk_rows rerank.trials "
+    "rerank.neighbours rerank.diffusion_queries rerank.hops rerank.inliers localize.image_size localize.query_size "
+    "localize.chunk_rows"
 ).split()
 
 

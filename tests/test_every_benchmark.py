@@ -1,15 +1,44 @@
 """Every benchmark by its name, in a miniature of its format: builder, descriptors, search, metric. One tiny network."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from test_eval import config, write_photos
 from test_extract import NETWORK, VARIABLES
 from test_lookups import gldv2, ilias, million, paintings
 from test_revisited import write_benchmark
 
 from sret_jax import experiment
-from sret_jax.evaluation.benchmarks import BENCHMARKS, REVISITED
+from sret_jax.config import LocalizeConfig, LocalSearchConfig
+from sret_jax.errors import UserError
+from sret_jax.evaluation.benchmarks import BENCHMARKS, PIXEL, REVISITED
+from sret_jax.localization.methods import METHODS
+
+
+def labelled(root: Path, name: str) -> Path:
+    """What a photograph shows is in its upper left quarter."""
+    write_benchmark(root, name=name)
+    (root / "quarter.json").write_text(json.dumps({"shapes": [{"points": [[0, 0], [47, 0], [47, 31], [0, 31]]}]}))
+    pairs = {f"{q}_{i}": "quarter.json" for q in range(2) for i in range(q, 6, 2)}
+    np.save(root / f"{'oxford' if name == 'roxford5k' else 'paris'}_pair2labelpath.npy", pairs)
+    return root
+
+
+def masked_paintings(root: Path) -> Path:
+    """Each mask is all of its photograph."""
+    paintings(root)
+    entries = json.loads((root / "ground_truth.json").read_text())
+    for entry in entries:
+        entry["mask"] = entry["image"].replace(".jpg", ".png")
+        size = Image.open(root / entry["image"]).size
+        Image.new("L", size, 255).save(root / entry["mask"])
+    (root / "ground_truth.json").write_text(json.dumps(entries))
+    return root
+
 
 MINIATURES = {
     "synthetic": lambda root: None,
@@ -19,10 +48,28 @@ MINIATURES = {
     "revisited": lambda root: write_benchmark(root, name="own"),
     "gldv2": gldv2,
     "ilias": ilias,
-    "paintings": paintings,
+    "paintings": masked_paintings,
+    "proxford": lambda root: labelled(root, "roxford5k"),
+    "prparis": lambda root: labelled(root, "rparis6k"),
 }
-SEARCHED = {"folder": 12, "roxford5k": 6, "rparis6k": 6, "revisited": 6, "gldv2": 6, "ilias": 5, "paintings": 4}
-QUERIES = {"folder": 12, "roxford5k": 2, "rparis6k": 2, "revisited": 2, "gldv2": 2, "ilias": 2, "paintings": 2}
+SEARCHED = {
+    "folder": 12,
+    "roxford5k": 6,
+    "rparis6k": 6,
+    "revisited": 6,
+    "gldv2": 6,
+    "ilias": 5,
+    "paintings": 4,
+} | dict.fromkeys(PIXEL, 6)
+QUERIES = {
+    "folder": 12,
+    "roxford5k": 2,
+    "rparis6k": 2,
+    "revisited": 2,
+    "gldv2": 2,
+    "ilias": 2,
+    "paintings": 2,
+} | dict.fromkeys(PIXEL, 2)
 
 
 def test_none_is_left_out():
@@ -55,3 +102,37 @@ def test_it_is_measured_and_distractors_only_add_wrong_answers(tmp_path, benchma
     assert 0 < more["metrics"][name] <= alone["metrics"][name] <= 100
     assert ("medium" in alone["metrics"]) == (benchmark in REVISITED)
     assert alone["index_recall"] == {} and (tmp_path / "run/eval/more/report.html").stat().st_size
+
+
+@pytest.mark.parametrize("benchmark", ["synthetic", "paintings", "proxford"])
+def test_objects_are_marked_where_somebody_has_drawn_them(tmp_path, benchmark, capsys):
+    root = MINIATURES[benchmark](tmp_path / "root")
+    local = LocalSearchConfig(most=50)
+    settings = replace(config(), localize=LocalizeConfig(tuple(METHODS), image_size=64, query_size=64), local=local)
+    settings = replace(settings, eval=replace(settings.eval, synthetic_instances=2, synthetic_photos=2))
+    found = experiment.evaluate_and_print(
+        NETWORK,
+        VARIABLES,
+        settings,
+        benchmark,
+        tmp_path / "run/eval/x",
+        root=str(root) if root else "",
+        cache_dir=tmp_path / "cache",
+    )
+    assert set(found["localization"]) == set(METHODS)
+    for of in found["localization"].values():
+        assert all(0 <= value <= 100 for rules in ("strict", "official") for value in of[rules].values())
+    everything = found["localization"]["everything"]["strict"]
+    if benchmark == "proxford":
+        assert everything["mIoU"] == pytest.approx(25) and everything["mAP@50:5:95"] == 0
+    assert ("mIoU hard" in everything) == (benchmark == "proxford")
+    assert "everything" in capsys.readouterr().out
+
+
+def test_where_nobody_has_drawn_them_is_said(tmp_path):
+    root = MINIATURES["roxford5k"](tmp_path / "root")
+    settings = replace(config(), localize=LocalizeConfig(("everything",)))
+    with pytest.raises(UserError, match="nobody knows where objects are .* choose a benchmark that has masks"):
+        experiment.evaluate(
+            NETWORK, VARIABLES, settings, "roxford5k", tmp_path / "x", root=str(root), cache_dir=tmp_path / "cache"
+        )

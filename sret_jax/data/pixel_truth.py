@@ -43,6 +43,26 @@ class PixelTruth:
         return [np.concatenate(pair) for pair in zip(self.easy, self.hard, strict=True)]
 
 
+def masked_truth(photos: PhotoSet) -> PixelTruth:
+    """Of photographs with masks that ask for each other: all others of the same instance, and where it is in them.
+
+    A photograph is its own junk, no answer to itself.
+    """
+
+    def mask(query: int, photo: int) -> np.ndarray:
+        found = photos.mask(photo)
+        if found is None:
+            raise UserError(f"{photos.name}: {photos.names[photo]!r} has no mask")
+        return found
+
+    rows = np.arange(len(photos))
+    same = [
+        np.flatnonzero((photos.labels == label) & (label >= 0) & (rows != row))
+        for row, label in enumerate(photos.labels)
+    ]
+    return PixelTruth(mask, same, [np.array([], np.int64)] * len(photos), [rows[row : row + 1] for row in rows])
+
+
 def paintings_truth(root: Path, lookup: Lookup) -> PixelTruth:
     """Of the paintings: the photograph's mask within the boxes of the painting.
 

@@ -15,6 +15,7 @@ from sret_jax.data.ground_truth import read_ground_truth
 from sret_jax.data.image_folder import prepare_folder
 from sret_jax.data.lookups import LOOKUPS, gldv2_recognition_solution, gldv2_solution, prepare_million
 from sret_jax.data.photo_set import PhotoSet, with_distractors
+from sret_jax.data.pixel_truth import PixelTruth, labelled_truth, masked_truth, paintings_truth
 from sret_jax.data.revisited import ground_truth_path, prepare_revisited
 from sret_jax.data.synthetic_views import prepare_synthetic
 from sret_jax.errors import UserError
@@ -39,7 +40,8 @@ from sret_jax.evaluation.submissions import (
 
 log = logging.getLogger(__name__)
 
-REVISITED = ("roxford5k", "rparis6k", "revisited")  # "revisited": any folder with a ground truth like theirs
+PIXEL = {"proxford": "roxford5k", "prparis": "rparis6k"}  # the same photographs, with the object's pixels
+REVISITED = ("roxford5k", "rparis6k", "revisited", *PIXEL)  # "revisited": any folder with a ground truth like theirs
 BENCHMARKS = ("synthetic", "folder", *REVISITED, *LOOKUPS)
 RANKABLE = (*REVISITED, "gldv2")  # whose ground truth can be read without photographs
 KEPT = 100  # answers per query in rankings.csv
@@ -48,7 +50,7 @@ Files = dict[str, bytes]  # submissions, by file name
 About = dict[str, str]  # for results.json, in words
 Judge = Callable[
     [Search, np.ndarray], tuple[Ranked, Files, About]
-]  # (search over all photos, the queries' descriptors)
+]  # (search over all photos, what stands for each query)
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Benchmark:
     queries       None: the photos ask for each other
     judge         scores a search
     searched, asked   in words
+    pixels        where the relevant photos show what is asked for; None where nobody knows
     """
 
     photos: PhotoSet
@@ -92,6 +95,7 @@ class Benchmark:
     judge: Judge
     searched: str
     asked: str = ""
+    pixels: PixelTruth | None = None
 
 
 def check_benchmark(benchmark: str, request: Request) -> None:
@@ -143,7 +147,9 @@ def open_benchmark(benchmark: str, config: Config, request: Request, cache_dir: 
         queries = _queries(request.queries, cache_dir)
         asked = partial(_query_judge, _labels_in(queries, photos), labels, instances)
         return Benchmark(photos, distractors, everything, queries, asked, searched, request.queries)
-    return Benchmark(photos, distractors, everything, None, partial(_folder_judge, labels, instances), searched)
+    pixels = masked_truth(photos) if benchmark == "synthetic" else None
+    judge = partial(_folder_judge, labels, instances)
+    return Benchmark(photos, distractors, everything, None, judge, searched, pixels=pixels)
 
 
 def judge_rankings(benchmark: str, file: Path, request: Request) -> tuple[dict[str, Any], dict[str, str], int]:
@@ -154,9 +160,9 @@ def judge_rankings(benchmark: str, file: Path, request: Request) -> tuple[dict[s
         raise UserError("--protocol says how a network is asked; rankings in a file were made already")
     if benchmark == "gldv2":
         return *_judge_gldv2(file, Path(request.root)), 0
-    truth = read_ground_truth(request.gnd or ground_truth_path(Path(request.root), benchmark))
+    truth = read_ground_truth(request.gnd or ground_truth_path(Path(request.root), PIXEL.get(benchmark, benchmark)))
     rankings = read_ranks(file, len(truth.queries), len(truth.photos))
-    metrics = revisited_metrics(rankings, truth)
+    metrics = revisited_metrics(dict.fromkeys(("easy", "medium", "hard"), rankings), truth)
     distractors = max(0, int(rankings.max()) + 1 - len(truth.photos))
     missing = int((~np.isin(np.arange(len(truth.photos)), rankings)).sum())
     depth = f"{rankings.shape[1]} photographs for every query, of {len(truth.photos)} and {distractors} distractors"
@@ -208,7 +214,10 @@ def _revisited(
         raise UserError(
             f"benchmark {benchmark!r} needs photographs: give --root=DIR, a folder of jpg/ and its gnd file"
         )
+    labels = benchmark in PIXEL
+    benchmark = PIXEL.get(benchmark, benchmark)
     found = prepare_revisited(benchmark, request.root, cache_dir, request.gnd)
+    pixels = labelled_truth(Path(request.root), benchmark, found.truth, found.photos) if labels else None
     queries, asked = found.queries, f"the {len(found.queries)} of {benchmark}, cut to their boxes"
     if request.protocol == "compat:uncropped":
         queries = dataclasses.replace(queries, boxes=None)
@@ -217,16 +226,17 @@ def _revisited(
     depth = min(config.eval.ranked or len(everything), len(everything))
 
     def judge(search: Search, x: np.ndarray) -> tuple[Ranked, Files, About]:
-        ranked, rankings = revisited_protocol(search, x, found.truth, depth, KEPT)
+        junk_first = request.protocol == "compat:junk-first"
+        ranked, rankings = revisited_protocol(search, x, found.truth, depth, KEPT, junk_first)
         part = "all" if depth == len(everything) else f"the first {depth} of"
         words = f"{part} {len(everything)} photographs for every query"
-        if missing := int((rankings < 0).sum()):
+        if not junk_first and (missing := int((rankings < 0).sum())):
             words += f", but approximate search left {missing} of {rankings.size} places empty: set search.method=exact"
         about = {"protocol": PROTOCOLS[request.protocol], "ground_truth": found.truth.version, "ranked": words}
         return ranked, {"ranks.npy": ranks_file(rankings)}, about
 
     searched = " + ".join([request.root, *request.distractors])
-    return Benchmark(found.photos, distractors, everything, queries, judge, searched, asked)
+    return Benchmark(found.photos, distractors, everything, queries, judge, searched, asked, pixels)
 
 
 def _lookup(benchmark: str, request: Request, distractors: list[PhotoSet], cache_dir: str | Path) -> Benchmark:
@@ -244,7 +254,8 @@ def _lookup(benchmark: str, request: Request, distractors: list[PhotoSet], cache
 
     searched = " + ".join([request.root, *request.distractors])
     asked = f"the {len(found.queries)} of {benchmark}" + ("" if found.queries.boxes is None else ", cut to their boxes")
-    return Benchmark(found.photos, distractors, everything, found.queries, judge, searched, asked)
+    pixels = paintings_truth(Path(request.root), found) if benchmark == "paintings" else None
+    return Benchmark(found.photos, distractors, everything, found.queries, judge, searched, asked, pixels)
 
 
 def _photos(config: Config, benchmark: str, root: str, cache_dir: str | Path) -> tuple[PhotoSet, str]:

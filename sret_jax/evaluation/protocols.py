@@ -1,11 +1,11 @@
 """What is asked of a search, and how its answers are scored. numpy only."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from sret_jax.data.ground_truth import GroundTruth
 from sret_jax.data.lookups import Lookup
@@ -20,7 +20,8 @@ from sret_jax.evaluation.metrics import (
     summarize,
 )
 
-Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]  # (queries [q d], k) -> ids and scores [q k]
+# (what stands for each of q queries, k) -> ids and scores [q k]. One of two stages has them as `first` and `rerank`.
+Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 QUERIES_AT_ONCE = 256  # a full ranking of so many queries is held at once
 WRONG, RIGHT, UNJUDGED = 0, 1, -1
 RECALLS = (1, 5, 10)  # k of R@k
@@ -40,7 +41,7 @@ class Ranked:
 
 def folder_protocol(
     search: Search,
-    descriptors: Float[np.ndarray, "n d"],
+    asking: Shaped[np.ndarray, "n *d"],
     labels: Int[np.ndarray, "n"],
     instances: Sequence[str],
     keep: int,
@@ -48,8 +49,8 @@ def folder_protocol(
     """Leave-one-out: every photo of an instance with at least two photos queries all the others.
 
     Args:
-      search: over `descriptors`, in this order.
-      descriptors: of the photos searched, which are the queries as well.
+      search: over the photos, in the order of `labels`.
+      asking: what stands for each photo as a query, its descriptor or its row.
       labels: index into `instances`; -1 = none. Such photos, and those alone in their instance, are only searched.
       keep: answers per query in the result; the scores always come from the full ranking.
 
@@ -58,12 +59,12 @@ def folder_protocol(
     """
     counts = np.bincount(labels[labels >= 0], minlength=len(instances))
     queries = np.flatnonzero([label >= 0 and counts[label] >= 2 for label in labels])
-    return _run(search, descriptors, queries, labels[queries], labels, instances, keep, own=queries)
+    return _run(search, asking, queries, labels[queries], labels, instances, keep, own=queries)
 
 
 def query_protocol(
     search: Search,
-    query_descriptors: Float[np.ndarray, "q d"],
+    asking: Shaped[np.ndarray, "q *d"],
     query_labels: Int[np.ndarray, "q"],
     labels: Int[np.ndarray, "n"],
     instances: Sequence[str],
@@ -73,21 +74,22 @@ def query_protocol(
 
     Args:
       search: over the photos searched.
-      query_descriptors: one per query.
+      asking: what stands for each query, its descriptor or its row.
       query_labels: index into `instances`, which must be the instances of the photos searched; -1 = none of them.
       labels: of the photos searched, index into `instances`.
       keep: answers per query in the result.
     """
-    queries = np.arange(len(query_descriptors))
-    return _run(search, query_descriptors, queries, query_labels, labels, instances, keep, own=None)
+    queries = np.arange(len(asking))
+    return _run(search, asking, queries, query_labels, labels, instances, keep, own=None)
 
 
 def revisited_protocol(
     search: Search,
-    query_descriptors: Float[np.ndarray, "q d"],
+    asking: Shaped[np.ndarray, "q *d"],
     truth: GroundTruth,
     depth: int,
     keep: int,
+    junk_first: bool = False,
 ) -> tuple[Ranked, Int[np.ndarray, "q depth"]]:
     """The queries of a benchmark like ROxford5k search its photos, and distractors after them.
 
@@ -95,38 +97,56 @@ def revisited_protocol(
 
     Args:
       search: over the benchmark's photos and then the distractors.
-      query_descriptors: in the order of the ground truth.
+      asking: what stands for each query, its descriptor or its row, in the order of the ground truth.
       truth: which photo is easy, hard or junk.
       depth: how many photos are ranked; all that are searched, or fewer.
       keep: answers per query in the result.
+      junk_first: of `search.first` what a set does not count is taken out before `search.rerank` sees it, which some
+        published systems do. Each set then has rankings of its own, and what is returned is of the medium one.
 
     Returns:
       The result, and the whole rankings.
     """
-    ids, scores = search(query_descriptors, depth)
-    relevant, junk = revisited_sets(truth.easy, truth.hard, truth.junk)["medium"]
+    sets = revisited_sets(truth.easy, truth.hard, truth.junk)
+    if junk_first:
+        found = search.first(asking, depth)
+        each = {name: search.rerank(asking, *_without(*found, junk)) for name, (_, junk) in sets.items()}
+        ids, scores = each["medium"]
+        metrics = revisited_metrics({name: own for name, (own, _) in each.items()}, truth)
+    else:
+        ids, scores = search(asking, depth)
+        metrics = revisited_metrics(dict.fromkeys(sets, ids), truth)
+    relevant, junk = sets["medium"]
     ap, _ = revisited_scores(ids, relevant, junk)
     ids_kept, verdicts = ids[:, :keep], np.full(ids[:, :keep].shape, WRONG)
     for row, right, ignored, judged in zip(ids_kept, relevant, junk, verdicts, strict=True):
         judged[np.isin(row, right)] = RIGHT
         judged[np.isin(row, ignored)] = UNJUDGED
-    return Ranked(np.arange(len(ids)), ids_kept, scores[:, :keep], ap, verdicts, revisited_metrics(ids, truth)), ids
+    return Ranked(np.arange(len(ids)), ids_kept, scores[:, :keep], ap, verdicts, metrics), ids
+
+
+def _without(ids: np.ndarray, scores: np.ndarray, junk: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The rankings without these photos, and with as many -1 at their ends."""
+    dropped = np.stack([np.isin(row, own) for row, own in zip(ids, junk, strict=True)])
+    order = np.argsort(dropped, axis=1, kind="stable")
+    ids, scores = np.where(dropped, -1, ids), np.where(dropped, -np.inf, scores)
+    return np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
 
 
 def lookup_protocol(
-    search: Search, query_descriptors: Float[np.ndarray, "q d"], lookup: Lookup, count: int, keep: int
+    search: Search, asking: Shaped[np.ndarray, "q *d"], lookup: Lookup, count: int, keep: int
 ) -> Ranked:
     """Queries with lists of right answers, as Google Landmarks v2 and ILIAS measure them: mAP@depth.
 
     Args:
       search: over the benchmark's photos and then the distractors.
-      query_descriptors: in the order of the benchmark.
+      asking: what stands for each query, its descriptor or its row, in the order of the benchmark.
       lookup: the benchmark; its `depth` answers count.
       count: how many photos are searched.
       keep: answers per query in the result.
     """
     depth = min(lookup.depth or count, count)
-    ids, scores = search(query_descriptors, max(depth, min(keep, count)))
+    ids, scores = search(asking, max(depth, min(keep, count)))
     right = np.stack([np.isin(row, relevant) for row, relevant in zip(ids, lookup.relevant, strict=True)])
     totals = [min(len(relevant), lookup.depth or count) for relevant in lookup.relevant]
     ap = np.array([average_precision(row[:depth], total) for row, total in zip(right, totals, strict=True)])
@@ -142,10 +162,15 @@ def lookup_protocol(
     return Ranked(np.arange(len(ids)), ids[:, :keep], scores[:, :keep], ap, verdicts, metrics)
 
 
-def revisited_metrics(rankings: Int[np.ndarray, "q k"], truth: GroundTruth) -> dict[str, Any]:
-    """`revisited_map`, and of the medium set `"mAP"`, `"queries"` and `"per_query"`: the AP of each, percent."""
-    metrics: dict[str, Any] = revisited_map(rankings, truth.easy, truth.hard, truth.junk)
-    ap, _ = revisited_scores(rankings, *revisited_sets(truth.easy, truth.hard, truth.junk)["medium"])
+def revisited_metrics(rankings: Mapping[str, Int[np.ndarray, "q k"]], truth: GroundTruth) -> dict[str, Any]:
+    """`revisited_map`, and of the medium set `"mAP"`, `"queries"` and `"per_query"`: the AP of each, percent.
+
+    `rankings`: of easy, medium and hard.
+    """
+    metrics: dict[str, Any] = {
+        name: revisited_map(own, truth.easy, truth.hard, truth.junk)[name] for name, own in rankings.items()
+    }
+    ap, _ = revisited_scores(rankings["medium"], *revisited_sets(truth.easy, truth.hard, truth.junk)["medium"])
     if np.isnan(ap).all():
         raise UserError("the ground truth names no photo that any query should find; there is nothing to measure")
     per_query = {name: 100 * float(x) for name, x in zip(truth.queries, ap, strict=True) if not np.isnan(x)}
@@ -154,7 +179,7 @@ def revisited_metrics(rankings: Int[np.ndarray, "q k"], truth: GroundTruth) -> d
 
 def _run(
     search: Search,
-    descriptors: np.ndarray,
+    asking: np.ndarray,
     queries: np.ndarray,
     query_labels: np.ndarray,
     labels: np.ndarray,
@@ -168,7 +193,7 @@ def _run(
     ap, first = np.full(len(queries), np.nan), np.zeros(len(queries), bool)
     for start in range(0, len(queries), QUERIES_AT_ONCE):
         part = slice(start, start + QUERIES_AT_ONCE)
-        found, cosine = search(descriptors[queries[part]], n)
+        found, cosine = search(asking[queries[part]], n)
         itself = None if own is None else own[part]
         ap[part], first[part] = score_rankings(found, query_labels[part], labels, itself)
         if itself is not None:  # to the end, then cut off: the query is not an answer to itself

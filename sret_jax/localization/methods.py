@@ -19,7 +19,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from sret_jax.config import Config
 from sret_jax.data.photo_set import PhotoSet
@@ -90,11 +90,10 @@ class Localizer:
 
     def __call__(self, method: str, query: int, rows: Sequence[int]) -> list[Located]:
         """The object of one query in these photographs, in their order."""
-        rows = np.asarray(rows, np.int64)
-        out: list[Located] = []
+        rows, out = [int(row) for row in rows], []
         whole = len(rows) - len(rows) % PHOTOS_AT_ONCE
         parts = [rows[i : i + PHOTOS_AT_ONCE] for i in range(0, whole, PHOTOS_AT_ONCE)]
-        for part in [*parts, *rows[whole:, None]]:
+        for part in [*parts, *([row] for row in rows[whole:])]:
             out += METHODS[method](self, query, part)
         return out
 
@@ -129,11 +128,11 @@ class Localizer:
     @cached_property
     def mean(self) -> jax.Array:
         rows = np.unique(np.linspace(0, len(self.maps) - 1, min(MEAN_OF, len(self.maps))).astype(int))
-        sums = [mean_direction(*(jnp.asarray(z) for z in self.maps(rows[i : i + 1]))) for i in range(len(rows))]
+        sums = [mean_direction(*self.gallery([row])) for row in rows.tolist()]
         return jnp.mean(jnp.stack(sums), axis=0)
 
-    def gallery(self, rows: Int[np.ndarray, "b"]) -> tuple[jax.Array, jax.Array]:
-        x, mask = self.maps(rows)
+    def gallery(self, rows: Sequence[int]) -> tuple[jax.Array, jax.Array]:
+        x, mask = self.maps(np.asarray(rows))
         return jnp.asarray(x), jnp.asarray(mask)
 
     def asked(self, query: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -143,10 +142,10 @@ class Localizer:
         weights = region_weights(self.region(query), (height, width), mask)
         return jnp.asarray(x), jnp.asarray(mask), jnp.asarray(weights)
 
-    def verified(self, query: int, rows: Int[np.ndarray, "b"]) -> tuple[np.ndarray, np.ndarray]:
+    def verified(self, query: int, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Inliers and transforms of spatial verification."""
         asked = LocalFeatures(*(x[0] for x in self._sides[0].features(np.array([query]))))
-        _, found = verify_candidates(asked, self._sides[1].features(rows), self.config)
+        _, found = verify_candidates(asked, self._sides[1].features(np.asarray(rows)), self.config)
         return np.asarray(found.inliers), np.asarray(found.transform)
 
 
@@ -168,11 +167,11 @@ def _of_box(box: Float[np.ndarray, "4"], size: tuple[int, int]) -> Located:
     return _of_mask(mask)
 
 
-def _everything(localizer: Localizer, query: int, rows: Int[np.ndarray, "b"]) -> list[Located]:
+def _everything(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Located]:
     return [_of_mask(np.ones(localizer.size(row), bool)) for row in rows]
 
 
-def _lost(localizer: Localizer, query: int, rows: Int[np.ndarray, "b"]) -> list[Located]:
+def _lost(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Located]:
     x, mask = localizer.gallery(rows)
     found = facing_inwards(discover(centre(directions(x), mask), mask), mask)
     return [
@@ -181,7 +180,7 @@ def _lost(localizer: Localizer, query: int, rows: Int[np.ndarray, "b"]) -> list[
     ]
 
 
-def _discovery(localizer: Localizer, query: int, rows: Int[np.ndarray, "b"]) -> list[Located]:
+def _discovery(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Located]:
     region, _, weights = localizer.asked(query)
     x, mask = localizer.gallery(rows)
     heat = np.asarray(region_heat(region, weights, x, mask, localizer.mean))
@@ -203,7 +202,7 @@ def _cut_out(localizer: Localizer, row: int, heat: Float[np.ndarray, "h w"], mas
     return _of_mask(grab_cut(photo, mask) if refine == "grabcut" else mask, heat)
 
 
-def _regions(localizer: Localizer, query: int, rows: Int[np.ndarray, "b"]) -> list[Located]:
+def _regions(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Located]:
     region, _, weights = localizer.asked(query)
     x, mask = localizer.gallery(rows)
     several, _ = discover_several(centre(directions(x), mask), mask)
@@ -215,7 +214,7 @@ def _regions(localizer: Localizer, query: int, rows: Int[np.ndarray, "b"]) -> li
     ]
 
 
-def _dense(localizer: Localizer, query: int, rows: Int[np.ndarray, "b"]) -> list[Located]:
+def _dense(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Located]:
     region, query_mask, weights = localizer.asked(query)
     x, mask = localizer.gallery(rows)
     matched = match_region(region, query_mask, weights, x, mask, localizer.mean)
@@ -226,7 +225,7 @@ def _dense(localizer: Localizer, query: int, rows: Int[np.ndarray, "b"]) -> list
     return out
 
 
-def _geometric(localizer: Localizer, query: int, rows: Int[np.ndarray, "b"]) -> list[Located]:
+def _geometric(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Located]:
     height, width = localizer.queries.regions[query].tolist()
     region = np.ones((height, width), bool)
     if localizer.queries.boxes is None and (mask := localizer.queries.mask(query)) is not None:
@@ -240,12 +239,12 @@ def _geometric(localizer: Localizer, query: int, rows: Int[np.ndarray, "b"]) -> 
     return out
 
 
-def _geometric_or_discovery(localizer: Localizer, query: int, rows: Int[np.ndarray, "b"]) -> list[Located]:
+def _geometric_or_discovery(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Located]:
     verified, discovered = _geometric(localizer, query, rows), _discovery(localizer, query, rows)
     return [one if one.mask.any() else other for one, other in zip(verified, discovered, strict=True)]
 
 
-METHODS: dict[str, Callable[[Localizer, int, Int[np.ndarray, "b"]], list[Located]]] = {
+METHODS: dict[str, Callable[[Localizer, int, Sequence[int]], list[Located]]] = {
     "everything": _everything,
     "lost": _lost,
     "discovery": _discovery,

@@ -166,7 +166,8 @@ def _doubled_areas(x: Float[Array, "*t 3 2"]) -> Float[Array, "*t"]:
 def _inlying(
     transform: Float[Array, "3 3"], source: Float[Array, "m 2"], target: Float[Array, "m 2"], tolerance: float
 ) -> Bool[Array, "m"]:
-    u, v, w = _matmul(transform, _homogeneous(source).T)
+    x, y = source.T
+    u, v, w = (row[0] * x + row[1] * y + row[2] for row in transform)  # unlike a product, not kept for all transforms
     x, y = target.T
     return (w > 0) & ((u - w * x) ** 2 + (v - w * y) ** 2 <= (tolerance * w) ** 2)  # multiplied by w: no division by 0
 

@@ -1,0 +1,87 @@
+"""What follows the search of a benchmark: what re-ranking and localization are given, and how good they are."""
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sret_jax.config import Config
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.errors import UserError
+from sret_jax.evaluation.benchmarks import Benchmark
+from sret_jax.evaluation.calibration import auroc, risk_coverage
+from sret_jax.evaluation.pixel_protocol import pixel_protocol
+from sret_jax.evaluation.protocols import Ranked
+from sret_jax.localization.methods import PHOTOS_AT_ONCE, Localizer
+from sret_jax.models.descriptor import RetrievalNetwork, Variables
+from sret_jax.reranking.answers import Side
+from sret_jax.reranking.chain import Chain
+from sret_jax.retrieval.local_store import StoredLocal, open_source, store_local
+
+
+def open_sides(
+    network: RetrievalNetwork,
+    variables: Variables,
+    config: Config,
+    opened: Benchmark,
+    name: str,
+    descriptors: tuple[np.ndarray, np.ndarray],
+    workdir: Path,
+) -> tuple[Side, Side]:
+    """What a re-ranking is given of queries and photos; the descriptors are those that ask, and those of all photos."""
+    find = cache(lambda: open_source(network, variables, opened.photos, config))
+
+    def local(parts: Mapping[str, PhotoSet]) -> StoredLocal:
+        folders = {folder: workdir / "local" / folder / config.local.source for folder in parts}
+        return StoredLocal([store_local(find(), part, config, folders[folder]) for folder, part in parts.items()])
+
+    own = {name.partition("+")[0]: opened.photos} | {f"distractors-{part.name}": part for part in opened.distractors}
+    photos = Side(descriptors[1], opened.everything.regions, partial(local, own))
+    asked = opened.queries
+    if asked is None:
+        return photos, photos
+    return Side(descriptors[0], asked.regions, partial(local, {f"{name}-queries": asked})), photos
+
+
+def localize(localizer: Localizer, opened: Benchmark, rankings: np.ndarray) -> dict[str, Any]:
+    """For each method its metrics and photographs per second, from stored maps and local features."""
+    if opened.pixels is None:
+        raise UserError(
+            f"--localize: nobody knows where objects are in {opened.searched}; choose a benchmark that has masks"
+        )
+    out = {}
+    for method in localizer.config.localize.methods:
+        localizer.make_ready(method)
+        localizer(method, 0, [0] * (1 + PHOTOS_AT_ONCE))  # so that both of its shapes are compiled
+        marked, seconds = 0, 0.0
+
+        def locate(query: int, rows: Sequence[int], method: str = method) -> list[np.ndarray]:
+            nonlocal marked, seconds
+            start = time.perf_counter()
+            found = [one.mask for one in localizer(method, query, rows)]
+            marked, seconds = marked + len(rows), seconds + time.perf_counter() - start
+            return found
+
+        metrics, _ = pixel_protocol(rankings, opened.pixels, locate)
+        out[method] = metrics | {"photos_per_second": round(marked / max(seconds, 1e-9), 2)}
+    return out
+
+
+def calibration(chain: Chain, ranked: Ranked) -> dict[str, Any]:
+    """How well the uncertainty that a stage has found predicts which queries are answered badly."""
+    asked = [i for i, row in enumerate(ranked.queries) if int(row) in chain.uncertainty and not np.isnan(ranked.ap[i])]
+    if not asked:
+        return {}
+    uncertainty, ap = np.array([chain.uncertainty[int(ranked.queries[i])] for i in asked]), ranked.ap[asked]
+    coverage, risk = risk_coverage(uncertainty, ap)
+    worse = float(np.median(ap))
+    return {
+        "queries": len(asked),
+        "AUROC": auroc(uncertainty, ap < worse),
+        "bad": f"AP below {100 * worse:.2f} %, the median",
+        "coverage": coverage.tolist(),
+        "risk": risk.tolist(),
+    }

@@ -1,0 +1,55 @@
+"""Marks of relevant photographs are compared with what was drawn; what is not marked counts nothing."""
+
+import numpy as np
+import pytest
+
+from sret_jax.data.pixel_truth import PixelTruth
+from sret_jax.evaluation.pixel_protocol import pixel_protocol
+
+
+def rows(*lists):
+    return [np.array(x, np.int64) for x in lists]
+
+
+def block(size: int) -> np.ndarray:
+    """A square of this many pixels a side in the corner of a photograph of 20."""
+    out = np.zeros((20, 20), bool)
+    out[:size, :size] = True
+    return out
+
+
+# Query 1 is not labelled. Photograph i shows a square of 10 pixels.
+TRUTH = PixelTruth(lambda q, i: block(10), rows([0], [0], [3]), rows([1], [], []), rows([2], [], []), (1,))
+RANKINGS = np.array([[2, 0, 4, 1, 3], [0, 1, 2, 3, 4], [4, 3, 2, 1, 0]])
+
+
+def test_a_hand_worked_example():
+    sides = {(0, 0): 10, (0, 1): 8, (2, 3): 0}  # all of it, 64 of 100 pixels, nothing
+    asked = []
+
+    def locate(query, photos):
+        asked.extend((query, photo) for photo in photos)
+        return [block(sides[query, photo]) for photo in photos]
+
+    found, ious = pixel_protocol(RANKINGS, TRUTH, locate)
+    assert asked == [(0, 0), (0, 1), (2, 3)]
+    assert ious == [{0: 1.0, 1: pytest.approx(0.64)}, {}, {}]
+    strict = found["strict"]
+    assert strict["mIoU"] == strict["box mIoU"] == pytest.approx(100 * (0.82 + 0) / 2)
+    assert strict["mIoU hard"] == pytest.approx(64) and strict["CorLoc"] == pytest.approx(200 / 3)
+    # Query 0 without junk: 0 first, 1 third. At t = 50, 55, 60 both count: (1 + (1/2 + 2/3) / 2) / 2; then 0 alone, of
+    # two. Query 2: nothing.
+    both, alone = (1 + (1 / 2 + 2 / 3) / 2) / 2, 1 / 2
+    assert strict["mAP@50:5:95"] == pytest.approx(100 * (3 * both + 7 * alone) / 10 / 2)
+    # As published the query without marks is no query, nor is photograph 1 above its overlap, which is of a canvas of
+    # 9 pixels: 64 of 81.
+    published = found["official"]
+    assert published["mAP@50:5:95"] == pytest.approx(100 * (6 * both + 4 * 1) / 10 / 2)
+    assert "mIoU" not in published or published["mIoU"] <= 100
+
+
+def test_a_perfect_mark_is_worth_the_ranking():
+    truth = PixelTruth(TRUTH.mask, rows([0, 1]), rows([]), rows([]))
+    found, _ = pixel_protocol(np.array([[0, 1, 2]]), truth, lambda q, photos: [block(10) for _ in photos])
+    assert all(value == pytest.approx(100) for rules in found.values() for value in rules.values())
+    assert "mIoU hard" not in found["strict"]
