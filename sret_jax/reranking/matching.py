@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
 
 class LocalFeatures(NamedTuple):
@@ -51,14 +51,11 @@ def match(
 
     Reference: Lowe, Distinctive image features from scale-invariant keypoints, IJCV 2004 (the ratio test).
     """
-    of_query = query.features.astype(jnp.float32)
-    n = len(of_query)
+    n = len(query.features)
     rows = jnp.arange(n, dtype=jnp.int32)
 
     def nearest(candidate: LocalFeatures) -> Matches:
-        squares = _squared_distances(candidate.features.astype(jnp.float32), of_query)  # [candidate, query]
-        real = jnp.arange(len(squares)) < candidate.count
-        squares = jnp.where(real[:, None] & (rows < query.count)[None], squares, jnp.inf)
+        squares = _squared_distances(candidate, query)
         best = jnp.min(squares, axis=0)
         chosen = _first(squares == best[None])
         valid = jnp.isfinite(best)
@@ -77,9 +74,15 @@ def match(
     return jax.lax.map(nearest, candidates)
 
 
-def _squared_distances(a: Float[Array, "n c"], b: Float[Array, "m c"]) -> Float[Array, "n m"]:
-    likeness = jnp.dot(a, b.T, precision=jax.lax.Precision.HIGHEST)
-    return jnp.maximum(jnp.sum(a**2, axis=1)[:, None] + jnp.sum(b**2, axis=1)[None] - 2 * likeness, 0)
+def _squared_distances(a: LocalFeatures, b: LocalFeatures) -> Float32[Array, "n m"]:
+    """Between the features of two photographs; infinite where one is not real."""
+    x, y = (z.features.astype(jnp.float32) for z in (a, b))
+    of_x, of_y = (
+        jnp.where(jnp.arange(len(z)) < count, jnp.sum(z**2, axis=1), jnp.inf)
+        for z, count in ((x, a.count), (y, b.count))
+    )
+    products = jnp.dot(x, y.T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.maximum(of_x[:, None] + of_y[None] - 2 * products, 0)
 
 
 def _first(mask: Bool[Array, "n m"]) -> Int32[Array, "m"]:
