@@ -100,10 +100,21 @@ def row_config(row: Row, args: argparse.Namespace, splits: Path, seed: int) -> C
     return config
 
 
+def row_folder(workdir: Path, name: str, splits: Path, seed: int) -> Path:
+    """Where what a row measures is kept: `measured.json`, and what it is made of."""
+    return workdir / f"{name.replace(' ', '_').replace(':', '')}-{splits.stem}-{seed}"
+
+
+def run_folder(workdir: Path, name: str, splits: Path, seed: int) -> Path:
+    """The run that a row measures; rows of one config and the same fields share it."""
+    row = ROWS[name]
+    changed = "".join(f"-{path}={value}" for path, value in row.fields.items()).replace(" ", "")
+    return workdir / "runs" / f"{row.config}{changed}-{splits.stem}-{seed}"
+
+
 def run(name: str, args: argparse.Namespace, splits: Path, seed: int) -> Record:
     """What one row measures with one seed; read from disk where that is complete."""
-    row = ROWS[name]
-    folder = args.workdir / f"{name.replace(' ', '_').replace(':', '')}-{splits.stem}-{seed}"
+    row, folder = ROWS[name], row_folder(args.workdir, name, splits, seed)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "measured.json"
     if path.exists():
@@ -111,8 +122,7 @@ def run(name: str, args: argparse.Namespace, splits: Path, seed: int) -> Record:
     config = row_config(row, args, splits, seed)
     record: Record = {"row": name, "split": splits.stem, "seed": seed}
     if row.trained:
-        changed = "".join(f"-{path}={value}" for path, value in row.fields.items()).replace(" ", "")
-        workdir = args.workdir / "runs" / f"{row.config}{changed}-{splits.stem}-{seed}"
+        workdir = run_folder(args.workdir, name, splits, seed)
         train(config, workdir)
         loaded = load_network(workdir)
         network, variables = build_network(config.model), {"params": loaded.params, "batch_stats": loaded.batch_stats}

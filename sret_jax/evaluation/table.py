@@ -37,7 +37,7 @@ def print_results(results: dict[str, Any], out: Path, console: Console | None = 
     line(f"\n{results['benchmark']}: {results['photos']} photographs{instances}")
     if metrics:
         console.print(_revisited(results) if "medium" in metrics else _plain(results))
-    if results["localization"]:
+    if results.get("localization"):
         console.print(_localization(results["localization"]))
     for name in ("protocol", "ground_truth", "ranked"):
         if results.get(name):
@@ -45,10 +45,10 @@ def print_results(results: dict[str, Any], out: Path, console: Console | None = 
     if results["index"]:
         recall = [f"{name} {value:.1f} %" for name, value in results.get("index_recall", {}).items() if "@" in name]
         line(results["index"] + (f"; of the exact answers it finds {', '.join(recall)}" if recall else ""))
-    for name, seconds in results["rerank"].get("stages", {}).items():
+    for name, seconds in results.get("rerank", {}).get("stages", {}).items():
         each = 1000 * seconds["queries"] / max(seconds["asked"], 1)
         line(f"{name}: {each:.1f} ms per query, made ready in {seconds['prepare']:.1f} s")
-    if known := results["rerank"].get("uncertainty"):
+    if known := results.get("rerank", {}).get("uncertainty"):
         line(f"uncertainty finds the worse half of {known['queries']} queries with an AUROC of {known['AUROC']:.2f}")
     speed = f"{results['images_per_second']:.1f} images/s" if results["extracted"] else "descriptors reused"
     line(", ".join(f"{name} {seconds:.2f} s" for name, seconds in results["timings"].items()) + f" ({speed})")
@@ -91,7 +91,7 @@ def _plain(results: dict[str, Any]) -> Table:
     names = [name for name, _ in headline(metrics)]
     table = Table("", *(f"{name}, %" for name in names), "queries")
     table.add_row("all queries", *(f"{metrics[n]:.2f}" for n in names), str(metrics["queries"]), style="bold")
-    if first := results["rerank"].get("before"):
+    if first := results.get("rerank", {}).get("before"):
         table.add_row("before re-ranking", *(f"{first[n]:.2f}" for n in names))
     if before:
         table.add_row("before training", *(f"{before[n]:.2f}" if n in before else "" for n in names))
@@ -110,7 +110,7 @@ def _revisited(results: dict[str, Any]) -> Table:
     for name in SETS:
         values = [f"{metrics[name][n]:.2f}" if n in metrics[name] else "" for n in names]
         table.add_row(name, *values, str(metrics[name]["queries"]), style="bold" if name != "easy" else "")
-    if first := results["rerank"].get("before"):
+    if first := results.get("rerank", {}).get("before"):
         for name in SETS:
             values = [f"{first[name][n]:.2f}" if n in first[name] else "" for n in names]
             table.add_row(f"{name} before re-ranking", *values)

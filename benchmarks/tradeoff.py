@@ -1,0 +1,185 @@
+"""What spatial verification adds to a global descriptor, and what it costs: mAP against seconds per query.
+
+    python benchmarks/tradeoff.py --root=PHOTOS --splits=SPLITS.json --runs=FOLDER [--seeds=3] [--top=100]
+
+FOLDER is the `--workdir` of an ablation with the same photographs, whose trained networks are searched with
+leave-one-out on "test", alone and with the first `--top` answers verified by SIFT and an affine transform. SIFT is the
+same for all of them, so that a pair of photographs is verified once, whichever networks ask for it. A query's seconds
+are those to describe it (from the ablation), to search with it alone (exact search), and to find and verify its local
+features against stored ones. Prints a table, and writes it with a plot to `--out`.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ablation import row_folder, run_folder
+from comparison import markdown, mean_and_deviation, paired_bootstrap
+from matplotlib.figure import Figure
+from timing import machine
+
+from sret_jax.config import Config
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.evaluation.benchmarks import Benchmark, Request, open_benchmark
+from sret_jax.models.descriptor import build_network
+from sret_jax.reranking.answers import Side
+from sret_jax.reranking.matching import LocalFeatures
+from sret_jax.reranking.spatial_verification import rerank_by_inliers
+from sret_jax.reranking.stages import verify_candidates
+from sret_jax.retrieval.extract import extract
+from sret_jax.retrieval.local_store import Sift, StoredLocal, store_local
+from sret_jax.retrieval.search import Index
+from sret_jax.training.checkpoint import load_network
+
+SHOWN = {"GeM": "GeM", "SOLAR: both": "SOLAR", "ours: both": "smoothing + refinement"}
+AT_ONCE = 50  # pairs verified by one call
+TIMED = 30  # queries that are searched one by one for the time of one
+
+
+@dataclass
+class Point:
+    """One way to search, over seeds."""
+
+    map: list[float]
+    ap: np.ndarray  # per query, the mean over seeds, percent
+    seconds: float
+
+
+class Pairs:
+    """Inliers of pairs of photographs, each verified once."""
+
+    def __init__(self, side: Side, config: Config) -> None:
+        self.side, self.config = side, config
+        self.known: dict[tuple[int, int], int] = {}
+        self.seconds, self.pairs = 0.0, 0  # of all calls but the first, which is compiled
+
+    def __call__(self, query: int, others: np.ndarray) -> np.ndarray:
+        missing = np.array([other for other in others.tolist() if (query, other) not in self.known], np.int64)
+        for start in range(0, len(missing), AT_ONCE):
+            part = missing[start : start + AT_ONCE]
+            began = time.perf_counter()
+            padded = np.pad(part, (0, AT_ONCE - len(part)), constant_values=-1)
+            asked = LocalFeatures(*(x[0] for x in self.side.features(np.array([query]))))
+            found = np.asarray(verify_candidates(asked, self.side.features(padded), self.config)[1].inliers)
+            if self.known and len(part) == AT_ONCE:
+                self.seconds, self.pairs = self.seconds + time.perf_counter() - began, self.pairs + AT_ONCE
+            self.known |= {(query, other): int(n) for other, n in zip(part.tolist(), found, strict=False)}
+        return np.array([self.known[query, other] for other in others.tolist()], np.int64)
+
+
+def rankings(found: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Without each query itself."""
+    others = np.argsort(found == np.arange(len(found))[:, None], axis=1, kind="stable")[:, :-1]
+    return np.take_along_axis(found, others, 1), np.take_along_axis(scores, others, 1)
+
+
+def judged(opened: Benchmark, ids: np.ndarray, scores: np.ndarray) -> tuple[float, np.ndarray]:
+    """mAP and the AP of every query, percent. Each query is put before its answers, where the protocol expects it."""
+    rows = np.arange(len(ids))
+    whole = np.concatenate([rows[:, None], ids], 1), np.concatenate([scores[:, :1], scores], 1)
+    ranked, _, _ = opened.judge(lambda asked, k: (whole[0][asked], whole[1][asked]), rows)
+    return ranked.metrics["mAP"], 100 * ranked.ap
+
+
+def search(args: argparse.Namespace, name: str, seed: int) -> tuple[Benchmark, Config, np.ndarray, np.ndarray, float]:
+    """The photographs, the rankings with their scores, and seconds per query of a trained network."""
+    loaded = load_network(run_folder(args.runs, name, args.splits, seed))
+    config = loaded.config
+    config.data.root, config.data.splits = args.root, str(args.splits)
+    opened = open_benchmark("folder", config, Request(), args.runs / "data")
+    variables = {"params": loaded.params, "batch_stats": loaded.batch_stats}
+    own = args.workdir / f"{name}-{seed}".replace(" ", "")
+    x = extract(build_network(config.model), variables, opened.photos, config, own).descriptors
+    index = Index.build(x, opened.photos.names, config.search)
+    seconds = []
+    for row in range(min(TIMED, len(x))):
+        began = time.perf_counter()
+        index.search(x[row : row + 1], len(x))
+        seconds.append(time.perf_counter() - began)
+    found = index.search(x, len(x))
+    described = json.loads((row_folder(args.runs, name, args.splits, seed) / "measured.json").read_text())
+    return opened, config, *rankings(found.ids, found.scores), described["milliseconds"] / 1000 + np.median(seconds)
+
+
+def open_pairs(photos: PhotoSet, config: Config, folder: Path) -> tuple[Pairs, float]:
+    """What verifies pairs, and the seconds that the local features of one query take."""
+    find = Sift(config)
+    began = time.perf_counter()
+    list(find(photos, range(TIMED)))
+    seconds = (time.perf_counter() - began) / TIMED
+    stored = StoredLocal([store_local(find, photos, config, folder)])
+    return Pairs(Side(np.zeros((len(photos), 1), np.float32), photos.regions, lambda: stored), config), seconds
+
+
+def measure(args: argparse.Namespace) -> Iterator[tuple[str, Point]]:
+    """Every row alone and verified."""
+    pairs, sift = None, 0.0
+    for name, shown in SHOWN.items():
+        means, aps, times = ([], []), ([], []), []
+        for seed in range(args.seeds):
+            opened, config, ids, scores, seconds = search(args, name, seed)
+            times.append(seconds)
+            if pairs is None:
+                pairs, sift = open_pairs(opened.photos, config, args.workdir / "sift")
+            inliers = np.stack([pairs(query, own) for query, own in enumerate(ids[:, : args.top])])
+            for way, order in enumerate([(ids, scores), rerank_by_inliers(ids, scores, inliers)]):
+                mean, ap = judged(opened, *order)
+                means[way].append(mean)
+                aps[way].append(ap)
+            print(f"{shown}, seed {seed}: {means[0][-1]:.2f}, verified {means[1][-1]:.2f}", flush=True)
+        verification = sift + args.top * pairs.seconds / max(pairs.pairs, 1)
+        for way, (label, more) in enumerate([(shown, 0.0), (f"{shown} + SV", verification)]):
+            yield label, Point(means[way], np.mean(aps[way], 0), min(times) + more)
+
+
+def draw(path: Path, points: dict[str, Point]) -> None:
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for name, point in points.items():
+        colour = "tab:red" if name.startswith("smoothing") else "tab:blue"
+        error = np.std(point.map, ddof=1) if len(point.map) > 1 else 0
+        marker = "s" if name.endswith("SV") else "o"
+        axes.errorbar(point.seconds, np.mean(point.map), error, fmt=marker, color=colour, capsize=3, markersize=6)
+        axes.annotate(name, (point.seconds, np.mean(point.map)), xytext=(6, 5), textcoords="offset points", fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlabel("seconds per query")
+    axes.set_ylabel("mAP, %")
+    axes.grid(alpha=0.3)
+    axes.margins(x=0.25, y=0.15)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", required=True)
+    parser.add_argument("--splits", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--top", type=int, default=100)
+    parser.add_argument("--workdir", type=Path, default=Path("runs/tradeoff"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    args = parser.parse_args()
+    points = dict(measure(args))
+    aim = points["GeM + SV"]
+    rows = {}
+    for name, point in points.items():
+        mean, low, high = paired_bootstrap(point.ap, aim.ap)
+        rows[name] = {
+            "mAP": mean_and_deviation(point.map),
+            "seconds per query": f"{point.seconds:.3f}",
+            "against GeM + SV": f"{mean:+.2f} ({low:+.2f} to {high:+.2f}), {aim.seconds / point.seconds:.1f}x as fast",
+        }
+    about = f"Leave-one-out on test instances, {args.seeds} seeds, first {args.top} verified. {machine()}."
+    text = f"{about}\n\n{markdown(rows)}\n"
+    print(text)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "tradeoff.md").write_text(text)
+    draw(args.out / "tradeoff.png", points)
+
+
+if __name__ == "__main__":
+    main()
