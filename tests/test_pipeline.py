@@ -184,6 +184,19 @@ def evaluate(rows=None, batch_size=4, photos=PHOTOS):
     )
 
 
+@pytest.mark.parametrize("most", [None, 1.0, 0.5])
+def test_a_photograph_is_enlarged_as_far_as_asked(most):
+    """To 80 pixels."""
+    found = {}
+    for batch in evaluation_batches(
+        PHOTOS, image_size=80, bucket_ratios=(), size_multiple=1, batch_size=4, threads=1, enlarged=most
+    ):
+        sides = np.maximum(batch["mask"].any(1).sum(1), batch["mask"].any(2).sum(1))
+        found |= dict(zip(batch["row"].tolist(), sides.tolist(), strict=True))
+    for row, longest in enumerate(PHOTOS.sizes.max(1)):
+        assert found[row] == (80 if most is None else min(80, round(most * longest)))
+
+
 @pytest.mark.parametrize("rows", [None, [3, 0, 20, 7, 7], np.arange(5, 15), []])
 def test_every_photograph_comes_once_in_its_bucket(rows):
     wanted = list(range(len(PHOTOS))) if rows is None else list(rows)

@@ -149,16 +149,22 @@ def evaluation_batches(
     batch_size: int,
     rows: Sequence[int] | Int[np.ndarray, " m"] | None = None,
     threads: int,
+    enlarged: float | None = None,
 ) -> Iterator[Batch]:
     """Batches `{"image": uint8 [b H W 3], "mask": bool [b H W], "row": int32 [b]}`, every one of `batch_size`.
 
     All photographs of one bucket shape (H, W) follow each other, in the order of `rows`; the last batch of a bucket is
-    filled up with empty photographs of row -1.
+    filled up with empty photographs of row -1. The longest side of a photograph becomes `image_size`, or where that is
+    more than `enlarged` times what it was, that.
     """
     chosen = range(len(photos)) if rows is None else [int(row) for row in rows]
     buckets = bucket_shapes(image_size, bucket_ratios, size_multiple)
     # A part of a photograph is shown at the scale that the whole one would have.
-    regions, longest = photos.regions, image_size * photos.regions.max(1) / photos.sizes.max(1)
+    sides = photos.sizes.max(1)
+    regions, longest = (
+        photos.regions,
+        np.minimum(image_size, (enlarged or np.inf) * sides) * photos.regions.max(1) / sides,
+    )
     contents = [content_size(*known, size_multiple) for known in zip(regions.tolist(), longest.tolist(), strict=True)]
     members: dict[tuple[int, int], list[int]] = {shape: [] for shape in buckets}
     for row in chosen:

@@ -155,6 +155,7 @@ class Extractor:
             batch_size=self.batch_size,
             rows=rows,
             threads=self.config.data.threads,
+            enlarged=None if self.config.data.enlarge else scale,
         )
         while True:
             start = time.perf_counter()
@@ -200,7 +201,7 @@ def extraction_fingerprint(
         array = np.asarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
-    shapes = {"image_size": config.data.image_size, "bucket_ratios": list(config.data.bucket_ratios)}
+    shapes = {name: to_dict(config.data)[name] for name in ("image_size", "enlarge", "bucket_ratios")}
     computed_by = [source_fingerprint(), jax.__version__, jax.default_backend()]
     settings = [repr(network), to_dict(config.extract), shapes]
     return fingerprint(digest.hexdigest(), photos.fingerprint, settings, computed_by)
