@@ -29,7 +29,16 @@ from sret_jax.localization.dense_matching import match_region
 from sret_jax.localization.geometric import warp_region
 from sret_jax.localization.maps import StoredMaps, localizing_network, store_maps
 from sret_jax.localization.object_discovery import centre, discover, discover_several, facing_inwards
-from sret_jax.localization.pixels import grab_cut, guided_filter, hottest_component, pixel_box, upsample
+from sret_jax.localization.pixels import (
+    enlarge,
+    grab_cut,
+    guided_filter,
+    hottest_component,
+    pixel_box,
+    shrink,
+    shrunken,
+    upsample,
+)
 from sret_jax.localization.query_region import Region, directions, mean_direction, region_heat, region_weights
 from sret_jax.localization.regions import best_box, window_boxes
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
@@ -39,7 +48,8 @@ from sret_jax.reranking.stages import verify_candidates
 
 PHOTOS_AT_ONCE = 8  # of the gallery; those left over come one by one, so that two shapes are compiled
 MEAN_OF = 200  # photographs, evenly spread, whose mean direction stands for the collection's
-GUIDED_RADIUS = 0.02  # of the guided filter, longest side = 1
+WORKING_SIDE = 240  # longest of a photograph whose heat is made a mask, pixels; larger is slower and no better
+GUIDED_RADIUS = 5  # of the guided filter there, pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +97,7 @@ class Localizer:
         self.queries, self.photos, self.config = queries, photos, config
         self._sides, self._folder, self._variables = sides, folder, variables
         self._network = localizing_network(network, config)
+        self._asked: tuple[int, tuple[jax.Array, jax.Array, jax.Array]] | None = None
 
     def __call__(self, method: str, query: int, rows: Sequence[int]) -> list[Located]:
         """The object of one query in these photographs, in their order."""
@@ -136,11 +147,13 @@ class Localizer:
         return jnp.asarray(x), jnp.asarray(mask)
 
     def asked(self, query: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Map, mask and weights of the query's positions."""
-        (x,), (mask,) = self.query_maps(np.array([query]))
-        height, width = self.queries.sizes[query].tolist()
-        weights = region_weights(self.region(query), (height, width), mask)
-        return jnp.asarray(x), jnp.asarray(mask), jnp.asarray(weights)
+        """Map, mask and weights of the query's positions; kept until another query asks."""
+        if self._asked is None or self._asked[0] != query:
+            (x,), (mask,) = self.query_maps(np.array([query]))
+            height, width = self.queries.sizes[query].tolist()
+            weights = region_weights(self.region(query), (height, width), mask)
+            self._asked = query, (jnp.asarray(x), jnp.asarray(mask), jnp.asarray(weights))
+        return self._asked[1]
 
     def verified(self, query: int, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Inliers and transforms of spatial verification."""
@@ -192,14 +205,16 @@ def _discovery(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Lo
 
 
 def _cut_out(localizer: Localizer, row: int, heat: Float[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> Located:
-    heat = upsample(heat, mask, localizer.size(row))
-    refine = localizer.config.localize.refine
+    size, refine = localizer.size(row), localizer.config.localize.refine
+    own = upsample(heat, mask, shrunken(size, WORKING_SIDE))
     if refine == "none":
-        return _of_mask(hottest_component(heat), heat)
-    photo = load(localizer.photos, row)
-    heat = guided_filter(heat, photo, radius=max(1, round(GUIDED_RADIUS * max(photo.shape))))
-    mask = hottest_component(heat)
-    return _of_mask(grab_cut(photo, mask) if refine == "grabcut" else mask, heat)
+        return _of_mask(enlarge(hottest_component(own), size) > 0.5, enlarge(own, size))
+    photo = shrink(load(localizer.photos, row), WORKING_SIDE)
+    own = guided_filter(own, photo, radius=GUIDED_RADIUS)
+    found = hottest_component(own)
+    if refine == "grabcut":
+        found = grab_cut(photo, found)
+    return _of_mask(enlarge(found, size) > 0.5, enlarge(own, size))
 
 
 def _regions(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Located]:

@@ -19,6 +19,25 @@ def upsample(
     return cv2.resize(content, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
 
+def shrunken(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """(height, width) with the longest side at most `longest`."""
+    scale = min(1.0, longest / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def shrink(photo: UInt8[np.ndarray, "H W 3"], longest: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The photograph with the longest side at most `longest` pixels."""
+    height, width = shrunken(photo.shape[:2], longest)
+    return cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def enlarge(
+    values: Float[np.ndarray, "h w"] | Bool[np.ndarray, "h w"], size: tuple[int, int]
+) -> Float32[np.ndarray, "H W"]:
+    """A value of each pixel, bilinear at `size` (height, width)."""
+    return cv2.resize(values.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+
+
 def guided_filter(
     heat: Float[np.ndarray, "H W"], photo: UInt8[np.ndarray, "H W 3"], *, radius: int, epsilon: float = 1e-3
 ) -> Float32[np.ndarray, "H W"]:
@@ -57,7 +76,7 @@ def hottest_component(heat: Float[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]
 
 
 def grab_cut(
-    photo: UInt8[np.ndarray, "H W 3"], found: Bool[np.ndarray, "H W"], *, longest: int = 160, iterations: int = 2
+    photo: UInt8[np.ndarray, "H W 3"], found: Bool[np.ndarray, "H W"], *, longest: int = 96, iterations: int = 2
 ) -> Bool[np.ndarray, "H W"]:
     """The mask cut out along the photograph's colours, at most `longest` pixels a side; sure of nothing but a rim.
 
@@ -66,11 +85,8 @@ def grab_cut(
 
     Reference: Rother, Kolmogorov, Blake, GrabCut, SIGGRAPH 2004, as OpenCV has it.
     """
-    height, width = found.shape
-    scale = min(1.0, longest / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
-    mask = cv2.resize(found.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    small = shrink(photo, longest)
+    mask = cv2.resize(found.astype(np.uint8), small.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     reach = max(1, round(0.1 * np.sqrt(mask.sum())))
     kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
     inside, around = cv2.erode(mask, kernel, borderValue=1), cv2.dilate(mask, kernel)
@@ -83,8 +99,7 @@ def grab_cut(
         cv2.cvtColor(small, cv2.COLOR_RGB2BGR), labels, None, np.zeros((1, 65)), np.zeros((1, 65)), iterations,
         cv2.GC_INIT_WITH_MASK,
     )  # fmt: skip
-    cut = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
-    return cv2.resize(cut, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+    return enlarge(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)), found.shape) > 0.5
 
 
 def pixel_box(

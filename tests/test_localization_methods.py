@@ -1,0 +1,161 @@
+"""What the ways of localization answer for, and what they must not depend on."""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_extract import NETWORK, VARIABLES, photo_set
+
+from sret_jax.config import Config, DataConfig, ExtractConfig, LocalizeConfig
+from sret_jax.data.decoding import encode_mask
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.errors import UserError
+from sret_jax.localization import maps as maps_module
+from sret_jax.localization.maps import StoredMaps
+from sret_jax.localization.methods import METHODS, Localizer
+from sret_jax.localization.query_region import directions, mean_direction, region_heat
+from sret_jax.reranking.answers import Side
+from sret_jax.retrieval.local import Selected
+from sret_jax.retrieval.local_store import StoredLocal, pack
+from sret_jax.retrieval.store import DescriptorStore
+
+PHOTOS = photo_set()
+
+
+def local_features(folder, photos: PhotoSet) -> StoredLocal:
+    """30 features per photograph, the same in all, at the same places of a grid."""
+    features = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
+    place = np.stack(np.meshgrid(np.linspace(0.1, 0.9, 6), np.linspace(0.1, 0.9, 5)), -1).reshape(30, 2)
+    ones = np.ones(30, np.float32)
+    one = Selected(features, ones, place.astype(np.float32), ones, np.int32(30))
+    store = DescriptorStore.resume(folder, photos.names, "key", len(photos))
+    if store.missing():
+        store.write(0, pack([one] * len(photos)))
+    return StoredLocal([store])
+
+
+def localizer(folder, queries: PhotoSet = PHOTOS, **settings) -> Localizer:
+    config = Config(data=DataConfig(image_size=64, threads=1), extract=ExtractConfig(batch_size=4))
+    config.localize = LocalizeConfig(**({"image_size": 64, "query_size": 64, "refine": "none"} | settings))
+    config.rerank.trials = 50
+    side = [
+        Side(np.zeros((len(part), 1)), part.regions, lambda: local_features(folder / "local", PHOTOS))
+        for part in (queries, PHOTOS)
+    ]
+    return Localizer(NETWORK, VARIABLES, queries, PHOTOS, (side[0], side[1]), config, folder)
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory) -> Localizer:
+    return localizer(tmp_path_factory.mktemp("maps"))
+
+
+def with_masks(mask_of) -> PhotoSet:
+    records = [dict(PHOTOS.source[i]) | {"mask": encode_mask(mask_of(i))} for i in range(len(PHOTOS))]
+    return replace(PHOTOS, source=records)
+
+
+def test_the_region_is_the_box_else_the_mask_else_everything(tmp_path):
+    height, width = PHOTOS.sizes[0].tolist()
+    marked = np.zeros((height, width), bool)
+    marked[8:24, 16:32] = True
+    boxes = np.tile(np.array([16, 8, 32, 24], np.int32), (len(PHOTOS), 1))
+
+    def weights(queries: PhotoSet) -> np.ndarray:
+        found = localizer(tmp_path, queries)
+        assert found.asked(0)[0].shape == found.maps(np.array([0]))[0][0].shape  # of the whole photograph, box or none
+        return np.asarray(found.asked(0)[2])
+
+    def mask_of(row: int) -> np.ndarray:
+        return marked if row == 0 else np.ones(PHOTOS.sizes[row], bool)
+
+    of_mask, of_box = weights(with_masks(mask_of)), weights(replace(PHOTOS, boxes=boxes))
+    np.testing.assert_allclose(of_box, of_mask, atol=1e-6)
+    assert 0 < of_box.sum() < weights(PHOTOS).sum() == np.asarray(localizer(tmp_path).asked(0)[1]).sum()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_batches_and_the_order_of_photographs_do_not_matter(usual, method):
+    rows = [7, 2, 10, 0, 1, 3, 4, 5, 6, 9]  # a whole batch and two left over
+    together = usual(method, 1, rows)
+    for row, one in zip(rows[:2] + rows[-1:], together[:2] + together[-1:], strict=True):
+        (alone,) = usual(method, 1, [row])
+        assert one.mask.shape == tuple(PHOTOS.sizes[row])
+        np.testing.assert_array_equal(one.mask, alone.mask)
+        np.testing.assert_array_equal(one.box, alone.box)
+    np.testing.assert_array_equal(usual(method, 1, rows[::-1])[-1].mask, together[0].mask)
+
+
+def test_queries_alternate(usual):
+    first, second = (usual("discovery", query, [4])[0].heat for query in (0, 1))
+    assert np.abs(first - second).max() > 1e-3
+    np.testing.assert_array_equal(usual("discovery", 0, [4])[0].heat, first)
+
+
+def test_discovery_is_the_heat_of_the_stored_maps(usual):
+    x, mask = (jnp.asarray(part) for part in usual.maps(np.arange(len(PHOTOS))))
+    own = [mean_direction(x[i : i + 1], mask[i : i + 1]) for i in range(len(PHOTOS))]
+    mean = np.mean(own, axis=0)
+    np.testing.assert_allclose(usual.mean, mean, atol=1e-5)
+    heat = np.asarray(region_heat(x[1], mask[1].astype(jnp.float32), x[4:5], mask[4:5], jnp.asarray(mean)))[0]
+    (found,) = usual("discovery", 1, [4])
+    rows, columns = (int(np.asarray(mask[4]).any(axis).sum()) for axis in (1, 0))
+    where = np.unravel_index(np.argmax(heat), heat.shape)
+    at = np.unravel_index(np.argmax(found.heat), found.heat.shape)
+    size = np.array(found.heat.shape)
+    assert np.abs((np.array(where) + 0.5) / [rows, columns] - (np.array(at) + 0.5) / size).max() < 0.1
+    assert found.heat[~found.mask].min() < found.heat[found.mask].mean()
+    assert np.isfinite(np.asarray(directions(x))).all()
+
+
+def test_every_box_is_around_its_mask(usual):
+    for method in METHODS:
+        for one in usual(method, 0, [1, 2]):
+            rows, columns = np.flatnonzero(one.mask.any(1)), np.flatnonzero(one.mask.any(0))
+            expected = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1] if one.mask.any() else [0, 0, 0, 0]
+            assert one.box.tolist() == expected
+    assert all(one.mask.all() for one in usual("everything", 0, [1, 2]))
+
+
+def test_verified_photographs_show_the_region_and_others_what_discovery_finds(usual, tmp_path):
+    (verified,) = usual("sv", 0, [5])  # of the query's shape, its features at the same places: the identity
+    assert PHOTOS.sizes[0].tolist() == PHOTOS.sizes[5].tolist() and verified.mask.mean() > 0.98
+    np.testing.assert_array_equal(usual("sv+discovery", 0, [5])[0].mask, verified.mask)
+    strict = localizer(tmp_path, inliers=31)  # more than there are
+    rows = [5, 6]
+    assert not any(one.mask.any() or one.box.any() for one in strict("sv", 0, rows))
+    both, discovered = (strict(method, 0, rows) for method in ("sv+discovery", "discovery"))
+    for one, other in zip(both, discovered, strict=True):
+        np.testing.assert_array_equal(one.mask, other.mask)
+
+
+@pytest.mark.parametrize("refine", ["guided", "grabcut"])
+def test_refined_masks_have_the_size_of_their_photographs(tmp_path, refine):
+    found = localizer(tmp_path, refine=refine)("discovery", 0, range(9))
+    assert [one.mask.shape for one in found] == [one.heat.shape for one in found]
+    assert [one.mask.shape for one in found] == [tuple(size) for size in PHOTOS.sizes[:9].tolist()]
+    assert all(one.mask.any() and np.isfinite(one.heat).all() for one in found)
+
+
+def test_maps_are_made_once(tmp_path, monkeypatch):
+    first = localizer(tmp_path)("discovery", 0, [3])[0]
+
+    def never(*_):
+        raise AssertionError("maps were made again")
+
+    monkeypatch.setattr(maps_module, "_records", never)
+    again = localizer(tmp_path)
+    assert isinstance(again.maps, StoredMaps)
+    np.testing.assert_array_equal(again("discovery", 0, [3])[0].heat, first.heat)
+    with pytest.raises(AssertionError, match="made again"):
+        localizer(tmp_path, image_size=48)("discovery", 0, [3])
+
+
+def test_wrong_settings_are_one_line(tmp_path):
+    with pytest.raises(UserError, match="no method 'magic'; choose from everything"):
+        localizer(tmp_path, methods=("magic",))
+    with pytest.raises(UserError, match="refine='crf': choose none, guided or grabcut"):
+        localizer(tmp_path, refine="crf")
+    with pytest.raises(UserError, match="source='c9': this network has"):
+        localizer(tmp_path, source="c9")
