@@ -19,6 +19,7 @@ from sret_jax.data.photo_set import PhotoSet
 from sret_jax.environment import environment
 from sret_jax.evaluation.anchors import published
 from sret_jax.evaluation.benchmarks import Request, judge_rankings, open_benchmark
+from sret_jax.evaluation.located_pictures import Shown
 from sret_jax.evaluation.protocols import Ranked
 from sret_jax.evaluation.report import choose_photos, write_report
 from sret_jax.evaluation.table import print_rankings, print_results
@@ -29,7 +30,7 @@ from sret_jax.reranking.search import TwoStageSearch
 from sret_jax.retrieval.extract import Extracted, Extractor, Learned, extract
 from sret_jax.retrieval.recall import index_recall
 from sret_jax.retrieval.search import Index, content_fingerprint
-from sret_jax.second_stage import calibration, localize, open_sides
+from sret_jax.second_stage import calibration, localize, open_sides, show_located
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ def evaluate(
         results.json    what is returned
         rankings.csv    the first 100 answers of every query
         queries.csv     the average precision of every query, percent
-        report.html     the same with pictures, in one file; strip.png is a picture of a few answers
+        report.html     the same with pictures, in one file; strip.png is a picture of a few answers, and located.png
+                        of where in them the object is
         skipped.json    the files that could not be used, each with the reason
         ranks.npy       benchmarks like "roxford5k": the whole rankings, as revisitop's evaluator reads them
 
@@ -146,6 +148,7 @@ def evaluate(
         reranked = {"stages": chain.seconds, "before": before, "uncertainty": calibration(chain, ranked)}
 
     located: dict[str, Any] = {}
+    marked: list[Shown] = []
     if config.localize.methods:
         with stage("localize"):
             folder = workdir / "maps" / name / config.localize.source
@@ -153,6 +156,7 @@ def evaluate(
             localizer = Localizer(network, variables, asks, opened.photos, sides, config, folder)
             rankings, _ = search(rows, len(photos))
             located = localize(localizer, opened, rankings)
+            marked = show_located(localizer, opened, ranked)
 
     extracted = sum(part.photos for part in parts)
     beside = published(benchmark, sum(map(len, opened.distractors)), request.completed(config).protocol)
@@ -187,7 +191,7 @@ def evaluate(
             write_file(out / file, data)
         shown = choose_photos(ranked, asked or photos)
         seen = Extractor(network, variables, asked or photos, config).intermediates(shown) if shown else {}
-        write_report(out, results, ranked, asked or photos, photos, seen)
+        write_report(out, results, ranked, asked or photos, photos, seen, marked)
     write_json(out / "results.json", results)
     return results
 

@@ -13,8 +13,10 @@ from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
 from sret_jax.evaluation.benchmarks import Benchmark
 from sret_jax.evaluation.calibration import auroc, risk_coverage
+from sret_jax.evaluation.located_pictures import Shown
 from sret_jax.evaluation.pixel_protocol import pixel_protocol
 from sret_jax.evaluation.protocols import Ranked
+from sret_jax.evaluation.report import choose_photos
 from sret_jax.localization.methods import PHOTOS_AT_ONCE, Localizer
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.reranking.answers import Side
@@ -67,6 +69,23 @@ def localize(localizer: Localizer, opened: Benchmark, rankings: np.ndarray) -> d
 
         metrics, _ = pixel_protocol(rankings, opened.pixels, locate)
         out[method] = metrics | {"photos_per_second": round(marked / max(seconds, 1e-9), 2)}
+    return out
+
+
+def show_located(localizer: Localizer, opened: Benchmark, ranked: Ranked, answers: int = 6) -> list[Shown]:
+    """What each method marks in the first answers of those queries whose maps the report shows.
+
+    Distractors among them are left out: nothing is looked for there.
+    """
+    truth, asks = opened.pixels, opened.queries or opened.photos
+    out = []
+    for query in choose_photos(ranked, asks):
+        ids = ranked.ids[int(np.flatnonzero(ranked.queries == query)[0])]
+        rows = [row for row in ids.tolist() if 0 <= row < len(opened.photos)][:answers]
+        drawn = [] if query in truth.unlabelled else truth.relevant[query]
+        masks = [truth.mask(query, row) if row in drawn else None for row in rows]
+        for method in localizer.config.localize.methods:
+            out.append(Shown(method, query, rows, localizer(method, query, rows), masks))
     return out
 
 

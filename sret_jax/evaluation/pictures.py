@@ -1,6 +1,7 @@
-"""Pictures of answers and of what the network sees in a photograph."""
+"""Pictures of answers and of what the network sees in a photograph, and how a page holds them."""
 
 import base64
+import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from sret_jax.data.photo_set import PhotoSet
 
 RIGHT, WRONG, ASKED, OBJECT = (22, 163, 74), (220, 38, 38), (71, 85, 105), (250, 204, 21)  # RGB
 INK = (15, 23, 42)
@@ -31,7 +34,7 @@ def thumbnail(
         return image
     inside = np.asarray(ImageOps.fit(Image.fromarray(mask.astype(np.uint8) * 255), size)) > 127
     pixels = np.asarray(image).copy()
-    pixels[_outline(inside)] = OBJECT
+    pixels[outline(inside)] = OBJECT
     return Image.fromarray(pixels)
 
 
@@ -45,13 +48,26 @@ def boxed(photo: UInt8[np.ndarray, "h w 3"], box: Int[np.ndarray, "4"]) -> UInt8
     return np.asarray(pale)
 
 
-def _outline(inside: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+def outline(inside: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """The pixels of a region that touch what is outside of it, two pixels wide."""
     core = inside
     for _ in range(2):
         padded = np.pad(core, 1)
         core = core & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return inside & ~core
+
+
+def asked(queries: PhotoSet, row: int, height: int) -> Image.Image:
+    """A query, with the box or the mask of the object that is asked for."""
+    photo = queries.whole(row)
+    if queries.boxes is not None:
+        photo = boxed(photo, queries.boxes[row])
+    return thumbnail(photo, height, queries.mask(row))
+
+
+def escaped(value: Any) -> str:
+    """Any name as harmless HTML text; bytes of a file name that are not UTF-8 become question marks."""
+    return html.escape(str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
 def jpeg_uri(image: Image.Image, quality: int = 82) -> str:
@@ -86,10 +102,15 @@ def heat_map(
     part = np.clip(np.asarray(whole)[: base.height, : base.width], 0, 1)
     if high - low < 1e-6 * max(abs(high), 1e-6):
         part = np.full_like(part, 0.5)
-    colours = matplotlib.colormaps["inferno"](part)[..., :3]
-    grey = np.asarray(base.convert("L"), np.float32)[..., None] / 255
+    return coloured(base, part), low, high
+
+
+def coloured(photo: Image.Image, values: Float[np.ndarray, "h w"]) -> Image.Image:
+    """The photo in grey under a value of every pixel, 0 = dark, 1 = bright."""
+    colours = matplotlib.colormaps["inferno"](values)[..., :3]
+    grey = np.asarray(photo.convert("L"), np.float32)[..., None] / 255
     mixed = 0.35 * grey + 0.65 * colours * (0.55 + 0.45 * grey)
-    return Image.fromarray((255 * np.clip(mixed, 0, 1)).astype(np.uint8)), low, high
+    return Image.fromarray((255 * np.clip(mixed, 0, 1)).astype(np.uint8))
 
 
 def node_graph(

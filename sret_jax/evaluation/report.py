@@ -1,6 +1,5 @@
 """The report of a benchmark: one HTML file that holds its pictures, and one picture of a few answers."""
 
-import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,17 @@ from PIL import Image
 
 from sret_jax.artifacts import write_file
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.evaluation.pictures import boxed, content, heat_map, jpeg_uri, node_graph, strip_picture, thumbnail
+from sret_jax.evaluation.located_pictures import LOCATED_STYLE, Shown, located_picture, located_section
+from sret_jax.evaluation.pictures import (
+    asked,
+    content,
+    escaped,
+    heat_map,
+    jpeg_uri,
+    node_graph,
+    strip_picture,
+    thumbnail,
+)
 from sret_jax.evaluation.protocols import RIGHT, UNJUDGED, WRONG, Ranked
 from sret_jax.evaluation.table import headline
 
@@ -78,8 +87,9 @@ def write_report(
     queries: PhotoSet,
     photos: PhotoSet,
     seen: dict[int, dict[str, Any]],
+    located: Sequence[Shown] = (),
 ) -> None:
-    """Writes `report.html` and `strip.png` to `out`.
+    """Writes `report.html` and `strip.png` to `out`, and `located.png` where objects were located.
 
     Args:
       out: an existing folder.
@@ -87,6 +97,7 @@ def write_report(
       ranked: the answers; its queries are rows of `queries` and its ids rows of `photos`.
       queries, photos: what asked and what was searched; the same set in leave-one-out.
       seen: the network's intermediates of some queries, by row, as `Extractor.intermediates` gives them.
+      located: where methods of localization found what some queries ask for.
     """
     best, worst = choose_queries(ranked, queries)
     labelled = bool(ranked.metrics)
@@ -96,18 +107,25 @@ def write_report(
         body.append("<h2>Best queries</h2>" + "".join(_strip(q, ranked, queries, photos) for q in best))
     else:
         body.append("<h2>Queries</h2>" + "".join(_strip(q, ranked, queries, photos) for q in best + worst))
-    body += [_maps(queries, seen), _foot(results)]
+    body += [located_section(located, queries, photos), _maps(queries, seen), _foot(results)]
     title = f"sret_jax: {results['benchmark']}"
     page = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escaped(title)}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{STYLE}{LOCATED_STYLE}</style></head>\n"
         f"<body><main>{''.join(body)}</main></body></html>\n"
     )
     write_file(out / "report.html", page.encode("utf-8", "replace"))
-    picture = io.BytesIO()
     rows = [_strip_row(q, ranked, queries, photos) for q in (worst[:1] + best[:2] if labelled else best[:3])]
-    strip_picture(rows).save(picture, "PNG", optimize=True)
-    write_file(out / "strip.png", picture.getvalue())
+    _write_png(out / "strip.png", strip_picture(rows))
+    if located:
+        _write_png(out / "located.png", located_picture(located, queries, photos))
+
+
+def _write_png(path: Path, image: Image.Image) -> None:
+    picture = io.BytesIO()
+    image.save(picture, "PNG", optimize=True)
+    write_file(path, picture.getvalue())
 
 
 def choose_queries(ranked: Ranked, queries: PhotoSet) -> tuple[list[int], list[int]]:
@@ -141,11 +159,6 @@ def _spread(order: Sequence[int], ranked: Ranked, queries: PhotoSet, wanted: int
     return sorted((first + rest)[:wanted], key=list(order).index)
 
 
-def _text(value: Any) -> str:
-    """Any name as harmless HTML text; bytes of a file name that are not UTF-8 become question marks."""
-    return html.escape(str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
-
-
 def _instance(photos: PhotoSet, row: int) -> str:
     return photos.instances[photos.labels[row]] if photos.labels[row] >= 0 else ""
 
@@ -162,12 +175,12 @@ def _head(results: dict[str, Any], queries: PhotoSet, labelled: bool) -> str:
     cards += [("", f"{results['photos']:,}", "photographs"), ("", f"{results['instances']:,}", "instances")]
     if results["images_per_second"]:
         cards.append(("", f"{results['images_per_second']:.1f}", "images/s extracted"))
-    asked = f"queries from {results['queries_from']}" if results["queries_from"] else "leave-one-out"
-    about = [results["searched"], asked, results["index"]]
+    ways = f"queries from {results['queries_from']}" if results["queries_from"] else "leave-one-out"
+    about = [results["searched"], ways, results["index"]]
     about += [results[name] for name in ("protocol", "ranked") if results.get(name)]
-    lead = " &middot; ".join(_text(part) for part in about)
+    lead = " &middot; ".join(escaped(part) for part in about)
     boxes = (f'<div class="card {kind}"><b>{value}</b><span>{name}</span></div>' for kind, value, name in cards)
-    title = f"Retrieval, benchmark {_text(results['benchmark'])}"
+    title = f"Retrieval, benchmark {escaped(results['benchmark'])}"
     return f"<h1>{title}</h1><p>{lead}</p><div class=cards>{''.join(boxes)}</div>"
 
 
@@ -192,14 +205,14 @@ def _tables(results: dict[str, Any]) -> str:
 
 def _bar_row(name: str, value: str, share: float) -> str:
     bar = f'<td class=bar><i style="width:{100 * min(max(share, 0), 1):.1f}%"></i></td>'
-    return f"<tr><td>{_text(name)}</td>{bar}<td class=n>{value}</td></tr>"
+    return f"<tr><td>{escaped(name)}</td>{bar}<td class=n>{value}</td></tr>"
 
 
 def _strip(q: int, ranked: Ranked, queries: PhotoSet, photos: PhotoSet) -> str:
     row = int(ranked.queries[q])
     title = _instance(queries, row) or queries.names[row]
     about = f"AP {100 * ranked.ap[q]:.1f}, {_first_right(q, ranked)}" if not np.isnan(ranked.ap[q]) else "not scored"
-    parts = [_figure(_asked(queries, row, HEIGHT), "asked", f"query: {queries.names[row]}", "query")]
+    parts = [_figure(asked(queries, row, HEIGHT), "asked", f"query: {queries.names[row]}", "query")]
     answers = zip(ranked.ids[q].tolist(), ranked.scores[q], ranked.verdicts[q].tolist(), strict=True)
     for rank, (i, score, verdict) in enumerate(list(answers)[:ANSWERS], 1):
         if i < 0:
@@ -208,20 +221,12 @@ def _strip(q: int, ranked: Ranked, queries: PhotoSet, photos: PhotoSet) -> str:
         name = _instance(photos, i) or photos.names[i]
         picture = thumbnail(photos.photo(i), HEIGHT, photos.mask(i))
         parts.append(
-            _figure(picture, kind, f"{rank}. {photos.names[i]}", f"<b>{sign} {score:.3f}</b><br>{_text(name)}")
+            _figure(picture, kind, f"{rank}. {photos.names[i]}", f"<b>{sign} {score:.3f}</b><br>{escaped(name)}")
         )
     return (
-        f"<div class=strip><header><b>{_text(title)}</b><span>{about}</span></header>"
+        f"<div class=strip><header><b>{escaped(title)}</b><span>{about}</span></header>"
         f"<div class=row>{''.join(parts)}</div></div>"
     )
-
-
-def _asked(queries: PhotoSet, row: int, height: int) -> Image.Image:
-    """The query, with the box or the mask of the object that is asked for."""
-    photo = queries.whole(row)
-    if queries.boxes is not None:
-        photo = boxed(photo, queries.boxes[row])
-    return thumbnail(photo, height, queries.mask(row))
 
 
 def _first_right(q: int, ranked: Ranked) -> str:
@@ -233,7 +238,7 @@ def _first_right(q: int, ranked: Ranked) -> str:
 
 def _figure(image: Image.Image, kind: str, title: str, caption: str) -> str:
     return (
-        f'<figure class="{kind}" title="{_text(title)}"><img alt="" src="{jpeg_uri(image)}">'
+        f'<figure class="{kind}" title="{escaped(title)}"><img alt="" src="{jpeg_uri(image)}">'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 
@@ -250,7 +255,7 @@ def _strip_row(q: int, ranked: Ranked, queries: PhotoSet, photos: PhotoSet) -> t
     ]
     caption = (name or queries.names[row]).encode("utf-8", "replace").decode()
     caption += "" if np.isnan(ranked.ap[q]) else f"   AP {100 * ranked.ap[q]:.0f}"
-    return caption, _asked(queries, row, 2 * HEIGHT), answers
+    return caption, asked(queries, row, 2 * HEIGHT), answers
 
 
 def _maps(queries: PhotoSet, seen: dict[int, dict[str, Any]]) -> str:
@@ -276,10 +281,10 @@ def _maps(queries: PhotoSet, seen: dict[int, dict[str, Any]]) -> str:
 
 
 def _map(image: Image.Image, caption: str) -> str:
-    return f'<figure><img alt="" src="{jpeg_uri(image)}"><figcaption>{_text(caption)}</figcaption></figure>'
+    return f'<figure><img alt="" src="{jpeg_uri(image)}"><figcaption>{escaped(caption)}</figcaption></figure>'
 
 
 def _foot(results: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     lines = [f"commit {results['commit'] or 'unknown'}", versions, results["device"]]
-    return f"<footer>{'<br>'.join(_text(line) for line in lines)}</footer>"
+    return f"<footer>{'<br>'.join(escaped(line) for line in lines)}</footer>"
