@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 RESAMPLES = 10_000
 
@@ -57,15 +58,18 @@ def write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 def plot(path: Path, points: Mapping[str, tuple[float, Sequence[float]]], ours: set[str]) -> None:
     """Accuracy against the time to describe a photograph: `{row: (milliseconds, mAP of each seed)}`."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(8, 4.4), layout="constrained")
     axes = figure.add_subplot()
-    for name, (time, scores) in points.items():
-        colour = "tab:red" if name in ours else "tab:blue"
+    for i, (name, (time, scores)) in enumerate(points.items()):
         error = np.std(scores, ddof=1) if len(scores) > 1 else 0
-        axes.errorbar(time, np.mean(scores), error, fmt="o", color=colour, capsize=3, markersize=5)
-        axes.annotate(name, (time, np.mean(scores)), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        marker = "D" if name in ours else "o"
+        axes.errorbar(time, np.mean(scores), error, fmt=marker, color=f"C{i % 10}", capsize=3, markersize=6, label=name)
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("time to describe a photograph, ms")
     axes.set_ylabel("mAP, %")
     axes.grid(alpha=0.3)
-    axes.margins(x=0.15, y=0.15)
+    figure.legend(loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=130)

@@ -8,6 +8,9 @@ Here one exponent per channel is learned; `--config.model.pool_shared=True` lear
 Published: ResNet-101 trained on Google Landmarks 2018, 2048 numbers, 1024 px, three scales, mAP medium / hard:
 ROxford5k 67.3 / 44.3, RParis6k 80.6 / 61.5 (Radenovic, Tolias, Chum, Fine-tuning CNN Image Retrieval with No Human
 Annotation, TPAMI 2019; these are of the networks that its authors released later).
+
+Measured on 8 landmarks (345 web photographs) after training on 15 others, `python benchmarks/ablation.py`, three
+seeds, mAP: 85.61 ± 0.01, and 85.60 untrained.
 """
 
 from sret_jax.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig

@@ -9,6 +9,9 @@ backbone. Measured with the descriptor; the published numbers match the stronges
 ASMK. Published: ResNet-50 without its last block, trained on SfM-120k, 2000 local features of 128 numbers, 1024 px,
 mAP medium / hard: ROxford5k 79.4 / 56.9, RParis6k 81.6 / 62.4 (Tolias, Jenicek, Chum, Learning and Aggregating Deep
 Local Descriptors for Instance-Level Recognition, ECCV 2020).
+
+Measured on 8 landmarks (345 web photographs) after training on 15 others, `python benchmarks/ablation.py`, three
+seeds, mAP: 86.91 ± 0.61 by the descriptor, 86.46 ± 0.56 by ASMK with 1,024 words; GeM 85.61 ± 0.01.
 """
 
 from sret_jax.config import Config, DataConfig, EvalConfig, LocalConfig, ModelConfig, TrainConfig
