@@ -1,0 +1,325 @@
+"""Where the object of a query is in other photographs: every method, and discovery on the features of every network.
+
+    python benchmarks/localization.py --root=PAINTINGS --runs=RUNS [--ablation-csv=CSV] [--limit=N]
+
+PAINTINGS is a folder of ground_truth.json, its museum photographs with their masks, and the paintings in db/; RUNS the
+folder `runs` in the `--workdir` of an ablation. Two directions: a painting is looked for in the museum photographs
+("paintings"), and the box of a painting in a museum photograph in db/ ("objects"), where the whole picture is the
+truth and marking everything is perfect. The heat of discovery was chosen on every other query, the even ones, so that
+they stand apart from the odd ones. Localization and retrieval together is the pixel mAP: a photograph counts where it
+is found by the network's own descriptor, and marked. Photographs of paintings that are not in db/ are searched, and
+relevant to nobody. Speed: one query in `TIMED` photographs from stored maps and local features, wall clock, and the
+seconds that the processor worked for it, which a busy machine changes less.
+
+Discovery without a query, LOST, is also measured on synthetic objects, whose masks are exact.
+
+Prints the tables, and writes them with a CSV to `--out`; with the CSV of the ablation also a plot of discovery's mIoU
+against retrieval's mAP. What a row measures is kept in `--workdir`, and read from there by the next run.
+"""
+
+import argparse
+import csv
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+from comparison import markdown, write_csv
+from jax import Array
+from jaxtyping import Bool, Float
+from matplotlib.figure import Figure
+from timing import machine
+
+from sret_jax.artifacts import write_json
+from sret_jax.config import Config
+from sret_jax.data.image_folder import prepare_folder
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.pixel_truth import PixelTruth
+from sret_jax.evaluation.benchmarks import Benchmark, Request, open_benchmark
+from sret_jax.evaluation.pixel_protocol import pixel_protocol
+from sret_jax.localization.methods import METHODS, Localizer
+from sret_jax.models.descriptor import RetrievalNetwork, Variables, build_network
+from sret_jax.models.fixed_smoothing import average
+from sret_jax.retrieval.extract import extract
+from sret_jax.retrieval.search import Index
+from sret_jax.second_stage import open_sides
+from sret_jax.training.checkpoint import load_network
+
+Record = dict[str, Any]
+DIRECTIONS = ("paintings", "objects")
+TIMED = 80  # photographs
+SETS = {"even": 0, "odd": 1}
+
+
+class Average(nn.Module):
+    """HOW's smoothing in the place of the learnable one: what its local features are made of."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"]) -> tuple[Array, dict[str, Array]]:
+        return average(x, 3, mask=mask), {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A trained run, and what is read from it.
+
+    run        its folder
+    ablation   its row of the ablation
+    source     of the features: `config.localize.source`
+    average    the map is averaged before it is read
+    methods    measured on it
+    """
+
+    run: str
+    ablation: str
+    source: str = "map"
+    average: bool = False
+    methods: tuple[str, ...] = ("discovery",)
+
+
+ROWS = {
+    "plain": Row("gem-splits-0", "GeM", methods=("discovery", "dense")),
+    "SOLAR": Row("solar-splits-0", "SOLAR: both"),
+    "HOW's average": Row("how-splits-0", "HOW pooling", average=True),
+    "smoothing": Row("spatial_context-model.refinement.enabled=False-splits-0", "ours: smoothing"),
+    "refinement": Row("spatial_context-model.smoothing.enabled=False-splits-0", "ours: refinement"),
+    "both": Row("spatial_context-splits-0", "ours: both", methods=("discovery", "dense")),
+    "plain, stage c4": Row("gem-splits-0", "", source="c4", methods=tuple(METHODS)),
+}
+
+
+def load(row: Row, runs: Path) -> tuple[RetrievalNetwork, Variables, Config]:
+    loaded = load_network(runs / row.run)
+    config = loaded.config
+    config.localize.source = row.source
+    variables = {"params": loaded.params, "batch_stats": loaded.batch_stats}
+    return build_network(config.model), variables, config
+
+
+def open_direction(direction: str, config: Config, root: Path, cache: Path) -> Benchmark:
+    """The benchmark "paintings", or what it is when photographs and queries change places."""
+    opened = open_benchmark("paintings", config, Request(root=str(root)), cache)
+    if direction == "paintings":
+        return opened
+    database = prepare_folder(root / "db", cache, labelled=False)
+    row_of = {f"db/{name}": row for row, name in enumerate(database.names)}
+    entries = {entry["image"]: entry for entry in json.loads((root / "ground_truth.json").read_bytes())}
+    asked = [
+        (row, found["box_xyxy"], row_of[found["painting"]])
+        for row, name in enumerate(opened.photos.names)
+        for found in entries[name]["objects"]
+        if found["painting"] in row_of
+    ]
+    rows, boxes, relevant = zip(*asked, strict=True)
+    chosen = opened.photos.select(rows)
+    names = [f"{name}, object {i}" for i, name in enumerate(chosen.names)]
+    queries = dataclasses.replace(chosen, names=names, boxes=np.array(boxes, np.int32))
+    nothing = [np.array([], np.int64)] * len(queries)
+
+    def everything(query: int, photo: int) -> np.ndarray:
+        return np.ones(database.sizes[photo], bool)
+
+    truth = PixelTruth(everything, [np.array([row]) for row in relevant], nothing, nothing)
+    return dataclasses.replace(
+        opened, photos=database, everything=database, queries=queries, pixels=truth, searched=str(root / "db")
+    )
+
+
+def open_localizer(
+    row: Row, direction: str, runs: Path, root: Path, workdir: Path, limit: int
+) -> tuple[Localizer, np.ndarray, PixelTruth]:
+    """What localizes, the ranking of all photographs for every query, and the truth."""
+    network, variables, config = load(row, runs)
+    opened = open_direction(direction, config, root, workdir / "data")
+    folder = workdir / direction
+    queries, truth = opened.queries, opened.pixels
+    descriptors = [
+        extract(network, variables, part, config, folder / "descriptors" / row.run / name).descriptors
+        for name, part in (("queries", queries), ("photos", opened.photos))
+    ]
+    sides = open_sides(network, variables, config, opened, direction, (descriptors[0], descriptors[1]), folder)
+    config.search.method = "exact"
+    rankings = Index.build(descriptors[1], opened.photos.names, config.search).search(
+        descriptors[0], len(opened.photos)
+    )
+    if row.average:
+        network = network.clone(smoothing=Average())
+    localizer = Localizer(
+        network, variables, queries, opened.photos, sides, config, folder / "maps" / row.run / row.source
+    )
+    shown = min(limit or len(queries), len(queries))
+    return localizer, rankings.ids[:shown], part_of(truth, range(shown))
+
+
+def part_of(truth: PixelTruth, queries: Sequence[int]) -> PixelTruth:
+    """Of some queries, numbered anew."""
+    lists = ([kind[q] for q in queries] for kind in (truth.easy, truth.hard, truth.junk))
+    return PixelTruth(lambda query, photo: truth.mask(queries[query], photo), *lists)
+
+
+def measure(name: str, direction: str, args: argparse.Namespace) -> list[Record]:
+    """A record per method and set of queries; read from disk where they are complete."""
+    row = ROWS[name]
+    path = args.workdir / direction / f"{name.replace(' ', '_')}.json"
+    if path.exists() and not args.limit:
+        return json.loads(path.read_bytes())
+    localizer, rankings, truth = open_localizer(row, direction, args.runs, args.root, args.workdir, args.limit)
+    records = []
+    for method in row.methods:
+        localizer.make_ready(method)
+        speed = time_method(localizer, method)
+        found: dict[tuple[int, int], np.ndarray] = {}
+        for query, right in enumerate(truth.relevant):
+            for photo, one in zip(right.tolist(), localizer(method, query, right), strict=True):
+                found[query, photo] = one.mask
+        for kind, start in SETS.items():
+            asked = range(start, len(rankings), 2)
+            locate = partial(kept, found, asked)
+            metrics, _ = pixel_protocol(rankings[asked], part_of(truth, asked), locate)
+            flat = {f"{rules} {key}": value for rules, of in metrics.items() for key, value in of.items()}
+            about = {"features": name, "direction": direction, "method": method, "queries": kind}
+            records.append(about | {"number": len(asked)} | flat | speed)
+        print(f"{direction}, {name}, {method}: mIoU {records[-1]['strict mIoU']:.2f} of odd queries", flush=True)
+    if not args.limit:
+        write_json(path, records)
+    return records
+
+
+def kept(
+    found: dict[tuple[int, int], np.ndarray], asked: Sequence[int], query: int, photos: Sequence[int]
+) -> list[np.ndarray]:
+    return [found[asked[query], photo] for photo in photos]
+
+
+def time_method(localizer: Localizer, method: str) -> Record:
+    rows = (np.arange(TIMED) % len(localizer.photos)).tolist()
+    localizer(method, 0, rows[:9])  # compiles both shapes
+    wall, work = time.perf_counter(), time.process_time()
+    localizer(method, 1, rows)
+    wall, work = time.perf_counter() - wall, time.process_time() - work
+    return {"photos per second": TIMED / wall, "processor milliseconds": 1000 * work / TIMED}
+
+
+def synthetic(args: argparse.Namespace) -> list[Record]:
+    """LOST, and marking everything, on objects drawn by code: the first query of each photograph does not matter."""
+    path = args.workdir / "synthetic.json"
+    if path.exists() and not args.limit:
+        return json.loads(path.read_bytes())
+    row, records = ROWS["plain"], []
+    for source in ("map", "c4"):
+        network, variables, config = load(dataclasses.replace(row, source=source), args.runs)
+        opened = open_benchmark("synthetic", config, Request(), args.workdir / "data")
+        photos: PhotoSet = opened.photos.select(range(args.limit or len(opened.photos)))
+        localizer = Localizer(
+            network, variables, photos, photos, (None, None), config, args.workdir / "synthetic" / source
+        )
+        rows = [np.array([i]) for i in range(len(photos))]
+        truth = PixelTruth(
+            lambda query, photo, of=photos: of.mask(photo), rows, [rows[0][:0]] * len(rows), [rows[0][:0]] * len(rows)
+        )
+        for method in ("everything", "lost"):
+            localizer.make_ready(method)
+            masks = [one.mask for one in localizer(method, 0, range(len(photos)))]
+            metrics, _ = pixel_protocol(np.stack(rows), truth, lambda query, photos, of=masks: [of[query]])
+            about = {"features": "plain" if source == "map" else "plain, stage c4", "method": method}
+            records.append(about | {key: metrics["strict"][key] for key in ("mIoU", "box mIoU", "CorLoc")})
+    if not args.limit:
+        write_json(path, records)
+    return records
+
+
+SHOWN = {
+    "mIoU": "strict mIoU",
+    "official mIoU": "official mIoU",
+    "CorLoc": "strict CorLoc",
+    "mAP@50:5:95": "strict mAP@50:5:95",
+    "official mAP": "official mAP@50:5:95",
+}
+
+
+def table(records: Sequence[Record], direction: str) -> str:
+    """A row per features and method, cells "even / odd"."""
+    rows: dict[str, dict[str, str]] = {}
+    for even, odd in zip(records[::2], records[1::2], strict=True):
+        if even["direction"] != direction:
+            continue
+        cells = {
+            column: " / ".join(f"{part[key]:.1f}" if key in part else "–" for part in (even, odd))
+            for column, key in SHOWN.items()
+        }
+        cells["photos/s"] = f"{even['photos per second']:.0f}"
+        cells["processor, ms"] = f"{even['processor milliseconds']:.1f}"
+        rows[f"{even['features']}: {even['method']}"] = cells
+    return markdown(rows)
+
+
+def retrieval_map(path: Path) -> dict[str, float]:
+    """mAP of each row of an ablation, the mean over its seeds."""
+    values: dict[str, list[float]] = {}
+    with open(path, newline="") as f:
+        for line in csv.DictReader(f):
+            values.setdefault(line["row"], []).append(float(line["mAP"]))
+    return {name: float(np.mean(own)) for name, own in values.items()}
+
+
+def draw(path: Path, records: Sequence[Record], retrieval: dict[str, float]) -> float:
+    """Discovery's mIoU of odd queries against mAP; returns their correlation over the rows."""
+    points = {
+        record["features"]: (retrieval[ROWS[record["features"]].ablation], record["strict mIoU"])
+        for record in records
+        if (record["direction"], record["method"], record["queries"]) == ("paintings", "discovery", "odd")
+        and ROWS[record["features"]].ablation in retrieval
+    }
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for name, (x, y) in points.items():
+        axes.plot(x, y, "o", color="tab:red" if name in ("smoothing", "refinement", "both") else "tab:blue")
+        axes.annotate(name, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8)
+    axes.set_xlabel("retrieval: mAP, %")
+    axes.set_ylabel("localization: mIoU of discovery, %")
+    axes.grid(alpha=0.3)
+    axes.margins(x=0.2, y=0.2)
+    figure.savefig(path, dpi=130)
+    return float(np.corrcoef(np.array(list(points.values())).T)[0, 1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--ablation-csv", type=Path)
+    parser.add_argument("--rows", default=";".join(ROWS), help="separated by semicolons")
+    parser.add_argument("--directions", default=",".join(DIRECTIONS))
+    parser.add_argument("--limit", type=int, default=0, help="queries, for a trial; 0 = all")
+    parser.add_argument("--workdir", type=Path, default=Path("runs/localization"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    args = parser.parse_args()
+    names, directions = args.rows.split(";"), args.directions.split(",")
+    if unknown := set(names) - set(ROWS) | set(directions) - set(DIRECTIONS):
+        parser.error(f"no {sorted(unknown)[0]!r}; rows: {'; '.join(ROWS)}; directions: {', '.join(DIRECTIONS)}")
+    about = machine()
+    records = [one for direction in directions for name in names for one in measure(name, direction, args)]
+    drawn = synthetic(args)
+    text = f"Queries apart, even / odd; the heat was chosen on the even ones. {about}.\n"
+    titles = {"paintings": "A painting in museum photographs", "objects": "A painting's box in a photograph, in db/"}
+    for direction in directions:
+        text += f"\n{titles[direction]}, %:\n\n{table(records, direction)}\n"
+    rows = {f"{one['features']}: {one['method']}": one for one in drawn}
+    shown = {row: {key: f"{one[key]:.1f}" for key in ("mIoU", "box mIoU", "CorLoc")} for row, one in rows.items()}
+    text += f"\nSynthetic objects, without a query, %:\n\n{markdown(shown)}\n"
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.ablation_csv:
+        value = draw(args.out / "localization_paintings.png", records, retrieval_map(args.ablation_csv))
+        text += f"\nCorrelation of discovery's mIoU (odd queries) with the ablation's mAP over its rows: {value:.2f}.\n"
+    print(text)
+    (args.out / "localization_paintings.md").write_text(text)
+    write_csv(args.out / "localization_paintings.csv", records)
+
+
+if __name__ == "__main__":
+    main()
