@@ -290,8 +290,9 @@ def main() -> None:
     (args.out / f"{stem}.md").write_text(f"{about} {' '.join(args.set)}\n\n{text}\n")
     flat = [{k: v for k, v in r.items() if k not in ("per_query", "words")} for of in rows.values() for r in of]
     write_csv(args.out / f"{stem}.csv", flat)
+    ours = {name for name in rows if name.startswith("ours")}
     points = {name: (min(r["milliseconds"] for r in of), [r["mAP"] for r in of]) for name, of in rows.items()}
-    plot(args.out / f"{stem}.png", points, {name for name in rows if name.startswith("ours")})
+    plot(args.out / f"{stem}.png", points, ours, "time to describe a photograph, ms")
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ def write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(records)
 
 
-def plot(path: Path, points: Mapping[str, tuple[float, Sequence[float]]], ours: set[str]) -> None:
-    """Accuracy against the time to describe a photograph: `{row: (milliseconds, mAP of each seed)}`."""
+def plot(path: Path, points: Mapping[str, tuple[float, Sequence[float]]], ours: set[str], cost: str) -> None:
+    """mAP against a cost: `{row: (cost, mAP of each seed)}`; rows of `ours` are diamonds."""
     figure = Figure(figsize=(8, 4.4), layout="constrained")
     axes = figure.add_subplot()
     for i, (name, (time, scores)) in enumerate(points.items()):
@@ -68,7 +68,7 @@ def plot(path: Path, points: Mapping[str, tuple[float, Sequence[float]]], ours: 
     axes.minorticks_off()
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel("time to describe a photograph, ms")
+    axes.set_xlabel(cost)
     axes.set_ylabel("mAP, %")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=8)

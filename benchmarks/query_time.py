@@ -112,7 +112,7 @@ def of_a_benchmark(args: argparse.Namespace, keep: Path) -> dict[str, dict[str, 
         start = time.perf_counter()
         inliers = np.array([[count(*pair) for pair in pairs_of(sides, row, found[0][row, :TOP])] for row in rows])
         each = (time.perf_counter() - start) / len(rows)
-        ids, scores = rerank_by_inliers(*found, inliers)
+        ids, scores = rerank_by_inliers(*found, inliers, trusted=0)
         judged = line(each, opened, lambda asked, k, ids=ids, scores=scores: (ids[asked], scores[asked]), rows)
         table[f"+ {name}, {TOP}"] = judged
     return table

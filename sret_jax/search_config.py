@@ -55,6 +55,9 @@ class RerankConfig:
     trials: int = 1000  # transforms tried per pair of photographs
     residual: float = 0.02  # greatest error of an inlier, longest side of the photograph = 1
     seed: int = 0
+    trusted: int = (
+        10  # sv: with fewer inliers, which chance gives too, an answer keeps its place behind those with more
+    )
     alpha: float = 3.0  # alpha_qe, dba: weight of a neighbour = cosine^alpha
     beta: float = 0.15  # superglobal: weight of the neighbours
     neighbours: int = 9  # superglobal: of each photograph

@@ -15,7 +15,9 @@ from sret_jax.retrieval.search import Index
 
 N, SLOTS = 30, 24
 CONFIG = Config(
-    rerank=RerankConfig(trials=64, inliers=5, ratio=1.0), local=LocalSearchConfig(chunk_rows=10), search=SearchConfig()
+    rerank=RerankConfig(trials=64, inliers=5, ratio=1.0, trusted=0),
+    local=LocalSearchConfig(chunk_rows=10),
+    search=SearchConfig(),
 )
 
 

@@ -263,9 +263,12 @@ def test_rankings_by_inliers():
     ids = np.array([[7, 3, 5, 1, 9], [2, 4, 6, -1, -1]])
     scores = np.array([[0.9, 0.8, 0.7, 0.6, 0.5], [0.9, 0.8, 0.7, -np.inf, -np.inf]], np.float32)
     inliers = np.array([[4, 30, 4, 0], [0, 0, 12, 99]], np.int32)
-    new_ids, new_scores = rerank_by_inliers(ids, scores, inliers)
+    new_ids, new_scores = rerank_by_inliers(ids, scores, inliers, trusted=0)
     np.testing.assert_array_equal(new_ids, [[3, 7, 5, 1, 9], [6, 2, 4, -1, -1]])
     np.testing.assert_array_equal(new_scores, [[30, 4, 4, 0, 0], [12, 0, 0, -np.inf, -np.inf]])
+    new_ids, new_scores = rerank_by_inliers(ids, scores, inliers[:, ::-1], trusted=13)
+    np.testing.assert_array_equal(new_ids, [[5, 7, 3, 1, 9], [2, 4, 6, -1, -1]])  # 30 inliers, and 99 of nothing
+    np.testing.assert_array_equal(new_scores[0], [30, 0, 0, 0, 0])
 
 
 @pytest.mark.photos

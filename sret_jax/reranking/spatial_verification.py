@@ -219,16 +219,17 @@ def _matmul(a: Float[Array, "*b n m"], b: Float[Array, "*b m p"]) -> Float[Array
 
 
 def rerank_by_inliers(
-    ids: Int[np.ndarray, "q k"], scores: Float[np.ndarray, "q k"], inliers: Int[np.ndarray, "q top"]
+    ids: Int[np.ndarray, "q k"], scores: Float[np.ndarray, "q k"], inliers: Int[np.ndarray, "q top"], *, trusted: int
 ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
     """The first `top` photographs of each ranking by falling number of inliers, equals by their old score.
 
     Args:
         ids, scores: best first; -1 = none, only at the end.
         inliers: of the first `top`.
+        trusted: fewer inliers than this count as none: chance gives them, too. 0 for the published procedures.
 
     Returns:
         ids and scores. The score of the first `top` is the number of inliers; the others keep their order and their
         score, but no more than the least number of inliers before them.
     """
-    return reorder(ids, scores, inliers.astype(np.float32))
+    return reorder(ids, scores, np.where(inliers < trusted, 0, inliers).astype(np.float32))

@@ -43,10 +43,8 @@ def _spatial_verification(number: int, queries: Side, photos: Side, config: Conf
     _find_local(queries, photos)
 
     def step(answers: Answers) -> Answers:
-        first = answers.ids[:, :number]
-        ids, scores = rerank_by_inliers(
-            answers.ids, answers.scores, _inliers(queries, answers.rows, photos, first, config)
-        )
+        inliers = count_inliers(queries, answers.rows, photos, answers.ids[:, :number], config)
+        ids, scores = rerank_by_inliers(answers.ids, answers.scores, inliers, trusted=config.rerank.trusted)
         return dataclasses.replace(answers, ids=ids, scores=scores)
 
     return step
@@ -131,7 +129,7 @@ def _hypergraph(number: int, queries: Side, photos: Side, config: Config, folder
         inliers = np.zeros((len(answers.ids), min(CANDIDATES, answers.ids.shape[1])), np.int32)
         doubtful = np.flatnonzero(uncertain > 1)
         first = answers.ids[doubtful, :CANDIDATES]
-        inliers[doubtful] = _inliers(queries, answers.rows[doubtful], photos, first, config)
+        inliers[doubtful] = count_inliers(queries, answers.rows[doubtful], photos, first, config)
         start = starting_photo(answers.ids, uncertain, inliers)
         ids, scores = rerank_by_propagation(
             graph, answers.ids, answers.scores, start, hops=config.rerank.hops, compat=compat
@@ -171,10 +169,10 @@ def verify_candidates(query: LocalFeatures, candidates: LocalFeatures, config: C
     )
 
 
-def _inliers(
+def count_inliers(
     queries: Side, rows: Int[np.ndarray, "q"], photos: Side, ids: Int[np.ndarray, "q k"], config: Config
 ) -> Int[np.ndarray, "q k"]:
-    """Of every query with every photograph of its own; 0 with -1."""
+    """Inliers of every query with every photograph of its own; 0 with -1. Every new k compiles."""
     found = np.zeros(ids.shape, np.int32)
     for i, (row, own) in enumerate(zip(rows, ids, strict=True)):
         query = LocalFeatures(*(x[0] for x in queries.features(np.array([row]))))
