@@ -52,6 +52,7 @@ from sret_jax.localization.methods import METHODS
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.reranking.chain import parse_stages
 from sret_jax.reranking.stages import STAGES
+from sret_jax.second_stage import check_methods
 from sret_jax.training.checkpoint import load_network
 from sret_jax.validation import validate
 
@@ -78,7 +79,9 @@ def load(config: Config | None, workdir: str | None) -> tuple[Any, Any, Config, 
         loaded = load_network(workdir, config and config.model)
         variables = {"params": loaded.params, "batch_stats": loaded.batch_stats}
         learned = loaded.whitening and (loaded.whitening["mean"], loaded.whitening["projection"])
-        return build_network(loaded.config.model), variables, config or loaded.config, learned, Path(workdir)
+        config = config or loaded.config
+        validate(config)
+        return build_network(loaded.config.model), variables, config, learned, Path(workdir)
     if config is None:
         raise UserError("give --workdir=DIR that train.py wrote, or --config=FILE to measure the untrained network")
     validate(config)
@@ -109,6 +112,7 @@ def out_folder(workdir: Path, benchmark: str, several: bool) -> Path:
 def main() -> None:
     logging.getLogger("sret_jax").setLevel(logging.INFO)
     parse_stages(RERANK.value or [])  # so that a mistake costs no time
+    check_methods(LOCALIZE.value or [])
     for benchmark in BENCHMARK.value or []:
         check_benchmark(benchmark, request())
     if QUERIES.value and "folder" not in (BENCHMARK.value or ["folder"]):

@@ -1,9 +1,9 @@
 """Where the object of a query is in other photographs: every method, and discovery on the features of every network.
 
-    python benchmarks/localization.py --root=PAINTINGS --runs=RUNS [--ablation-csv=CSV] [--limit=N]
+    python benchmarks/localization.py --root=PAINTINGS --runs=FOLDER [--ablation-csv=CSV] [--limit=N]
 
-PAINTINGS is a folder of ground_truth.json, its museum photographs with their masks, and the paintings in db/; RUNS the
-folder `runs` in the `--workdir` of an ablation. Two directions: a painting is looked for in the museum photographs
+PAINTINGS is a folder of ground_truth.json, its museum photographs with their masks, and the paintings in db/; FOLDER
+the `--workdir` of an ablation. Two directions: a painting is looked for in the museum photographs
 ("paintings"), and the box of a painting in a museum photograph in db/ ("objects"), where the whole picture is the
 truth and marking everything is perfect. The heat of discovery was chosen on every other query, the even ones, so that
 they stand apart from the odd ones. Localization and retrieval together is the pixel mAP: a photograph counts where it
@@ -29,6 +29,7 @@ from typing import Any
 
 import flax.linen as nn
 import numpy as np
+from ablation import run_folder
 from comparison import markdown, write_csv
 from jax import Array
 from jaxtyping import Bool, Float
@@ -68,14 +69,12 @@ class Average(nn.Module):
 class Row:
     """A trained run, and what is read from it.
 
-    run        its folder
-    ablation   its row of the ablation
+    ablation   the row of the ablation that it is of
     source     of the features: `config.localize.source`
     average    the map is averaged before it is read
     methods    measured on it
     """
 
-    run: str
     ablation: str
     source: str = "map"
     average: bool = False
@@ -83,18 +82,18 @@ class Row:
 
 
 ROWS = {
-    "plain": Row("gem-splits-0", "GeM", methods=("discovery", "dense")),
-    "SOLAR": Row("solar-splits-0", "SOLAR: both"),
-    "HOW's average": Row("how-splits-0", "HOW pooling", average=True),
-    "smoothing": Row("spatial_context-model.refinement.enabled=False-splits-0", "ours: smoothing"),
-    "refinement": Row("spatial_context-model.smoothing.enabled=False-splits-0", "ours: refinement"),
-    "both": Row("spatial_context-splits-0", "ours: both", methods=("discovery", "dense")),
-    "plain, stage c4": Row("gem-splits-0", "", source="c4", methods=tuple(METHODS)),
+    "plain": Row("GeM", methods=("discovery", "dense")),
+    "SOLAR": Row("SOLAR: both"),
+    "HOW's average": Row("HOW pooling", average=True),
+    "smoothing": Row("ours: smoothing"),
+    "refinement": Row("ours: refinement"),
+    "both": Row("ours: both", methods=("discovery", "dense")),
+    "plain, stage c4": Row("GeM", source="c4", methods=tuple(METHODS)),
 }
 
 
-def load(row: Row, runs: Path) -> tuple[RetrievalNetwork, Variables, Config]:
-    loaded = load_network(runs / row.run)
+def load(row: Row, args: argparse.Namespace) -> tuple[RetrievalNetwork, Variables, Config]:
+    loaded = load_network(run_folder(args.runs, row.ablation, args.splits, 0))
     config = loaded.config
     config.localize.source = row.source
     variables = {"params": loaded.params, "batch_stats": loaded.batch_stats}
@@ -130,16 +129,14 @@ def open_direction(direction: str, config: Config, root: Path, cache: Path) -> B
     )
 
 
-def open_localizer(
-    row: Row, direction: str, runs: Path, root: Path, workdir: Path, limit: int
-) -> tuple[Localizer, np.ndarray, PixelTruth]:
+def open_localizer(row: Row, direction: str, args: argparse.Namespace) -> tuple[Localizer, np.ndarray, PixelTruth]:
     """What localizes, the ranking of all photographs for every query, and the truth."""
-    network, variables, config = load(row, runs)
-    opened = open_direction(direction, config, root, workdir / "data")
-    folder = workdir / direction
+    network, variables, config = load(row, args)
+    opened = open_direction(direction, config, args.root, args.workdir / "data")
+    folder, own = args.workdir / direction, row.ablation.replace(" ", "_").replace(":", "")
     queries, truth = opened.queries, opened.pixels
     descriptors = [
-        extract(network, variables, part, config, folder / "descriptors" / row.run / name).descriptors
+        extract(network, variables, part, config, folder / "descriptors" / own / name).descriptors
         for name, part in (("queries", queries), ("photos", opened.photos))
     ]
     sides = open_sides(network, variables, config, opened, direction, (descriptors[0], descriptors[1]), folder)
@@ -149,10 +146,8 @@ def open_localizer(
     )
     if row.average:
         network = network.clone(smoothing=Average())
-    localizer = Localizer(
-        network, variables, queries, opened.photos, sides, config, folder / "maps" / row.run / row.source
-    )
-    shown = min(limit or len(queries), len(queries))
+    localizer = Localizer(network, variables, queries, opened.photos, sides, config, folder / "maps" / own / row.source)
+    shown = min(args.limit or len(queries), len(queries))
     return localizer, rankings.ids[:shown], part_of(truth, range(shown))
 
 
@@ -168,7 +163,7 @@ def measure(name: str, direction: str, args: argparse.Namespace) -> list[Record]
     path = args.workdir / direction / f"{name.replace(' ', '_')}.json"
     if path.exists() and not args.limit:
         return json.loads(path.read_bytes())
-    localizer, rankings, truth = open_localizer(row, direction, args.runs, args.root, args.workdir, args.limit)
+    localizer, rankings, truth = open_localizer(row, direction, args)
     records = []
     for method in row.methods:
         localizer.make_ready(method)
@@ -212,7 +207,7 @@ def synthetic(args: argparse.Namespace) -> list[Record]:
         return json.loads(path.read_bytes())
     row, records = ROWS["plain"], []
     for source in ("map", "c4"):
-        network, variables, config = load(dataclasses.replace(row, source=source), args.runs)
+        network, variables, config = load(dataclasses.replace(row, source=source), args)
         opened = open_benchmark("synthetic", config, Request(), args.workdir / "data")
         photos: PhotoSet = opened.photos.select(range(args.limit or len(opened.photos)))
         localizer = Localizer(
@@ -273,7 +268,7 @@ def draw(path: Path, records: Sequence[Record], retrieval: dict[str, float]) -> 
         record["features"]: (retrieval[ROWS[record["features"]].ablation], record["strict mIoU"])
         for record in records
         if (record["direction"], record["method"], record["queries"]) == ("paintings", "discovery", "odd")
-        and ROWS[record["features"]].ablation in retrieval
+        and ROWS[record["features"]].source == "map"
     }
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
@@ -292,6 +287,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument(
+        "--splits", type=Path, default=Path("splits.json"), help="that of the ablation: its name counts"
+    )
     parser.add_argument("--ablation-csv", type=Path)
     parser.add_argument("--rows", default=";".join(ROWS), help="separated by semicolons")
     parser.add_argument("--directions", default=",".join(DIRECTIONS))

@@ -30,7 +30,7 @@ from sret_jax.reranking.search import TwoStageSearch
 from sret_jax.retrieval.extract import Extracted, Extractor, Learned, extract
 from sret_jax.retrieval.recall import index_recall
 from sret_jax.retrieval.search import Index, content_fingerprint
-from sret_jax.second_stage import calibration, localize, open_sides, show_located
+from sret_jax.second_stage import calibration, check_methods, localize, open_sides, show_located
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +114,7 @@ def evaluate(
     with stage("prepare"):
         opened = open_benchmark(benchmark, config, request, cache_dir)
         photos, asked = opened.everything, opened.queries
+        check_methods(config.localize.methods, opened)
     out.mkdir(parents=True, exist_ok=True)
     skipped = photos.skipped + (asked.skipped if asked else [])
     write_json(out / "skipped.json", [{"photo": photo, "reason": reason} for photo, reason in skipped])
@@ -132,7 +133,8 @@ def evaluate(
         index = _index(descriptors, photos.names, config, workdir / "index" / name)
     asking = query_descriptors if asked else descriptors
     rows = np.arange(len(asking))
-    search = first = TwoStageSearch(index, asking)
+    remember = bool(config.localize.methods)
+    search = first = TwoStageSearch(index, asking, remember=remember)
     with stage("search"):
         ranked, files, about = opened.judge(search, rows)
     reranked: dict[str, Any] = {}
@@ -142,7 +144,7 @@ def evaluate(
         with stage("prepare re-ranking"):
             chain = Chain(parse_stages(config.rerank.stages), *sides, config, workdir / "rerank")
         before = ranked.metrics
-        search = TwoStageSearch(index, asking, chain)
+        search = TwoStageSearch(index, asking, chain, remember=remember)
         with stage("re-rank"):
             ranked, files, about = opened.judge(search, rows)
         reranked = {"stages": chain.seconds, "before": before, "uncertainty": calibration(chain, ranked)}
@@ -154,8 +156,7 @@ def evaluate(
             folder = workdir / "maps" / name / config.localize.source
             asks = opened.queries or opened.photos
             localizer = Localizer(network, variables, asks, opened.photos, sides, config, folder)
-            rankings, _ = search(rows, len(photos))
-            located = localize(localizer, opened, rankings)
+            located = localize(localizer, opened.pixels, search.rankings(len(asking)))
             marked = show_located(localizer, opened, ranked)
 
     extracted = sum(part.photos for part in parts)

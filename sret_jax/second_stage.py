@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from sret_jax.config import Config
 from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.pixel_truth import PixelTruth
 from sret_jax.errors import UserError
 from sret_jax.evaluation.benchmarks import Benchmark
 from sret_jax.evaluation.calibration import auroc, risk_coverage
@@ -17,7 +19,7 @@ from sret_jax.evaluation.located_pictures import Shown
 from sret_jax.evaluation.pixel_protocol import pixel_protocol
 from sret_jax.evaluation.protocols import Ranked
 from sret_jax.evaluation.report import choose_photos
-from sret_jax.localization.methods import PHOTOS_AT_ONCE, Localizer
+from sret_jax.localization.methods import METHODS, PHOTOS_AT_ONCE, Localizer
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.reranking.answers import Side
 from sret_jax.reranking.chain import Chain
@@ -48,12 +50,18 @@ def open_sides(
     return Side(descriptors[0], asked.regions, partial(local, {f"{name}-queries": asked})), photos
 
 
-def localize(localizer: Localizer, opened: Benchmark, rankings: np.ndarray) -> dict[str, Any]:
-    """For each method its metrics and photographs per second, from stored maps and local features."""
-    if opened.pixels is None:
+def check_methods(methods: Sequence[str], opened: Benchmark | None = None) -> None:
+    """Raises `UserError`, before any work, for an unknown method or a benchmark on which none can be judged."""
+    if unknown := set(methods) - set(METHODS):
+        raise UserError(f"--localize: no method {sorted(unknown)[0]!r}; choose from {', '.join(METHODS)}")
+    if methods and opened is not None and opened.pixels is None:
         raise UserError(
             f"--localize: nobody knows where objects are in {opened.searched}; choose a benchmark that has masks"
         )
+
+
+def localize(localizer: Localizer, truth: PixelTruth, rankings: Int[np.ndarray, "q k"]) -> dict[str, Any]:
+    """For each method its metrics and photographs per second, from stored maps and local features."""
     out = {}
     for method in localizer.config.localize.methods:
         localizer.make_ready(method)
@@ -67,7 +75,7 @@ def localize(localizer: Localizer, opened: Benchmark, rankings: np.ndarray) -> d
             marked, seconds = marked + len(rows), seconds + time.perf_counter() - start
             return found
 
-        metrics, _ = pixel_protocol(rankings, opened.pixels, locate)
+        metrics, _ = pixel_protocol(rankings, truth, locate)
         out[method] = metrics | {"photos_per_second": round(marked / max(seconds, 1e-9), 2)}
     return out
 

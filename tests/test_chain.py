@@ -129,5 +129,10 @@ def test_a_stage_that_is_none_is_named(text, reason):
         parse_stages([text])
 
 
+def test_a_stage_is_named_once():
+    with pytest.raises(UserError, match="sv:100 twice"):
+        parse_stages(["sv", "aqe", "sv:100"])
+
+
 def test_a_number_can_be_left_out():
     assert [str(stage) for stage in parse_stages(["sv", "aqe:7"])] == ["sv:100", "aqe:7"]

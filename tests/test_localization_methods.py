@@ -19,6 +19,8 @@ from sret_jax.reranking.answers import Side
 from sret_jax.retrieval.local import Selected
 from sret_jax.retrieval.local_store import StoredLocal, pack
 from sret_jax.retrieval.store import DescriptorStore
+from sret_jax.second_stage import check_methods
+from sret_jax.validation import validate
 
 PHOTOS = photo_set()
 
@@ -83,7 +85,6 @@ def test_batches_and_the_order_of_photographs_do_not_matter(usual, method):
         (alone,) = usual(method, 1, [row])
         assert one.mask.shape == tuple(PHOTOS.sizes[row])
         np.testing.assert_array_equal(one.mask, alone.mask)
-        np.testing.assert_array_equal(one.box, alone.box)
     np.testing.assert_array_equal(usual(method, 1, rows[::-1])[-1].mask, together[0].mask)
 
 
@@ -109,12 +110,10 @@ def test_discovery_is_the_heat_of_the_stored_maps(usual):
     assert np.isfinite(np.asarray(directions(x))).all()
 
 
-def test_every_box_is_around_its_mask(usual):
+def test_every_mark_has_the_size_of_its_photograph(usual):
     for method in METHODS:
-        for one in usual(method, 0, [1, 2]):
-            rows, columns = np.flatnonzero(one.mask.any(1)), np.flatnonzero(one.mask.any(0))
-            expected = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1] if one.mask.any() else [0, 0, 0, 0]
-            assert one.box.tolist() == expected
+        for row, one in zip([1, 2], usual(method, 0, [1, 2]), strict=True):
+            assert one.mask.shape == tuple(PHOTOS.sizes[row]) and one.mask.dtype == bool
     assert all(one.mask.all() for one in usual("everything", 0, [1, 2]))
 
 
@@ -124,7 +123,7 @@ def test_verified_photographs_show_the_region_and_others_what_discovery_finds(us
     np.testing.assert_array_equal(usual("sv+discovery", 0, [5])[0].mask, verified.mask)
     strict = localizer(tmp_path, inliers=31)  # more than there are
     rows = [5, 6]
-    assert not any(one.mask.any() or one.box.any() for one in strict("sv", 0, rows))
+    assert not any(one.mask.any() for one in strict("sv", 0, rows))
     both, discovered = (strict(method, 0, rows) for method in ("sv+discovery", "discovery"))
     for one, other in zip(both, discovered, strict=True):
         np.testing.assert_array_equal(one.mask, other.mask)
@@ -154,8 +153,8 @@ def test_maps_are_made_once(tmp_path, monkeypatch):
 
 def test_wrong_settings_are_one_line(tmp_path):
     with pytest.raises(UserError, match="no method 'magic'; choose from everything"):
-        localizer(tmp_path, methods=("magic",))
-    with pytest.raises(UserError, match="refine='crf': choose none, guided or grabcut"):
-        localizer(tmp_path, refine="crf")
+        check_methods(("discovery", "magic"))
+    with pytest.raises(UserError, match="localize.refine='crf': choose one of none, guided, grabcut"):
+        validate(Config(localize=LocalizeConfig(refine="crf")))
     with pytest.raises(UserError, match="source='c9': this network has"):
         localizer(tmp_path, source="c9")

@@ -17,7 +17,7 @@ def block(size, left, top, right, bottom) -> np.ndarray:
 
 
 def located(mask: np.ndarray, heat: bool = True) -> Located:
-    return Located(mask, np.zeros(4), np.where(mask, 1, 0.25) if heat else None)
+    return Located(mask, np.where(mask, 1, 0.25) if heat else None)
 
 
 def test_outlines_are_where_the_masks_are():

@@ -45,7 +45,20 @@ def test_a_hand_worked_example():
     # 9 pixels: 64 of 81.
     published = found["official"]
     assert published["mAP@50:5:95"] == pytest.approx(100 * (6 * both + 4 * 1) / 10 / 2)
-    assert "mIoU" not in published or published["mIoU"] <= 100
+    assert published["mAP@50:5:95"] > strict["mAP@50:5:95"]
+    assert "mIoU" not in published  # the mean over the marked photographs of a query that has none
+
+
+def test_the_published_mean_counts_hard_photographs_and_drops_easy_ones():
+    truth = PixelTruth(TRUTH.mask, rows([0, 2], [1]), rows([1], [3]), rows([], []))
+    sides = {(0, 0): 10, (0, 1): 8, (0, 2): 0, (1, 1): 10, (1, 3): 0}
+    found, _ = pixel_protocol(
+        np.array([[0, 1, 2, 3]] * 2), truth, lambda q, photos: [block(sides[q, i]) for i in photos]
+    )
+    overlap = 64 / 81  # of squares of 8 and 10, on a canvas of 9
+    assert found["official"]["mIoU"] == pytest.approx(100 * ((overlap + 1) / 2 + (0 + 1) / 2) / 2)
+    assert found["official"]["mIoU hard"] == pytest.approx(100 * (overlap + 0) / 2)
+    assert found["strict"]["mIoU"] == pytest.approx(100 * ((0.64 + 1 + 0) / 3 + (0 + 1) / 2) / 2)
 
 
 def test_a_perfect_mark_is_worth_the_ranking():

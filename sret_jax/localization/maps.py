@@ -17,7 +17,7 @@ from sret_jax.errors import UserError
 from sret_jax.models.backbones import BACKBONES
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.retrieval.extract import extraction_fingerprint
-from sret_jax.retrieval.store import DescriptorStore
+from sret_jax.retrieval.store import DescriptorStore, StoredRows
 
 
 def localizing_network(network: RetrievalNetwork, config: Config) -> RetrievalNetwork:
@@ -43,14 +43,14 @@ class StoredMaps:
     """The maps of a photo set; only what is asked for is read from the disk."""
 
     def __init__(self, store: DescriptorStore):
-        self._parts, self._rows = store.parts(), store.chunk_rows
+        self._rows = StoredRows([store])
 
     def __len__(self) -> int:
-        return sum(map(len, self._parts))
+        return len(self._rows)
 
     def __call__(self, rows: Int[np.ndarray, "b"]) -> tuple[Float32[np.ndarray, "b h w c"], Bool[np.ndarray, "b h w"]]:
         """Maps of these photographs and where in them the photographs are."""
-        records = np.stack([self._parts[row // self._rows][row % self._rows] for row in rows])
+        records = self._rows[rows]
         height, width = records["map"].shape[1:3]
         down, across = (np.arange(n)[None] < records["size"][:, i, None] for i, n in enumerate((height, width)))
         return records["map"].astype(np.float32), down[:, :, None] & across[:, None]

@@ -24,7 +24,6 @@ from jaxtyping import Bool, Float
 from sret_jax.config import Config
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import load
-from sret_jax.errors import UserError
 from sret_jax.localization.dense_matching import match_region
 from sret_jax.localization.geometric import warp_region
 from sret_jax.localization.maps import StoredMaps, localizing_network, store_maps
@@ -56,13 +55,11 @@ GUIDED_RADIUS = 5  # of the guided filter there, pixels
 class Located:
     """The object in one photograph.
 
-    mask    its pixels; empty where it was not found
-    box     (left, top, right, bottom) around them, pixels, right and bottom exclusive; zeros where there are none
-    heat    what the mask was made of, at the size of the photograph; None where there is no such thing
+    mask  its pixels; empty where it was not found
+    heat  what the mask was made of, at the size of the photograph; None where there is no such thing
     """
 
     mask: Bool[np.ndarray, "H W"]
-    box: Float[np.ndarray, "4"]
     heat: Float[np.ndarray, "H W"] | None = None
 
 
@@ -88,12 +85,8 @@ class Localizer:
           folder: where maps are kept.
 
         Raises:
-          UserError: an unknown method or source of features.
+          UserError: an unknown source of features.
         """
-        if unknown := set(config.localize.methods) - set(METHODS):
-            raise UserError(f"--localize: no method {sorted(unknown)[0]!r}; choose from {', '.join(METHODS)}")
-        if config.localize.refine not in ("none", "guided", "grabcut"):
-            raise UserError(f"config.localize.refine={config.localize.refine!r}: choose none, guided or grabcut")
         self.queries, self.photos, self.config = queries, photos, config
         self._sides, self._folder, self._variables = sides, folder, variables
         self._network = localizing_network(network, config)
@@ -162,33 +155,22 @@ class Localizer:
         return np.asarray(found.inliers), np.asarray(found.transform)
 
 
-def _nothing(size: tuple[int, int]) -> Located:
-    return Located(np.zeros(size, bool), np.zeros(4))
-
-
-def _of_mask(mask: Bool[np.ndarray, "H W"], heat: np.ndarray | None = None) -> Located:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return Located(mask, np.zeros(4), heat)
-    return Located(mask, np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64), heat)
-
-
 def _of_box(box: Float[np.ndarray, "4"], size: tuple[int, int]) -> Located:
     left, top, right, bottom = np.rint(box).astype(int)
     mask = np.zeros(size, bool)
     mask[top:bottom, left:right] = True
-    return _of_mask(mask)
+    return Located(mask)
 
 
 def _everything(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Located]:
-    return [_of_mask(np.ones(localizer.size(row), bool)) for row in rows]
+    return [Located(np.ones(localizer.size(row), bool)) for row in rows]
 
 
 def _lost(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Located]:
     x, mask = localizer.gallery(rows)
     found = facing_inwards(discover(centre(directions(x), mask), mask), mask)
     return [
-        _of_mask(upsample(patches.astype(np.float32), inside, localizer.size(row)) > 0.5)
+        Located(upsample(patches.astype(np.float32), inside, localizer.size(row)) > 0.5)
         for row, patches, inside in zip(rows, np.asarray(found.mask), np.asarray(mask), strict=True)
     ]
 
@@ -208,13 +190,13 @@ def _cut_out(localizer: Localizer, row: int, heat: Float[np.ndarray, "h w"], mas
     size, refine = localizer.size(row), localizer.config.localize.refine
     own = upsample(heat, mask, shrunken(size, WORKING_SIDE))
     if refine == "none":
-        return _of_mask(enlarge(hottest_component(own), size) > 0.5, enlarge(own, size))
+        return Located(enlarge(hottest_component(own), size) > 0.5, enlarge(own, size))
     photo = shrink(load(localizer.photos, row), WORKING_SIDE)
     own = guided_filter(own, photo, radius=GUIDED_RADIUS)
     found = hottest_component(own)
     if refine == "grabcut":
         found = grab_cut(photo, found)
-    return _of_mask(enlarge(found, size) > 0.5, enlarge(own, size))
+    return Located(enlarge(found, size) > 0.5, enlarge(own, size))
 
 
 def _regions(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Located]:
@@ -236,7 +218,7 @@ def _dense(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Locate
     out = []
     for row, own, inside in zip(rows, np.asarray(matched.heat), np.asarray(mask), strict=True):
         heat = upsample(own, inside, localizer.size(row))
-        out.append(_of_mask(heat > 0.5, heat))
+        out.append(Located(heat > 0.5, heat))
     return out
 
 
@@ -250,7 +232,7 @@ def _geometric(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Lo
         warped = None
         if inliers >= localizer.config.localize.inliers:
             warped = warp_region(transform, region, localizer.size(row))
-        out.append(_nothing(localizer.size(row)) if warped is None else Located(warped.mask, warped.box))
+        out.append(Located(np.zeros(localizer.size(row), bool) if warped is None else warped.mask))
     return out
 
 

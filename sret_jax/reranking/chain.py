@@ -28,7 +28,7 @@ class Stage:
 
 
 def parse_stages(texts: Sequence[str]) -> list[Stage]:
-    """Of NAME or NAME:NUMBER each. Raises `UserError` that names what is known."""
+    """Of NAME or NAME:NUMBER each. Raises `UserError` for an unknown or repeated one."""
     stages = []
     for text in texts:
         name, _, number = text.partition(":")
@@ -37,6 +37,8 @@ def parse_stages(texts: Sequence[str]) -> list[Stage]:
         if number and not (number.isdecimal() and int(number)):
             raise UserError(f"--rerank={text}: the number after the colon must be at least 1")
         stages.append(Stage(name, int(number) if number else STAGES[name][1]))
+        if stages[-1] in stages[:-1]:
+            raise UserError(f"--rerank: {stages[-1]} twice; name each stage once")
     return stages
 
 

@@ -16,17 +16,33 @@ class TwoStageSearch:
       depth: the most answers that were asked for.
     """
 
-    def __init__(self, index: Index, descriptors: Float[np.ndarray, "q d"], chain: Chain | None = None):
+    def __init__(
+        self,
+        index: Index,
+        descriptors: Float[np.ndarray, "q d"],
+        chain: Chain | None = None,
+        *,
+        remember: bool = False,
+    ):
         """
         Args:
           descriptors: of all queries.
           chain: the second stage, or None for none.
+          remember: keep what was found last for each query, for `rankings`.
         """
         self._index, self._descriptors, self._chain, self.depth = index, descriptors, chain, 0
+        self._found: dict[int, np.ndarray] | None = {} if remember else None
 
     def __call__(self, rows: Int[np.ndarray, "q"], k: int) -> Found:
         """The k best photographs for these queries."""
         return self.rerank(rows, *self.first(rows, k))
+
+    def rankings(self, queries: int) -> Int[np.ndarray, "q k"]:
+        """What was found last for each of so many queries; -1 for those that have not asked."""
+        out = np.full((queries, self.depth), -1, np.int64)
+        for row, ids in (self._found or {}).items():
+            out[row, : len(ids)] = ids
+        return out
 
     def first(self, rows: Int[np.ndarray, "q"], k: int) -> Found:
         """By global descriptors alone."""
@@ -38,4 +54,8 @@ class TwoStageSearch:
         self, rows: Int[np.ndarray, "q"], ids: Int[np.ndarray, "q k"], scores: Float[np.ndarray, "q k"]
     ) -> Found:
         """The same photographs in the order of the second stage."""
-        return (ids, scores) if self._chain is None else self._chain(rows, ids, scores)
+        if self._chain is not None:
+            ids, scores = self._chain(rows, ids, scores)
+        if self._found is not None:
+            self._found |= dict(zip(rows.tolist(), ids, strict=True))
+        return ids, scores

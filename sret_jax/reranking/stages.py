@@ -14,6 +14,7 @@ number where none is given.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -112,7 +113,8 @@ def _hypergraph(number: int, queries: Side, photos: Side, config: Config, folder
     )
     settings = {name: value for name, value in to_dict(config.rerank).items() if name in VERIFIED_BY}
     verification = fingerprint(photos.local.fingerprint, settings)
-    folder = folder / f"hypergraph-{fingerprint(verification, neighbours.tolist(), config.rerank.inliers)[:16]}"
+    pairs = hashlib.sha256(neighbours).hexdigest()
+    folder = folder / f"hypergraph-{fingerprint(verification, pairs, config.rerank.inliers)[:16]}"
     build_hypergraph(
         folder,
         neighbours,

@@ -25,8 +25,8 @@ from sret_jax.models.whitening import pca_whitening
 from sret_jax.retrieval.extract import extraction_fingerprint
 from sret_jax.retrieval.local import Selected, extract_local
 from sret_jax.retrieval.multiscale import resize_input
-from sret_jax.retrieval.sift import sift
-from sret_jax.retrieval.store import DescriptorStore
+from sret_jax.retrieval.sift import SIFT_VERSION, sift
+from sret_jax.retrieval.store import DescriptorStore, StoredRows
 
 SOURCES = ("sift", "head", "map", "backbone")
 LEVELS = 127  # of a number, each way
@@ -86,19 +86,16 @@ class StoredLocal:
     """
 
     def __init__(self, stores: Sequence[DescriptorStore]):
-        self._parts = [part for store in stores for part in store.parts()]
-        self._ends = np.cumsum([len(part) for part in self._parts])
-        self.nbytes = sum(part.nbytes for part in self._parts)
+        self._rows = StoredRows(stores)
+        self.nbytes = self._rows.nbytes
         self.fingerprint = fingerprint(*(store.fingerprint for store in stores))
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return len(self._rows)
 
     def __call__(self, rows: Int[np.ndarray, "b"]) -> Selected:
         """Features of these photographs, in this order."""
-        parts = np.searchsorted(self._ends, rows, side="right")
-        own = rows - (self._ends - [len(part) for part in self._parts])[parts]
-        return unpack(np.stack([self._parts[part][row] for part, row in zip(parts, own, strict=True)]))
+        return unpack(self._rows[rows])
 
 
 def store_local(source: Source, photos: PhotoSet, config: Config, folder: Path) -> DescriptorStore:
@@ -142,7 +139,7 @@ class Sift:
     def __init__(self, config: Config):
         self._config = config
         settings = [config.local.most, config.local.image_size]
-        self.fingerprint = fingerprint("sift", settings, file_digest(Path(sift.__code__.co_filename)))
+        self.fingerprint = fingerprint("sift", settings, SIFT_VERSION)
 
     def __call__(self, photos: PhotoSet, rows: Sequence[int]) -> Iterator[tuple[int, Selected]]:
         with ThreadPoolExecutor(self._config.data.threads) as threads:

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+SIFT_VERSION = f"RootSIFT 1, OpenCV {cv2.__version__}"  # counts up when other keypoints come of the same photograph
+
 
 class Keypoints(NamedTuple):
     """The keypoints of one photograph, strongest first.

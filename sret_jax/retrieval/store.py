@@ -3,11 +3,12 @@
 import io
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Int, Shaped
 
 from sret_jax.artifacts import DamagedError, file_digest, fingerprint, write_file, write_json
 from sret_jax.errors import UserError
@@ -157,6 +158,27 @@ class DescriptorStore:
             "names": self.names,
         }
         write_json(self.folder / STORE, about | {"digest": _digest(about)})
+
+
+class StoredRows:
+    """The rows of stores, one store after the other; only what is asked for is read from the disk."""
+
+    def __init__(self, stores: Sequence[DescriptorStore]):
+        self._parts = [part for store in stores for part in store.parts()]
+        self._ends = np.cumsum([len(part) for part in self._parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self._parts)
+
+    def __getitem__(self, rows: Int[np.ndarray, "b"]) -> Shaped[np.ndarray, "b *d"]:
+        """These rows, in this order."""
+        parts = np.searchsorted(self._ends, rows, side="right")
+        own = rows - (self._ends - [len(part) for part in self._parts])[parts]
+        return np.stack([self._parts[part][row] for part, row in zip(parts, own, strict=True)])
 
 
 def _finite(x: Shaped[np.ndarray, "m *d"]) -> Bool[np.ndarray, "m"]:
