@@ -20,7 +20,8 @@ Paris with its revisitop1m.txt and jpg/. --rerank=STAGE[:NUMBER],... puts the fi
     hypergraph            propagation through photographs that verify each other
 
 one after the other, and shows the numbers before and after. --localize=METHOD,... says where in each photograph the
-object is, on benchmarks with masks (paintings, synthetic, proxford and prparis with the labels of their authors):
+object is, on benchmarks with masks (paintings, synthetic, proxford and prparis with the labels of their authors, folder
+with --masks=DIR of <instance>/<photo>.png):
 
     discovery                 what is like the query region, by the network's maps: config.localize.source
     regions, dense            the best window, and dense matching of the same maps
@@ -29,7 +30,9 @@ object is, on benchmarks with masks (paintings, synthetic, proxford and prparis 
 
 --anchors shows published numbers beside these,
 --protocol=compat:NAME deviates as some of them do. --rankings=FILE scores a ranking that something else made (the
-`ranks.npy` of revisitop, or a submission of gldv2), without a network or photographs.
+`ranks.npy` of revisitop, or a submission of gldv2), without a network or photographs; --marks=FILE what it marked, on
+benchmarks with masks (COCO's results .json, a folder of <query>_<photo>.png, or the .npy of PROxford), and with
+--rankings=FILE both at once.
 
 Prints the table and writes results.json, rankings.csv, queries.csv, report.html, strip.png and skipped.json to
 `<workdir>/eval/<benchmark>` (untrained: `runs/untrained-<config>/eval/<benchmark>`), or to `--out`.
@@ -44,7 +47,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from sret_jax import command, experiment
+from sret_jax import command, experiment, submitted
 from sret_jax.config import PROTOCOLS, Config
 from sret_jax.errors import UserError
 from sret_jax.evaluation.benchmarks import BENCHMARKS, REVISITED, Request, check_benchmark
@@ -70,6 +73,8 @@ RERANK = flags.DEFINE_list("rerank", None, f"Comma-separated NAME or NAME:NUMBER
 LOCALIZE = flags.DEFINE_list("localize", None, f"Comma-separated: {', '.join(METHODS)}.")
 ANCHORS = flags.DEFINE_boolean("anchors", False, "Show published numbers beside these, with their source.")
 RANKINGS = flags.DEFINE_string("rankings", "", "Score this file of rankings instead of a network.")
+MASKS = flags.DEFINE_string("masks", "", 'Benchmark "folder": where objects are, <instance>/<photo>.png.')
+MARKS = flags.DEFINE_string("marks", "", "Score where this file marks objects instead of a network.")
 OUT = flags.DEFINE_string("out", None, "Where the results go; with several benchmarks, one folder each below it.")
 
 
@@ -96,7 +101,7 @@ def config_name() -> str:
 
 
 def request() -> Request:
-    return Request(ROOT.value, QUERIES.value, GND.value, tuple(DISTRACTORS.value), PROTOCOL.value)
+    return Request(ROOT.value, QUERIES.value, GND.value, tuple(DISTRACTORS.value), PROTOCOL.value, MASKS.value)
 
 
 def out_folder(workdir: Path, benchmark: str, several: bool) -> Path:
@@ -119,11 +124,17 @@ def main() -> None:
         raise UserError("--queries goes with --benchmark=folder")
     if ROOT.value and BENCHMARK.value == ["synthetic"]:
         raise UserError("--root does not go with --benchmark=synthetic, whose objects are drawn")
+    for flag in (MARKS, RANKINGS):
+        if flag.value and len(BENCHMARK.value or []) != 1:
+            raise UserError(f"--{flag.name}=FILE is scored on one benchmark: give --benchmark=NAME")
+    if MARKS.value:
+        out = Path(OUT.value or f"runs/marks-{Path(MARKS.value).stem}") / BENCHMARK.value[0]
+        cache = out.parent / "data"
+        submitted.score_marks(BENCHMARK.value[0], Path(MARKS.value), out, request(), cache, RANKINGS.value)
+        return
     if RANKINGS.value:
-        if len(BENCHMARK.value or []) != 1:
-            raise UserError("--rankings=FILE is scored on one benchmark: give --benchmark=NAME")
         out = Path(OUT.value or f"runs/rankings-{Path(RANKINGS.value).stem}") / BENCHMARK.value[0]
-        experiment.score_rankings(BENCHMARK.value[0], Path(RANKINGS.value), out, request(), ANCHORS.value)
+        submitted.score_rankings(BENCHMARK.value[0], Path(RANKINGS.value), out, request(), ANCHORS.value)
         return
     network, variables, config, learned, workdir = load(CONFIG.value, WORKDIR.value)
     if RERANK.value is not None:
@@ -143,6 +154,7 @@ def main() -> None:
             gnd=GND.value,
             distractors=tuple(DISTRACTORS.value),
             protocol=PROTOCOL.value,
+            masks=MASKS.value,
             anchors=ANCHORS.value,
             cache_dir=config.data.cache_dir or workdir / "data",
             whitening=learned,

@@ -18,11 +18,11 @@ from sret_jax.config import Config, to_dict
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.environment import environment
 from sret_jax.evaluation.anchors import published
-from sret_jax.evaluation.benchmarks import Request, judge_rankings, open_benchmark
+from sret_jax.evaluation.benchmarks import Request, open_benchmark
 from sret_jax.evaluation.located_pictures import Shown
 from sret_jax.evaluation.protocols import Ranked
 from sret_jax.evaluation.report import choose_photos, write_report
-from sret_jax.evaluation.table import print_rankings, print_results
+from sret_jax.evaluation.table import print_results
 from sret_jax.localization.methods import Localizer
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.reranking.chain import Chain, parse_stages
@@ -60,6 +60,7 @@ def evaluate(
     gnd: str = "",
     distractors: Sequence[str] = (),
     protocol: str = "",
+    masks: str = "",
     anchors: bool = False,
     cache_dir: str | Path,
     whitening: Learned | None = None,
@@ -87,6 +88,7 @@ def evaluate(
       gnd: benchmarks like "roxford5k": the ground truth file.
       distractors: folders whose photographs are searched as well, as wrong answers.
       protocol: "compat:uncropped" deviates from the benchmark as some published numbers do.
+      masks: "folder": a folder of <instance>/<photo>.png, white where the object is, that localization is judged by.
       anchors: published numbers beside these.
       cache_dir: where prepared photographs are kept.
       whitening: mean and projection learned after training.
@@ -105,7 +107,7 @@ def evaluate(
     Raises:
       UserError: an unknown benchmark, a folder that is missing, incomplete or has nothing to measure.
     """
-    request = Request(root, queries, gnd, distractors, protocol)
+    request = Request(root, queries, gnd, distractors, protocol, masks)
     out = Path(out)
     workdir = workdir or (out.parents[1] if out.parent.name == "eval" else out)
     name = out.name if out.parent == workdir / "eval" else benchmark
@@ -213,32 +215,6 @@ def _speed(parts: Sequence[Extracted]) -> float:
     """Photographs described per second, compilation left out; 0 when the stores had everything."""
     seconds = sum(part.seconds - part.compiling for part in parts if part.photos)
     return sum(part.photos for part in parts) / max(seconds, 1e-9)
-
-
-def score_rankings(benchmark: str, file: Path, out: Path, request: Request, anchors: bool = False) -> dict[str, Any]:
-    """Scores rankings that something else made, without a network or photographs, and writes `out`/results.json.
-
-    Args:
-      benchmark: one whose ground truth can be read alone.
-      file: as the authors' evaluator takes it: `ranks.npy` of revisitop.
-      out: folder of the results.
-      request: its `root` or `gnd` says where the ground truth is.
-      anchors: published numbers beside these.
-    """
-    metrics, about, distractors = judge_rankings(benchmark, file, request)
-    results = {
-        "benchmark": benchmark,
-        "metrics": metrics,
-        "rankings": str(file),
-        **about,
-        "anchors": published(benchmark, distractors, "standard") if anchors else [],
-        "before_training": {},
-        "rerank": {},
-    } | environment()
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "results.json", results)
-    print_rankings(results, out)
-    return results
 
 
 def evaluate_and_print(

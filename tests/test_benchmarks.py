@@ -14,7 +14,7 @@ from test_extract import NETWORK, VARIABLES
 from test_protocols import search_over
 from test_revisited import write_benchmark
 
-from sret_jax import experiment
+from sret_jax import experiment, submitted
 from sret_jax.config import Config, DataConfig, ModelConfig
 from sret_jax.data.ground_truth import read_ground_truth
 from sret_jax.errors import UserError
@@ -152,7 +152,7 @@ def test_foreign_rankings_are_scored_without_photographs(tmp_path, capsys):
     measured = experiment.evaluate(
         NETWORK, VARIABLES, config(), "roxford5k", tmp_path / "run/eval/x", root=str(root), cache_dir=tmp_path / "cache"
     )
-    scored = experiment.score_rankings(
+    scored = submitted.score_rankings(
         "roxford5k", tmp_path / "run/eval/x/ranks.npy", tmp_path / "out", Request(root=str(root)), anchors=True
     )
     assert scored["metrics"] == measured["metrics"]
@@ -161,11 +161,11 @@ def test_foreign_rankings_are_scored_without_photographs(tmp_path, capsys):
     assert "medium" in shown and "SOLAR" in shown and "of 6 and 0 distractors" in shown
     short = tmp_path / "short.npy"
     np.save(short, np.array([[0, 1], [8, 0]]))
-    scored = experiment.score_rankings("roxford5k", short, tmp_path / "out", Request(root=str(root)))
+    scored = submitted.score_rankings("roxford5k", short, tmp_path / "out", Request(root=str(root)))
     assert "4 of the benchmark's photographs are in no ranking" in scored["ranked"]
     assert "3 distractors" in scored["ranked"]
     with pytest.raises(UserError, match="not on 'folder'"):
-        experiment.score_rankings("folder", short, tmp_path / "out", Request())
+        submitted.score_rankings("folder", short, tmp_path / "out", Request())
 
 
 def test_ranks_survive_the_file_and_what_does_not_fit_is_named(tmp_path):

@@ -211,6 +211,9 @@ def run_eval(*flags: str, cwd: Path) -> subprocess.CompletedProcess:
         (["--workdir=nothing", "--benchmark=synthetic", "--root=."], "--root does not go with --benchmark=synthetic"),
         (["--workdir=nothing", "--benchmark=synthetic", "--queries=."], "--queries goes with --benchmark=folder"),
         (["--rankings=ranks.npy"], "--rankings=FILE is scored on one benchmark"),
+        (["--marks=m.json", "--benchmark=folder,paintings"], "--marks=FILE is scored on one benchmark"),
+        (["--workdir=nothing", "--benchmark=folder", "--masks=nowhere"], "--masks=nowhere: no such folder"),
+        (["--workdir=nothing", "--benchmark=synthetic", "--masks=."], "--masks says where objects are"),
     ],
 )
 def test_bad_flags_get_one_line(tmp_path, flags, text):

@@ -129,6 +129,20 @@ def test_objects_are_marked_where_somebody_has_drawn_them(tmp_path, benchmark, c
     assert "everything" in capsys.readouterr().out
 
 
+def test_a_folder_brings_its_masks(tmp_path):
+    write_photos(tmp_path / "root", instances=2, photos=2)
+    for path in (tmp_path / "root").glob("*/*.jpg"):
+        mask = tmp_path / "masks" / path.relative_to(tmp_path / "root").with_suffix(".png")
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        half = Image.new("L", (64, 48))
+        half.paste(255, (0, 0, 32, 48))
+        half.save(mask)
+    settings = replace(config(), localize=LocalizeConfig(("everything",)))
+    options = {"root": str(tmp_path / "root"), "masks": str(tmp_path / "masks"), "cache_dir": tmp_path / "cache"}
+    found = experiment.evaluate(NETWORK, VARIABLES, settings, "folder", tmp_path / "x", **options)
+    assert found["localization"]["everything"]["strict"]["mIoU"] == pytest.approx(50)
+
+
 def test_where_nobody_has_drawn_them_is_said(tmp_path):
     root = MINIATURES["roxford5k"](tmp_path / "root")
     settings = replace(config(), localize=LocalizeConfig(("everything",)))

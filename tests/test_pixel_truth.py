@@ -9,7 +9,7 @@ from PIL import Image
 from sret_jax.data.ground_truth import read_ground_truth
 from sret_jax.data.lookups import prepare_paintings
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.pixel_truth import labelled_truth, paintings_truth, polygon_mask, read_labelme
+from sret_jax.data.pixel_truth import folder_truth, labelled_truth, paintings_truth, polygon_mask, read_labelme
 from sret_jax.errors import UserError
 
 
@@ -53,6 +53,28 @@ def test_a_mask_of_another_size_or_none_is_named(tmp_path):
     (tmp_path / "q/0.png").unlink()
     with pytest.raises(UserError, match="q/0.png"):
         truth.mask(0, 0)
+
+
+def test_masks_of_a_folder_are_named_like_its_photos(tmp_path, caplog):
+    names = ["a/0.jpg", "a/1.jpeg", "a/2.jpg", "b/0.jpg"]
+    photos = PhotoSet("x", names, np.array([0, 0, 0, 1]), ["a", "b"], np.full((4, 2), 20), [""] * 4, [{}] * 4, [])
+    with pytest.raises(UserError, match=r"no mask of the 4 photos; that of 'a/0.jpg' would be .*a/0.png"):
+        folder_truth(tmp_path, photos)
+    for name in ("a/0.png", "a/1.png"):
+        mask = Image.new("L", (20, 20))
+        mask.paste(255, (3, 4, 9, 8))
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        mask.save(tmp_path / name)
+    truth = folder_truth(tmp_path, photos)
+    assert "2 of 4 photos have no mask" in caplog.text
+    assert [rows.tolist() for rows in truth.relevant] == [[1], [0], [0, 1], []]
+    assert [rows.tolist() for rows in truth.junk] == [[0, 2], [1, 2], [2], [3]]
+    expected = np.zeros((20, 20), bool)
+    expected[4:8, 3:9] = True
+    np.testing.assert_array_equal(truth.mask(0, 1), expected)
+    Image.new("L", (20, 20)).save(tmp_path / "a/1.png")
+    with pytest.raises(UserError, match="a/1.png: nothing is marked in it"):
+        truth.mask(0, 1)
 
 
 def labels(root):

@@ -1,10 +1,11 @@
 """Which pixels of a photograph show what a query asks for, as the authors of a benchmark have drawn them."""
 
 import json
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
@@ -18,21 +19,27 @@ from sret_jax.data.object_file import read_npy_dict
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
 
+log = logging.getLogger(__name__)
+
 PAIR = re.compile(r"(\d+)_(\d+)")
+MAX_COORDINATE = 1 << 20  # of a polygon
 UNLABELLED = {"roxford5k": (56, 63), "rparis6k": (57, 59)}  # queries of which nobody drew the masks
+
+
+Mask = Callable[[int, int], Bool[np.ndarray, "h w"]]  # (query, photo) -> True on its object, at the size of the photo
 
 
 @dataclass(frozen=True, eq=False)
 class PixelTruth:
     """What is to be found, and where.
 
-    mask         (query, photo), a relevant pair -> True on the object, at the size of the photo
+    mask         of a relevant pair
     easy, hard   per query, rows of the photos that show it; without that difference all are easy
     junk         per query, rows that are not counted either way
     unlabelled   queries without masks
     """
 
-    mask: Callable[[int, int], Bool[np.ndarray, "h w"]]
+    mask: Mask
     easy: list[Int[np.ndarray, "_"]]
     hard: list[Int[np.ndarray, "_"]]
     junk: list[Int[np.ndarray, "_"]]
@@ -55,12 +62,40 @@ def masked_truth(photos: PhotoSet) -> PixelTruth:
             raise UserError(f"{photos.name}: {photos.names[photo]!r} has no mask")
         return found
 
-    rows = np.arange(len(photos))
+    return _of_each_other(photos, mask, np.ones(len(photos), bool))
+
+
+def folder_truth(root: Path, photos: PhotoSet) -> PixelTruth:
+    """The same with masks in a folder of their own: <root>/<instance>/<photo>.png, white where the object is.
+
+    A photograph without a mask, which is warned of, is no answer either way.
+
+    Raises `UserError` where no photograph has one; and, when it is asked for, naming a mask that does not fit.
+    """
+    paths = [root / PurePosixPath(name).with_suffix(".png") for name in photos.names]
+    drawn = np.array([path.is_file() for path in paths])
+    if not drawn.any():
+        raise UserError(f"{root}: no mask of the {len(paths)} photos; that of {photos.names[0]!r} would be {paths[0]}")
+    if not drawn.all():
+        missing = paths[int(np.argmin(drawn))]
+        log.warning("%s: %d of %d photos have no mask (%s, ...)", root, (~drawn).sum(), len(paths), missing)
+
+    def mask(query: int, photo: int) -> np.ndarray:
+        found = read_mask(paths[photo], photos.sizes[photo])
+        if not found.any():
+            raise UserError(f"{paths[photo]}: nothing is marked in it; leave it out if nobody drew the object")
+        return found
+
+    return _of_each_other(photos, mask, drawn)
+
+
+def _of_each_other(photos: PhotoSet, mask: Mask, drawn: Bool[np.ndarray, " n"]) -> PixelTruth:
+    rows, labels = np.arange(len(photos)), photos.labels
     same = [
-        np.flatnonzero((photos.labels == label) & (label >= 0) & (rows != row))
-        for row, label in enumerate(photos.labels)
+        np.flatnonzero((labels == label) & (label >= 0) & (rows != row) & drawn) for row, label in enumerate(labels)
     ]
-    return PixelTruth(mask, same, [np.array([], np.int64)] * len(photos), [rows[row : row + 1] for row in rows])
+    junk = [np.flatnonzero((rows == row) | (labels == label) & ~drawn) for row, label in enumerate(labels)]
+    return PixelTruth(mask, same, [np.array([], np.int64)] * len(photos), junk)
 
 
 def paintings_truth(root: Path, lookup: Lookup) -> PixelTruth:
@@ -72,7 +107,7 @@ def paintings_truth(root: Path, lookup: Lookup) -> PixelTruth:
 
     def mask(query: int, photo: int) -> np.ndarray:
         entry = entries[lookup.photos.names[photo]]
-        whole = _read_mask(root / str(entry["mask"]), lookup.photos.sizes[photo])
+        whole = read_mask(root / str(entry["mask"]), lookup.photos.sizes[photo])
         out = np.zeros_like(whole)
         for found in entry["objects"]:
             if found["painting"] == lookup.queries.names[query]:
@@ -86,7 +121,8 @@ def paintings_truth(root: Path, lookup: Lookup) -> PixelTruth:
     return PixelTruth(mask, lookup.relevant, nothing, nothing)
 
 
-def _read_mask(path: Path, size: Sequence[int] | Int[np.ndarray, "2"]) -> Bool[np.ndarray, "h w"]:
+def read_mask(path: Path, size: Sequence[int] | Int[np.ndarray, "2"]) -> Bool[np.ndarray, "h w"]:
+    """A picture that is white where the object is; `UserError` if it cannot be read or has not (height, width)."""
     try:
         mask = decode_mask(read_photo_file(path))
     except PhotoRejected as rejected:
@@ -144,12 +180,20 @@ def read_labelme(path: Path) -> list[Int[np.ndarray, "p 2"]]:
     """The polygons (x, y) of a labelme file, coordinates cut to whole pixels as the published evaluator does."""
     try:
         shapes: list[dict[str, Any]] = json.loads(path.read_bytes())["shapes"]
-        polygons = [np.trunc(np.array(shape["points"], np.float64)).astype(np.int64) for shape in shapes]
-        if not polygons or any(p.ndim != 2 or p.shape[1] != 2 or np.abs(p).max() > 1 << 20 for p in polygons):
-            raise ValueError("no polygons of x and y")
+        polygons = [polygon(shape["points"]) for shape in shapes]
+        if not polygons:
+            raise ValueError("it has no shapes")
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: not a labelme file with polygons ({error})") from None
     return polygons
+
+
+def polygon(points: Any) -> Int[np.ndarray, "p 2"]:
+    """A list of x and y, cut to whole pixels; `ValueError` or `TypeError` if it is anything else."""
+    found = np.trunc(np.asarray(points, np.float64))
+    if found.ndim != 2 or found.shape[1] != 2 or not (np.abs(found) <= MAX_COORDINATE).all():
+        raise ValueError("a polygon is a list of x and y")
+    return found.astype(np.int64)
 
 
 def polygon_mask(

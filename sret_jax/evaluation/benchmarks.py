@@ -15,7 +15,7 @@ from sret_jax.data.ground_truth import read_ground_truth
 from sret_jax.data.image_folder import prepare_folder
 from sret_jax.data.lookups import LOOKUPS, gldv2_recognition_solution, gldv2_solution, prepare_million
 from sret_jax.data.photo_set import PhotoSet, with_distractors
-from sret_jax.data.pixel_truth import PixelTruth, labelled_truth, masked_truth, paintings_truth
+from sret_jax.data.pixel_truth import PixelTruth, folder_truth, labelled_truth, masked_truth, paintings_truth
 from sret_jax.data.revisited import ground_truth_path, prepare_revisited
 from sret_jax.data.synthetic_views import prepare_synthetic
 from sret_jax.errors import UserError
@@ -62,6 +62,7 @@ class Request:
     gnd: str = ""
     distractors: Sequence[str] = ()
     protocol: str = ""
+    masks: str = ""
 
     def completed(self, config: Config) -> "Request":
         """With the config's own settings where nothing else is asked for."""
@@ -109,6 +110,10 @@ def check_benchmark(benchmark: str, request: Request) -> None:
     for flag, folder in (("root", request.root), ("queries", request.queries)):
         if benchmark != "synthetic" and folder and not Path(folder).is_dir():
             raise UserError(f"--{flag}={folder}: no such folder; give a folder of photographs")
+    if request.masks and (benchmark != "folder" or request.queries):
+        raise UserError("--masks says where objects are in the photos of --benchmark=folder that ask for each other")
+    if request.masks and not Path(request.masks).is_dir():
+        raise UserError(f"--masks={request.masks}: no such folder; give one of <instance>/<photo>.png")
     for folder in request.distractors:
         if not Path(folder).is_dir():
             raise UserError(f"--distractors={folder}: no such folder; give a folder of photographs, at any depth")
@@ -148,6 +153,7 @@ def open_benchmark(benchmark: str, config: Config, request: Request, cache_dir: 
         asked = partial(_query_judge, _labels_in(queries, photos), labels, instances)
         return Benchmark(photos, distractors, everything, queries, asked, searched, request.queries)
     pixels = masked_truth(photos) if benchmark == "synthetic" else None
+    pixels = folder_truth(Path(request.masks), photos) if request.masks else pixels
     judge = partial(_folder_judge, labels, instances)
     return Benchmark(photos, distractors, everything, None, judge, searched, pixels=pixels)
 

@@ -58,7 +58,7 @@ def print_results(results: dict[str, Any], out: Path, console: Console | None = 
 
 
 def print_rankings(results: dict[str, Any], out: Path, console: Console | None = None) -> None:
-    """Prints what `experiment.score_rankings` returned."""
+    """Prints what `submitted.score_rankings` returned."""
     console = console or Console()
     lines = [f"\n{results['benchmark']}: rankings of {results['rankings']}"]
     lines += [f"{name.replace('_', ' ')}: {results[name]}" for name in ("ground_truth", "ranked") if results.get(name)]
@@ -66,6 +66,14 @@ def print_rankings(results: dict[str, Any], out: Path, console: Console | None =
     console.print(_revisited(results) if "medium" in results["metrics"] else _plain(results))
     for text in [*lines[1:], f"results: {out / 'results.json'}"]:
         console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def print_marks(results: dict[str, Any], out: Path, console: Console | None = None) -> None:
+    """Prints what `experiment.score_marks` returned."""
+    console = console or Console()
+    console.print(f"\n{results['benchmark']}: what others marked", highlight=False)
+    console.print(_localization(results["localization"]))
+    console.print(escape(f"results: {out / 'results.json'}"), highlight=False, soft_wrap=True)
 
 
 SHOWN = (  # of the localization metrics; the report's file has all
@@ -82,7 +90,8 @@ def _localization(methods: dict[str, Any]) -> Table:
     table = Table("object, %", *(header for *_, header in SHOWN), "photos/s")
     for method, found in methods.items():
         values = (f"{found[rules][name]:.2f}" if name in found[rules] else "" for rules, name, _ in SHOWN)
-        table.add_row(method, *values, f"{found['photos_per_second']:.0f}")
+        speed = f"{found['photos_per_second']:.0f}" if "photos_per_second" in found else ""
+        table.add_row(escape(method), *values, speed)
     return table
 
 
