@@ -125,7 +125,9 @@ def training_batches(
     if isinstance(plan, InstancePlan) and (left_out := len(photos.instances) - len(plan.rows_of)):
         log.warning("%s: %d instances with one photograph only are not trained on", photos.name, left_out)
     source = PlannedPhotos(photos, plan, config, seed, size_multiple, process_index, process_count, numbers)
-    options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=2 * source.local_batch)
+    options = grain.ReadOptions(
+        num_threads=config.threads, prefetch_buffer_size=max(config.threads, 2 * source.local_batch)
+    )
     return iter(grain.MapDataset.source(source).to_iter_dataset(options).batch(source.local_batch))
 
 
@@ -171,5 +173,5 @@ def evaluation_batches(
         members[choose_bucket(contents[row], buckets)].append(row)
     plan = [(shape, row) for shape, own in members.items() for row in own + [-1] * (-len(own) % batch_size)]
     source = BucketedPhotos(photos, contents, plan)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 2 * batch_size))
     return iter(grain.MapDataset.source(source).to_iter_dataset(options).batch(batch_size))
