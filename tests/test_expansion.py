@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from sret_jax.reranking import expansion
+from sret_jax.reranking import expansion, neighbours
 from sret_jax.reranking.expansion import augment, expand, rescore, superglobal
 from sret_jax.reranking.neighbours import nearest_others
 from sret_jax.reranking.ranking import reorder, to_front
+from sret_jax.retrieval import exact
 
 D = 16
 
@@ -75,6 +76,16 @@ def test_nearest_others_are_the_nearest_others(chunk_rows):
         assert ids[i].tolist() == expected
         np.testing.assert_allclose(cosines[i], row[expected], atol=1e-6)
     assert ids[5, 0] == 11 and ids[11, 0] == 5
+
+
+def test_nearest_others_hold_a_bounded_number_of_scores(monkeypatch):
+    x, asked = collection()[1], []
+    whole = nearest_others(x, 3, 1 << 17)
+    monkeypatch.setattr(exact, "SCORES_AT_ONCE", 5 * len(x))
+    monkeypatch.setattr(neighbours, "exact_top_k", lambda q, *rest: asked.append(len(q)) or exact.exact_top_k(q, *rest))
+    for part, of_whole in zip(nearest_others(x, 3, len(x)), whole, strict=True):
+        np.testing.assert_array_equal(part, of_whole)
+    assert max(asked) == 5 and sum(asked) == len(x)
 
 
 def test_nearest_others_of_equal_and_of_few_photographs():

@@ -256,7 +256,7 @@ def test_no_index_there(tmp_path):
 
 
 def test_the_memory_of_exact_search_is_bounded_by_chunk_rows(monkeypatch):
-    monkeypatch.setattr(search, "SCORES_AT_ONCE", 4096)
+    monkeypatch.setattr(exact, "SCORES_AT_ONCE", 4096)
     compiled, bounds = {}, {}
     merge = exact._merge_top_k
 

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from sret_jax.retrieval.exact import cosines, exact_top_k
+from sret_jax.retrieval.exact import cosines, exact_top_k, queries_at_once
 
 
 def nearest_others(
@@ -11,19 +11,20 @@ def nearest_others(
 ) -> tuple[Int[np.ndarray, "n k"], Float[np.ndarray, "n k"]]:
     """The k photographs of largest cosine to each photograph, itself left out; ties by index.
 
-    Exact search, `chunk_rows` against `chunk_rows` photographs at a time: memory grows with n k and with
-    chunk_rows^2, not with n^2.
+    Exact search: memory grows with n k and with chunk_rows, not with n^2.
 
     Args:
         x: unit descriptors.
+        chunk_rows: photographs scored at once.
 
     Returns:
         ids and cosines, nearest first; -1 and -inf where a collection has fewer than k others.
     """
     n = len(x)
     ids, scores = np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32)
-    for start in range(0, n, chunk_rows):
-        rows = np.arange(start, min(start + chunk_rows, n))
+    step = queries_at_once(n, k + 1, chunk_rows)
+    for start in range(0, n, step):
+        rows = np.arange(start, min(start + step, n))
         found, _ = exact_top_k(x[rows], x, k + 1, chunk_rows)
         itself = found == rows[:, None]
         itself[~itself.any(1), -1] = True  # equal photographs came before it

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from sret_jax.errors import UserError
 
 ROWS_AT_ONCE = 8192  # rows held in float64 at once
+SCORES_AT_ONCE = 1 << 26  # query-photo scores held at once, 256 MB
 
 
 def normalized(x: Float[np.ndarray, "n d"], names: list[str]) -> Float[np.ndarray, "n d"]:
@@ -26,6 +27,11 @@ def normalized(x: Float[np.ndarray, "n d"], names: list[str]) -> Float[np.ndarra
         what = "is zero" if norm[bad[0]] == 0 else "is not finite"
         raise UserError(f"{names[bad[0]]}: its descriptor {what} ({len(bad)} such); leave the photo out")
     return out
+
+
+def queries_at_once(rows: int, k: int, chunk_rows: int) -> int:
+    """How many may ask `exact_top_k` together, so that their scores take bounded memory."""
+    return max(1, SCORES_AT_ONCE // min(rows, max(chunk_rows, 4 * k)))
 
 
 def exact_top_k(

@@ -17,12 +17,11 @@ from jaxtyping import Float, Int
 from sret_jax.artifacts import DamagedError, commit_folder, fingerprint, verify_folder
 from sret_jax.config import SearchConfig
 from sret_jax.errors import UserError
-from sret_jax.retrieval.exact import cosines, exact_top_k, normalized
+from sret_jax.retrieval.exact import cosines, exact_top_k, normalized, queries_at_once
 
 log = logging.getLogger(__name__)
 
 BRUTE_FORCE_BELOW, AH_BELOW = 20_000, 100_000  # photos; the size rules of ScaNN's docs/algorithms.md
-SCORES_AT_ONCE = 1 << 26  # query-photo scores held at once, 256 MB
 REORDER = 10  # candidates re-scored per answer
 TIE = 1e-5  # scores closer than this may come in another order from another way of summing
 SCANN_FILES = {
@@ -147,7 +146,7 @@ class Index:
             raise UserError(f"queries of length {queries.shape[1]} but an index of {self.dim}: not the same network")
         queries = normalized(queries, [f"query {i}" for i in range(len(queries))])
         ids, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
-        step = max(1, SCORES_AT_ONCE // min(len(self), max(self.config.chunk_rows, 4 * k)))
+        step = queries_at_once(len(self), k, self.config.chunk_rows)
         for start in range(0, len(queries), step):
             part = slice(start, start + step)
             ids[part], scores[part] = self._search(queries[part], k)
