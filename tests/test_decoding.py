@@ -1,5 +1,6 @@
 """Every kind of file is either decoded to the right pixels or refused with its reason."""
 
+import io
 import os
 import resource
 import threading
@@ -8,6 +9,7 @@ import time
 import numpy as np
 import photo_fixtures as files
 import pytest
+from PIL import Image
 
 from sret_jax.data import decoding
 from sret_jax.data.decoding import (
@@ -130,6 +132,23 @@ def test_an_unreadable_file_is_refused(tmp_path):
 def test_masks_come_back_exactly():
     mask = np.random.default_rng(0).random((37, 53)) < 0.5
     np.testing.assert_array_equal(decode_mask(encode_mask(mask)), mask)
+
+
+@pytest.mark.parametrize(
+    ("at_least", "shape"), [(None, (300, 400)), (201, (300, 400)), (200, (150, 200)), (60, (75, 100))]
+)
+@pytest.mark.parametrize("turn", [1, 6])
+def test_a_jpeg_may_come_out_smaller_but_not_below_what_is_asked_for(at_least, shape, turn):
+    photo = np.kron(np.random.default_rng(0).integers(0, 255, (6, 8, 3)), np.ones((50, 50, 1))).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    file = io.BytesIO()
+    Image.fromarray(photo).save(file, "JPEG", quality=95, exif=exif)
+    small, whole = decode_photo(file.getvalue(), at_least), decode_photo(file.getvalue())
+    assert small.shape[:2] == (shape if turn == 1 else shape[::-1])
+    step = len(whole) // len(small)
+    mean = whole.reshape(len(small), step, -1, step, 3).mean((1, 3))
+    assert np.abs(mean - small).mean() < 4
 
 
 def test_jpeg_comes_back_nearly():

@@ -6,6 +6,7 @@ channel the upper eight are kept. Everything else is a `PhotoRejected`.
 """
 
 import io
+import math
 import os
 import stat
 import struct
@@ -70,9 +71,13 @@ def read_photo_file(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
-def decode_photo(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes and turns upright. Raises `PhotoRejected` for whatever is not a whole photograph."""
-    image = _load(data, FORMATS)
+def decode_photo(data: bytes, at_least: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
+    """Decodes and turns upright. Raises `PhotoRejected` for whatever is not a whole photograph.
+
+    With `at_least`, a JPEG of twice that longest side or more comes out at a half, a quarter or an eighth of its size,
+    never below it: several times faster than all of it.
+    """
+    image = _load(data, FORMATS, at_least)
     if min(image.size) < MIN_SIDE:
         raise PhotoRejected(f"{image.height}x{image.width} pixels: a side is shorter than {MIN_SIDE}")
     try:
@@ -102,13 +107,15 @@ def encode_jpeg(photo: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
     return file.getvalue()
 
 
-def _load(data: bytes, formats: tuple[str, ...]) -> Image.Image:
+def _load(data: bytes, formats: tuple[str, ...], at_least: int | None = None) -> Image.Image:
     if not data:
         raise PhotoRejected("empty file")
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
+        if at_least:
+            image.draft(None, tuple(math.ceil(side * at_least / max(image.size)) for side in image.size))
         image.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PhotoRejected(f"more than {MAX_PIXELS // 1_000_000} megapixels") from None

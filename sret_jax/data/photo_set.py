@@ -100,11 +100,14 @@ class PhotoSet:
         """(height, width) of what `photo` returns."""
         return self.sizes if self.boxes is None else (self.boxes[:, 2:] - self.boxes[:, :2])[:, ::-1]
 
-    def photo(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
-        """The decoded photograph, upright; the part in its box where it has one."""
-        photo = self.whole(row)
+    def photo(self, row: int, at_least: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
+        """The decoded photograph, upright; the part in its box where it has one.
+
+        Where it has none, `at_least` allows it to be smaller, its longest side not below that: see `decode_photo`.
+        """
         if self.boxes is None:
-            return photo
+            return decode_photo(self._record(row)["image"], at_least)
+        photo = self.whole(row)
         left, top, right, bottom = self.boxes[row]
         return photo[top:bottom, left:right]
 

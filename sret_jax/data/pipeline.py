@@ -86,10 +86,10 @@ class BucketedPhotos:
         return {"image": image, "mask": mask, "row": np.int32(row)}
 
 
-def load(photos: PhotoSet, row: int) -> np.ndarray:
+def load(photos: PhotoSet, row: int, at_least: int | None = None) -> np.ndarray:
     """The photograph; it was decoded once when the set was prepared, so a failure means that the cache is damaged."""
     try:
-        return photos.photo(row)
+        return photos.photo(row, at_least)
     except (PhotoRejected, OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"{photos.name}: photograph {photos.names[row]!r} cannot be read from the prepared data ({error}); "

@@ -188,10 +188,11 @@ def _discovery(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Lo
 
 def _cut_out(localizer: Localizer, row: int, heat: Float[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> Located:
     size, refine = localizer.size(row), localizer.config.localize.refine
-    own = upsample(heat, mask, shrunken(size, WORKING_SIDE))
+    working = shrunken(size, WORKING_SIDE)
+    own = upsample(heat, mask, working)
     if refine == "none":
         return Located(enlarge(hottest_component(own), size) > 0.5, enlarge(own, size))
-    photo = shrink(load(localizer.photos, row), WORKING_SIDE)
+    photo = shrink(load(localizer.photos, row, WORKING_SIDE), working)
     own = guided_filter(own, photo, radius=GUIDED_RADIUS)
     found = hottest_component(own)
     if refine == "grabcut":

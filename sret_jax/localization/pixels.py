@@ -25,10 +25,9 @@ def shrunken(size: tuple[int, int], longest: int) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def shrink(photo: UInt8[np.ndarray, "H W 3"], longest: int) -> UInt8[np.ndarray, "h w 3"]:
-    """The photograph with the longest side at most `longest` pixels."""
-    height, width = shrunken(photo.shape[:2], longest)
-    return cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
+def shrink(photo: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+    """The photograph at `size` (height, width), each pixel the mean of those it stands for."""
+    return cv2.resize(photo, (size[1], size[0]), interpolation=cv2.INTER_AREA)
 
 
 def enlarge(
@@ -76,7 +75,7 @@ def hottest_component(heat: Float[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]
 
 
 def grab_cut(
-    photo: UInt8[np.ndarray, "H W 3"], found: Bool[np.ndarray, "H W"], *, longest: int = 96, iterations: int = 2
+    photo: UInt8[np.ndarray, "H W 3"], found: Bool[np.ndarray, "H W"], *, longest: int = 72, iterations: int = 1
 ) -> Bool[np.ndarray, "H W"]:
     """The mask cut out along the photograph's colours, at most `longest` pixels a side; sure of nothing but a rim.
 
@@ -85,7 +84,7 @@ def grab_cut(
 
     Reference: Rother, Kolmogorov, Blake, GrabCut, SIGGRAPH 2004, as OpenCV has it.
     """
-    small = shrink(photo, longest)
+    small = shrink(photo, shrunken(photo.shape[:2], longest))
     mask = cv2.resize(found.astype(np.uint8), small.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     reach = max(1, round(0.1 * np.sqrt(mask.sum())))
     kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
