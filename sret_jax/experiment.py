@@ -30,7 +30,7 @@ from sret_jax.reranking.search import TwoStageSearch
 from sret_jax.retrieval.extract import Extracted, Extractor, Learned, extract
 from sret_jax.retrieval.recall import index_recall
 from sret_jax.retrieval.search import Index, content_fingerprint
-from sret_jax.second_stage import calibration, check_methods, localize, open_sides, show_located
+from sret_jax.second_stage import calibration, check_methods, localize, masks_of, open_sides, show_located
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,8 @@ def evaluate(
     with stage("prepare"):
         opened = open_benchmark(benchmark, config, request, cache_dir)
         photos, asked = opened.everything, opened.queries
-        check_methods(config.localize.methods, opened)
+        check_methods(config.localize.methods)
+        truth = masks_of(opened) if config.localize.methods else None
     out.mkdir(parents=True, exist_ok=True)
     skipped = photos.skipped + (asked.skipped if asked else [])
     write_json(out / "skipped.json", [{"photo": photo, "reason": reason} for photo, reason in skipped])
@@ -158,7 +159,7 @@ def evaluate(
             folder = workdir / "maps" / name / config.localize.source
             asks = opened.queries or opened.photos
             localizer = Localizer(network, variables, asks, opened.photos, sides, config, folder)
-            located = localize(localizer, opened.pixels, search.rankings(len(asking)))
+            located = localize(localizer, truth, search.rankings(len(asking)))
             marked = show_located(localizer, opened, ranked)
 
     extracted = sum(part.photos for part in parts)

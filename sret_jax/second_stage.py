@@ -50,14 +50,17 @@ def open_sides(
     return Side(descriptors[0], asked.regions, partial(local, {f"{name}-queries": asked})), photos
 
 
-def check_methods(methods: Sequence[str], opened: Benchmark | None = None) -> None:
-    """Raises `UserError`, before any work, for an unknown method or a benchmark on which none can be judged."""
+def check_methods(methods: Sequence[str]) -> None:
+    """Raises `UserError`, before any work, for an unknown way to localize."""
     if unknown := set(methods) - set(METHODS):
         raise UserError(f"--localize: no method {sorted(unknown)[0]!r}; choose from {', '.join(METHODS)}")
-    if methods and opened is not None and opened.pixels is None:
-        raise UserError(
-            f"--localize: nobody knows where objects are in {opened.searched}; choose a benchmark that has masks"
-        )
+
+
+def masks_of(opened: Benchmark) -> PixelTruth:
+    """Where objects are in its photographs; `UserError` where nobody has drawn them."""
+    if opened.pixels is None:
+        raise UserError(f"nobody knows where objects are in {opened.searched}; choose a benchmark that has masks")
+    return opened.pixels
 
 
 def localize(localizer: Localizer, truth: PixelTruth, rankings: Int[np.ndarray, "q k"]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from sret_jax.evaluation.mark_files import read_marks
 from sret_jax.evaluation.pixel_protocol import pixel_protocol
 from sret_jax.evaluation.submissions import read_ranks
 from sret_jax.evaluation.table import print_marks, print_rankings
-from sret_jax.second_stage import check_methods
+from sret_jax.second_stage import masks_of
 
 
 def score_rankings(benchmark: str, file: Path, out: Path, request: Request, anchors: bool = False) -> dict[str, Any]:
@@ -57,11 +57,11 @@ def score_marks(
       rankings: of the photographs, as for `score_rankings`; without them only the overlaps are measured, no mAP.
     """
     opened = open_benchmark(benchmark, Config(), request, cache_dir)
-    check_methods(("everything",), opened)
+    truth = masks_of(opened)
     queries, photos = (opened.queries or opened.photos).names, opened.photos
     mark = read_marks(file, queries, photos)
     order = read_ranks(rankings, len(queries), len(photos)) if rankings else np.empty((len(queries), 0), np.int64)
-    metrics, _ = pixel_protocol(order, opened.pixels, lambda query, rows: [mark(query, row) for row in rows])
+    metrics, _ = pixel_protocol(order, truth, lambda query, rows: [mark(query, row) for row in rows])
     if not rankings:
         metrics = {rules: {k: v for k, v in of.items() if "mAP" not in k} for rules, of in metrics.items()}
     results = {

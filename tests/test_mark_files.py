@@ -70,7 +70,7 @@ def test_of_several_for_a_pair_the_best_scored_count_together(tmp_path):
 def test_pictures_and_polygons_by_number(tmp_path):
     expected = rectangle((12, 16), 3, 2, 8, 7)
     Image.fromarray(expected).convert("L").save(tmp_path / "1_1.png")
-    np.save(tmp_path / "m.npy", {"1_1": [[3, 2], [7, 2], [7, 6], [3, 6]], "0_0": []}, allow_pickle=True)
+    np.save(tmp_path / "m.npy", {"1_1": [[3, 2], [7, 2], [7, 6], [3, 6]], "0_0": []})
     for path in (tmp_path, tmp_path / "m.npy"):
         mark = read(path)
         np.testing.assert_array_equal(mark(1, 1), expected)
@@ -127,8 +127,12 @@ def test_pairs_outside_the_benchmark_are_refused(tmp_path):
     (tmp_path / "0_2.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"'0_2' is no <query>_<photo> of the benchmark, 0_0 to 1_1"):
         read(tmp_path)
-    np.save(tmp_path / "m.npy", {"1_1": "here"}, allow_pickle=True)
-    with pytest.raises(UserError, match="'1_1' is no polygon"):
+    for points in ("here", [[1, 2], [3]], [1, 2], {"x": 1}):
+        np.save(tmp_path / "m.npy", {"1_1": points})
+        with pytest.raises(UserError, match="'1_1' is no polygon"):
+            read(tmp_path / "m.npy")
+    np.save(tmp_path / "m.npy", {"1_" + 5000 * "1": []})
+    with pytest.raises(UserError, match="is no <query>_<photo>"):
         read(tmp_path / "m.npy")
     with pytest.raises(UserError, match="marks nothing"):
         (tmp_path / "empty").mkdir()
@@ -139,7 +143,7 @@ def test_a_perfect_file_of_the_authors_form_is_perfect(tmp_path, capsys):
     """Every pair of a miniature PROxford as it was drawn, by query, best first: the rankings that go with it too."""
     root = labelled(tmp_path / "root", "roxford5k")
     quarter = [[0, 0], [47, 0], [47, 31], [0, 31]]
-    np.save(tmp_path / "m.npy", {f"{q}_{i}": quarter for q in range(2) for i in range(q, 6, 2)}, allow_pickle=True)
+    np.save(tmp_path / "m.npy", {f"{q}_{i}": quarter for q in range(2) for i in range(q, 6, 2)})
     np.save(tmp_path / "ranks.npy", np.array([[0, 2, 4, 1, 3, 5], [1, 3, 5, 0, 2, 4]]).T)
     options = (Request(root=str(root)), tmp_path / "cache")
     found = submitted.score_marks(

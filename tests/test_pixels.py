@@ -64,8 +64,12 @@ def test_grab_cut_finds_the_edge_of_a_colour():
     photo[30:90, 40:120] = rng.integers(0, 60, (60, 80, 3), dtype=np.uint8)
     true, found = np.zeros((120, 160), bool), np.zeros((120, 160), bool)
     true[30:90, 40:120], found[34:94, 36:122] = True, True
+    fine = grab_cut(photo, found, longest=96, iterations=2)
+    assert (fine & true).sum() / (fine | true).sum() > 0.97 > (found & true).sum() / (found | true).sum()
     cut = grab_cut(photo, found)
-    assert (cut & true).sum() / (cut | true).sum() > 0.95 > (found & true).sum() / (found | true).sum()
+    near = np.zeros_like(true)  # one pixel of the grid that decides, 160 / 72, to either side of the edge
+    near[27:93, 37:123], near[33:87, 43:117] = True, False
+    assert not (cut ^ true)[~near].any() and (found ^ true)[~near].any()
     np.testing.assert_array_equal(cut, grab_cut(photo, found))  # the same every time
     for given in (np.zeros_like(true), np.ones_like(true)):
         np.testing.assert_array_equal(grab_cut(photo, given), given)

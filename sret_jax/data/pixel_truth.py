@@ -21,7 +21,7 @@ from sret_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 
-PAIR = re.compile(r"(\d+)_(\d+)")
+PAIR = re.compile(r"(\d{1,9})_(\d{1,9})")  # of a query and a photo, by number
 MAX_COORDINATE = 1 << 20  # of a polygon
 UNLABELLED = {"roxford5k": (56, 63), "rparis6k": (57, 59)}  # queries of which nobody drew the masks
 

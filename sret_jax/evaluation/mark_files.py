@@ -73,11 +73,11 @@ def _polygons(path: Path, queries: Sequence[str], photos: PhotoSet) -> Found:
     found = {}
     for key, points in read_npy_dict(path).items():
         pair = _pair(key, queries, photos, path)
-        if np.size(points):
-            try:
+        try:
+            if np.size(points):
                 found[pair] = [_filled([polygon(points)])]
-            except (ValueError, TypeError) as error:
-                raise UserError(f"{path}: {key!r} is no polygon [[x, y], ...] ({error})") from None
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}: {key!r} is no polygon [[x, y], ...] ({error})") from None
     return found
 
 
