@@ -25,13 +25,13 @@ def parameters(value=1.0):
         },
         "loss": {"weights": jax.ShapeDtypeStruct((5, 3), jnp.float32)},
     }
-    return jax.tree.map(lambda x: jnp.full(x.shape, value, x.dtype), shapes)
+    return jax.tree.map(lambda x: np.full(x.shape, value, x.dtype), shapes)
 
 
 def step(config, params, gradient):
     optimizer = build_optimizer(config, MODEL, params)
-    state = optimizer.init(params)
-    updates, _ = optimizer.update(gradient, state, params)
+    state = jax.jit(optimizer.init)(params)
+    updates, _ = jax.jit(optimizer.update)(gradient, state, params)
     return updates, state
 
 

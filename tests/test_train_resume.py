@@ -41,6 +41,9 @@ def logged(workdir):
     return [{name: line[name] for name in ("step", "loss", "gradient_norm")} for line in lines]
 
 
+pytestmark = pytest.mark.slow  # all but one compare with a run that is made once
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """`(workdir, cache, digest)` of a run that nothing happened to."""
@@ -58,7 +61,6 @@ def assert_same_run(workdir, whole_workdir):
     assert logged(workdir) == logged(whole_workdir)
 
 
-@pytest.mark.slow
 def test_killed_at_random_steps_it_ends_with_the_same_bits(whole, tmp_path):
     rng = random.Random(0)
     kills = [f"kill@step:{rng.randint(2, 5)}" for _ in range(3)]
@@ -69,7 +71,6 @@ def test_killed_at_random_steps_it_ends_with_the_same_bits(whole, tmp_path):
     assert_same_run(tmp_path / "run", whole[0])
 
 
-@pytest.mark.slow
 def test_killed_inside_saves_it_ends_with_the_same_bits(whole, tmp_path):
     kills = "kill@seal:1", "kill@rename:2", "kill@seal:2"
     ended, _ = drive(tmp_path / "run", whole[1], *kills, "done")
@@ -78,7 +79,6 @@ def test_killed_inside_saves_it_ends_with_the_same_bits(whole, tmp_path):
     assert_same_run(tmp_path / "run", whole[0])
 
 
-@pytest.mark.slow
 def test_sigterm_saves_the_current_step(whole, tmp_path):
     ended, log = drive(tmp_path / "run", whole[1], "term@step:3", "done")
     assert ended["term@step:3"][0] == 128 + 15

@@ -60,6 +60,7 @@ def one_line(raised):
     return text
 
 
+@pytest.mark.slow
 def test_a_run_in_bfloat16_keeps_its_parameters_in_float32(tmp_path):
     small = train_driver.small_config(tmp_path / "cache", plain=True)
     small.model.dtype, small.train.loss, small.train.margin = "bfloat16", "contrastive", 0.7
