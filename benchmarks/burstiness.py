@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import machine, save
+from timing import command, machine, save
 
 from sret_jax.config import Config
 from sret_jax.data.image_folder import prepare_folder
@@ -175,9 +175,8 @@ def main() -> None:
         codebooks = {name: kmeans(x, options.words) for name, x in learned_on.items()}
         counts = count(batches(test, network, options, rows[1]), maps_of, reductions, codebooks, options.features)
 
-    command = " ".join(["python benchmarks/burstiness.py", *(z for z in sys.argv[1:] if z != "--save")])
     features = len(next(iter(learned_on.values())))
-    lines = ["# Burstiness by kind of smoothing", "", machine(), "", f"`{command}`", ""]
+    lines = ["# Burstiness by kind of smoothing", "", machine(), "", command(), ""]
     lines += [
         f"EfficientNet-Lite0 at {options.size} pixels, {options.words} words learned from {features} local features of "
         f"{len(rows[0])} photographs, counted on {len(rows[1])} photographs; means.",

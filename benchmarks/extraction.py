@@ -15,7 +15,6 @@ network once: 0.78 billion a photograph at 320 x 320, at the rate of a large mat
 
 import argparse
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from efficientnet_lite_pytorch import EfficientNet
-from timing import interleaved, machine, save
+from timing import command, interleaved, machine, save
 
 from sret_jax.config import Config
 from sret_jax.data.image_folder import prepare_folder
@@ -147,9 +146,8 @@ def main() -> None:
     product = jax.jit(lambda z: z @ z)
     rate = 2 * 2048**3 / interleaved({"product": lambda: product(m)}, 10)["product"].min()
     flop = 2 * multiply_adds(options.size)
-    command = " ".join(["python benchmarks/extraction.py", *(z for z in sys.argv[1:] if z != "--save")])
     lines = [f"# EfficientNet-Lite0 at {options.size} pixels, float32, batch {options.batch}", "", machine(), ""]
-    lines += [f"torch {torch.__version__}, {torch.get_num_threads()} threads", "", f"`{command}`", ""]
+    lines += [f"torch {torch.__version__}, {torch.get_num_threads()} threads", "", command(), ""]
     lines += [
         f"- floor: {flop / 2e9:.2f} billion multiply-adds a photograph, a 2048 x 2048 product runs at "
         f"{rate / 1e9:.0f} GFLOP/s: {rate / flop:.1f} photos/s",

@@ -23,7 +23,6 @@ import io
 import math
 import multiprocessing
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -35,7 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from timing import interleaved, machine, save
+from timing import command, interleaved, machine, save
 
 from sret_jax.config import SearchConfig
 from sret_jax.retrieval.exact import normalized
@@ -233,9 +232,8 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(options.threads)
 
     x, queries, what = descriptors(options)
-    command = " ".join(["python benchmarks/search.py", *(z for z in sys.argv[1:] if z != "--save")])
     title = f"{len(x):,} {what} of {x.shape[1]}"
-    lines = [f"# Search of {title}", "", machine(), "", f"`{command}`, {options.threads} threads", ""]
+    lines = [f"# Search of {title}", "", machine(), "", f"{command()}, {options.threads} threads", ""]
     lines += [*floor(*x.shape, len(queries)), ""]
     print("\n".join(lines), flush=True)
     names = [*OURS, *THEIRS]

@@ -14,13 +14,12 @@ difference from gather is that of the worst result, relative to its largest entr
 
 import argparse
 import math
-import sys
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import interleaved, machine, save
+from timing import command, interleaved, machine, save
 
 from sret_jax.models.smoothing import smooth
 
@@ -147,11 +146,7 @@ def main() -> None:
     options = parser.parse_args()
     args = arguments(tuple(options.shape))
     size = " x ".join(map(str, options.shape))
-    lines = [f"# Smoothing {size}, window {options.window}, float32", "", machine(), ""]
-    lines += [
-        f"`python benchmarks/smoothing.py {' '.join(z for z in sys.argv[1:] if z != '--save')}`".replace(" `", "`"),
-        "",
-    ]
+    lines = [f"# Smoothing {size}, window {options.window}, float32", "", machine(), "", command(), ""]
     lines += [f"- {line}" for line in floor(options.shape, options.window, options.rounds)] + [""]
     lines += [*measure(forward, args, options.window, options.rounds, "forward"), ""]
     lines += measure(with_gradient, args, options.window, options.rounds, "with gradient")

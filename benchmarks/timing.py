@@ -2,6 +2,8 @@
 
 import os
 import platform
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from datetime import date
@@ -36,6 +38,15 @@ def machine() -> str:
         name = f"{model}, {len(models) or '?'} cores"
     name += f", load {os.getloadavg()[0]:.1f} before the run"
     return f"{name}; jax {jax.__version__}, Python {platform.python_version()}, {date.today()}"
+
+
+def command() -> str:
+    """The command line that runs this benchmark, in Markdown; a path of this host becomes the name of its option."""
+    words = ["python", f"benchmarks/{Path(sys.argv[0]).name}"]
+    for word in sys.argv[1:]:
+        option, _, value = word.partition("=")
+        words.append(f"{option}={option.lstrip('-').upper()}" if value.startswith("/") else shlex.quote(word))
+    return f"`{' '.join(word for word in words if word != '--save')}`"
 
 
 def save(name: str, text: str) -> Path:

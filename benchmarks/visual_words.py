@@ -13,7 +13,6 @@ reading every visited entry (code and photograph) once, at the rate of a large a
 """
 
 import argparse
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +22,7 @@ import numpy as np
 from asmk.asmk_method import ASMKMethod
 from asmk.codebook import Codebook
 from asmk.index import initialize_index
-from timing import interleaved, machine, save
+from timing import command, interleaved, machine, save
 
 from sret_jax.retrieval.asmk import aggregate
 from sret_jax.retrieval.codebook import kmeans, nearest_words
@@ -103,9 +102,8 @@ def main() -> None:
     visited = np.mean([lengths[words].sum() for words in own])
     assign = 2 * options.features * options.words * CHANNELS / flops
     entry = CHANNELS // 8 + 4
-    command = " ".join(["python benchmarks/visual_words.py", *(z for z in sys.argv[1:] if z != "--save")])
     sizes = f"{options.photos} photographs, {options.features} features of {CHANNELS} channels, {options.words} words"
-    lines = [f"# ASMK, binary: {sizes}", "", machine(), "", f"`{command}`", ""]
+    lines = [f"# ASMK, binary: {sizes}", "", machine(), "", command(), ""]
     lines += [
         f"- largest difference of the scores: {difference:.1e}",
         f"- {lengths.sum() / options.photos:.0f} words a photograph, {entry} bytes each",
