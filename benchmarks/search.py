@@ -3,6 +3,7 @@
     pip install "sret_jax[bench]"
     python benchmarks/search.py [--count 1000000] [--dim 512] [--queries 256] [--threads 2] [--save]
     python benchmarks/search.py --descriptors=FOLDER    # a store that eval.py wrote; --queries of its rows ask the rest
+    python benchmarks/search.py --photos=FOLDER         # windows of photographs, asked for by windows of others
 
 - exact, AH and tree + AH are `sret_jax.retrieval.search.Index`; ScaNN keeps 4 bits per 2 numbers and re-scores.
 - FAISS: flat; IVF with the same codes (4 bits per 2 numbers, its fast scan) and re-scoring by the full descriptors,
@@ -12,7 +13,7 @@ All queries are asked at once, with the same number of threads everywhere; the q
 round. Memory is what the process holds more than before the descriptors were there: saved on disk; held once the index
 is built and the descriptors it was given are let go; and at most while it was built and saved. Recall is against the
 sums in float64. Uniformly random descriptors have no neighbourhoods for a tree or a graph to follow: they are the hard
-case, and what real descriptors allow is measured with `--descriptors`.
+case, and what real descriptors allow is measured with `--descriptors` and `--photos`.
 """
 
 import argparse
@@ -35,6 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from timing import command, interleaved, machine, save
+from windows import window_descriptors
 
 from sret_jax.config import SearchConfig
 from sret_jax.retrieval.exact import normalized
@@ -65,17 +67,18 @@ def build_ours(method: str, x: np.ndarray, threads: int) -> tuple[int, Iterator[
     with tempfile.TemporaryDirectory() as folder:
         index.save(Path(folder) / "index")
         size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+    count = len(x)  # what is called later does not hold on to the descriptors
 
     def calls() -> Iterator[tuple[str, Call]]:
         if method == "exact":
             yield "", lambda q: index.search(q, DEPTH).ids
             return
         for rescored in RESCORED if method == "ah" else RESCORED[1:2]:
-            if rescored > len(x):
+            if rescored > count:
                 continue
             index.config = dataclasses.replace(index.config, reorder=rescored)
             for share in SHARES if method == "tree_ah" else (0,):
-                index.settings = {"leaves": leaves(len(x)), "leaves_to_search": max(1, round(share * leaves(len(x))))}
+                index.settings = {"leaves": leaves(count), "leaves_to_search": max(1, round(share * leaves(count)))}
                 told = f", {index.settings['leaves_to_search']} leaves" if share else ""
                 yield f"{rescored} re-scored{told}", lambda q: index.search(q, DEPTH).ids
 
@@ -92,7 +95,7 @@ def build_theirs(name: str, x: np.ndarray, threads: int) -> tuple[int, Iterator[
     index = faiss.index_factory(x.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
     index.train(x)
     index.add(x)
-    size = len(faiss.serialize_index(index))
+    size, count = len(faiss.serialize_index(index)), len(x)
 
     def calls() -> Iterator[tuple[str, Call]]:
         def call(q: np.ndarray) -> np.ndarray:
@@ -103,8 +106,8 @@ def build_theirs(name: str, x: np.ndarray, threads: int) -> tuple[int, Iterator[
         elif "IVF" in name:
             index.k_factor = RESCORED[1] / DEPTH
             for share in SHARES:
-                faiss.extract_index_ivf(index.base_index).nprobe = max(1, round(share * leaves(len(x))))
-                yield f"{RESCORED[1]} re-scored, {max(1, round(share * leaves(len(x))))} leaves", call
+                faiss.extract_index_ivf(index.base_index).nprobe = max(1, round(share * leaves(count)))
+                yield f"{RESCORED[1]} re-scored, {max(1, round(share * leaves(count)))} leaves", call
         else:
             for index.hnsw.efSearch in BREADTHS:
                 yield f"breadth {index.hnsw.efSearch}", call
@@ -155,6 +158,9 @@ def nearest(queries: np.ndarray, x: np.ndarray) -> np.ndarray:
 def descriptors(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, str]:
     """`(searched, queries, in words)`."""
     rng = np.random.default_rng(0)
+    if options.photos:
+        x, queries = window_descriptors(options.photos, options.count, options.queries, options.dim)
+        return x, queries, "windows of photographs, descriptors"
     if options.descriptors:
         store = DescriptorStore.load(options.descriptors)
         x = normalized(store.read(), store.names)
@@ -219,9 +225,10 @@ def picture(rows: list[dict[str, Any]], title: str) -> bytes:
 def main() -> None:
     cores = sorted(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=1_000_000, help="random descriptors searched")
-    parser.add_argument("--dim", type=int, default=512, help="of random descriptors")
+    parser.add_argument("--count", type=int, default=1_000_000, help="random descriptors, or windows, searched")
+    parser.add_argument("--dim", type=int, default=512, help="of random descriptors, or windows")
     parser.add_argument("--descriptors", default="", help="folder of a descriptor store, instead of random ones")
+    parser.add_argument("--photos", default="", help="folder <instance>/<photo> whose windows are searched instead")
     parser.add_argument("--queries", type=int, default=256)
     parser.add_argument("--threads", type=int, default=len(cores), help=f"of every index, up to {len(cores)}")
     parser.add_argument("--rounds", type=int, default=5)
@@ -243,6 +250,7 @@ def main() -> None:
         names = list(OURS)
     names = [name for name in names if not options.only or name in options.only.split(",")]
     rows: list[dict[str, Any]] = []
+    kind = "windows_" if options.photos else ""
     with tempfile.TemporaryDirectory() as folder:
         for part, array in {"descriptors": x, "queries": queries, "truth": nearest(queries, x)}.items():
             np.save(Path(folder) / f"{part}.npy", array)
@@ -254,7 +262,7 @@ def main() -> None:
                 text = "\n".join([*lines, *table(rows), ""])
                 print("\n".join(table(rows)[-sum(row["name"] == name for row in rows) :]), flush=True)
                 if options.save:  # what is measured is kept, should the rest be interrupted
-                    path = save(f"search_{'store' if options.descriptors else options.count}", text)
+                    path = save(f"search_{kind}{'store' if options.descriptors else options.count}", text)
                     path.with_suffix(".png").write_bytes(picture(rows, title))
     if options.save:
         print("saved", path)

@@ -42,7 +42,7 @@ def test_second_order_attention_equals_loops():
         for i in positions:
             weights = [np.exp(float(f[n][tuple(i)] @ g[n][tuple(j)]) / np.sqrt(8)) for j in positions]
             expected = sum(w * np.asarray(h[n][tuple(j)]) for w, j in zip(weights, positions, strict=True))
-            np.testing.assert_allclose(z[n][tuple(i)], expected / sum(weights), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(z[n][tuple(i)], expected / sum(weights), rtol=1e-5, atol=1e-6)
 
 
 def test_l2_attention_equals_loops_and_has_a_gradient_at_zero():

@@ -118,6 +118,13 @@ def test_random_batches_go_through_all_labelled_photographs_before_any_comes_aga
     np.testing.assert_array_equal(rows.reshape(7, 12)[5], sampled("random", 5, photos))
 
 
+@pytest.mark.parametrize("sampling", ["instances", "balanced", "random"])
+def test_photographs_without_an_instance_cannot_be_sampled(sampling):
+    photos = dataclasses.replace(PHOTOS, labels=np.full(len(PHOTOS), -1))
+    with pytest.raises(UserError, match=r"none of the 24 photographs of .* <instance>/<photo>"):
+        sampled(sampling, 0, photos)
+
+
 @pytest.mark.parametrize("sampling", ["balanced", "random"])
 def test_every_sampling_is_shared_by_the_processes(sampling):
     config = dataclasses.replace(CONFIG, sampling=sampling)

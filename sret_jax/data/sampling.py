@@ -137,7 +137,16 @@ class TuplePlan:
 
 
 def make_plan(photos: PhotoSet, config: DataConfig, seed: int) -> Plan:
-    """The plan that `config.sampling` names, of those that need no mining."""
+    """The plan that `config.sampling` names, of those that need no mining.
+
+    Raises:
+      UserError: no photograph belongs to an instance, or too few instances do for "instances".
+    """
+    if not (photos.labels >= 0).any():
+        raise UserError(
+            f"config.data.root: none of the {len(photos)} photographs of {photos.name} belongs to an instance; "
+            "training needs a folder <instance>/<photo>"
+        )
     return {"instances": InstancePlan, "balanced": BalancedPlan, "random": RandomPlan}[config.sampling](
         photos, config, seed
     )
