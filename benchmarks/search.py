@@ -5,20 +5,20 @@
     python benchmarks/search.py --descriptors=FOLDER    # a store that eval.py wrote; --queries of its rows ask the rest
     python benchmarks/search.py --photos=FOLDER         # windows of photographs, asked for by windows of others
 
-- exact, AH and tree + AH are `sret_jax.retrieval.search.Index`; ScaNN keeps 4 bits per 2 numbers and re-scores.
+- exact, AH and tree + AH are `sret_jax.retrieval.search.Index`; ScaNN keeps 4 bits per 2 numbers and re-scores in 8
+  bits, the index the answers by the full descriptors.
 - FAISS: flat; IVF with the same codes (4 bits per 2 numbers, its fast scan) and re-scoring by the full descriptors,
   over the same number of leaves; HNSW of 32 links.
 
 All queries are asked at once, with the same number of threads everywhere; the queries per second are those of the best
-round. Memory is what the process holds more than before the descriptors were there: saved on disk; held once the index
-is built and the descriptors it was given are let go; and at most while it was built and saved. Recall is against the
-sums in float64. Uniformly random descriptors have no neighbourhoods for a tree or a graph to follow: they are the hard
-case, and what real descriptors allow is measured with `--descriptors` and `--photos`.
+round. Memory: saved on disk; held by a fresh process that has loaded the index and searched with it; and at most while
+it was built, with the descriptors that it was given. Recall is against the sums in float64. Uniformly random
+descriptors have no neighbourhoods for a tree or a graph to follow: they are the hard case, and what real descriptors
+allow is measured with `--descriptors` and `--photos`.
 """
 
 import argparse
 import dataclasses
-import gc
 import importlib.util
 import io
 import math
@@ -45,7 +45,7 @@ from sret_jax.retrieval.store import DescriptorStore
 
 DEPTH = 100  # answers asked for
 RECALLS = (10, 100)
-SHARES = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)  # of the leaves that are searched
+SHARES = (0.02, 0.05, 0.1, 0.25, 1.0)  # of the leaves that are searched
 RESCORED = (200, 1000, 5000)  # candidates of AH scored again
 LINKS, BREADTHS = 32, (128, 256, 512, 1024)  # HNSW: of a photo, and kept while searching
 FLAT = "FAISS flat"
@@ -59,81 +59,89 @@ def leaves(count: int) -> int:
     return math.isqrt(count)
 
 
-def build_ours(method: str, x: np.ndarray, threads: int) -> tuple[int, Iterator[tuple[str, Call]]]:
-    """Bytes of the saved index, and its calls by their settings; built when this returns."""
-    index = Index.build(x, [str(i) for i in range(len(x))], SearchConfig(method=method))
-    if method != "exact":
-        index._scann.set_num_threads(threads)
-    with tempfile.TemporaryDirectory() as folder:
-        index.save(Path(folder) / "index")
-        size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
-    count = len(x)  # what is called later does not hold on to the descriptors
-
-    def calls() -> Iterator[tuple[str, Call]]:
-        if method == "exact":
-            yield "", lambda q: index.search(q, DEPTH).ids
-            return
-        for rescored in RESCORED if method == "ah" else RESCORED[1:2]:
-            if rescored > count:
-                continue
-            index.config = dataclasses.replace(index.config, reorder=rescored)
-            for share in SHARES if method == "tree_ah" else (0,):
-                index.settings = {"leaves": leaves(count), "leaves_to_search": max(1, round(share * leaves(count)))}
-                told = f", {index.settings['leaves_to_search']} leaves" if share else ""
-                yield f"{rescored} re-scored{told}", lambda q: index.search(q, DEPTH).ids
-
-    return size, calls()
+def shares(count: int) -> list[int]:
+    """Leaves that are searched."""
+    return [max(1, round(share * leaves(count))) for share in SHARES]
 
 
-def build_theirs(name: str, x: np.ndarray, threads: int) -> tuple[int, Iterator[tuple[str, Call]]]:
-    """As `build_ours`."""
-    import faiss
-
-    faiss.omp_set_num_threads(threads)
-    codes = f"IVF{leaves(len(x))},PQ{x.shape[1] // 2}x4fsr,RFlat"
-    kind = dict(zip(THEIRS, ("Flat", codes, f"HNSW{LINKS},Flat"), strict=True))[name]
-    index = faiss.index_factory(x.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
-    index.train(x)
-    index.add(x)
-    size, count = len(faiss.serialize_index(index)), len(x)
-
-    def calls() -> Iterator[tuple[str, Call]]:
-        def call(q: np.ndarray) -> np.ndarray:
-            return index.search(q, DEPTH)[1]
-
-        if name == FLAT:
-            yield "", call
-        elif "IVF" in name:
-            index.k_factor = RESCORED[1] / DEPTH
-            for share in SHARES:
-                faiss.extract_index_ivf(index.base_index).nprobe = max(1, round(share * leaves(count)))
-                yield f"{RESCORED[1]} re-scored, {max(1, round(share * leaves(count)))} leaves", call
-        else:
-            for index.hnsw.efSearch in BREADTHS:
-                yield f"breadth {index.hnsw.efSearch}", call
-
-    return size, calls()
-
-
-def contend(name: str, folder: Path, threads: int, rounds: int) -> list[dict[str, Any]]:
-    """Builds one index and times it with all its settings; runs in a fresh process."""
-    x, queries, truth = (np.load(folder / f"{part}.npy") for part in ("descriptors", "queries", "truth"))
-    before = memory("VmRSS") - x.nbytes
+def build(name: str, folder: Path, threads: int) -> dict[str, Any]:
+    """Builds an index of the descriptors in `folder` and saves it there; runs in a fresh process."""
+    before = memory("VmRSS")
+    x = np.load(folder / "descriptors.npy")
     start = time.perf_counter()
-    built = build_ours(OURS[name], x, threads) if name in OURS else build_theirs(name, x, threads)
-    about = {"name": name, "build": time.perf_counter() - start}
-    size, calls = built
-    del x
-    gc.collect()
-    about |= {"size": size, "held": memory("VmRSS") - before, "peak": memory("VmHWM") - before}
+    if name in OURS:
+        index = Index.build(x, [str(i) for i in range(len(x))], SearchConfig(method=OURS[name]))
+    else:
+        import faiss
+
+        faiss.omp_set_num_threads(threads)
+        codes = f"IVF{leaves(len(x))},PQ{x.shape[1] // 2}x4fsr,RFlat"
+        kind = dict(zip(THEIRS, ("Flat", codes, f"HNSW{LINKS},Flat"), strict=True))[name]
+        index = faiss.index_factory(x.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
+        index.train(x)
+        index.add(x)
+    seconds, peak = time.perf_counter() - start, memory("VmHWM") - before
+    if name in OURS:
+        index.save(folder / "ours")
+        size = sum(file.stat().st_size for file in (folder / "ours").rglob("*") if file.is_file())
+    else:
+        faiss.write_index(index, str(folder / "theirs"))
+        size = (folder / "theirs").stat().st_size
+    return {"name": name, "build": seconds, "peak": peak, "size": size}
+
+
+def serve(name: str, folder: Path, threads: int, rounds: int) -> list[dict[str, Any]]:
+    """Loads the saved index and times it with all its settings; runs in a fresh process."""
+    queries, truth = (np.load(folder / f"{part}.npy") for part in ("queries", "truth"))
     rows = []
-    for setting, call in calls:
+    before = memory("VmRSS")
+    for setting, call in ours(folder, threads) if name in OURS else theirs(name, folder, threads):
         seconds = interleaved({"search": lambda call=call: call(queries)}, rounds)["search"]
         found = call(queries)
         recall = {k: np.mean([np.isin(t[:k], f[:k]) for f, t in zip(found, truth, strict=True)]) for k in RECALLS}
         speed = {"qps": len(queries) / seconds.min(), "median": len(queries) / np.median(seconds)}
-        rows.append(about | speed | {"setting": setting, "recall": recall})
-    return rows
+        rows.append(speed | {"setting": setting, "recall": recall})
+    held = memory("VmRSS") - before
+    return [row | {"held": held} for row in rows]
+
+
+def ours(folder: Path, threads: int) -> Iterator[tuple[str, Call]]:
+    """The searches of an index by their settings."""
+    index = Index.load(folder / "ours")
+    if index.method == "exact":
+        yield "", lambda q: index.search(q, DEPTH).ids
+        return
+    index._scann.set_num_threads(threads)
+    tree = index.method == "tree_ah"
+    for rescored in RESCORED[:2] if tree else RESCORED:
+        index.config = dataclasses.replace(index.config, reorder=rescored)
+        for searched in shares(len(index)) if tree else [0]:
+            index.settings = {"leaves": leaves(len(index)), "leaves_to_search": searched}
+            told = f", {searched} leaves" if tree else ""
+            yield f"{rescored} re-scored{told}", lambda q: index.search(q, DEPTH).ids
+
+
+def theirs(name: str, folder: Path, threads: int) -> Iterator[tuple[str, Call]]:
+    """As `ours`."""
+    import faiss
+
+    faiss.omp_set_num_threads(threads)
+    index = faiss.read_index(str(folder / "theirs"))
+
+    def call(q: np.ndarray) -> np.ndarray:
+        return index.search(q, DEPTH)[1]
+
+    if name == FLAT:
+        yield "", call
+    elif "IVF" in name:
+        for rescored in RESCORED[:2]:
+            index.k_factor = rescored / DEPTH
+            for searched in shares(index.ntotal):
+                faiss.extract_index_ivf(index.base_index).nprobe = searched
+                yield f"{rescored} re-scored, {searched} leaves", call
+    else:
+        for index.hnsw.efSearch in BREADTHS:
+            yield f"breadth {index.hnsw.efSearch}", call
 
 
 def memory(kind: str) -> int:
@@ -258,7 +266,9 @@ def main() -> None:
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as process:
             for name in names:
-                rows += process.submit(contend, name, Path(folder), options.threads, options.rounds).result()
+                about = process.submit(build, name, Path(folder), options.threads).result()
+                served = process.submit(serve, name, Path(folder), options.threads, options.rounds).result()
+                rows += [about | row for row in served]
                 text = "\n".join([*lines, *table(rows), ""])
                 print("\n".join(table(rows)[-sum(row["name"] == name for row in rows) :]), flush=True)
                 if options.save:  # what is measured is kept, should the rest be interrupted
