@@ -13,12 +13,12 @@ from matplotlib.ticker import LogLocator
 RESAMPLES = 10_000
 
 
-def mean_and_deviation(values: Sequence[float]) -> str:
+def mean_and_deviation(values: Sequence[float], decimals: int = 2) -> str:
     """`mean ± standard deviation` over seeds, the mean alone where there is one seed, a dash where there is none."""
     if not len(values):
         return "–"
-    deviation = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.2f}{deviation}"
+    deviation = f" ± {np.std(values, ddof=1):.{decimals}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{decimals}f}{deviation}"
 
 
 def paired_bootstrap(a: Float[np.ndarray, "q"], b: Float[np.ndarray, "q"], seed: int = 0) -> tuple[float, float, float]:

@@ -1,6 +1,6 @@
 """Where the object of a query is in other photographs: every method, and discovery on the features of every network.
 
-    python benchmarks/localization.py --root=PAINTINGS --runs=FOLDER [--ablation-csv=CSV] [--limit=N]
+    python benchmarks/localization.py --root=PAINTINGS --runs=FOLDER [--seeds=3] [--ablation-csv=CSV] [--limit=N]
 
 PAINTINGS is a folder of ground_truth.json, its museum photographs with their masks, and the paintings in db/; FOLDER
 the `--workdir` of an ablation. Two directions: a painting is looked for in the museum photographs
@@ -8,7 +8,8 @@ the `--workdir` of an ablation. Two directions: a painting is looked for in the 
 truth and marking everything is perfect. The heat of discovery was chosen on every other query, the even ones, so that
 they stand apart from the odd ones. Localization and retrieval together is the pixel mAP: a photograph counts where it
 is found by the network's own descriptor, and marked. Photographs of paintings that are not in db/ are searched, and
-relevant to nobody. Speed: one query in `TIMED` photographs from stored maps and local features, wall clock, and the
+relevant to nobody. Discovery on what networks have learned is measured with those of every seed, all else with those
+of the first. Speed: one query in `TIMED` photographs from stored maps and local features, wall clock, and the
 seconds that the processor worked for it, which a busy machine changes less.
 
 Discovery without a query, LOST, is also measured on synthetic objects, whose masks are exact.
@@ -30,7 +31,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 from ablation import run_folder
-from comparison import markdown, write_csv
+from comparison import markdown, mean_and_deviation, write_csv
 from jax import Array
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
@@ -92,8 +93,8 @@ ROWS = {
 }
 
 
-def load(row: Row, args: argparse.Namespace) -> tuple[RetrievalNetwork, Variables, Config]:
-    loaded = load_network(run_folder(args.runs, row.ablation, args.splits, 0))
+def load(row: Row, args: argparse.Namespace, seed: int = 0) -> tuple[RetrievalNetwork, Variables, Config]:
+    loaded = load_network(run_folder(args.runs, row.ablation, args.splits, seed))
     config = loaded.config
     config.localize.source = row.source
     variables = {"params": loaded.params, "batch_stats": loaded.batch_stats}
@@ -129,11 +130,13 @@ def open_direction(direction: str, config: Config, root: Path, cache: Path) -> B
     )
 
 
-def open_localizer(row: Row, direction: str, args: argparse.Namespace) -> tuple[Localizer, np.ndarray, PixelTruth]:
+def open_localizer(
+    row: Row, direction: str, args: argparse.Namespace, seed: int
+) -> tuple[Localizer, np.ndarray, PixelTruth]:
     """What localizes, the ranking of all photographs for every query, and the truth."""
-    network, variables, config = load(row, args)
+    network, variables, config = load(row, args, seed)
     opened = open_direction(direction, config, args.root, args.workdir / "data")
-    folder, own = args.workdir / direction, row.ablation.replace(" ", "_").replace(":", "")
+    folder, own = args.workdir / direction, f"{row.ablation.replace(' ', '_').replace(':', '')}-{seed}"
     queries, truth = opened.queries, opened.pixels
     descriptors = [
         extract(network, variables, part, config, folder / "descriptors" / own / name).descriptors
@@ -157,15 +160,15 @@ def part_of(truth: PixelTruth, queries: Sequence[int]) -> PixelTruth:
     return PixelTruth(lambda query, photo: truth.mask(queries[query], photo), *lists)
 
 
-def measure(name: str, direction: str, args: argparse.Namespace) -> list[Record]:
+def measure(name: str, direction: str, args: argparse.Namespace, seed: int) -> list[Record]:
     """A record per method and set of queries; read from disk where they are complete."""
     row = ROWS[name]
-    path = args.workdir / direction / f"{name.replace(' ', '_')}.json"
+    path = args.workdir / direction / f"{name.replace(' ', '_')}-{seed}.json"
     if path.exists() and not args.limit:
         return json.loads(path.read_bytes())
-    localizer, rankings, truth = open_localizer(row, direction, args)
+    localizer, rankings, truth = open_localizer(row, direction, args, seed)
     records = []
-    for method in row.methods:
+    for method in row.methods if seed == 0 else ("discovery",):
         localizer.make_ready(method)
         speed = time_method(localizer, method)
         found: dict[tuple[int, int], np.ndarray] = {}
@@ -177,9 +180,12 @@ def measure(name: str, direction: str, args: argparse.Namespace) -> list[Record]
             locate = partial(kept, found, asked)
             metrics, _ = pixel_protocol(rankings[asked], part_of(truth, asked), locate)
             flat = {f"{rules} {key}": value for rules, of in metrics.items() for key, value in of.items()}
-            about = {"features": name, "direction": direction, "method": method, "queries": kind}
+            about = {"features": name, "direction": direction, "method": method, "queries": kind, "seed": seed}
             records.append(about | {"number": len(asked)} | flat | speed)
-        print(f"{direction}, {name}, {method}: mIoU {records[-1]['strict mIoU']:.2f} of odd queries", flush=True)
+        print(
+            f"{direction}, {name}, {method}, seed {seed}: mIoU {records[-1]['strict mIoU']:.2f} of odd queries",
+            flush=True,
+        )
     if not args.limit:
         write_json(path, records)
     return records
@@ -239,18 +245,20 @@ SHOWN = {
 
 def table(records: Sequence[Record], direction: str) -> str:
     """A row per features and method, cells "even / odd"."""
-    rows: dict[str, dict[str, str]] = {}
-    for even, odd in zip(records[::2], records[1::2], strict=True):
-        if even["direction"] != direction:
-            continue
-        cells = {
-            column: " / ".join(f"{part[key]:.1f}" if key in part else "–" for part in (even, odd))
+    rows: dict[str, list[Record]] = {}
+    for record in records:
+        if record["direction"] == direction:
+            rows.setdefault(f"{record['features']}: {record['method']}", []).append(record)
+    cells = {}
+    for name, own in rows.items():
+        parts = [[record for record in own if record["queries"] == kind] for kind in SETS]
+        cells[name] = {
+            column: " / ".join(mean_and_deviation([r[key] for r in part if key in r], 1) for part in parts)
             for column, key in SHOWN.items()
         }
-        cells["photos/s"] = f"{even['photos per second']:.0f}"
-        cells["processor, ms"] = f"{even['processor milliseconds']:.1f}"
-        rows[f"{even['features']}: {even['method']}"] = cells
-    return markdown(rows)
+        cells[name]["photos/s"] = f"{own[0]['photos per second']:.0f}"
+        cells[name]["processor, ms"] = f"{own[0]['processor milliseconds']:.1f}"
+    return markdown(cells)
 
 
 def retrieval_map(path: Path) -> dict[str, float]:
@@ -264,11 +272,14 @@ def retrieval_map(path: Path) -> dict[str, float]:
 
 def draw(path: Path, records: Sequence[Record], retrieval: dict[str, float]) -> float:
     """Discovery's mIoU of odd queries against mAP; returns their correlation over the rows."""
+    values: dict[str, list[float]] = {}
+    for record in records:
+        if (record["direction"], record["method"], record["queries"]) == ("paintings", "discovery", "odd"):
+            values.setdefault(record["features"], []).append(record["strict mIoU"])
     points = {
-        record["features"]: (retrieval[ROWS[record["features"]].ablation], record["strict mIoU"])
-        for record in records
-        if (record["direction"], record["method"], record["queries"]) == ("paintings", "discovery", "odd")
-        and ROWS[record["features"]].source == "map"
+        name: (retrieval[ROWS[name].ablation], float(np.mean(own)))
+        for name, own in values.items()
+        if ROWS[name].source == "map"
     }
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
@@ -293,6 +304,7 @@ def main() -> None:
     parser.add_argument("--ablation-csv", type=Path)
     parser.add_argument("--rows", default=";".join(ROWS), help="separated by semicolons")
     parser.add_argument("--directions", default=",".join(DIRECTIONS))
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=int, default=0, help="queries, for a trial; 0 = all")
     parser.add_argument("--workdir", type=Path, default=Path("runs/localization"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
@@ -301,9 +313,15 @@ def main() -> None:
     if unknown := set(names) - set(ROWS) | set(directions) - set(DIRECTIONS):
         parser.error(f"no {sorted(unknown)[0]!r}; rows: {'; '.join(ROWS)}; directions: {', '.join(DIRECTIONS)}")
     about = machine()
-    records = [one for direction in directions for name in names for one in measure(name, direction, args)]
+    records = [
+        record
+        for direction in directions
+        for name in names
+        for seed in range(args.seeds if ROWS[name].source == "map" else 1)
+        for record in measure(name, direction, args, seed)
+    ]
     drawn = synthetic(args)
-    text = f"Queries apart, even / odd; the heat was chosen on the even ones. {about}.\n"
+    text = f"Queries apart, even / odd; the heat was chosen on the even ones. {args.seeds} seeds. {about}.\n"
     titles = {"paintings": "A painting in museum photographs", "objects": "A painting's box in a photograph, in db/"}
     for direction in directions:
         text += f"\n{titles[direction]}, %:\n\n{table(records, direction)}\n"
