@@ -61,6 +61,13 @@ def test_equal_scores_come_in_the_order_of_the_index(method, k):
     np.testing.assert_array_equal(result.ids[:, : min(k, 60)], np.arange(4)[:, None] + 4 * np.arange(min(k, 60))[None])
 
 
+@pytest.mark.parametrize("method", ["ah", "tree_ah"])
+def test_scann_keeps_no_second_copy_in_full(method, tmp_path):
+    build(data(2000, 128), method).save(tmp_path / "index")
+    kept = sum(file.stat().st_size for file in (tmp_path / "index" / "scann").iterdir())
+    assert kept < 2000 * 128 * 4 / 2  # 8 bits to re-score by and 2 to search by
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_photo_finds_itself_first(method):
     x = data(400)
