@@ -1,5 +1,6 @@
 """What `train.py` and `eval.py` share: flags, one-line errors with an exit code, and the cache of compiled programs."""
 
+import argparse
 import contextlib
 import logging
 import os
@@ -12,6 +13,7 @@ import jax
 from absl import app, flags
 from absl import logging as absl_logging
 
+from sret_jax import run_config
 from sret_jax.config import Config
 from sret_jax.errors import UserError
 
@@ -41,7 +43,7 @@ def run(main: Callable[[], None]) -> None:
 def _parse(words: list[str]) -> list[str]:
     with _one_line():
         try:
-            rest = flags.FLAGS(words)
+            rest = flags.FLAGS(with_config(words))
         except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             # An unknown field comes as a KeyError, a bad config file as whatever reading it raised.
             raise UserError(f"{error.args[-1] if error.args else error}; see --help") from error
@@ -54,6 +56,20 @@ def _parse(words: list[str]) -> list[str]:
         if len(rest) > 1:
             raise UserError(f"unknown argument {rest[1]!r}; fields are set as --config.field=value")
     return rest
+
+
+def with_config(words: list[str]) -> list[str]:
+    """The command line, with the config of the run in `--workdir` where fields are changed and no file is given."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("config", "workdir"):
+        parser.add_argument(f"--{name}", f"-{name}", default=None)
+    given, rest = parser.parse_known_args(words[1:])
+    fields = [word for word in rest if word.startswith(("--config.", "-config."))]
+    if not fields or given.config is not None:
+        return words
+    if given.workdir is None:
+        raise UserError(f"{fields[0]}: changes a field of which config? Give --config=FILE, or --workdir=DIR of a run")
+    return [words[0], f"--config={run_config.__file__}:{given.workdir}", *words[1:]]
 
 
 @contextlib.contextmanager
