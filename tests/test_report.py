@@ -205,3 +205,17 @@ def test_the_table_shows_names_as_they_are(capsys, tmp_path):
     print_results(numbers | {"metrics": {}, "extracted": 0}, tmp_path)
     shown = capsys.readouterr().out
     assert "mAP" not in shown and "descriptors reused" in shown
+
+
+def test_the_head_shows_localization_and_what_re_ranking_changed(tmp_path):
+    photos = photo_set(masks=False)
+    answers = ranked(photos)
+    rerank = {"stages": {}, "before": {"mAP": 33.3, "R@1": 44.4}}
+    located = {"discovery": {"strict": {"mIoU": 55.5}, "official": {}}, "sv": {"strict": {}, "official": {}}}
+    shown = results(answers.metrics, rerank=rerank, localization=located, instances=0)
+    write_report(tmp_path, shown, answers, photos, photos, {})
+    page = (tmp_path / "report.html").read_text("utf-8")
+    for text in ("33.3 before re-ranking", "<b>55.5</b><span>discovery: mIoU, %"):
+        assert text in page
+    assert "instances</span>" not in page and "sv: mIoU" not in page
+    assert page.index("Best queries") < page.index("Seconds per stage")

@@ -101,13 +101,13 @@ def write_report(
     """
     best, worst = choose_queries(ranked, queries)
     labelled = bool(ranked.metrics)
-    body = [_head(results, queries, labelled), _tables(results)]
+    body = [_head(results, queries, labelled), located_section(located, queries, photos)]
     if labelled:
         body.append("<h2>Worst queries</h2>" + "".join(_strip(q, ranked, queries, photos) for q in worst))
         body.append("<h2>Best queries</h2>" + "".join(_strip(q, ranked, queries, photos) for q in best))
     else:
         body.append("<h2>Queries</h2>" + "".join(_strip(q, ranked, queries, photos) for q in best + worst))
-    body += [located_section(located, queries, photos), _maps(queries, seen), _foot(results)]
+    body += [_tables(results), _maps(queries, seen), _foot(results)]
     title = f"sret_jax: {results['benchmark']}"
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escaped(title)}</title>'
@@ -166,13 +166,20 @@ def _instance(photos: PhotoSet, row: int) -> str:
 def _head(results: dict[str, Any], queries: PhotoSet, labelled: bool) -> str:
     metrics, before = results["metrics"], results["before_training"]
     was = {name: f", {value:.1f} before training" for name, value in before.items()}
+    if first := results.get("rerank", {}).get("before"):
+        was |= {name: f", {value:.1f} before re-ranking" for name, value in headline(first)}
     cards = (
         [("main", f"{value:.1f}", f"{name}, %{was.get(name, '')}") for name, value in headline(metrics)]
         + [("", f"{metrics['queries']:,}", "queries")]
         if labelled
         else [("", f"{len(queries):,}", "queries")]
     )
-    cards += [("", f"{results['photos']:,}", "photographs"), ("", f"{results['instances']:,}", "instances")]
+    for method, found in results.get("localization", {}).items():
+        if "mIoU" in found["strict"]:
+            cards.append(("main", f"{found['strict']['mIoU']:.1f}", f"{escaped(method)}: mIoU, %"))
+    cards.append(("", f"{results['photos']:,}", "photographs"))
+    if results["instances"]:
+        cards.append(("", f"{results['instances']:,}", "instances"))
     if results["images_per_second"]:
         cards.append(("", f"{results['images_per_second']:.1f}", "images/s extracted"))
     ways = f"queries from {results['queries_from']}" if results["queries_from"] else "leave-one-out"
