@@ -202,6 +202,9 @@ def test_the_table_shows_names_as_they_are(capsys, tmp_path):
     assert (
         "[red]x[/]" in shown and "12.5 images/s" in shown and str(tmp_path / "report.html") in shown.replace("\n", "")
     )
+    stages = {"stages": {"sv:100": {"queries": 1.0, "asked": 10, "prepare": 2.0}}}
+    print_results(numbers | {"rerank": stages}, tmp_path)
+    assert "sv:100: 100.0 ms per query" in capsys.readouterr().out
     print_results(numbers | {"metrics": {}, "extracted": 0}, tmp_path)
     shown = capsys.readouterr().out
     assert "mAP" not in shown and "descriptors reused" in shown
