@@ -56,8 +56,6 @@ ROWS = {
     "GeM": Row("gem"),
     "R-MAC": Row("rmac"),
     "SOLAR: SOA": Row("solar", SHARED_LOSS),
-    "SOLAR: SOA, stride 16 only": Row("solar", SHARED_LOSS | {"model.attention.stages": ("c4",)}),
-    "SOLAR: SOA, last map only": Row("solar", SHARED_LOSS | {"model.attention.stages": ("last",)}),
     "SOLAR: SOS": Row("solar", {"model.attention.stages": ()}),
     "SOLAR: both": Row("solar"),
     "HOW pooling": Row("how"),

@@ -260,7 +260,7 @@ def main() -> None:
         names = list(OURS)
     names = [name for name in names if not options.only or name in options.only.split(",")]
     rows: list[dict[str, Any]] = []
-    kind = "windows_" if options.photos else ""
+    kind = "store" if options.descriptors else f"{'windows_' if options.photos else ''}{options.count}"
     with tempfile.TemporaryDirectory() as folder:
         for part, array in {"descriptors": x, "queries": queries, "truth": nearest(queries, x)}.items():
             np.save(Path(folder) / f"{part}.npy", array)
@@ -274,7 +274,7 @@ def main() -> None:
                 text = "\n".join([*lines, *table(rows), ""])
                 print("\n".join(table(rows)[-sum(row["name"] == name for row in rows) :]), flush=True)
                 if options.save:  # what is measured is kept, should the rest be interrupted
-                    path = save(f"search_{kind}{'store' if options.descriptors else options.count}", text)
+                    path = save(f"search_{kind}", text)
                     path.with_suffix(".png").write_bytes(picture(rows, title))
     if options.save:
         print("saved", path)

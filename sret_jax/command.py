@@ -62,7 +62,7 @@ def with_config(words: list[str]) -> list[str]:
     """The command line, with the config of the run in `--workdir` where fields are changed and no file is given."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("config", "workdir"):
-        parser.add_argument(f"--{name}", f"-{name}", default=None)
+        parser.add_argument(f"--{name}", f"-{name}", nargs="?")  # one without its value is for absl to refuse
     given, rest = parser.parse_known_args(words[1:])
     fields = [word for word in rest if word.startswith(("--config.", "-config."))]
     if not fields or given.config is not None:

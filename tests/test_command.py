@@ -37,6 +37,7 @@ def test_fields_alone_change_the_config_of_the_run(workdir):
         ["--workdir=runs/a", "--benchmark=folder"],
         ["--workdir=runs/a", "--config=configs/gem.py", "--config.seed=1"],
         ["--config", "configs/gem.py", "--config.seed=1"],
+        ["--benchmark=folder", "--workdir"],
     ],
 )
 def test_other_command_lines_stay_as_they_are(words):

@@ -27,7 +27,7 @@ def print_results(results: dict[str, Any], out: Path, console: Console | None = 
       out: the folder of the report.
       console: default the terminal.
     """
-    console = console or Console(emoji=False)  # else sv:100: ends in a picture
+    console = console or _terminal()
 
     def line(text: str) -> None:
         console.print(escape(text), highlight=False, soft_wrap=True)
@@ -59,7 +59,7 @@ def print_results(results: dict[str, Any], out: Path, console: Console | None = 
 
 def print_rankings(results: dict[str, Any], out: Path, console: Console | None = None) -> None:
     """Prints what `submitted.score_rankings` returned."""
-    console = console or Console(emoji=False)  # else sv:100: ends in a picture
+    console = console or _terminal()
     lines = [f"\n{results['benchmark']}: rankings of {results['rankings']}"]
     lines += [f"{name.replace('_', ' ')}: {results[name]}" for name in ("ground_truth", "ranked") if results.get(name)]
     console.print(escape(lines[0]), highlight=False, soft_wrap=True)
@@ -70,10 +70,14 @@ def print_rankings(results: dict[str, Any], out: Path, console: Console | None =
 
 def print_marks(results: dict[str, Any], out: Path, console: Console | None = None) -> None:
     """Prints what `experiment.score_marks` returned."""
-    console = console or Console(emoji=False)  # else sv:100: ends in a picture
+    console = console or _terminal()
     console.print(f"\n{results['benchmark']}: what others marked", highlight=False)
     console.print(_localization(results["localization"]))
     console.print(escape(f"results: {out / 'results.json'}"), highlight=False, soft_wrap=True)
+
+
+def _terminal() -> Console:
+    return Console(emoji=False)  # sv:100: is no picture
 
 
 SHOWN = (  # of the localization metrics; the report's file has all

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 BRUTE_FORCE_BELOW, AH_BELOW = 20_000, 100_000  # photos; the size rules of ScaNN's docs/algorithms.md
 REORDER = 10  # candidates re-scored per answer
+APPROXIMATE = ("ah", "tree_ah")  # methods that may miss a photo, and whose own scores have 8 bits
 TIE = 1e-5  # scores closer than this may come in another order from another way of summing
 SCANN_FILES = {
     "ah_codebook.pb",
@@ -156,8 +157,8 @@ class Index:
         return SearchResult(ids, scores, self.names)
 
     def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        approximate = self.method in ("ah", "tree_ah")
-        wanted = min(len(self), k + (max(16, k // 4) if approximate else 16))  # more where ScaNN's scores have 8 bits
+        approximate = self.method in APPROXIMATE
+        wanted = min(len(self), k + (max(16, k // 4) if approximate else 16))
         while True:
             ids, raw = self._candidates(queries, wanted)
             # Whatever may tie with the k-th photo has to be among the candidates, or the order of ties would be chance.
@@ -173,7 +174,7 @@ class Index:
         if self._scann is None:
             return exact_top_k(queries, self.descriptors, k, self.config.chunk_rows)
         settings = {"leaves_to_search": self.settings["leaves_to_search"]} if self.method == "tree_ah" else {}
-        if self.method in ("ah", "tree_ah"):
+        if self.method in APPROXIMATE:
             wanted = self.config.reorder or REORDER * k
             settings["pre_reorder_num_neighbors"] = min(len(self), max(k, wanted))
         share = -(-len(queries) // (os.cpu_count() or 1))  # of each thread
