@@ -41,7 +41,6 @@ from sret_jax.validation import validate
 Setting = tuple[str, str]  # group and name
 FOLDS = 3
 S, R = "model.smoothing", "model.refinement"
-SOA = {"model.attention.stages": ("last",)}
 # Group: {setting: fields that differ from the config}. `rewhiten` is no field: it learns the whitening anew at the end.
 GROUPS: dict[str, dict[str, dict[str, Any]]] = {
     "rows": {
@@ -79,16 +78,6 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
             "learning rate x 4": {"train.learning_rate": 4.0},
         }.items()
     },
-    "attention": {
-        name: fields | ({"train.loss": "solar", "train.margin": 2.5} if "SOS" in name else {})
-        for name, fields in {
-            "SOS": {},
-            "SOA after the last stage": SOA,
-            "SOA and SOS": SOA,
-            "SOA, learning rate / 4": SOA | {"train.learning_rate": 0.25},
-            "SOA, learning rate / 16": SOA | {"train.learning_rate": 0.0625},
-        }.items()
-    },
     "rates": {
         "refinement, learning rate / 4": {f"{R}.enabled": True, "train.learning_rate": 0.25},
         "refinement, learning rate / 16": {f"{R}.enabled": True, "train.learning_rate": 0.0625},
@@ -120,11 +109,8 @@ class StoredMaps(nn.Module):
 
     stage: str
 
-    def __call__(
-        self, maps: jax.Array, mask: jax.Array, *, train: bool = False, attention: nn.Module | None = None, **_: Any
-    ) -> dict[str, tuple[jax.Array, jax.Array]]:
-        x = maps.astype(jnp.float32)
-        return {self.stage: (x if attention is None else attention(self.stage, x, mask, train=train), mask)}
+    def __call__(self, maps: jax.Array, mask: jax.Array, **_: Any) -> dict[str, tuple[jax.Array, jax.Array]]:
+        return {self.stage: (maps.astype(jnp.float32), mask)}
 
 
 @dataclasses.dataclass(frozen=True)
