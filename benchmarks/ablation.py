@@ -56,6 +56,8 @@ ROWS = {
     "GeM": Row("gem"),
     "R-MAC": Row("rmac"),
     "SOLAR: SOA": Row("solar", SHARED_LOSS),
+    "SOLAR: SOA after c4": Row("solar", SHARED_LOSS | {"model.attention.stages": ("c4",)}),
+    "SOLAR: SOA after last": Row("solar", SHARED_LOSS | {"model.attention.stages": ("last",)}),
     "SOLAR: SOS": Row("solar", {"model.attention.stages": ()}),
     "SOLAR: both": Row("solar"),
     "HOW pooling": Row("how"),

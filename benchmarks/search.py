@@ -5,10 +5,9 @@
     python benchmarks/search.py --descriptors=FOLDER    # a store that eval.py wrote; --queries of its rows ask the rest
     python benchmarks/search.py --photos=FOLDER         # windows of photographs, asked for by windows of others
 
-- exact, AH and tree + AH are `sret_jax.retrieval.search.Index`; ScaNN keeps 4 bits per 2 numbers and re-scores in 8
-  bits, the index the answers by the full descriptors.
-- FAISS: flat; IVF with the same codes (4 bits per 2 numbers, its fast scan) and re-scoring by the full descriptors,
-  over the same number of leaves; HNSW of 32 links.
+- exact, AH and tree + AH are `sret_jax.retrieval.search.Index`; ScaNN keeps 4 bits per 2 numbers and re-scores by the
+  full descriptors.
+- FAISS: flat; IVF with the same codes (its fast scan), re-scoring and number of leaves; HNSW of 32 links.
 
 All queries are asked at once, with the same number of threads everywhere; the queries per second are those of the best
 round. Memory: saved on disk; held by a fresh process that has loaded the index and searched with it; and at most while
@@ -45,7 +44,7 @@ from sret_jax.retrieval.store import DescriptorStore
 
 DEPTH = 100  # answers asked for
 RECALLS = (10, 100)
-SHARES = (0.02, 0.05, 0.1, 0.25, 1.0)  # of the leaves that are searched
+SHARES = (0.01, 0.02, 0.035, 0.05, 0.1, 0.25, 1.0)  # of the leaves that are searched
 RESCORED = (200, 1000, 5000)  # candidates of AH scored again
 LINKS, BREADTHS = 32, (128, 256, 512, 1024)  # HNSW: of a photo, and kept while searching
 FLAT = "FAISS flat"
@@ -56,7 +55,7 @@ Call = Callable[[np.ndarray], np.ndarray]  # queries [q d] -> ids [q DEPTH]
 
 
 def leaves(count: int) -> int:
-    return math.isqrt(count)
+    return 2 * math.isqrt(count)
 
 
 def shares(count: int) -> list[int]:

@@ -17,7 +17,7 @@ ORDER = (
 
 # Services that would be costly to replace are known to one place each.
 ONLY_IN = {
-    "scann": "retrieval/search.py",
+    "scann": "retrieval/approximate.py",
     "jraph": "models/graph.py",
     "orbax": "training/checkpoint.py",
     "tensorflow_datasets": "data/",

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from sret_jax.retrieval.search import Index
+from sret_jax.retrieval.search import APPROXIMATE, Index
 
 RECALLS = (10, 100)
 SAMPLE = 100  # queries compared
@@ -25,7 +25,7 @@ def index_recall(index: Index, queries: Float[np.ndarray, "q d"], k: int) -> dic
     Returns:
       `{"recall@10", "recall@100", "queries", "asked"}`; no recall deeper than k. {} where the index is exact.
     """
-    if index.method not in ("ah", "tree_ah"):
+    if index.method not in APPROXIMATE:
         return {}
     sample = np.sort(np.random.default_rng(0).permutation(len(queries))[:SAMPLE])
     depths = sorted({min(r, k) for r in RECALLS})

@@ -1,12 +1,9 @@
-"""Which photos of a collection are most like a query: one index, exact or by ScaNN. Only this file knows ScaNN."""
+"""Which photos of a collection are most like a query: one index, exact or by ScaNN."""
 
 import hashlib
-import importlib.util
 import json
 import logging
 import math
-import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,26 +14,15 @@ from jaxtyping import Float, Int
 from sret_jax.artifacts import DamagedError, commit_folder, fingerprint, verify_folder
 from sret_jax.config import SearchConfig
 from sret_jax.errors import UserError
+from sret_jax.retrieval.approximate import build_scann, has_scann, load_scann, scann_top_k
 from sret_jax.retrieval.exact import cosines, exact_top_k, normalized, queries_at_once
 
 log = logging.getLogger(__name__)
 
 BRUTE_FORCE_BELOW, AH_BELOW = 20_000, 100_000  # photos; the size rules of ScaNN's docs/algorithms.md
 REORDER = 10  # candidates re-scored per answer
-APPROXIMATE = ("ah", "tree_ah")  # methods that may miss a photo, and whose own scores have 8 bits
+APPROXIMATE = ("ah", "tree_ah")  # methods that may miss a photo
 TIE = 1e-5  # scores closer than this may come in another order from another way of summing
-SCANN_FILES = {
-    "ah_codebook.pb",
-    "dataset.npy",
-    "datapoint_to_token.npy",
-    "dp_norms.npy",
-    "hashed_dataset.npy",
-    "int8_dataset.npy",
-    "int8_multipliers.npy",
-    "scann_assets.pbtxt",
-    "scann_config.pb",
-    "serialized_partitioner.pb",
-}  # what a searcher may consist of; never scann_docids.pkl, which ScaNN unpickles
 
 
 @dataclass(frozen=True)
@@ -55,9 +41,9 @@ class SearchResult:
 class Index:
     """Cosine search over named descriptors.
 
-    `build` or `load` makes one. `description` says in words what was built. Candidates come from the device (exact) or
-    from ScaNN; their scores are always recomputed in float64 from the descriptors, so every method gives the same score
-    to the same photo, and exact search and ScaNN's brute force give the same ids.
+    `build` or `load` makes one. `description` says in words what was built. Exact search and ScaNN's brute force score
+    their candidates in float64 and give the same ids and scores; the approximate methods score theirs in float32,
+    within 1e-6 of that. ScaNN holds the descriptors itself: of a loaded index, they stay on disk until read.
 
     Attributes:
       descriptors: float32 [n d], of unit length.
@@ -86,11 +72,13 @@ class Index:
     ) -> "Index":
         """An index over one descriptor per photo.
 
+        Until it is saved and loaded it holds the descriptors twice where ScaNN searches: here and there.
+
         Args:
           descriptors: of any length but zero; they are normalised here.
           names: one per row, unique.
           config: `method="auto"` follows ScaNN's size rules: brute force below 20,000 photos, asymmetric hashing with
-            re-scoring below 100,000, and partitioned into sqrt(n) leaves above. Without ScaNN: exact.
+            re-scoring below 100,000, and partitioned into 2 sqrt(n) leaves above. Without ScaNN: exact.
 
         Raises:
           UserError: a zero or non-finite descriptor, a repeated name, or too few photos for the method.
@@ -109,7 +97,7 @@ class Index:
         descriptors = normalized(descriptors, names)
         method = _choose(config.method, len(names))
         settings = _settings(method, len(names), config)
-        scann = None if method == "exact" else _build_scann(descriptors, method, settings)
+        scann = None if method == "exact" else build_scann(descriptors, method, settings)
         return cls(descriptors, list(names), config, method, settings, key, scann)
 
     def add(self, descriptors: Float[np.ndarray, "n d"], names: list[str]) -> "Index":
@@ -157,40 +145,30 @@ class Index:
         return SearchResult(ids, scores, self.names)
 
     def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        approximate = self.method in APPROXIMATE
-        wanted = min(len(self), k + (max(16, k // 4) if approximate else 16))
+        if self.method in APPROXIMATE:
+            ids, scores = self._candidates(queries, k)  # best first, but for the order of equal ones
+            tied = (scores[:, 1:] == scores[:, :-1]).any(1)
+            ids[tied], scores[tied] = _best_first(ids[tied], scores[tied], k)
+            return ids, scores
+        wanted = min(len(self), k + 16)
         while True:
             ids, raw = self._candidates(queries, wanted)
             # Whatever may tie with the k-th photo has to be among the candidates, or the order of ties would be chance.
-            tied = (ids >= 0).all(1) & (raw[:, -1] > raw[:, k - 1] - TIE)
-            if wanted == len(self) or approximate or not tied.any():
-                break
+            if wanted == len(self) or not (raw[:, -1] > raw[:, k - 1] - TIE).any():
+                return _best_first(ids, cosines(queries, self.descriptors, ids), k)
             wanted = min(len(self), 4 * wanted)
-        scores = np.where(ids < 0, -np.inf, cosines(queries, self.descriptors, np.maximum(ids, 0))).astype(np.float32)
-        order = np.lexsort((np.where(ids < 0, len(self), ids), -scores), axis=1)[:, :k]
-        return np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
 
     def _candidates(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         if self._scann is None:
             return exact_top_k(queries, self.descriptors, k, self.config.chunk_rows)
         settings = {"leaves_to_search": self.settings["leaves_to_search"]} if self.method == "tree_ah" else {}
         if self.method in APPROXIMATE:
-            wanted = self.config.reorder or REORDER * k
-            settings["pre_reorder_num_neighbors"] = min(len(self), max(k, wanted))
-        share = -(-len(queries) // (os.cpu_count() or 1))  # of each thread
-        ids, raw = self._scann.search_batched_parallel(queries, final_num_neighbors=k, batch_size=share, **settings)
-        ids = ids.astype(np.int64)
-        missing = np.isnan(raw)  # ScaNN fills what it did not find with id 0 and nan
-        if ids.shape != (len(queries), k) or (~missing & (ids >= len(self))).any():
-            raise DamagedError(
-                "ScaNN answered with photos that are not in the index; delete the index and build it anew"
-            )
-        return np.where(missing, -1, ids), np.where(missing, -np.inf, raw)
+            settings["pre_reorder_num_neighbors"] = min(len(self), max(k, self.config.reorder or REORDER * k))
+        return scann_top_k(self._scann, queries, k, settings)
 
     def save(self, path: Path) -> None:
         """Writes the index as a folder that can be moved; a kill at any moment leaves the old one or the new one."""
         with commit_folder(Path(path)) as folder:
-            np.save(folder / "descriptors.npy", self.descriptors)
             about = {
                 "method": self.method,
                 "settings": self.settings,
@@ -200,7 +178,9 @@ class Index:
                 "names": self.names,
             }
             (folder / "index.json").write_text(json.dumps(about, indent=1) + "\n")
-            if self._scann is not None:
+            if self._scann is None:
+                np.save(folder / "descriptors.npy", self.descriptors)
+            else:  # writes them too
                 (folder / "scann").mkdir()
                 self._scann.serialize(str(folder / "scann"), relative_path=True)
 
@@ -219,17 +199,18 @@ class Index:
             about = json.loads((path / "index.json").read_bytes())
             names, method, settings, key = (about[name] for name in ("names", "method", "settings", "fingerprint"))
             config = SearchConfig(**about["config"])
-            descriptors = np.load(path / "descriptors.npy", mmap_mode="r", allow_pickle=False)
+            file = path / ("descriptors.npy" if method == "exact" else "scann/dataset.npy")
+            descriptors = np.load(file, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DamagedError(f"{path}: not an index that this version wrote ({error}); build it anew") from None
         if descriptors.ndim != 2 or len(descriptors) != len(names) or descriptors.dtype != np.float32:
-            raise DamagedError(f"{path}: {len(names)} names for descriptors {descriptors.shape}; build the index anew")
-        if method != "exact" and not _has_scann():
+            raise DamagedError(
+                f"{file} has {len(descriptors)} rows for {len(names)} names, or no descriptors; build the index anew"
+            )
+        if method != "exact" and not has_scann():
             log.warning("ScaNN is not installed (it has wheels for Linux only): exact search takes its place")
             method = "exact"
-        scann = None if method == "exact" else _load_scann(path / "scann")
-        if scann is not None and scann.size() != len(names):
-            raise DamagedError(f"{path}: {scann.size()} photos in ScaNN but {len(names)} names; build the index anew")
+        scann = None if method == "exact" else load_scann(path / "scann", len(names))
         return cls(np.asarray(descriptors), names, config, method, settings, key, scann)
 
 
@@ -238,14 +219,16 @@ def content_fingerprint(descriptors: Float[np.ndarray, "n d"], names: list[str],
     return fingerprint(names, vars(config), hashlib.sha256(np.ascontiguousarray(descriptors)).hexdigest())
 
 
-def _has_scann() -> bool:
-    return importlib.util.find_spec("scann") is not None
+def _best_first(ids: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k of highest score, equal ones by id, and -1 (no photo) last."""
+    order = np.lexsort((ids, -scores), axis=1)[:, :k]
+    return np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
 
 
 def _choose(method: str, n: int) -> str:
     if method == "auto":
         method = "brute_force" if n < BRUTE_FORCE_BELOW else "ah" if n < AH_BELOW else "tree_ah"
-    if method != "exact" and not _has_scann():
+    if method != "exact" and not has_scann():
         log.warning("ScaNN is not installed (it has wheels for Linux only): exact search takes its place")
         return "exact"
     if method in ("ah", "tree_ah") and n < 16:
@@ -258,36 +241,5 @@ def _choose(method: str, n: int) -> str:
 def _settings(method: str, n: int, config: SearchConfig) -> dict[str, int]:
     if method != "tree_ah":
         return {}
-    leaves = math.isqrt(n)
+    leaves = 2 * math.isqrt(n)
     return {"leaves": leaves, "leaves_to_search": min(leaves, config.leaves_to_search or max(25, leaves // 10))}
-
-
-def _build_scann(descriptors: np.ndarray, method: str, settings: dict[str, int]) -> Any:
-    from scann import ReorderType, scann_ops_pybind
-
-    builder = scann_ops_pybind.builder(descriptors, min(10, len(descriptors)), "dot_product")
-    if method == "brute_force":
-        return builder.score_brute_force().build()
-    if method == "tree_ah":
-        builder = builder.tree(
-            settings["leaves"], settings["leaves_to_search"], training_sample_size=min(len(descriptors), 250_000)
-        )
-    builder = builder.score_ah(2, anisotropic_quantization_threshold=0.2)
-    # In 8 bits: a quarter of the memory of a second copy. The best are scored once more by the descriptors themselves.
-    return builder.reorder(min(len(descriptors), 100), quantize=ReorderType.INT8).build()
-
-
-def _load_scann(folder: Path) -> Any:
-    from scann import scann_ops_pybind
-
-    strange = sorted({p.name for p in folder.iterdir()} - SCANN_FILES)
-    if strange:
-        raise DamagedError(f"{folder / strange[0]}: not a file that an index has; build the index anew")
-    paths = re.findall(r'asset_path\s*:\s*"([^"]*)"', (folder / "scann_assets.pbtxt").read_text())
-    outside = sorted(set(paths) - SCANN_FILES)
-    if outside:
-        raise DamagedError(f"{folder}: refers to {outside[0]!r}, outside of itself; build the index anew")
-    try:
-        return scann_ops_pybind.load_searcher(str(folder), assets_backcompat_shim=False)
-    except (RuntimeError, ValueError) as error:
-        raise DamagedError(f"{folder}: ScaNN cannot load it ({error}); build the index anew") from None

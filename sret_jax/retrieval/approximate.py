@@ -1,0 +1,85 @@
+"""ScaNN: building a searcher, asking it, and reading it from disk. Only this file knows the library."""
+
+import importlib.util
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from sret_jax.artifacts import DamagedError
+
+SCANN_FILES = {
+    "ah_codebook.pb",
+    "dataset.npy",
+    "datapoint_to_token.npy",
+    "dp_norms.npy",
+    "hashed_dataset.npy",
+    "scann_assets.pbtxt",
+    "scann_config.pb",
+    "serialized_partitioner.pb",
+}  # what a searcher may consist of; never scann_docids.pkl, which ScaNN unpickles
+
+
+def has_scann() -> bool:
+    return importlib.util.find_spec("scann") is not None
+
+
+def build_scann(descriptors: np.ndarray, method: str, settings: dict[str, int]) -> Any:
+    """A searcher over these descriptors of unit length; it keeps a copy of them."""
+    from scann import scann_ops_pybind
+
+    builder = scann_ops_pybind.builder(descriptors, min(10, len(descriptors)), "dot_product")
+    if method == "brute_force":
+        return builder.score_brute_force().build()
+    if method == "tree_ah":
+        builder = builder.tree(
+            settings["leaves"], settings["leaves_to_search"], training_sample_size=min(len(descriptors), 250_000)
+        )
+    return builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(min(len(descriptors), 100)).build()
+
+
+def scann_top_k(
+    scann: Any, queries: Float[np.ndarray, "q d"], k: int, settings: dict[str, int]
+) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
+    """Row indices and dot products of the k largest that it finds, best first; -1 and -inf where it finds fewer.
+
+    Args:
+      settings: how it searches: `leaves_to_search`, `pre_reorder_num_neighbors`.
+
+    Raises:
+      DamagedError: it answers with rows that there are not.
+    """
+    share = -(-len(queries) // (os.cpu_count() or 1))  # of each thread
+    ids, scores = scann.search_batched_parallel(queries, final_num_neighbors=k, batch_size=share, **settings)
+    ids = ids.astype(np.int64)
+    missing = np.isnan(scores)  # ScaNN fills what it did not find with id 0 and nan
+    if ids.shape != (len(queries), k) or (~missing & (ids >= scann.size())).any():
+        raise DamagedError("ScaNN answered with photos that are not in the index; delete the index and build it anew")
+    return np.where(missing, -1, ids), np.where(missing, -np.inf, scores)
+
+
+def load_scann(folder: Path, n: int) -> Any:
+    """The searcher that was serialized to this folder, over n photos; runs nothing that an index has no use for.
+
+    Raises:
+      DamagedError: a file that an index has not, or whose size does not fit.
+    """
+    from scann import scann_ops_pybind
+
+    strange = sorted({p.name for p in folder.iterdir()} - SCANN_FILES)
+    if strange:
+        raise DamagedError(f"{folder / strange[0]}: not a file that an index has; build the index anew")
+    paths = re.findall(r'asset_path\s*:\s*"([^"]*)"', (folder / "scann_assets.pbtxt").read_text())
+    outside = sorted(set(paths) - SCANN_FILES)
+    if outside:
+        raise DamagedError(f"{folder}: refers to {outside[0]!r}, outside of itself; build the index anew")
+    try:
+        for file in sorted(folder.glob("*.npy")):  # of different sizes, ScaNN would end the process
+            if (rows := len(np.load(file, mmap_mode="r", allow_pickle=False))) != n:
+                raise DamagedError(f"{file} has {rows} rows for {n} names; build the index anew")
+        return scann_ops_pybind.load_searcher(str(folder), assets_backcompat_shim=False)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise DamagedError(f"{folder}: ScaNN cannot load it ({error}); build the index anew") from None
