@@ -1,7 +1,9 @@
 """Measures a network: `python eval.py --workdir=DIR --benchmark=NAME[,NAME] [--root=PATH] [--out=DIR] ...`.
 
-`--workdir` is what `train.py` wrote. Without it, `--config=configs/NAME.py` measures the same network untrained: its
-pretrained backbone with GeM, and without the whitening layer, which only training can fill. Benchmarks:
+`--workdir` is what `train.py` wrote. Without it, `--config=configs/NAME.py` measures the network of its weights: a
+pretrained backbone with GeM and without the whitening layer, which only training can fill; or a whole checkpoint from
+elsewhere, with its layer where `model.whitening_init="weights"`, and with the whitening learned after its training
+where `whitening.kind="weights"`. Benchmarks:
 
     synthetic             objects drawn by code
     folder                leave-one-out on `<instance>/<photo>` of --root, or all of it searched by --queries
@@ -53,6 +55,7 @@ from sret_jax.errors import UserError
 from sret_jax.evaluation.benchmarks import BENCHMARKS, REVISITED, Request, check_benchmark
 from sret_jax.localization.methods import METHODS
 from sret_jax.models.descriptor import build_network, init_network
+from sret_jax.models.weights import stored_whitening
 from sret_jax.reranking.chain import parse_stages
 from sret_jax.reranking.stages import STAGES
 from sret_jax.second_stage import check_methods
@@ -90,14 +93,19 @@ def load(config: Config | None, workdir: str | None) -> tuple[Any, Any, Config, 
     if config is None:
         raise UserError("give --workdir=DIR that train.py wrote, or --config=FILE to measure the untrained network")
     validate(config)
-    model = replace(config.model, whitening=False)
+    layer = config.model.whitening and config.model.whitening_init == "weights"
+    model = replace(config.model, whitening=layer)
     network = build_network(model)
     variables = init_network(network, model, jax.random.key(config.seed))
-    return network, variables, config, None, Path(OUT.value or f"runs/untrained-{config_name()}")
+    stored = stored_whitening(config) if config.whitening.kind == "weights" else None
+    learned = stored and (stored["mean"], stored["projection"])
+    return network, variables, config, learned, Path(OUT.value or f"runs/untrained-{config_name()}")
 
 
 def config_name() -> str:
-    return Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    """`gem` of configs/gem.py, `published-solar` of configs/published.py:solar."""
+    path, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    return "-".join([Path(path).stem, *([variant] if variant else [])])
 
 
 def request() -> Request:

@@ -169,7 +169,8 @@ class TrainConfig:
 class WhiteningConfig:
     """Whitening learned after training and stored with the checkpoint; it acts on the finished descriptor."""
 
-    kind: str = "none"  # "pca" or "pairs" (learned from matching pairs, as cirtorch does)
+    # "pca", "pairs" (learned from matching pairs, as cirtorch does), or "weights": the one that model.weights has
+    kind: str = "none"
     dim: int = 0  # descriptor length after it; 0 keeps all
     shrinkage: float = 1.0  # exponent s of the eigenvalues: P = diag(l^(-s/2)) V^T; 0.5 is a power of 0.25
 

@@ -22,7 +22,7 @@ _CHOICES = {
     "train.decayed": ("kernels", "all"),
     "train.train_from": ("all", "c1", "c2", "c3", "c4", "c5", "last", "none"),
     "train.batch_stats": ("frozen", "updated"),
-    "whitening.kind": ("none", "pca", "pairs"),
+    "whitening.kind": ("none", "pca", "pairs", "weights"),
     "extract.scale_pooling": ("mean", "max", "power3", "gem"),
     "extract.resized": ("photo", "tensor"),
     "search.method": ("auto", "exact", "brute_force", "ah", "tree_ah"),

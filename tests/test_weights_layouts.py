@@ -4,12 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
+from test_eval import run_eval
 
-from sret_jax.config import AttentionConfig, LocalConfig, ModelConfig
+from sret_jax.config import AttentionConfig, Config, LocalConfig, ModelConfig, WhiteningConfig
 from sret_jax.errors import UserError
 from sret_jax.models.descriptor import build_network, init_network
-from sret_jax.models.weights import main
+from sret_jax.models.weights import main, stored_whitening
 from sret_jax.models.weights_file import read_weights
+from sret_jax.models.whitening import apply_whitening
+from sret_jax.retrieval.store import DescriptorStore
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.parity
@@ -103,22 +107,81 @@ def test_dir(tmp_path):
         _ours(path, l2_pooled=False, **(fields | {"whitening_dim": 9}))
 
 
+def _stored(path, **settings):
+    config = Config(model=ModelConfig(backbone="resnet18", weights=str(path)), whitening=WhiteningConfig(**settings))
+    stored = stored_whitening(config)
+    return stored["mean"], stored["projection"]
+
+
 def test_the_whitening_that_cirtorch_learns_after_training(tmp_path, capsys):
-    """P (x - m), pickled as numpy arrays, becomes the layer; no torch module holds it."""
+    """P (x - m), pickled as numpy arrays, is kept beside the network: it acts on the sum over scales."""
+    rng = np.random.default_rng(0)
+    m, p = rng.normal(size=(512, 1)) * 0.01, rng.normal(size=(512, 512))
+    learned = {"retrieval-SfM-120k": {"ms": {"m": m, "P": p}, "ss": {"m": m, "P": np.asfortranarray(p)}}}
+    path, out = tmp_path / "net.pth", tmp_path / "net.safetensors"
+    _saved(Cirtorch(), path, meta={"mean": MEAN, "std": STD, "Lw": learned})
+    main([str(path), str(out), "--learned-whitening=retrieval-SfM-120k/ss"])
+    told = capsys.readouterr().out
+    assert "resnet18 up to last, layout cirtorch; holds backbone, pool, whitening, learned whitening" in told
+    x = rng.normal(size=(3, 512))
+    expected = (p @ (x.T - m)).T
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(apply_whitening(x, *_stored(out)), expected, atol=1e-5)
+    assert _stored(out, dim=100)[1].shape == (512, 100)
+    with pytest.raises(UserError, match=r"config.whitening.dim=513, but its whitening has 512"):
+        _stored(out, dim=513)
+    with pytest.raises(SystemExit, match="no learned whitening 'x/ss'; it has: retrieval-SfM-120k/ms, retrieval"):
+        main([str(path), str(out), "--learned-whitening=x/ss"])
+    main([str(path), str(out)])
+    with pytest.raises(UserError, match="holds no whitening that was learned after training; convert the checkpoint"):
+        _stored(out)
+
+
+@pytest.mark.parametrize("whiten", [True, False])
+def test_the_whitening_of_dir(tmp_path, whiten):
+    """scikit-learn's PCA, divided by the variance to the power of 0.25 where it whitens."""
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    x = np.random.default_rng(0).normal(size=(60, 24)) * np.arange(1, 25)
+    pca = decomposition.PCA(whiten=whiten).fit(x)
+    path, out = tmp_path / "dir.pt", tmp_path / "dir.safetensors"
+    _saved(Dir(), path, pca={"Landmarks_clean": pca})
+    main([str(path), str(out), "--learned-whitening=Landmarks_clean"])
+    expected = (x - pca.mean_) @ pca.components_.T
+    if whiten:
+        expected /= np.power(pca.explained_variance_, 0.25)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(apply_whitening(x, *_stored(out)), expected, atol=1e-5)
+
+
+CONFIG = """
+from sret_jax.config import Config, DataConfig, ModelConfig, WhiteningConfig
+
+def get_config():
+    return Config(
+        data=DataConfig(image_size=96, bucket_ratios=(), threads=1),
+        model=ModelConfig("resnet18", "net.safetensors", whitening_init="weights", l2_added=True),
+        whitening=WhiteningConfig("weights"),
+    )
+"""
+
+
+@pytest.mark.slow
+def test_the_command_measures_all_of_a_foreign_checkpoint(tmp_path):
+    """Its whitening layer, and the whitening that its authors learned after training."""
     rng = np.random.default_rng(0)
     m, p = rng.normal(size=(512, 1)) * 0.01, rng.normal(size=(512, 512))
     reference = Cirtorch()
-    state = {k: v for k, v in reference.state_dict().items() if not k.startswith("whiten")}
-    learned = {"retrieval-SfM-120k": {"ms": {"m": m, "P": p}, "ss": {"m": m, "P": np.asfortranarray(p)}}}
-    path, out = tmp_path / "net.pth", tmp_path / "net.safetensors"
-    torch.save({"meta": {"mean": MEAN, "std": STD, "Lw": learned}, "state_dict": state}, path)
-    main([str(path), str(out), "--learned-whitening=retrieval-SfM-120k/ss"])
-    assert "resnet18 up to last, layout cirtorch; holds backbone, pool, whitening" in capsys.readouterr().out
-    layer = read_weights(out).variables["params"]["whitening"]
-    x = rng.normal(size=(3, 512))
-    np.testing.assert_allclose(x @ layer["kernel"] + layer["bias"], (p @ (x.T - m)).T, atol=1e-4)
-    with pytest.raises(SystemExit, match="no learned whitening 'x/ss'; it has: retrieval-SfM-120k/ms, retrieval"):
-        main([str(path), str(out), "--learned-whitening=x/ss"])
+    learned = {"sfm": {"ss": {"m": m, "P": p}}}
+    path = _saved(reference, tmp_path / "net.pth", meta={"mean": MEAN, "std": STD, "Lw": learned})
+    main([str(path), str(tmp_path / "net.safetensors"), "--learned-whitening=sfm/ss"])
+    (tmp_path / "foreign.py").write_text(CONFIG)
+    (tmp_path / "photos/tower").mkdir(parents=True)
+    for i, photo in enumerate(IMAGES):
+        Image.fromarray(photo).save(tmp_path / f"photos/tower/{i}.png")
+    done = run_eval("--config=foreign.py", "--benchmark=folder", "--root=photos", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    expected = torch.tensor(p).float() @ (_expected(reference).T - torch.tensor(m).float())
+    _same(DescriptorStore.load(tmp_path / "runs/untrained-foreign/descriptors/folder").read(), expected.T)
 
 
 def test_the_caffe_features_that_cirtorch_starts_from(tmp_path):

@@ -46,6 +46,8 @@ ANCHORS: list[Anchor] = [
     ),
     *_revisited("R101-GeM, GLDv1", _CIRTORCH, (67.3, 44.3), (80.6, 61.5)),
     *_revisited("R101-GeM, rSfM-120k", _CIRTORCH, (67.8, 41.7), (77.6, 56.3)),
+    *_revisited("R101-GeM, SfM-120k, learned whitening", _CIRTORCH, (65.4, 40.1), (76.7, 55.2)),
+    *_revisited("R101-AP-GeM, Landmarks-clean", "deep-image-retrieval, README", (67.1, 42.3), (80.3, 60.9)),
     *_revisited("SOLAR R101, GLDv1", _SOLAR, (85.88, 69.90, 47.91), (92.95, 81.57, 64.45)),
     *_revisited("R50-HOW-ASMK, n=2000", "HOW, README; DOLG, table 1", (79.4, 56.9), (81.6, 62.4)),
     *_revisited("R101-GeM ArcFace, GLDv2-clean, cropping not stated", _LYAKAAP, (77.97, 58.94), (89.1, 78.13)),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from sret_jax.config import ModelConfig
+from sret_jax.config import Config, ModelConfig
 from sret_jax.errors import UserError
 from sret_jax.models.backbones import BACKBONES, efficientnet_lite
 from sret_jax.models.weights_file import Tree, Weights, read_weights, write_weights
@@ -82,6 +82,23 @@ def start_from(fresh: Tree, config: ModelConfig) -> Tree:
     return unflatten_dict(like | used)
 
 
+def stored_whitening(config: Config) -> Tree:
+    """`{"mean" [c], "projection" [c d]}` of the whitening that was learned after training and is in the weights file.
+
+    d is `config.whitening.dim`, or all. Raises `UserError` where the file has none, or none of that length.
+    """
+    source, dim = config.model.weights, config.whitening.dim
+    found = _load(config.model.backbone, source).variables.get("whitening")
+    if found is None:
+        raise UserError(
+            f"{source}: holds no whitening that was learned after training; convert the checkpoint with "
+            "python -m sret_jax.models.weights IN OUT --learned-whitening=NAME"
+        )
+    if dim > found["projection"].shape[1]:
+        raise UserError(f"{source}: config.whitening.dim={dim}, but its whitening has {found['projection'].shape[1]}")
+    return {"mean": found["mean"], "projection": found["projection"][:, : dim or None]}
+
+
 def _fitted(names: tuple[str, ...], like: Any, value: np.ndarray | None, source: str) -> np.ndarray:
     """`value`, which the network has a place of the same shape for; one GeM exponent serves all channels."""
     name = ".".join(names[1:])
@@ -116,7 +133,9 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("input", help="a .pth, .pt or .safetensors file with torch's names")
     parser.add_argument("output", help="the .safetensors file to write")
     parser.add_argument("--layout", default="auto", help="of the input's names; auto looks at them")
-    parser.add_argument("--learned-whitening", default="", help="NAME/ss or NAME/ms of a cirtorch checkpoint")
+    parser.add_argument(
+        "--learned-whitening", default="", help="NAME/ss or NAME/ms of cirtorch, NAME of DIR; kept beside"
+    )
     given = parser.parse_args(words)
     try:
         if Path(given.output).suffix != ".safetensors":
@@ -125,7 +144,7 @@ def main(words: list[str] | None = None) -> None:
         write_weights(given.output, weights)
     except UserError as error:
         sys.exit(f"error: {error}")
-    modules = ", ".join(weights.variables["params"])
+    modules = ", ".join([*weights.variables["params"], *(["learned whitening"] if given.learned_whitening else [])])
     print(f"{given.output}: {weights.backbone} up to {weights.stage}, layout {weights.layout}; holds {modules}")
 
 

@@ -24,11 +24,16 @@ from sret_jax.models.torch_file import read_bytes, read_torch
 
 Tree = dict[str, Any]
 FORMAT = "sret_jax"  # entry of our own files' metadata
+DIR_POWER = 0.25  # of the variance; its authors' scripts give `--whitenp 0.25`
 _TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
 
 
 class Weights(NamedTuple):
-    """What a file holds: variables `{"params", "batch_stats"}` with the network's module names below."""
+    """What a file holds.
+
+    `variables`: `{"params", "batch_stats"}` with the network's module names below, and `{"whitening": {"mean" [c],
+    "projection" [c d]}}` where one that was learned after training is kept.
+    """
 
     variables: Tree
     backbone: str
@@ -42,8 +47,8 @@ class Weights(NamedTuple):
 def read_weights(path: str | Path, layout: str = "auto", learned: str = "") -> Weights:
     """The weights in a torch checkpoint, a safetensors file with torch's names, or one that `write_weights` wrote.
 
-    `learned`: one of the whitenings that cirtorch learns after training and keeps in `meta["Lw"]`, "NAME/ss" (one
-    scale) or "NAME/ms" (several), which then becomes the whitening layer. Raises `UserError` naming file and key.
+    `learned`: one of the whitenings that were learned after training: of cirtorch, in `meta["Lw"]`, "NAME/ss" (one
+    scale) or "NAME/ms" (several); of DIR, in `pca`, "NAME". Raises `UserError` naming file and key.
     """
     path = Path(path)
     data = read_bytes(path)
@@ -60,7 +65,7 @@ def read_weights(path: str | Path, layout: str = "auto", learned: str = "") -> W
         statistics = variables.setdefault("batch_stats", {}).setdefault("backbone", {})
         statistics |= {"image_mean": mean, "image_deviation": deviation}
     if learned:
-        variables["params"]["whitening"] = _learned_whitening(variables, beside, learned, path)
+        variables["whitening"] = _learned_whitening(beside, learned, path)
     digest = hashlib.sha256(data).hexdigest()
     return Weights(variables, found.backbone, found.stage, found.name, found.whitens, path.name, digest)
 
@@ -130,7 +135,7 @@ def _own(path: Path, state: State, about: Mapping[str, str]) -> Weights:
     for name, value in state.items():
         if name in groups:
             raise UserError(f"{path}: {name!r} is both a variable and a group of them; convert the file again")
-        if name.split(".")[0] not in ("params", "batch_stats") or not np.isfinite(value).all():
+        if name.split(".")[0] not in ("params", "batch_stats", "whitening") or not np.isfinite(value).all():
             raise UserError(f"{path}: {name!r} is no variable of a network, or not finite; convert the file again")
     known = [field for field in Weights._fields if field != "variables"]
     if any(field not in about for field in known):
@@ -156,15 +161,17 @@ def _image_statistics(beside: Mapping[str, Any], source: Path) -> tuple[np.ndarr
     return mean, deviation
 
 
-def _learned_whitening(variables: Tree, beside: Mapping[str, Any], name: str, source: Path) -> Tree:
-    """cirtorch's `P (x - m)` as a layer."""
-    if "whitening" in variables["params"]:
-        raise UserError(f"{source}: has a whitening layer already; leave --learned-whitening out")
-    stored = (beside.get("meta") or {}).get("Lw") or {}
-    known = {f"{data}/{scale}": lw for data, scales in stored.items() for scale, lw in scales.items()}
+def _learned_whitening(beside: Mapping[str, Any], name: str, source: Path) -> Tree:
+    """cirtorch's `P (x - m)`, or DIR's `V (x - m) / l^DIR_POWER`, as mean and projection."""
+    cirtorch = (beside.get("meta") or {}).get("Lw") or {}
+    known = {f"{data}/{scale}": (lw, "P", "m") for data, scales in cirtorch.items() for scale, lw in scales.items()}
+    known |= {data: (pca, "components_", "mean_") for data, pca in (beside.get("pca") or {}).items()}
     if name not in known:
         raise UserError(f"{source}: no learned whitening {name!r}; it has: {', '.join(known) or 'none'}")
-    p, m = (np.asarray(known[name][part], np.float64) for part in "Pm")
+    stored, *parts = known[name]
+    p, m = (np.asarray(stored[part], np.float64) for part in parts)
+    if stored.get("whiten"):
+        p = p / np.asarray(stored["explained_variance_"], np.float64)[:, None] ** DIR_POWER
     if p.ndim != 2 or m.size != p.shape[1] or not (np.isfinite(p).all() and np.isfinite(m).all()):
         raise UserError(f"{source}: the learned whitening {name!r} has the shapes {p.shape} and {m.shape}")
-    return {"kernel": p.T.astype(np.float32), "bias": (-p @ m.reshape(-1)).astype(np.float32)}
+    return {"mean": m.reshape(-1).astype(np.float32), "projection": p.T.astype(np.float32)}

@@ -10,6 +10,7 @@ from sret_jax.config import Config
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
 from sret_jax.models.descriptor import RetrievalNetwork, build_network
+from sret_jax.models.weights import stored_whitening
 from sret_jax.models.whitening import pair_whitening, pca_whitening
 from sret_jax.retrieval.extract import Extractor
 
@@ -43,6 +44,8 @@ def learn_whitening(config: Config, network: RetrievalNetwork, variables: Tree, 
     settings = config.whitening
     if settings.kind == "none":
         return None
+    if settings.kind == "weights":
+        return stored_whitening(config)
     x = Extractor(network, variables, photos, config).describe(range(len(photos)))
     if settings.kind == "pca":
         mean, projection = pca_whitening(x, settings.dim, settings.shrinkage)
