@@ -110,7 +110,7 @@ def test_new_photographs_are_noticed(tmp_path):
     assert results["photos"] == 13 and results["extracted"] == 13
 
 
-@pytest.mark.parametrize("file", ["index/folder/descriptors.npy", "descriptors/folder/00000.npy"])
+@pytest.mark.parametrize("file", ["index/folder/scann/dataset.npy", "descriptors/folder/00000.npy"])
 def test_what_is_damaged_is_made_again(tmp_path, file, caplog):
     write_photos(tmp_path / "photos")
     first = evaluate(tmp_path)
