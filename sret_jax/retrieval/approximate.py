@@ -36,7 +36,10 @@ def build_scann(descriptors: np.ndarray, method: str, settings: dict[str, int]) 
         return builder.score_brute_force().build()
     if method == "tree_ah":
         builder = builder.tree(
-            settings["leaves"], settings["leaves_to_search"], training_sample_size=min(len(descriptors), 250_000)
+            settings["leaves"],
+            settings["leaves_to_search"],
+            training_sample_size=min(len(descriptors), 250_000),
+            spherical=True,  # centroids of unit length, as the descriptors: a leaf is a direction
         )
     return builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(min(len(descriptors), 100)).build()
 
