@@ -62,8 +62,8 @@ def plot(path: Path, points: Mapping[str, tuple[float, Sequence[float]]], ours: 
     axes = figure.add_subplot()
     for i, (name, (time, scores)) in enumerate(points.items()):
         error = np.std(scores, ddof=1) if len(scores) > 1 else 0
-        marker = "D" if name in ours else "o"
-        axes.errorbar(time, np.mean(scores), error, fmt=marker, color=f"C{i % 10}", capsize=3, markersize=6, label=name)
+        marker, colour = "D" if name in ours else "os^v"[i // 10], f"C{i % 10}"
+        axes.errorbar(time, np.mean(scores), error, fmt=marker, color=colour, capsize=3, markersize=6, label=name)
     axes.set_xscale("log")
     axes.minorticks_off()
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))

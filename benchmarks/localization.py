@@ -285,7 +285,8 @@ def draw(path: Path, records: Sequence[Record], retrieval: dict[str, float]) -> 
     axes = figure.add_subplot()
     for name, (x, y) in points.items():
         axes.plot(x, y, "o", color="tab:red" if name in ("smoothing", "refinement", "both") else "tab:blue")
-        axes.annotate(name, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8)
+        place = (6, -11) if name == "both" else (6, 5)  # its point is close to that of refinement
+        axes.annotate(name, (x, y), xytext=place, textcoords="offset points", fontsize=8)
     axes.set_xlabel("retrieval: mAP, %")
     axes.set_ylabel("localization: mIoU of discovery, %")
     axes.grid(alpha=0.3)
