@@ -249,6 +249,7 @@ def main() -> None:
     for (group, name), fields in settings.items():
         start = time.perf_counter()
         scores[group, name] = [[run(config, fields, *fold, seed) for fold in folds] for seed in range(args.seeds)]
+        jax.clear_caches()  # each run compiles its own programs, and a process can hold only so many
         seconds = time.perf_counter() - start
         print(f"{group}: {name}: {np.mean(scores[group, name]):.2f}  ({seconds:.0f} s)", flush=True)
         write(args.out, scores, settings, args.seeds)

@@ -49,7 +49,9 @@ class RerankConfig:
 
     stages: tuple[str, ...] = ()  # in this order, each NAME or NAME:NUMBER, as of `--rerank=sv:100,aqe:10`
     transform: str = "affine"  # between two photographs of the object: "affine" or "homography"
-    ratio: float = 0.9  # a match is this much nearer than the second nearest; 1: not asked for
+    # A match is this much nearer than the second nearest; 1: not asked for. 0: 0.9 of SIFT, and 1 of a network's own
+    # features, of which those of neighbouring positions and scales are alike
+    ratio: float = 0.0
     distance: float = 0.0  # greatest distance of a match, features of unit length; 0: any
     mutual: bool = True  # a match is the nearest both ways
     trials: int = 1000  # transforms tried per pair of photographs

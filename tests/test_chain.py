@@ -7,8 +7,9 @@ from sret_jax.config import Config, LocalSearchConfig, RerankConfig, SearchConfi
 from sret_jax.errors import UserError
 from sret_jax.reranking.answers import Side
 from sret_jax.reranking.chain import Chain, parse_stages
+from sret_jax.reranking.matching import LocalFeatures
 from sret_jax.reranking.search import TwoStageSearch
-from sret_jax.reranking.stages import STAGES
+from sret_jax.reranking.stages import STAGES, verify_candidates
 from sret_jax.retrieval.local import Selected
 from sret_jax.retrieval.local_store import StoredLocal
 from sret_jax.retrieval.search import Index
@@ -77,6 +78,17 @@ def test_spatial_verification_finds_the_moved_points(tmp_path):
     ids, scores = two(rows, N)
     assert (np.sort(ids[:, :3] // 3, 1) == rows[:, None] // 3).all() and (scores[:, :3] == SLOTS).all()
     assert (scores[:, 3] < SLOTS / 2).all()
+
+
+@pytest.mark.parametrize(("source", "ratio", "found"), [("sift", 0.0, 0), ("map", 0.0, SLOTS), ("map", 0.9, 0)])
+def test_features_of_a_network_are_not_asked_to_be_unlike_their_neighbours(source, ratio, found):
+    rng = np.random.default_rng(0)
+    own = rng.normal(size=(SLOTS // 2, 16)).repeat(2, 0) + 0.01 * rng.normal(size=(SLOTS, 16))  # two of each, nearly
+    features, position = own.astype(np.float32), rng.random((SLOTS, 2)).astype(np.float32)
+    query = LocalFeatures(features + np.float32(0.01), position, np.int32(SLOTS))
+    photo = LocalFeatures(features[None], position[None] / 2, np.array([SLOTS], np.int32))
+    config = Config(rerank=RerankConfig(trials=64, ratio=ratio), local=LocalSearchConfig(source=source))
+    assert int(verify_candidates(query, photo, config)[1].inliers[0]) == found
 
 
 def test_propagation_brings_what_a_neighbour_shows(tmp_path):

@@ -34,6 +34,7 @@ from sret_jax.reranking.matching import LocalFeatures, Matches, match
 from sret_jax.reranking.neighbours import nearest_others
 from sret_jax.reranking.spatial_verification import Verified, rerank_by_inliers, verify
 
+SIFT_RATIO = 0.9
 VERIFIED_BY = ("transform", "ratio", "distance", "mutual", "trials", "residual", "seed")  # fields of RerankConfig
 PAIRS_AT_ONCE = 50
 COMMUNITY, CANDIDATES = 20, 100  # photographs whose communities are looked at, and that may take the first's place
@@ -153,10 +154,11 @@ def verify_candidates(query: LocalFeatures, candidates: LocalFeatures, config: C
     `query` without and `candidates` with the axis of the photographs.
     """
     settings = config.rerank
+    ratio = settings.ratio or (SIFT_RATIO if config.local.source == "sift" else 1.0)
     matches = match(
         query,
         candidates,
-        ratio=settings.ratio if settings.ratio < 1 else None,
+        ratio=ratio if ratio < 1 else None,
         distance=settings.distance or None,
         mutual=settings.mutual,
     )
