@@ -85,7 +85,8 @@ def test_features_of_a_network_are_not_asked_to_be_unlike_their_neighbours(sourc
     rng = np.random.default_rng(0)
     own = rng.normal(size=(SLOTS // 2, 16)).repeat(2, 0) + 0.01 * rng.normal(size=(SLOTS, 16))  # two of each, nearly
     features, position = own.astype(np.float32), rng.random((SLOTS, 2)).astype(np.float32)
-    query = LocalFeatures(features + np.float32(0.01), position, np.int32(SLOTS))
+    features[:, 0] = 0
+    query = LocalFeatures(features + np.eye(16, dtype=np.float32)[0], position, np.int32(SLOTS))  # as far from both
     photo = LocalFeatures(features[None], position[None] / 2, np.array([SLOTS], np.int32))
     config = Config(rerank=RerankConfig(trials=64, ratio=ratio), local=LocalSearchConfig(source=source))
     assert int(verify_candidates(query, photo, config)[1].inliers[0]) == found
