@@ -231,7 +231,7 @@ def _choose(method: str, n: int) -> str:
     if method != "exact" and not has_scann():
         log.warning("ScaNN is not installed (it has wheels for Linux only): exact search takes its place")
         return "exact"
-    if method in ("ah", "tree_ah") and n < 16:
+    if method in APPROXIMATE and n < 16:
         raise UserError(
             f"search.method={method!r} needs at least 16 photos, there are {n}; use 'brute_force' or 'auto'"
         )
