@@ -111,6 +111,11 @@ def test_learned_whitening_comes_last(tmp_path):
     np.testing.assert_allclose(found, apply_whitening(plain, *learned), atol=1e-6)
 
 
+def test_a_whitening_of_other_descriptors_is_refused(tmp_path):
+    with pytest.raises(UserError, match="learned from descriptors of 3 numbers, but this network's have"):
+        extract(NETWORK, VARIABLES, photo_set(), config(), tmp_path / "s", whitening=(np.zeros(3), np.eye(3)))
+
+
 def test_a_second_run_describes_nothing(tmp_path):
     photos = photo_set()
     first = extract(NETWORK, VARIABLES, photos, config(chunk_rows=4), tmp_path / "s")

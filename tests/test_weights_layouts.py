@@ -153,6 +153,22 @@ def test_the_whitening_of_dir(tmp_path, whiten):
     np.testing.assert_allclose(apply_whitening(x, *_stored(out)), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"pca": [1, 2]},
+        {"pca": {"x": {"mean_": [0.0, 0.0]}}},
+        {"pca": {"x": {"mean_": [0.0], "components_": [[1.0]], "whiten": True, "explained_variance_": 3.0}}},
+        {"meta": {"Lw": {"x": 3}}},
+        {"pca": {"x": {"mean_": "abc", "components_": [[1.0]]}}},
+    ],
+)
+def test_a_damaged_whitening_is_one_line(beside, tmp_path):
+    path = _saved(Dir(), tmp_path / "dir.pt", **beside)
+    with pytest.raises(SystemExit, match=r"^error: .*dir.pt: the learned whitening 'x' is incomplete or damaged"):
+        main([str(path), str(tmp_path / "dir.safetensors"), "--learned-whitening=x"])
+
+
 CONFIG = """
 from sret_jax.config import Config, DataConfig, ModelConfig, WhiteningConfig
 

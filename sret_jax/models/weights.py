@@ -94,9 +94,12 @@ def stored_whitening(config: Config) -> Tree:
             f"{source}: holds no whitening that was learned after training; convert the checkpoint with "
             "python -m sret_jax.models.weights IN OUT --learned-whitening=NAME"
         )
-    if dim > found["projection"].shape[1]:
-        raise UserError(f"{source}: config.whitening.dim={dim}, but its whitening has {found['projection'].shape[1]}")
-    return {"mean": found["mean"], "projection": found["projection"][:, : dim or None]}
+    mean, projection = (np.asarray(found.get(part, ())) for part in ("mean", "projection"))
+    if projection.ndim != 2 or mean.shape != projection.shape[:1]:
+        raise UserError(f"{source}: its whitening has the shapes {mean.shape} and {projection.shape}; convert it again")
+    if dim > projection.shape[1]:
+        raise UserError(f"{source}: config.whitening.dim={dim}, but its whitening has {projection.shape[1]}")
+    return {"mean": mean, "projection": projection[:, : dim or None]}
 
 
 def _fitted(names: tuple[str, ...], like: Any, value: np.ndarray | None, source: str) -> np.ndarray:

@@ -163,15 +163,18 @@ def _image_statistics(beside: Mapping[str, Any], source: Path) -> tuple[np.ndarr
 
 def _learned_whitening(beside: Mapping[str, Any], name: str, source: Path) -> Tree:
     """cirtorch's `P (x - m)`, or DIR's `V (x - m) / l^DIR_POWER`, as mean and projection."""
-    cirtorch = (beside.get("meta") or {}).get("Lw") or {}
-    known = {f"{data}/{scale}": (lw, "P", "m") for data, scales in cirtorch.items() for scale, lw in scales.items()}
-    known |= {data: (pca, "components_", "mean_") for data, pca in (beside.get("pca") or {}).items()}
-    if name not in known:
-        raise UserError(f"{source}: no learned whitening {name!r}; it has: {', '.join(known) or 'none'}")
-    stored, *parts = known[name]
-    p, m = (np.asarray(stored[part], np.float64) for part in parts)
-    if stored.get("whiten"):
-        p = p / np.asarray(stored["explained_variance_"], np.float64)[:, None] ** DIR_POWER
+    try:
+        cirtorch = (beside.get("meta") or {}).get("Lw") or {}
+        known = {f"{data}/{scale}": (lw, "P", "m") for data, scales in cirtorch.items() for scale, lw in scales.items()}
+        known |= {data: (pca, "components_", "mean_") for data, pca in (beside.get("pca") or {}).items()}
+        if name not in known:
+            raise UserError(f"{source}: no learned whitening {name!r}; it has: {', '.join(known) or 'none'}")
+        stored, *parts = known[name]
+        p, m = (np.asarray(stored[part], np.float64) for part in parts)
+        if stored.get("whiten"):
+            p = p / np.asarray(stored["explained_variance_"], np.float64)[:, None] ** DIR_POWER
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{source}: the learned whitening {name!r} is incomplete or damaged ({error!r})") from None
     if p.ndim != 2 or m.size != p.shape[1] or not (np.isfinite(p).all() and np.isfinite(m).all()):
         raise UserError(f"{source}: the learned whitening {name!r} has the shapes {p.shape} and {m.shape}")
     return {"mean": m.reshape(-1).astype(np.float32), "projection": p.T.astype(np.float32)}

@@ -21,6 +21,7 @@ from sret_jax.config import Config, to_dict
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import Batch, evaluation_batches
 from sret_jax.environment import enough_memory
+from sret_jax.errors import UserError
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.models.pooling import GeM
 from sret_jax.models.whitening import apply_whitening
@@ -74,7 +75,7 @@ def extract(
       whitening: a mean and a projection learned after training, applied last.
 
     Raises:
-      UserError: a descriptor is not finite (the photo is named), another process writes to `folder`, the disk is full
+      UserError: a descriptor is not finite (the photo is named) or of another length than `whitening`, another process writes to `folder`, the disk is full
         (what is in the store stays), or the device's memory is too small for a batch.
     """
     start_time = time.perf_counter()
@@ -85,7 +86,14 @@ def extract(
         extractor = Extractor(network, variables, photos, config)
         for chunk, start, stop in missing:
             described = extractor.describe(range(start, stop))
-            store.write(chunk, described if whitening is None else apply_whitening(described, *whitening))
+            if whitening is not None:
+                if described.shape[1] != len(whitening[0]):
+                    raise UserError(
+                        f"the whitening was learned from descriptors of {len(whitening[0])} numbers, but this network's "
+                        f"have {described.shape[1]}; change config.model.whitening or whitening_dim"
+                    )
+                described = apply_whitening(described, *whitening)
+            store.write(chunk, described)
             log.info("%s: %d of %d photographs described", photos.name, stop, len(photos))
         described = store.read()
     return Extracted(
