@@ -75,8 +75,8 @@ def extract(
       whitening: a mean and a projection learned after training, applied last.
 
     Raises:
-      UserError: a descriptor is not finite (the photo is named) or of another length than `whitening`, another process writes to `folder`, the disk is full
-        (what is in the store stays), or the device's memory is too small for a batch.
+      UserError: a descriptor is not finite (the photo is named), or `whitening` is of another length; another process
+        writes to `folder`, the disk is full (what is in the store stays), or the device's memory is too small for a batch.
     """
     start_time = time.perf_counter()
     key = extraction_fingerprint(network, variables, photos, config, whitening)
@@ -89,8 +89,8 @@ def extract(
             if whitening is not None:
                 if described.shape[1] != len(whitening[0]):
                     raise UserError(
-                        f"the whitening was learned from descriptors of {len(whitening[0])} numbers, but this network's "
-                        f"have {described.shape[1]}; change config.model.whitening or whitening_dim"
+                        f"the whitening was learned from descriptors of {len(whitening[0])} numbers, but this "
+                        f"network's have {described.shape[1]}; change config.model.whitening or whitening_dim"
                     )
                 described = apply_whitening(described, *whitening)
             store.write(chunk, described)
