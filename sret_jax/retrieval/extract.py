@@ -76,7 +76,7 @@ def extract(
 
     Raises:
       UserError: a descriptor is not finite (the photo is named), or `whitening` is of another length; another process
-        writes to `folder`, the disk is full (what is in the store stays), or the device's memory is too small for a batch.
+        writes to `folder`, the disk is full (what is in the store stays), or the device's memory is too small.
     """
     start_time = time.perf_counter()
     key = extraction_fingerprint(network, variables, photos, config, whitening)
