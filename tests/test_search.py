@@ -5,6 +5,8 @@ import os
 import pickle
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -51,6 +53,19 @@ def test_exact_and_brute_force_give_the_same_ids(k):
     exact, brute = build(x, chunk_rows=300).search(queries, k), build(x, "brute_force").search(queries, k)
     np.testing.assert_array_equal(exact.ids, brute.ids)
     np.testing.assert_array_equal(exact.scores, brute.scores)
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 200, 1023, 5000])
+@pytest.mark.parametrize("k", [1, 7, 50])
+@pytest.mark.parametrize("kinds", [2, 40, 10**6], ids=["ties", "some ties", "distinct"])
+def test_the_largest_by_blocks_are_the_largest_of_all(n, k, kinds):
+    x = np.random.default_rng(n).integers(0, kinds, (6, n)).astype(np.float32)
+    x[x == 0] = -np.inf
+    k = min(k, n)
+    scores, index = exact.top_k(jnp.asarray(x), k)
+    expected = np.argsort(-x, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(index, expected)
+    np.testing.assert_array_equal(scores, np.take_along_axis(x, expected, 1))
 
 
 @pytest.mark.parametrize("method", ["exact", "brute_force"])
@@ -284,9 +299,9 @@ def test_the_memory_of_exact_search_is_bounded_by_chunk_rows(monkeypatch):
     compiled, bounds = {}, {}
     merge = exact._merge_top_k
 
-    def noted(best, queries, rows, start, count, k):
-        compiled[n, chunk_rows] = merge.lower(best, queries, rows, start, count, k=k).compile().memory_analysis()
-        return merge(best, queries, rows, start, count, k)
+    def noted(best, queries, rows, first, seen, k):
+        compiled[n, chunk_rows] = merge.lower(best, queries, rows, first, seen, k=k).compile().memory_analysis()
+        return merge(best, queries, rows, first, seen, k)
 
     monkeypatch.setattr(exact, "_merge_top_k", noted)
     for n, chunk_rows in [(300, 100), (1000, 100), (1000, 1000)]:
@@ -297,6 +312,12 @@ def test_the_memory_of_exact_search_is_bounded_by_chunk_rows(monkeypatch):
     }
     assert used[300, 100] == used[1000, 100] < used[1000, 1000]
     assert all(used[key] <= bounds[key] for key in used), (used, bounds)
+
+
+def test_rows_are_searched_where_they_are():
+    x = build(data(1000)).descriptors
+    assert x.ctypes.data % exact.ALIGNED == 0
+    assert jax.device_put(x, may_alias=True).unsafe_buffer_pointer() == x.ctypes.data
 
 
 def test_the_recall_of_an_index_is_that_of_its_ids():

@@ -1,22 +1,27 @@
 """Exact search: the k largest dot products, compiled, and scores that do not depend on how they were summed."""
 
+import math
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from sret_jax.errors import UserError
 
 ROWS_AT_ONCE = 8192  # rows held in float64 at once
 SCORES_AT_ONCE = 1 << 26  # query-photo scores held at once, 256 MB
+SCORES_OF_A_STEP = 1 << 22  # 16 MB: larger arrays of a CPU are fresh, zeroed pages every time
+ALIGNED = 64  # bytes: the CPU computes on an array that begins at a multiple of it where it is, on others in a copy
 
 
 def normalized(x: Float[np.ndarray, "n d"], names: list[str]) -> Float[np.ndarray, "n d"]:
-    """Rows of unit length, float32. A zero or non-finite row is an error that names the photo."""
+    """Rows of unit length, float32, aligned. A zero or non-finite row is an error that names the photo."""
     x = np.ascontiguousarray(x, np.float32)
-    out, norm = np.empty_like(x), np.empty(len(x))
+    memory = np.empty(x.nbytes + ALIGNED, np.uint8)
+    out = memory[-memory.ctypes.data % ALIGNED :][: x.nbytes].view(np.float32).reshape(x.shape)
+    norm = np.empty(len(x))
     for start in range(0, len(x), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
         norm[part] = np.linalg.norm(x[part].astype(np.float64), axis=1)
@@ -37,31 +42,49 @@ def queries_at_once(rows: int, k: int, chunk_rows: int) -> int:
 def exact_top_k(
     queries: Float[np.ndarray, "q d"], rows: Float[np.ndarray, "n d"], k: int, chunk_rows: int
 ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
-    """Row indices and dot products of the k largest, `chunk_rows` rows on the device at a time; ties by index.
+    """Row indices and dot products of the k largest, at most `chunk_rows` rows on the device at a time; ties by index.
 
-    The device holds one chunk, chunk_rows * d floats, and a few arrays of q * (chunk_rows + k), however many rows
-    there are.
+    The device holds one chunk, at most chunk_rows * d floats, and a few arrays of q * (chunk_rows + k), however many
+    rows there are.
     """
-    step = min(chunk_rows, len(rows))
+    step = min(chunk_rows, len(rows), max(SCORES_OF_A_STEP // len(queries), 4 * k))
     best = jnp.full((len(queries), k), -jnp.inf), jnp.full((len(queries), k), -1, jnp.int32)
     queries_there = jnp.asarray(queries)
     for start in range(0, len(rows), step):
-        chunk = rows[start : start + step]
-        padded = np.pad(chunk, ((0, step - len(chunk)), (0, 0))) if len(chunk) < step else chunk
-        best = _merge_top_k(best, queries_there, padded, start, len(chunk), k)
+        first = min(start, len(rows) - step)  # the last chunk is as long as the others, and begins among rows seen
+        best = _merge_top_k(best, queries_there, rows[first : first + step], first, start - first, k)
     scores, ids = (np.asarray(x) for x in best)
     return ids.astype(np.int64), scores
 
 
 @partial(jax.jit, static_argnames="k")
-def _merge_top_k(best, queries, rows, start, count, k):
+def _merge_top_k(best, queries, rows, first, seen, k):
+    """The k best so far and of these rows, whose first one has the index `first`; so many of them were `seen`."""
     scores = jnp.dot(queries, rows.T, precision=jax.lax.Precision.HIGHEST)
     position = jnp.arange(rows.shape[0])
-    scores = jnp.where(position[None] < count, scores, -jnp.inf)
-    scores, chosen = jax.lax.top_k(scores, min(k, rows.shape[0]))
-    scores, ids = (jnp.concatenate(pair, 1) for pair in zip(best, (scores, chosen + start), strict=True))
+    scores = jnp.where(position[None] < seen, -jnp.inf, scores)
+    scores, chosen = top_k(scores, min(k, rows.shape[0]))
+    scores, ids = (jnp.concatenate(pair, 1) for pair in zip(best, (scores, chosen + first), strict=True))
     scores, chosen = jax.lax.top_k(scores, k)  # of equal scores, the first: the smaller id
     return scores, jnp.take_along_axis(ids, chosen, 1)
+
+
+def top_k(scores: Float[Array, "q n"], k: int) -> tuple[Float[Array, "q {k}"], Int[Array, "q {k}"]]:
+    """`jax.lax.top_k`, by blocks: the k largest are in the k blocks of largest maximum; equal ones by index.
+
+    Only n / block maxima and k * block scores are sorted, with a block of sqrt(n / k) far fewer than n. A block that is
+    left out has no place: k blocks before it each hold a score that is larger, or equal and of smaller index.
+    """
+    q, n = scores.shape
+    block = 2 ** int(math.log2(math.sqrt(n / k)))
+    if block < 4:
+        scores, index = jax.lax.top_k(scores, k)
+        return scores, index
+    blocks = jnp.pad(scores, ((0, 0), (0, -n % block)), constant_values=-jnp.inf).reshape(q, -1, block)
+    chosen = jnp.sort(jax.lax.top_k(blocks.max(-1), k)[1], axis=1)  # in their order, for equal scores
+    candidates = jnp.take_along_axis(blocks, chosen[..., None], axis=1).reshape(q, -1)
+    scores, index = jax.lax.top_k(candidates, k)
+    return scores, jnp.take_along_axis(chosen, index // block, axis=1) * block + index % block
 
 
 def cosines(
