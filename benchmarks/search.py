@@ -10,7 +10,8 @@
 - FAISS: flat; IVF with the same codes (its fast scan), re-scoring and number of leaves; HNSW of 32 links.
 
 All queries are asked at once, with the same number of threads everywhere, for 10 answers and for 100; recall is of as
-many as were asked for. The queries per second are those of the best round. Memory: saved on disk; held by a fresh
+many as were asked for. The queries per second are those of the best round, "alone" the median time of single queries
+that come one after the other. Memory: saved on disk; held by a fresh
 process that has loaded the index and searched with it; and at most while it was built, with the descriptors that it was
 given. Recall is against the sums in float64. Uniformly random descriptors have no neighbourhoods for a tree or a graph
 to follow: they are the hard case, and what real descriptors allow is measured with `--descriptors` and `--photos`.
@@ -45,6 +46,7 @@ from sret_jax.retrieval.store import DescriptorStore
 RESCORED = {10: (50, 100, 200), 100: (200, 1000)}  # answers asked for: candidates of the codes that are scored again
 RECALLS = (0.9, 0.95, 0.97, 0.98, 0.99)
 SHARES = (0.01, 0.0125, 0.015, 0.0175, 0.02, 0.025, 0.03, 0.04, 0.05, 0.1, 0.25, 1.0)  # of the leaves, searched
+ALONE = 50  # single queries timed, after one that compiles
 LINKS, BREADTHS = 32, (128, 192, 256, 512, 1024)  # HNSW: of a photo, and kept while searching
 FLAT = "FAISS flat"
 OURS = {"exact": "exact", "AH (ScaNN)": "ah", "tree + AH (ScaNN)": "tree_ah"}
@@ -97,9 +99,16 @@ def serve(name: str, folder: Path, threads: int, rounds: int) -> list[dict[str, 
         seconds = interleaved({"search": lambda call=call: call(queries)}, rounds)["search"]
         recall = np.mean([np.isin(t[:k], found) for found, t in zip(call(queries), truth, strict=True)])
         speed = {"qps": len(queries) / seconds.min(), "median": len(queries) / np.median(seconds)}
+        speed["alone"] = 1000 * np.median([seconds_of(call, query[None]) for query in queries[: ALONE + 1]][1:])
         rows.append(speed | {"k": k, "setting": setting, "recall": recall})
     held = memory("VmRSS") - before
     return [row | {"held": held} for row in rows]
+
+
+def seconds_of(call: Call, queries: np.ndarray) -> float:
+    start = time.perf_counter()
+    call(queries)
+    return time.perf_counter() - start
 
 
 def ours(folder: Path, threads: int) -> Iterator[tuple[int, str, Call]]:
@@ -202,11 +211,12 @@ def floor(count: int, dim: int, queries: int) -> list[str]:
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    heads = ["", "answers", "setting", "recall", "queries/s", "median", "build, s", "saved, MB", "held, MB", "peak, MB"]
+    heads = ["", "answers", "setting", "recall", "queries/s", "median", "alone, ms"]
+    heads += ["build, s", "saved, MB", "held, MB", "peak, MB"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
         cells = [row["name"], str(row["k"]), row["setting"], f"{row['recall']:.3f}"]
-        cells += [f"{row[key]:.0f}" for key in ("qps", "median")] + [f"{row['build']:.1f}"]
+        cells += [f"{row[key]:.0f}" for key in ("qps", "median")] + [f"{row['alone']:.2f}", f"{row['build']:.1f}"]
         cells += [f"{row[key] / 1e6:.0f}" for key in ("size", "held", "peak")]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
