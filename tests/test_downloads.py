@@ -294,17 +294,17 @@ def test_what_lies_there_and_is_refused_is_kept(tmp_path, data, checksum, reason
 def test_the_version_of_the_photographs_in_words(tmp_path, server, monkeypatch):
     assert image_version(tmp_path) == f"unknown version: no archive is in a {DONE} beside the photographs"
     data = archive({"x.jpg": b"1"})
-    of = f"{len(data)} bytes, md5 {md5(data)}"
+    of = f"({len(data)} bytes, md5 {md5(data)})"
     server.files |= {"/oxbuild_images-v1.tgz": data, "/gnd.pkl": CONTENT}
     asked = [Source(f"{server.url}/{name}", "jpg/") for name in ("oxbuild_images-v1.tgz",)]
     download([Source(f"{server.url}/gnd.pkl", "gnd.pkl"), *asked], tmp_path / "a")
-    assert image_version(tmp_path / "a") == f"unknown version (oxbuild_images-v1.tgz of {of})"  # another size
+    assert image_version(tmp_path / "a") == f"unknown version: oxbuild_images-v1.tgz {of}"  # another size
     monkeypatch.setitem(sources.BYTES, "oxbuild_images-v1.tgz", len(data))
     download(asked, tmp_path / "b")
-    assert image_version(tmp_path / "b") == f"faces blurred, 2022 (oxbuild_images-v1.tgz of {of})"
+    assert image_version(tmp_path / "b") == f"faces blurred, 2022: oxbuild_images-v1.tgz {of}"
     server.files |= {f"/m.{i}.tgz": data for i in range(5)}
     download([Source(f"{server.url}/m.{i}.tgz", "jpg/") for i in range(5)], tmp_path / "b")
-    assert image_version(tmp_path / "b").endswith(f"m.2.tgz of {of}, and 2 more archives)")
+    assert image_version(tmp_path / "b").endswith(f"m.2.tgz {of}, and 2 more archives")
     for text in ("{", '{"a": {"version": "x"}}', "[]", '{"a": 5}'):
         (tmp_path / "b" / DONE).write_text(text)
         assert image_version(tmp_path / "b") == f"unknown version: {DONE} is unreadable"
@@ -338,7 +338,10 @@ def test_the_command_says_what_lies_there(tmp_path):
     run = [sys.executable, "-m", "sret_jax.data.downloads", "ilias", "data", "--archives=mine"]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "0 files, 0.0 GB, to data" in done.stdout and "mine/ilias_core.tar lies there already" in done.stdout
+    assert (
+        "0 files, 0.0 GB, to data" in done.stdout
+        and "1 more lie there already and are not fetched, the first mine/ilias_core.tar" in done.stdout
+    )
     done = subprocess.run([*run[:-1], "--archives=other"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and "--archives=other: no such folder" in done.stderr
 

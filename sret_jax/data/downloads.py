@@ -100,9 +100,9 @@ def image_version(folder: str | Path) -> str:
         words = []
         for version in sorted({entry["version"] for entry in entries}):
             of = [entry for entry in entries if entry["version"] == version]
-            named = [f"{entry['name']} of {entry['bytes']} bytes, md5 {entry['md5']}" for entry in of[:NAMED]]
+            named = [f"{entry['name']} ({entry['bytes']} bytes, md5 {entry['md5']})" for entry in of[:NAMED]]
             more = [f"and {len(of) - NAMED} more archives"] if len(of) > NAMED else []
-            words.append(f"{version} ({', '.join(named + more)})")
+            words.append(f"{version}: {', '.join(named + more)}")
     except (UserError, KeyError, TypeError):
         return f"{UNKNOWN}: {DONE} is unreadable"
     return "; ".join(words) or f"{UNKNOWN}: no archive is in a {DONE} beside the photographs"
@@ -242,8 +242,8 @@ def main() -> None:
         for host in sorted({source.url.rsplit("/", 1)[0] for source in sources}):
             print(f"  from {host}/")
         there = [path for path in own.values() if path]
-        for path in there:
-            print(f"  {path} lies there already and is not fetched")
+        if there:
+            print(f"  {len(there)} more lie there already and are not fetched, the first {there[0]}")
         if not options.yes:
             print("Photographs take about as much again while an archive is unpacked. Give --yes to fetch them.")
             return

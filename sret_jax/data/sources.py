@@ -1,10 +1,11 @@
 """Where the authors of each benchmark publish its files, what is known about them, and the layout they go into.
 
-Not here, because no archive of them can be unpacked by free software that Python brings along, or none exists:
-- the pixel labels of PROxford and PRParis: see the error of `--benchmark=proxford` without them;
-- Google Landmarks v1: its train.csv has an address per photograph, many of them dead. A train.csv cut to the rows whose
-  photographs you have, as train/<id>.jpg, is read as it is: data.dataset "landmarks";
-- ILIAS's hundred million distractors, 6 TB in shards of their own form.
+Not here, for want of an archive that Python can unpack:
+- the pixel labels of PROxford and PRParis, a .rar: `LABELS` in `pixel_truth.py`;
+- Google Landmarks v1, a train.csv with an address per photograph, many of them dead. A train.csv cut to the rows whose
+  photographs you have, as train/<id>.jpg, is read as it is by data.dataset "landmarks";
+- ILIAS's hundred million distractors, 6 TB in shards of 100,000 photographs. Unpacked into a folder they are
+  `--distractors` like any other.
 """
 
 from dataclasses import dataclass
