@@ -213,10 +213,13 @@ def test_a_damaged_archive_is_named(tmp_path):
     flipped = bytearray(whole)
     flipped[-100_000] ^= 1
     plain = gzip.decompress(whole)
+    second = bytearray(plain)  # of which the second file's name is damaged, so that its header has a wrong checksum
+    second[300_544] ^= 1
     for data in (
         whole[:-5000],
         whole[:-4],
         bytes(flipped),
+        bytes(second),
         plain[:400_000],
         plain[: 300_544 + 100],
         plain[:300_544],

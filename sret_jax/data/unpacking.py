@@ -76,10 +76,10 @@ def _extract(archive: Path, building: Path, name: str, flat: bool) -> None:
                 if flat:
                     member = member.replace(name=path.name, deep=False)
                 tar.extract(member, building, filter="data")
+        if stream.last.strip(b"\0"):  # tarfile stops without a word where a header is damaged or the file is cut off
+            raise tarfile.ReadError(f"it has no end mark after {size} bytes of files")
         rest = 0
         while data := stream.read(BLOCK):  # to its end, where a compressed one has its checksum
             rest += len(data)
             if rest > most:
                 raise tarfile.ReadError("no end")
-        if stream.last.strip(b"\0"):
-            raise tarfile.ReadError("cut off: it has no end mark")
