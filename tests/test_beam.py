@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_lookups import million
+from test_sfm120k import IDS, TABLE, write
 
 from sret_jax.data import beam
 from sret_jax.data.listed_photos import listed, prepare_listed
+from sret_jax.data.sfm120k import prepare_sfm, prepare_sfm_splits
 from sret_jax.errors import UserError
 
 WORKERS = ["--runner=DirectRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+
+IN_ONE_PROCESS = ["--runner=DirectRunner", "--direct_num_workers=1"]
 
 
 def photographs(folder, count=9):
@@ -30,6 +34,7 @@ def test_without_beam_it_says_so(monkeypatch):
         beam.with_beam([])
 
 
+@pytest.mark.slow
 def test_workers_write_the_same_set(tmp_path):
     pytest.importorskip("apache_beam")
     found = photographs(tmp_path / "photos")
@@ -52,10 +57,26 @@ def test_what_a_worker_cannot_read_is_named(tmp_path):
     pytest.importorskip("apache_beam")
     found = photographs(tmp_path / "photos", 3)
     (tmp_path / "photos/1.png").write_bytes(b"not a photograph")
-    in_one_process = ["--runner=DirectRunner", "--direct_num_workers=1"]
     with pytest.raises(UserError, match="tiny: 1 of its 3 photographs cannot be used .1: "):
-        prepare_listed("tiny", tmp_path / "photos", found, tmp_path / "cache", beam.with_beam(in_one_process))
+        prepare_listed("tiny", tmp_path / "photos", found, tmp_path / "cache", beam.with_beam(IN_ONE_PROCESS))
     assert not list((tmp_path / "cache").rglob("MANIFEST.json"))
+
+
+@pytest.mark.slow
+def test_training_tuples_are_those_without_beam(tmp_path):
+    pytest.importorskip("apache_beam")
+    root = write(tmp_path / "sfm", TABLE, missing=[IDS[2], IDS[7]])
+    one = prepare_sfm_splits(root, tmp_path / "one")
+    many = prepare_sfm_splits(root, tmp_path / "many", beam.with_beam(IN_ONE_PROCESS))
+    for split in ("train", "val"):
+        assert many[split].names == one[split].names == [cid for i, cid in enumerate(IDS) if i not in (2, 7)]
+        assert many[split].fingerprint == one[split].fingerprint and many[split].skipped == one[split].skipped
+        assert len(many[split].skipped) == 2
+        assert [many[split].source[i] for i in range(6)] == [one[split].source[i] for i in range(6)]
+    # Training finds what the command has prepared.
+    train = prepare_sfm(root, tmp_path / "many", split="train")
+    assert train.fingerprint == one["train"].fingerprint
+    assert not list((tmp_path / "many").rglob("listed_photos")) and list((tmp_path / "many").rglob("beam_photos"))
 
 
 @pytest.mark.slow

@@ -86,3 +86,6 @@ def test_what_is_missing_is_named(tmp_path):
     root = write(tmp_path / "few", TABLE | {"qidxs": [0], "pidxs": [1]}, missing=[IDS[1]])
     with pytest.raises(UserError, match="of no pair both photographs can be read"):
         prepare_sfm(root, tmp_path / "cache", split="train")
+    root = write(tmp_path / "none", TABLE, missing=IDS)
+    with pytest.raises(UserError, match="train: none of 8 photographs can be read; complete .*ims"):
+        prepare_sfm(root, tmp_path / "cache", split="train")

@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from sret_jax.data.image_folder import Found, read_found
-from sret_jax.data.listed_photos import ListedPhotos, incomplete
+from sret_jax.data.listed_photos import ListedPhotos
 from sret_jax.data.prepared import SPLIT, Index
 from sret_jax.errors import UserError
 
@@ -28,10 +28,16 @@ class BeamPhotos(ListedPhotos):
     """
 
     def __init__(
-        self, options: Sequence[str], benchmark: str, found: Sequence[Found], index: Index, data_dir: Path
+        self,
+        options: Sequence[str],
+        benchmark: str,
+        found: Sequence[Found],
+        complete: bool,
+        index: Index,
+        data_dir: Path,
     ) -> None:
         self.options = options
-        super().__init__(benchmark, found, index, data_dir)
+        super().__init__(benchmark, found, complete, index, data_dir)
 
     def download_and_prepare(self) -> None:
         from apache_beam.options.pipeline_options import PipelineOptions
@@ -58,7 +64,7 @@ class BeamPhotos(ListedPhotos):
         return {SPLIT: read | "Photographs" >> beam.FlatMap(_example)}
 
     def _read_notes(self, folder: Path) -> None:
-        """Fills the index in the order of the list; what could not be used is an error."""
+        """Fills the index in the order of the list."""
         files = sorted(folder.glob(f"{NOTES}-*"))
         notes = [json.loads(line) for file in files for line in file.read_text(encoding="ascii").splitlines()]
         notes.sort(key=lambda note: note["number"])
@@ -66,15 +72,15 @@ class BeamPhotos(ListedPhotos):
             raise UserError(
                 f"{self.benchmark}: the workers noted {len(notes)} of {len(self.found)} photographs; {AGAIN}"
             )
-        unusable = [
-            (found.name, note["reason"]) for found, note in zip(self.found, notes, strict=True) if note["reason"]
-        ]
-        if unusable:
-            raise UserError(incomplete(self.benchmark, len(self.found), unusable))
-        self.index.names += [found.name for found in self.found]
-        self.index.instances += [found.instance for found in self.found]
-        self.index.sizes += [tuple(note["size"]) for note in notes]
-        self.index.digests += [note["digest"] for note in notes]
+        for found, note in zip(self.found, notes, strict=True):
+            if note["reason"]:
+                self.index.skipped.append((found.name, note["reason"]))
+            else:
+                self.index.names.append(found.name)
+                self.index.instances.append(found.instance)
+                self.index.sizes.append(tuple(note["size"]))
+                self.index.digests.append(note["digest"])
+        self.check_complete()
         for file in [folder / LIST, *files]:
             file.unlink()
 

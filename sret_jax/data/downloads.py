@@ -3,9 +3,11 @@
     python -m sret_jax.data.downloads NAME DIR          says how much it is, and from where
     python -m sret_jax.data.downloads NAME DIR --yes    fetches it; run again after an interruption, it continues
 
-`DIR/DOWNLOADED.json` lists what is there already, with its md5. A file whose checksum its authors publish has to match;
-of the others the md5 is noted, so that two people can compare. Archives are unpacked beside and moved when whole; a
-member that is a link, a device, or leads out of the folder is refused, and nothing of that archive is kept.
+An archive that lies in DIR already, or in --archives=DIR, is taken instead of fetched, and kept; where all do, no
+network is needed. `DIR/DOWNLOADED.json` lists what is done, with its md5 and, of photographs, the version. A file whose
+checksum its authors publish has to match; of the others the md5 is noted, so that two people can compare. Archives are
+unpacked beside and moved when whole; one with a member that is a link, a device, or leads out of the folder is refused,
+and nothing of it is unpacked.
 """
 
 import argparse
@@ -13,103 +15,30 @@ import hashlib
 import http.client
 import json
 import logging
+import re
 import shutil
-import tarfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from sret_jax.artifacts import write_json
+from sret_jax.data.sources import BYTES, SOURCES, UNKNOWN, VERSIONS, Source
+from sret_jax.data.unpacking import unpack
 from sret_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 DONE = "DOWNLOADED.json"
+NAMED = 3  # archives named in words
+CHECKSUM = re.compile("[0-9a-f]{32}|[0-9a-f]{64}")
 BLOCK = 1 << 20  # bytes
 PATIENCE = 60  # seconds without an answer
 TRIES, PAUSE = 5, 2.0  # in a row without a single new byte, and seconds between them
-
-
-@dataclass(frozen=True)
-class Source:
-    """One published file.
-
-    target   where it goes below the folder; of an archive the folder it is unpacked in, which ends with "/"
-    md5      published; or where it is published, a URL
-    flat     the archive's own folders are left out
-    size     bytes as its authors state them; 0: the server is asked
-    """
-
-    url: str
-    target: str
-    md5: str = ""
-    flat: bool = False
-    size: int = 0
-
-
-# github.com/filipradenovic/revisitop, python/download.py; the photographs are those with blurred faces, of 2022.
-# Neither states checksums. The md5 of the ground truths is that of the files of 2018.
-_OXFORD, _REVISITOP = "https://www.robots.ox.ac.uk/~vgg/data", "http://cmp.felk.cvut.cz/revisitop/data/datasets"
-_MILLION = "http://ptak.felk.cvut.cz/revisitop/revisitop1m"
-# github.com/filipradenovic/cnnimageretrieval-pytorch, cirtorch/utils/download.py
-_SFM = "http://cmp.felk.cvut.cz/cnnimageretrieval/data/train"
-# github.com/cvdfoundation/google-landmark, README.md, with the sizes and where the md5 of every archive is
-_LANDMARKS = "https://s3.amazonaws.com/google-landmark"
-_PARTS = {"train": (500, 10**9), "index": (100, 850 * 10**6), "test": (20, 500 * 10**6)}
-
-
-def _landmark_parts(split: str) -> list[Source]:
-    count, size = _PARTS[split]
-    return [
-        Source(
-            f"{_LANDMARKS}/{split}/images_{i:03d}.tar",
-            f"{split}/",
-            md5=f"{_LANDMARKS}/md5sum/{split}/md5.images_{i:03d}.txt",
-            size=size,
-        )
-        for i in range(count)
-    ]
-
-
-SOURCES: dict[str, list[Source]] = {
-    "roxford5k": [
-        Source(
-            f"{_REVISITOP}/roxford5k/gnd_roxford5k.pkl", "gnd_roxford5k.pkl", md5="f2b67579f625a587b5b0828dbf2e8eb0"
-        ),
-        Source(f"{_OXFORD}/oxbuildings/oxbuild_images-v1.tgz", "jpg/", flat=True),
-    ],
-    "rparis6k": [
-        Source(f"{_REVISITOP}/rparis6k/gnd_rparis6k.pkl", "gnd_rparis6k.pkl", md5="2feae0a8257a5c6ca1b31b8eb73c8571"),
-        Source(f"{_OXFORD}/parisbuildings/paris_1-v1.tgz", "jpg/", flat=True),
-        Source(f"{_OXFORD}/parisbuildings/paris_2-v1.tgz", "jpg/", flat=True),
-    ],
-    "revisitop1m": [
-        Source(f"{_MILLION}/revisitop1m.txt", "revisitop1m.txt"),
-        *(Source(f"{_MILLION}/jpg/revisitop1m.{i}.tar.gz", "jpg/") for i in range(1, 101)),
-    ],
-    "sfm120k": [
-        Source(f"{_SFM}/dbs/retrieval-SfM-120k.pkl", "retrieval-SfM-120k.pkl"),
-        Source(f"{_SFM}/ims/ims.tar.gz", "ims/"),
-    ],
-    "gldv2": [
-        *(Source(f"{_LANDMARKS}/metadata/{name}.csv", f"{name}.csv") for name in ("index", "test")),
-        *(
-            Source(f"{_LANDMARKS}/ground_truth/{name}_solution_v2.1.csv", f"{name}_solution_v2.1.csv")
-            for name in ("retrieval", "recognition")
-        ),
-        *_landmark_parts("test"),
-        *_landmark_parts("index"),
-    ],
-    "gldv2_train": [
-        *(Source(f"{_LANDMARKS}/metadata/{name}.csv", f"{name}.csv") for name in ("train_clean", "train")),
-        *_landmark_parts("train"),
-    ],
-}
 
 
 def sizes(sources: Sequence[Source]) -> list[int]:
@@ -117,8 +46,8 @@ def sizes(sources: Sequence[Source]) -> list[int]:
     return [source.size or _length(source.url) for source in sources]
 
 
-def download(sources: Sequence[Source], folder: str | Path) -> None:
-    """Fetches what is not there yet, checks and unpacks it.
+def download(sources: Sequence[Source], folder: str | Path, archives: str | Path = "") -> None:
+    """Takes what lies in `archives` or `folder` and fetches what is not there yet; checks and unpacks it.
 
     Raises `UserError` that names the file: it cannot be reached, is not what was published, or is not to be unpacked.
     """
@@ -131,62 +60,61 @@ def download(sources: Sequence[Source], folder: str | Path) -> None:
         for number, source in enumerate(sources, 1):
             if source.url in done:
                 continue
-            name = PurePosixPath(source.url).name
+            own = by_hand(source, folder, archives)
+            name, part = own.name if own else source.name, folder / f".{source.name}.part"
             bar = progress.add_task(f"{number}/{len(sources)} {name}", total=None)
-            part = folder / f".{name}.part"
-            _fetch(source.url, part, lambda n, total, bar=bar: progress.update(bar, completed=n, total=total))
-            md5 = _checked(source, part)
-            if source.target.endswith("/"):
+            if own is None:
+                _fetch(source.url, part, lambda n, total, bar=bar: progress.update(bar, completed=n, total=total))
+            md5, how = _checked(source, part, own)
+            entry: dict[str, Any] = {"name": name, "bytes": (own or part).stat().st_size, "md5": md5, "checked": how}
+            if source.is_archive:
                 progress.update(bar, description=f"{number}/{len(sources)} {name}: unpacking")
-                unpack(part, folder / source.target, name, source.flat)
-            else:
+                unpack(own or part, folder / source.target, name, source.flat)
+                known = BYTES.get(name, entry["bytes"]) == entry["bytes"]
+                entry["version"] = VERSIONS.get(name, UNKNOWN) if known else UNKNOWN
+            elif own != folder / source.target:
                 (folder / source.target).parent.mkdir(parents=True, exist_ok=True)
+                if own:
+                    shutil.copyfile(own, part)
                 part.replace(folder / source.target)
-            done[source.url] = md5
+            done[source.url] = entry
             write_json(folder / DONE, done)
             for leftover in (part, _version(part)):
                 leftover.unlink(missing_ok=True)
             progress.remove_task(bar)
-            log.info("%s: md5 %s, %s", name, md5, "as published" if source.md5 else "none is published")
+            log.info("%s: md5 %s, %s%s", name, md5, how, f"; {own} is kept" if own else "")
 
 
-def unpack(archive: Path, folder: Path, name: str, flat: bool) -> None:
-    """The files of a tar archive into `folder`: all of them, or none and a `UserError` that names the member."""
-    building = folder.parent / f".{folder.name}.unpacking"
-    shutil.rmtree(building, ignore_errors=True)
+def by_hand(source: Source, folder: Path, archives: str | Path = "") -> Path | None:
+    """Where the file lies that somebody has put there: in its place, in `archives` or in `folder`."""
+    places = [Path(archives), folder] if archives else [folder]
+    found = [] if source.is_archive else [folder / source.target]
+    found += [place / name for place in places for name in (source.name, source.older) if name]
+    return next((path for path in found if path.is_file()), None)
+
+
+def image_version(folder: str | Path) -> str:
+    """Which version of the photographs was unpacked in a folder, in words: as `DOWNLOADED.json` records it."""
     try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                path = PurePosixPath(member.name)
-                if not (member.isfile() or member.isdir()) or path.is_absolute() or ".." in path.parts:
-                    raise UserError(
-                        f"{name}: its member {member.name!r} is a link, a device or leads out of the folder; "
-                        "nothing of it is unpacked, fetch it from its authors"
-                    )
-                if member.isdir():
-                    continue
-                if flat:
-                    member = member.replace(name=path.name, deep=False)
-                tar.extract(member, building, filter="data")
-    except (tarfile.TarError, OSError, EOFError) as error:
-        shutil.rmtree(building, ignore_errors=True)
-        raise UserError(f"{name}: cannot be unpacked ({error}); make room, or delete {archive} and run again") from None
-    except UserError:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-    for file in [path for path in building.rglob("*") if path.is_file()]:
-        target = folder / file.relative_to(building)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        file.replace(target)
-    shutil.rmtree(building, ignore_errors=True)
+        entries = [entry for entry in _done(Path(folder)).values() if "version" in entry]
+        words = []
+        for version in sorted({entry["version"] for entry in entries}):
+            of = [entry for entry in entries if entry["version"] == version]
+            named = [f"{entry['name']} ({entry['bytes']} bytes, md5 {entry['md5']})" for entry in of[:NAMED]]
+            more = [f"and {len(of) - NAMED} more archives"] if len(of) > NAMED else []
+            words.append(f"{version}: {', '.join(named + more)}")
+    except (UserError, KeyError, TypeError):
+        return f"{UNKNOWN}: {DONE} is unreadable"
+    return "; ".join(words) or f"{UNKNOWN}: no archive is in a {DONE} beside the photographs"
 
 
-def _done(folder: Path) -> dict[str, str]:
+def _done(folder: Path) -> dict[str, dict[str, Any]]:
     try:
-        return dict(json.loads((folder / DONE).read_bytes()))
+        done = json.loads((folder / DONE).read_bytes())
+        return {url: {"md5": entry} if isinstance(entry, str) else dict(entry) for url, entry in done.items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / DONE}: unreadable ({error}); delete it to fetch everything again") from None
 
 
@@ -253,44 +181,78 @@ def _append(url: str, part: Path, start: int) -> Iterator[tuple[int, int | None]
         raise OSError(f"cut after {start} of {total} bytes")
 
 
-def _checked(source: Source, part: Path) -> str:
-    """The md5, which must be the published one where there is one."""
-    published = source.md5
-    if published.startswith("http"):
-        with _request(published) as answer:
-            published = answer.read(1000).decode("ascii", "replace").split()[0]
-    with open(part, "rb") as file:
+def _checked(source: Source, part: Path, own: Path | None) -> tuple[str, str]:
+    """The md5, and in words what it was compared with; a checksum that is published must be that of the file."""
+    published, how = _published(source, own)
+    with open(own or part, "rb") as file:
         md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if published and md5 != published:
+        file.seek(0)
+        kind, found = (
+            ("md5", md5) if len(published) != 64 else ("sha256", hashlib.file_digest(file, "sha256").hexdigest())
+        )
+    if published and found != published:
+        if own:
+            raise UserError(f"{own}: its {kind} is {found}, published is {published}; put the whole file in its place")
         for leftover in (part, _version(part)):
             leftover.unlink(missing_ok=True)
-        raise UserError(f"{source.url}: its md5 is {md5}, published is {published}; it is discarded, run again")
-    return md5
+        raise UserError(f"{source.url}: its {kind} is {found}, published is {published}; it is discarded, run again")
+    return md5, how
+
+
+def _published(source: Source, own: Path | None) -> tuple[str, str]:
+    """`(checksum, in words)`; the list of checksums may lie beside a file of one's own. "" where there is none."""
+    if not source.checksum.startswith("http"):
+        return source.checksum, "as published" if source.checksum else "no checksum is published"
+    listed = own and own.with_name(source.checksum.rsplit("/", 1)[1])
+    try:
+        if listed and listed.is_file():
+            text = listed.read_text("utf-8", "replace")
+        else:
+            with _request(source.checksum) as answer:
+                text = answer.read(BLOCK).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException) as error:
+        if own:
+            return "", f"not compared with {source.checksum} ({error})"
+        raise UserError(f"{source.checksum}: {error}; what has arrived is kept, run again later") from None
+    lines = [line.split() for line in text.lower().splitlines() if line.strip()]
+    right = [line[0] for line in lines if line[-1].endswith(source.name.lower()) or len(lines) == 1]
+    if not right or not CHECKSUM.fullmatch(right[0]):
+        raise UserError(f"{source.checksum}: no md5 or sha256 of {source.name} in it; run again later")
+    return right[0], "as published"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=sorted(SOURCES))
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--archives", default="", metavar="DIR", help="where archives lie that you have already")
     parser.add_argument("--yes", action="store_true", help="fetch it")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
+        if options.archives and not Path(options.archives).is_dir():
+            raise UserError(f"--archives={options.archives}: no such folder; give that of the archives you have")
         done = _done(options.folder)
-        sources = [source for source in SOURCES[options.name] if source.url not in done]
+        left = [source for source in SOURCES[options.name] if source.url not in done]
+        own = {source.url: by_hand(source, options.folder, options.archives) for source in left}
+        sources = [source for source in left if own[source.url] is None]
         found = sizes(sources)
         unknown = f", and {found.count(0)} whose size is not known" if 0 in found else ""
         print(f"{options.name}: {len(sources)} files, {sum(found) / 1e9:.1f} GB{unknown}, to {options.folder}")
         for host in sorted({source.url.rsplit("/", 1)[0] for source in sources}):
             print(f"  from {host}/")
+        there = [path for path in own.values() if path]
+        if there:
+            print(f"  {len(there)} more lie there already and are not fetched, the first {there[0]}")
         if not options.yes:
             print("Photographs take about as much again while an archive is unpacked. Give --yes to fetch them.")
             return
         options.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(options.folder).free
-        if (wanted := sum(found) + max(found, default=0)) > free:
+        wanted = sum(found) + max(found, default=0) + sum(path.stat().st_size for path in there)
+        if wanted > free:
             raise UserError(f"{options.folder}: {free / 1e9:.1f} GB are free, {wanted / 1e9:.1f} GB are needed")
-        download(sources, options.folder)
+        download(left, options.folder, options.archives)
     except UserError as error:
         parser.exit(2, f"error: {error}\n")
 

@@ -79,7 +79,7 @@ def prepare_folder(
     name = root.resolve().name or "photos"
     folder = Path(cache_dir) / "image_folder" / f"{plain_name(name)}-{key}"
     prepared(folder, partial(ImageFolder, root, found))
-    photos = open_prepared(folder, f"{name}:{split}" if wanted is not None else name)
+    photos = open_prepared([folder], f"{name}:{split}" if wanted is not None else name)
     if wanted is not None:
         photos = photos.select_instances(wanted)
         if not len(photos):

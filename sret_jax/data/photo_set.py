@@ -1,8 +1,11 @@
 """A list of photographs: their names, labels and sizes in memory, their bytes on disk."""
 
+import bisect
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -42,15 +45,18 @@ class Chain:
 
     sources: Sequence[Source]
 
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(itertools.accumulate(map(len, self.sources), initial=0))
+
     def __len__(self) -> int:
-        return sum(map(len, self.sources))
+        return self._ends[-1]
 
     def __getitem__(self, index: int) -> Mapping[str, bytes]:
-        for source in self.sources:
-            if index < len(source):
-                return source[index]
-            index -= len(source)
-        raise IndexError(index)
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        part = bisect.bisect_right(self._ends, index) - 1
+        return self.sources[part][index - self._ends[part]]
 
 
 @dataclass(frozen=True, eq=False)

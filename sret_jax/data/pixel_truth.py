@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 PAIR = re.compile(r"(\d{1,9})_(\d{1,9})")  # of a query and a photo, by number
 MAX_COORDINATE = 1 << 20  # of a polygon
+# github.com/anguoyuan/Pixel_retrieval-Segmented_instance_retrieval, README.md
+LABELS = "https://sgvr.kaist.ac.kr/~guoyuan/Segment_retrieval/pixel_retrieval_benchmarks.rar"
 UNLABELLED = {"roxford5k": (56, 63), "rparis6k": (57, 59)}  # queries of which nobody drew the masks
 
 
@@ -145,7 +147,9 @@ def labelled_truth(root: Path, benchmark: str, truth: GroundTruth, photos: Photo
     name = f"{benchmark.removeprefix('r').rstrip('56k')}_pair2labelpath.npy"
     folder = next((f for f in (root, root / "pixel_retrieval_benchmarks") if (f / name).is_file()), None)
     if folder is None:
-        raise UserError(f"{benchmark}: no {name} in {root}; it comes with the masks of PROxford and PRParis")
+        raise UserError(
+            f"{benchmark}: no {name} in {root}; unpack {LABELS} there, for example with bsdtar, unar or unrar"
+        )
     paths: dict[tuple[int, int], Path] = {}
     for key, value in read_npy_dict(folder / name).items():
         pair = PAIR.fullmatch(key)

@@ -1,11 +1,16 @@
-"""Prepares a large benchmark by Apache Beam before it is measured.
+"""Prepares a large benchmark, or photographs to train on, by Apache Beam before they are used.
 
     pip install "sret_jax[beam]"
     python -m sret_jax.data.prepare NAME ROOT CACHE [--beam_options="--runner=FlinkRunner --flink_master=host:8081"]
 
-`eval.py --benchmark=NAME --root=ROOT --config.data.cache_dir=CACHE` then finds everything prepared: the sets are the
-same as without Beam, in the same order. Without `--beam_options` the workers are processes of this machine, one per
-core; on Flink, Spark or Dataflow, ROOT and CACHE have to lie where every worker sees them under the same path.
+`eval.py --benchmark=NAME --root=ROOT --config.data.cache_dir=CACHE` then finds everything prepared, and so does
+train.py with `--config.data.root=ROOT` ("sfm120k" and "landmark_training"): the sets are the same as without Beam, in
+the same order. A list of more than 50,000 photographs is prepared in blocks of that many, and a run that was killed
+goes on with the first one that is not whole. Without `--beam_options` the workers are processes of this machine, one
+per core; on Flink, Spark or Dataflow, ROOT and CACHE have to lie where every worker sees them under the same path.
+
+"proxford" and "prparis" ask for the photographs of "roxford5k" and "rparis6k", which is what to prepare for them. Their
+labels, and the masks of "paintings", are read where they are, from ROOT.
 """
 
 import argparse
@@ -18,6 +23,7 @@ from typing import Any
 from sret_jax.data.beam import with_beam
 from sret_jax.data.lookups import LOOKUPS, prepare_landmark_training, prepare_million
 from sret_jax.data.revisited import prepare_revisited
+from sret_jax.data.sfm120k import prepare_sfm_splits
 from sret_jax.errors import UserError
 
 PREPARE: dict[str, Callable[..., Any]] = {
@@ -26,6 +32,7 @@ PREPARE: dict[str, Callable[..., Any]] = {
     "rparis6k": partial(prepare_revisited, "rparis6k"),
     "revisitop1m": prepare_million,
     "landmark_training": prepare_landmark_training,
+    "sfm120k": prepare_sfm_splits,
 }
 
 

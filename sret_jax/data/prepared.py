@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import track
 
 from sret_jax.artifacts import MANIFEST, commit_folder, recover_folder, write_json
-from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.photo_set import Chain, PhotoSet, Source
 from sret_jax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -143,11 +143,17 @@ def in_order(what: str, function: Callable[[T], R], items: Sequence[T]) -> Itera
             yield first, future.result()
 
 
-def open_prepared(folder: Path, name: str) -> PhotoSet:
-    """The whole photo set of a prepared folder."""
-    columns = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    skipped = json.loads((folder / "skipped.json").read_text(encoding="utf-8"))
-    version_dir = next(path.parent for path in sorted(folder.glob("*/*/dataset_info.json")))
+def open_prepared(folders: Sequence[Path], name: str) -> PhotoSet:
+    """The whole photo set of prepared folders, one after the other."""
+    columns: dict[str, list[Any]] = {"names": [], "instances": [], "sizes": [], "digests": []}
+    skipped: list[dict[str, str]] = []
+    sources: list[Source] = []
+    for folder in folders:
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        for key, column in columns.items():
+            column += index[key]
+        skipped += json.loads((folder / "skipped.json").read_text(encoding="utf-8"))
+        sources.append(Records(next(path.parent for path in sorted(folder.glob("*/*/dataset_info.json")))))
     instances = sorted({instance for instance in columns["instances"] if instance is not None})
     number = {instance: label for label, instance in enumerate(instances)} | {None: -1}
     return PhotoSet(
@@ -157,7 +163,7 @@ def open_prepared(folder: Path, name: str) -> PhotoSet:
         instances=instances,
         sizes=np.array(columns["sizes"], np.int32).reshape(-1, 2),
         digests=columns["digests"],
-        source=Records(version_dir),
+        source=sources[0] if len(sources) == 1 else Chain(sources),
         skipped=[(entry["photo"], entry["reason"]) for entry in skipped],
     )
 

@@ -19,7 +19,8 @@ import numpy as np
 
 from sret_jax.artifacts import file_digest, fingerprint
 from sret_jax.data.ground_truth import read_plain_pickle
-from sret_jax.data.image_folder import Found, ImageFolder, content_key
+from sret_jax.data.image_folder import Found, content_key
+from sret_jax.data.listed_photos import Builder, ListedPhotos, Unusable
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.prepared import open_prepared, prepared
 from sret_jax.errors import UserError
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 COLUMNS = ("cids", "cluster", "qidxs", "pidxs")
 
 
-def prepare_sfm(root: str | Path, cache_dir: str | Path, *, split: str) -> PhotoSet:
+def prepare_sfm(root: str | Path, cache_dir: str | Path, *, split: str, builder: Builder = ListedPhotos) -> PhotoSet:
     """The photographs of one split, read and checked once and kept in `cache_dir`; instances are the 3D models.
 
     Raises `UserError` when the list is missing or malformed, or no pair is left of the photographs that are there.
@@ -46,8 +47,14 @@ def prepare_sfm(root: str | Path, cache_dir: str | Path, *, split: str) -> Photo
     ]
     key = fingerprint(split, file_digest(lists[0]), content_key(root, found, True))
     folder = Path(cache_dir) / "sfm" / f"{split}-{key}"
-    prepared(folder, partial(ImageFolder, root, found))
-    photos = open_prepared(folder, f"{lists[0].stem}:{split}")
+    name = f"{lists[0].stem}:{split}"
+    try:
+        prepared(folder, partial(builder, name, found, False))
+    except Unusable as error:
+        raise UserError(
+            f"{name}: none of {len(error.photos)} photographs can be read; complete {root / 'ims'}"
+        ) from None
+    photos = open_prepared([folder], name)
     if photos.skipped:
         file, reason = photos.skipped[0]
         log.warning("%s: %d photographs skipped, the first %s: %s", photos.name, len(photos.skipped), file, reason)
@@ -58,6 +65,11 @@ def prepare_sfm(root: str | Path, cache_dir: str | Path, *, split: str) -> Photo
     if not len(pairs):
         raise UserError(f"{photos.name}: of no pair both photographs can be read; complete {root / 'ims'}")
     return dataclasses.replace(photos, pairs=pairs)
+
+
+def prepare_sfm_splits(root: Path, cache_dir: str | Path, builder: Builder = ListedPhotos) -> dict[str, PhotoSet]:
+    """What `prepare_sfm` gives, of each split."""
+    return {split: prepare_sfm(root, cache_dir, split=split, builder=builder) for split in ("train", "val")}
 
 
 def _columns(path: Path, split: str) -> tuple[list[str], list[str], list[int], list[int]]:

@@ -206,4 +206,4 @@ def prepare_synthetic(cache_dir: str | Path, *, instances: int, photos: int, see
     key = fingerprint(VERSION, instances, photos, seed, split, package_versions())
     folder = Path(cache_dir) / "synthetic_views" / f"{split}-{instances}x{photos}-seed{seed}-{key}"
     prepared(folder, partial(SyntheticViews, instances, photos, seed, split))
-    return open_prepared(folder, f"synthetic-{split}")
+    return open_prepared([folder], f"synthetic-{split}")

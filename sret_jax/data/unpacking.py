@@ -1,0 +1,85 @@
+"""Unpacks a tar archive that strangers made: all of its files or none, and nothing outside of the folder."""
+
+import gzip
+import shutil
+import tarfile
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from sret_jax.errors import UserError
+
+BLOCK = 1 << 20  # bytes
+# Photographs do not shrink: what unpacks to much more, or into more files than any benchmark has, fills the disk.
+MAX_GROWTH, MAX_FILES = 10, 1_000_000
+SPARE = 1 << 20  # bytes that an archive may grow by in any case
+
+
+class _Stream:
+    """The tar inside of an archive, compressed or not, for `tarfile`, which reads a header of any length at once."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.last = file, b""
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= BLOCK:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        data = self.file.read(size)
+        self.last = (self.last + data)[-tarfile.BLOCKSIZE :]
+        return data
+
+
+def unpack(archive: Path, folder: Path, name: str, flat: bool) -> None:
+    """The files of a tar archive into `folder`: all of them, or none and a `UserError` that names the member.
+
+    flat   the archive's own folders are left out
+    """
+    building = folder / ".unpacking"
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        _extract(archive, building, name, flat)
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError, RecursionError) as error:
+        raise UserError(f"{name}: cannot be unpacked ({error}); make room, or delete {archive} and run again") from None
+    else:
+        for file in [path for path in building.rglob("*") if path.is_file()]:
+            target = folder / file.relative_to(building)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _extract(archive: Path, building: Path, name: str, flat: bool) -> None:
+    with open(archive, "rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+    most = MAX_GROWTH * archive.stat().st_size + SPARE
+    size = 0
+    with (gzip.open if packed else open)(archive, "rb") as file:
+        stream = _Stream(file)
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            for count, member in enumerate(tar, 1):
+                path = PurePosixPath(member.name)
+                if not (member.isfile() or member.isdir()) or path.is_absolute() or ".." in path.parts:
+                    raise UserError(
+                        f"{name}: its member {member.name!r} is a link, a device or leads out of the folder; "
+                        "nothing of it is unpacked, fetch it from its authors"
+                    )
+                size += member.size
+                if member.size < 0 or size > most or count > MAX_FILES:
+                    raise UserError(
+                        f"{name}: unpacks to more than {most / 1e6:.0f} MB or {MAX_FILES} files at its member "
+                        f"{member.name!r}; nothing of it is unpacked, fetch it from its authors"
+                    )
+                if member.isdir():
+                    continue
+                if flat:
+                    member = member.replace(name=path.name, deep=False)
+                tar.extract(member, building, filter="data")
+        if stream.last.strip(b"\0"):  # tarfile stops without a word where a header is damaged or the file is cut off
+            raise tarfile.ReadError(f"it has no end mark after {size} bytes of files")
+        rest = 0
+        while data := stream.read(BLOCK):  # to its end, where a compressed one has its checksum
+            rest += len(data)
+            if rest > most:
+                raise tarfile.ReadError("no end")
