@@ -75,6 +75,7 @@ def evaluate(
                         of where in them the object is
         skipped.json    the files that could not be used, each with the reason
         ranks.npy       benchmarks like "roxford5k": the whole rankings, as revisitop's evaluator reads them
+        marks-NAME.npy  "proxford", "prparis": what each way of localization marks, as their evaluator reads it
 
     Args:
       network, variables: what to measure.
@@ -159,7 +160,8 @@ def evaluate(
             folder = workdir / "maps" / name / config.localize.source
             asks = opened.queries or opened.photos
             localizer = Localizer(network, variables, asks, opened.photos, sides, config, folder)
-            located = localize(localizer, truth, search.rankings(len(asking)))
+            located, marks = localize(localizer, truth, search.rankings(len(asking)))
+            files |= marks
             marked = show_located(localizer, opened, ranked)
 
     extracted = sum(part.photos for part in parts)
