@@ -22,6 +22,7 @@ from sret_jax.evaluation.protocols import Ranked
 from sret_jax.evaluation.report import choose_photos
 from sret_jax.evaluation.submissions import matching_file
 from sret_jax.localization.methods import METHODS, PHOTOS_AT_ONCE, Localizer
+from sret_jax.localization.query_region import region_pixels
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.reranking.answers import Side
 from sret_jax.reranking.chain import Chain
@@ -105,19 +106,23 @@ def _measured(
 
 
 def show_located(localizer: Localizer, opened: Benchmark, ranked: Ranked, answers: int = 6) -> list[Shown]:
-    """What each method marks in the first answers of those queries whose maps the report shows.
+    """What each method marks in the first answers of the queries with regions, else those whose maps the report shows.
 
     Distractors among them are left out: nothing is looked for there.
     """
     truth, asks = opened.pixels, opened.queries or opened.photos
     out = []
-    for query in choose_photos(ranked, asks):
+    for query in list(localizer.regions) or choose_photos(ranked, asks):
         ids = ranked.ids[int(np.flatnonzero(ranked.queries == query)[0])]
         rows = [row for row in ids.tolist() if 0 <= row < len(opened.photos)][:answers]
-        drawn = [] if query in truth.unlabelled else truth.relevant[query]
-        masks = [truth.mask(query, row) if row in drawn else None for row in rows]
+        masks = None
+        if truth is not None:
+            drawn = [] if query in truth.unlabelled else truth.relevant[query]
+            masks = [truth.mask(query, row) if row in drawn else None for row in rows]
+        region = localizer.regions.get(query)
+        pixels = None if region is None else region_pixels(region, tuple(asks.sizes[query].tolist()))
         for method in localizer.config.localize.methods:
-            out.append(Shown(method, query, rows, localizer(method, query, rows), masks))
+            out.append(Shown(method, query, rows, localizer(method, query, rows), masks, pixels))
     return out
 
 
