@@ -30,6 +30,9 @@ with --masks=DIR of <instance>/<photo>.png):
     sv, sv+discovery          the transform of spatial verification, and discovery where it finds none
     lost, everything          the photograph's own object by LOST, and all of it, whatever is asked for
 
+With --benchmark=folder --queries=DIR it shows instead of measuring, and --regions=FILE.json says what of these
+queries is asked for: {"<photo>": [left, top, right, bottom] or a click [x, y] or "<mask>.png" beside the file}, pixels.
+
 --anchors shows published numbers beside these,
 --protocol=compat:NAME deviates as some of them do. --rankings=FILE scores a ranking that something else made (the
 `ranks.npy` of revisitop, or a submission of gldv2), without a network or photographs; --marks=FILE what it marked, on
@@ -77,6 +80,7 @@ LOCALIZE = flags.DEFINE_list("localize", None, f"Comma-separated: {', '.join(MET
 ANCHORS = flags.DEFINE_boolean("anchors", False, "Show published numbers beside these, with their source.")
 RANKINGS = flags.DEFINE_string("rankings", "", "Score this file of rankings instead of a network.")
 MASKS = flags.DEFINE_string("masks", "", 'Benchmark "folder": where objects are, <instance>/<photo>.png.')
+REGIONS = flags.DEFINE_string("regions", "", "With --queries and --localize: what of them is asked for, a JSON file.")
 MARKS = flags.DEFINE_string("marks", "", "Score where this file marks objects instead of a network.")
 OUT = flags.DEFINE_string("out", None, "Where the results go; with several benchmarks, one folder each below it.")
 
@@ -132,6 +136,10 @@ def main() -> None:
         raise UserError("--queries goes with --benchmark=folder")
     if ROOT.value and BENCHMARK.value == ["synthetic"]:
         raise UserError("--root does not go with --benchmark=synthetic, whose objects are drawn")
+    if REGIONS.value and not (QUERIES.value and LOCALIZE.value):
+        raise UserError(
+            "--regions says what of the photographs of --queries=DIR is asked for: give --localize=METHOD too"
+        )
     for flag in (MARKS, RANKINGS):
         if flag.value and len(BENCHMARK.value or []) != 1:
             raise UserError(f"--{flag.name}=FILE is scored on one benchmark: give --benchmark=NAME")
@@ -149,6 +157,8 @@ def main() -> None:
         config = replace(config, rerank=replace(config.rerank, stages=tuple(RERANK.value)))
     if LOCALIZE.value is not None:
         config = replace(config, localize=replace(config.localize, methods=tuple(LOCALIZE.value)))
+    if REGIONS.value and not config.localize.methods:
+        raise UserError("--regions=FILE says what is to be marked: say how with --localize=METHOD")
     benchmarks = BENCHMARK.value or list(config.eval.benchmarks)
     for benchmark in benchmarks:
         experiment.evaluate_and_print(
@@ -163,6 +173,7 @@ def main() -> None:
             distractors=tuple(DISTRACTORS.value),
             protocol=PROTOCOL.value,
             masks=MASKS.value,
+            regions=REGIONS.value,
             anchors=ANCHORS.value,
             cache_dir=config.data.cache_dir or workdir / "data",
             whitening=learned,

@@ -24,6 +24,7 @@ from sret_jax.evaluation.protocols import Ranked
 from sret_jax.evaluation.report import choose_photos, write_report
 from sret_jax.evaluation.table import print_results
 from sret_jax.localization.methods import Localizer
+from sret_jax.localization.region_file import read_regions
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.reranking.chain import Chain, parse_stages
 from sret_jax.reranking.search import TwoStageSearch
@@ -61,6 +62,7 @@ def evaluate(
     distractors: Sequence[str] = (),
     protocol: str = "",
     masks: str = "",
+    regions: str = "",
     anchors: bool = False,
     cache_dir: str | Path,
     whitening: Learned | None = None,
@@ -75,6 +77,7 @@ def evaluate(
                         of where in them the object is
         skipped.json    the files that could not be used, each with the reason
         ranks.npy       benchmarks like "roxford5k": the whole rankings, as revisitop's evaluator reads them
+        marks-NAME.npy  "proxford", "prparis": what each way of localization marks, as their evaluator reads it
 
     Args:
       network, variables: what to measure.
@@ -89,6 +92,8 @@ def evaluate(
       distractors: folders whose photographs are searched as well, as wrong answers.
       protocol: "compat:uncropped" deviates from the benchmark as some published numbers do.
       masks: "folder": a folder of <instance>/<photo>.png, white where the object is, that localization is judged by.
+      regions: "folder" with `queries`: what of these is asked for, see `localization.region_file`. What is marked for
+        queries from a folder is shown, not measured.
       anchors: published numbers beside these.
       cache_dir: where prepared photographs are kept.
       whitening: mean and projection learned after training.
@@ -117,7 +122,8 @@ def evaluate(
         opened = open_benchmark(benchmark, config, request, cache_dir)
         photos, asked = opened.everything, opened.queries
         check_methods(config.localize.methods)
-        truth = masks_of(opened) if config.localize.methods else None
+        truth = masks_of(opened) if config.localize.methods and not queries else None
+        wanted = read_regions(regions, asked) if regions and asked else {}
     out.mkdir(parents=True, exist_ok=True)
     skipped = photos.skipped + (asked.skipped if asked else [])
     write_json(out / "skipped.json", [{"photo": photo, "reason": reason} for photo, reason in skipped])
@@ -158,8 +164,10 @@ def evaluate(
         with stage("localize"):
             folder = workdir / "maps" / name / config.localize.source
             asks = opened.queries or opened.photos
-            localizer = Localizer(network, variables, asks, opened.photos, sides, config, folder)
-            located = localize(localizer, truth, search.rankings(len(asking)))
+            localizer = Localizer(network, variables, asks, opened.photos, sides, config, folder, wanted)
+            if truth is not None:
+                located, marks = localize(localizer, truth, search.rankings(len(asking)))
+                files |= marks
             marked = show_located(localizer, opened, ranked)
 
     extracted = sum(part.photos for part in parts)

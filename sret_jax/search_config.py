@@ -77,7 +77,7 @@ class LocalizeConfig:
 
     methods: tuple[str, ...] = ()  # compared with each other, as of `--localize=discovery,sv`
     # Of the features: "map" (what is pooled), "backbone" (the map before smoothing and refinement), or an earlier stage
-    # of the backbone, such as "c4"
+    # of the backbone, such as "c4"; of a transformer also the "keys" of its last block, as LOST was published
     source: str = "map"
     image_size: int = 640  # longest side of a photograph searched, pixels
     query_size: int = 320  # of a query, which shows little beside its object

@@ -12,6 +12,7 @@ from jaxtyping import Int
 from sret_jax.config import Config
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pixel_truth import PixelTruth
+from sret_jax.data.polygons import outline_polygon
 from sret_jax.errors import UserError
 from sret_jax.evaluation.benchmarks import Benchmark
 from sret_jax.evaluation.calibration import auroc, risk_coverage
@@ -19,7 +20,9 @@ from sret_jax.evaluation.located_pictures import Shown
 from sret_jax.evaluation.pixel_protocol import pixel_protocol
 from sret_jax.evaluation.protocols import Ranked
 from sret_jax.evaluation.report import choose_photos
+from sret_jax.evaluation.submissions import matching_file
 from sret_jax.localization.methods import METHODS, PHOTOS_AT_ONCE, Localizer
+from sret_jax.localization.query_region import region_pixels
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.reranking.answers import Side
 from sret_jax.reranking.chain import Chain
@@ -63,40 +66,63 @@ def masks_of(opened: Benchmark) -> PixelTruth:
     return opened.pixels
 
 
-def localize(localizer: Localizer, truth: PixelTruth, rankings: Int[np.ndarray, "q k"]) -> dict[str, Any]:
-    """For each method its metrics and photographs per second, from stored maps and local features."""
-    out = {}
+def localize(
+    localizer: Localizer, truth: PixelTruth, rankings: Int[np.ndarray, "q k"]
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """For each method its metrics and photographs per second, from stored maps and local features.
+
+    And where objects were drawn by polygons, its marks of all relevant photographs as the published evaluator reads
+    them, by file name; of queries that are not asked, nothing.
+    """
+    out, files = {}, {}
     for method in localizer.config.localize.methods:
-        localizer.make_ready(method)
-        localizer(method, 0, [0] * (1 + PHOTOS_AT_ONCE))  # so that both of its shapes are compiled
-        marked, seconds = 0, 0.0
+        out[method], outlines = _measured(localizer, method, truth, rankings)
+        if truth.shapes:
+            files[f"marks-{method}.npy"] = matching_file(outlines)
+    return out, files
 
-        def locate(query: int, rows: Sequence[int], method: str = method) -> list[np.ndarray]:
-            nonlocal marked, seconds
-            start = time.perf_counter()
-            found = [one.mask for one in localizer(method, query, rows)]
-            marked, seconds = marked + len(rows), seconds + time.perf_counter() - start
-            return found
 
-        metrics, _ = pixel_protocol(rankings, truth, locate)
-        out[method] = metrics | {"photos_per_second": round(marked / max(seconds, 1e-9), 2)}
-    return out
+def _measured(
+    localizer: Localizer, method: str, truth: PixelTruth, rankings: Int[np.ndarray, "q k"]
+) -> tuple[dict[str, Any], dict[tuple[int, int], np.ndarray]]:
+    """One method's metrics, and the outlines of its marks by (query, photo) where the truth has outlines too."""
+    localizer.make_ready(method)
+    localizer(method, 0, [0] * (1 + PHOTOS_AT_ONCE))  # so that both of its shapes are compiled
+    marked, seconds = 0, 0.0
+    pairs = [(query, row) for query, right in enumerate(truth.relevant) for row in right.tolist()]
+    outlines = dict.fromkeys(pairs, np.empty((0, 2), np.int64))
+
+    def locate(query: int, rows: Sequence[int]) -> list[np.ndarray]:
+        nonlocal marked, seconds
+        start = time.perf_counter()
+        found = [one.mask for one in localizer(method, query, rows)]
+        marked, seconds = marked + len(rows), seconds + time.perf_counter() - start
+        if truth.shapes:
+            outlines.update({(query, row): outline_polygon(mask) for row, mask in zip(rows, found, strict=True)})
+        return found
+
+    metrics, _ = pixel_protocol(rankings, truth, locate, lambda query, photo: outlines[query, photo])
+    return metrics | {"photos_per_second": round(marked / max(seconds, 1e-9), 2)}, outlines
 
 
 def show_located(localizer: Localizer, opened: Benchmark, ranked: Ranked, answers: int = 6) -> list[Shown]:
-    """What each method marks in the first answers of those queries whose maps the report shows.
+    """What each method marks in the first answers of the queries with regions, else those whose maps the report shows.
 
     Distractors among them are left out: nothing is looked for there.
     """
     truth, asks = opened.pixels, opened.queries or opened.photos
     out = []
-    for query in choose_photos(ranked, asks):
+    for query in list(localizer.regions) or choose_photos(ranked, asks):
         ids = ranked.ids[int(np.flatnonzero(ranked.queries == query)[0])]
         rows = [row for row in ids.tolist() if 0 <= row < len(opened.photos)][:answers]
-        drawn = [] if query in truth.unlabelled else truth.relevant[query]
-        masks = [truth.mask(query, row) if row in drawn else None for row in rows]
+        masks = None
+        if truth is not None:
+            drawn = [] if query in truth.unlabelled else truth.relevant[query]
+            masks = [truth.mask(query, row) if row in drawn else None for row in rows]
+        region = localizer.regions.get(query)
+        pixels = None if region is None else region_pixels(region, tuple(asks.sizes[query].tolist()))
         for method in localizer.config.localize.methods:
-            out.append(Shown(method, query, rows, localizer(method, query, rows), masks))
+            out.append(Shown(method, query, rows, localizer(method, query, rows), masks, pixels))
     return out
 
 

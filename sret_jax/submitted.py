@@ -59,9 +59,11 @@ def score_marks(
     opened = open_benchmark(benchmark, Config(), request, cache_dir)
     truth = masks_of(opened)
     queries, photos = (opened.queries or opened.photos).names, opened.photos
-    mark = read_marks(file, queries, photos)
+    marks = read_marks(file, queries, photos)
     order = read_ranks(rankings, len(queries), len(photos)) if rankings else np.empty((len(queries), 0), np.int64)
-    metrics, _ = pixel_protocol(order, truth, lambda query, rows: [mark(query, row) for row in rows])
+    metrics, _ = pixel_protocol(
+        order, truth, lambda query, rows: [marks.mask(query, row) for row in rows], marks.outline
+    )
     if not rankings:
         metrics = {rules: {k: v for k, v in of.items() if "mAP" not in k} for rules, of in metrics.items()}
     results = {

@@ -11,7 +11,6 @@ import photo_fixtures as files
 import pytest
 from PIL import Image
 
-from sret_jax.data import decoding
 from sret_jax.data.decoding import (
     PhotoRejected,
     decode_mask,
@@ -106,7 +105,7 @@ def test_a_pipe_is_refused_at_once(tmp_path):
     assert outcome == ["refused"] and time.monotonic() - started < 10
 
 
-def test_reading_files(tmp_path, monkeypatch):
+def test_reading_files(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"photo")
     assert read_photo_file(tmp_path / "a.jpg") == b"photo"
     (tmp_path / "link.jpg").symlink_to("a.jpg")
@@ -116,9 +115,9 @@ def test_reading_files(tmp_path, monkeypatch):
             read_photo_file(tmp_path / missing)
     with pytest.raises(PhotoRejected, match="null byte"):
         read_photo_file("a\0b")
-    monkeypatch.setattr(decoding, "MAX_BYTES", 4)
+    assert read_photo_file(tmp_path / "a.jpg", 5) == b"photo"
     with pytest.raises(PhotoRejected, match="larger than"):
-        read_photo_file(tmp_path / "a.jpg")
+        read_photo_file(tmp_path / "a.jpg", 4)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

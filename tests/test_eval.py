@@ -215,6 +215,7 @@ def run_eval(*flags: str, cwd: Path) -> subprocess.CompletedProcess:
         (["--marks=m.json", "--benchmark=folder,paintings"], "--marks=FILE is scored on one benchmark"),
         (["--workdir=nothing", "--benchmark=folder", "--masks=nowhere"], "--masks=nowhere: no such folder"),
         (["--workdir=nothing", "--benchmark=synthetic", "--masks=."], "--masks says where objects are"),
+        (["--workdir=nothing", "--benchmark=folder", "--regions=r.json"], "of the photographs of --queries=DIR"),
     ],
 )
 def test_bad_flags_get_one_line(tmp_path, flags, text):

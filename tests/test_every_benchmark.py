@@ -12,10 +12,10 @@ from test_extract import NETWORK, VARIABLES
 from test_lookups import gldv2, ilias, million, paintings
 from test_revisited import write_benchmark
 
-from sret_jax import experiment
+from sret_jax import experiment, submitted
 from sret_jax.config import LocalizeConfig, LocalSearchConfig
 from sret_jax.errors import UserError
-from sret_jax.evaluation.benchmarks import BENCHMARKS, PIXEL, REVISITED
+from sret_jax.evaluation.benchmarks import BENCHMARKS, PIXEL, REVISITED, Request
 from sret_jax.localization.methods import METHODS
 
 
@@ -125,8 +125,18 @@ def test_objects_are_marked_where_somebody_has_drawn_them(tmp_path, benchmark, c
     everything = found["localization"]["everything"]["strict"]
     if benchmark == "proxford":
         assert everything["mIoU"] == pytest.approx(25) and everything["mAP@50:5:95"] == 0
+        for method, of in found["localization"].items():
+            assert_written_marks_are_worth_as_much(tmp_path / "run/eval/x", method, of["official"], root)
     assert ("mIoU hard" in everything) == (benchmark == "proxford")
     assert "everything" in capsys.readouterr().out
+
+
+def assert_written_marks_are_worth_as_much(out: Path, method: str, official: dict, root: Path) -> None:
+    file, ranks, request = out / f"marks-{method}.npy", str(out / "ranks.npy"), Request(root=str(root))
+    pairs = np.load(file, allow_pickle=True).item()
+    assert set(pairs) == {f"qimlist_{q}_imlist_{i}" for q in range(2) for i in (q, q + 2)}  # easy and hard, not junk
+    scored = submitted.score_marks("proxford", file, out / "scored", request, out / "cache", ranks)
+    assert scored["localization"][file.name]["official"] == official
 
 
 def test_a_folder_brings_its_masks(tmp_path):

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from test_extract import NETWORK, VARIABLES, photo_set
 
-from sret_jax.config import Config, DataConfig, ExtractConfig, LocalizeConfig
+from sret_jax.config import Config, DataConfig, ExtractConfig, LocalizeConfig, ModelConfig
 from sret_jax.data.decoding import encode_mask
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
 from sret_jax.localization import maps as maps_module
-from sret_jax.localization.maps import StoredMaps
+from sret_jax.localization.maps import StoredMaps, localizing_network
 from sret_jax.localization.methods import METHODS, Localizer
 from sret_jax.localization.query_region import directions, mean_direction, region_heat
+from sret_jax.models.descriptor import build_network
 from sret_jax.reranking.answers import Side
 from sret_jax.retrieval.local import Selected
 from sret_jax.retrieval.local_store import StoredLocal, pack
@@ -37,7 +38,7 @@ def local_features(folder, photos: PhotoSet) -> StoredLocal:
     return StoredLocal([store])
 
 
-def localizer(folder, queries: PhotoSet = PHOTOS, **settings) -> Localizer:
+def localizer(folder, queries: PhotoSet = PHOTOS, regions=None, **settings) -> Localizer:
     config = Config(data=DataConfig(image_size=64, threads=1), extract=ExtractConfig(batch_size=4))
     config.localize = LocalizeConfig(**({"image_size": 64, "query_size": 64, "refine": "none"} | settings))
     config.rerank.trials = 50
@@ -45,7 +46,7 @@ def localizer(folder, queries: PhotoSet = PHOTOS, **settings) -> Localizer:
         Side(np.zeros((len(part), 1)), part.regions, lambda: local_features(folder / "local", PHOTOS))
         for part in (queries, PHOTOS)
     ]
-    return Localizer(NETWORK, VARIABLES, queries, PHOTOS, (side[0], side[1]), config, folder)
+    return Localizer(NETWORK, VARIABLES, queries, PHOTOS, (side[0], side[1]), config, folder, regions)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,74 @@ def test_the_region_is_the_box_else_the_mask_else_everything(tmp_path):
     of_mask, of_box = weights(with_masks(mask_of)), weights(replace(PHOTOS, boxes=boxes))
     np.testing.assert_allclose(of_box, of_mask, atol=1e-6)
     assert 0 < of_box.sum() < weights(PHOTOS).sum() == np.asarray(localizer(tmp_path).asked(0)[1]).sum()
+
+
+def test_a_region_that_somebody_asks_for_counts_like_a_box_or_a_mask_of_the_set(tmp_path):
+    height, width = PHOTOS.sizes[0].tolist()
+    box, marked = np.array([16, 8, 32, 24]), np.zeros((height, width), bool)
+    marked[8:24, 16:32] = True
+    asked = [localizer(tmp_path, regions={0: region}) for region in (box, marked)]
+    benchmark = localizer(tmp_path, replace(PHOTOS, boxes=np.tile(box.astype(np.int32), (len(PHOTOS), 1))))
+    for one in asked:
+        np.testing.assert_allclose(one.asked(0)[2], benchmark.asked(0)[2], atol=1e-6)
+        np.testing.assert_array_equal(one("discovery", 0, [4])[0].mask, benchmark("discovery", 0, [4])[0].mask)
+        (verified,) = one("sv", 0, [5])  # the identity carries it
+        assert (verified.mask & marked).sum() > 0.9 * marked.sum() and verified.mask.sum() < 1.1 * marked.sum()
+        assert np.asarray(one.asked(1)[2]).sum() > np.asarray(one.asked(0)[2]).sum()  # query 1 asks for everything
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_click_is_answered_by_every_method(tmp_path, method):
+    height, width = PHOTOS.sizes[0].tolist()
+    click = np.array([width - 1.0, height - 1.0])
+    found = localizer(tmp_path, regions={0: click})
+    weights = np.asarray(found.asked(0)[2])
+    assert weights.sum() == weights.max() == 1
+    for row, one in zip([5, 6], found(method, 0, [5, 6]), strict=True):
+        assert one.mask.shape == tuple(PHOTOS.sizes[row])
+
+
+def test_the_seed_of_lost_lies_in_what_it_grew_to(usual):
+    for one in usual("lost", 0, range(len(PHOTOS))):
+        x, y = one.seed
+        assert one.mask[int(y), int(x)] and one.heat.shape == one.mask.shape and np.isfinite(one.heat).all()
+
+
+def test_keys_of_a_transformer_are_taken_as_they_are(tmp_path, monkeypatch):
+    for stage, possible in {"c4": False, "last": True, "keys": True, "cls": True}.items():
+        network = build_network(ModelConfig(backbone="dinov2_vits14", weights="none", stage=stage))
+        config = Config(model=ModelConfig(backbone="dinov2_vits14"), localize=LocalizeConfig(source="keys"))
+        if possible:
+            assert localizing_network(network, config).stage == "keys"
+        else:
+            with pytest.raises(UserError, match="source='keys': this network has map, backbone, c4"):
+                localizing_network(network, config)
+    found = localizer(tmp_path)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 6, 7)) + 0.1, jnp.float32)
+    mask = jnp.ones((2, 5, 6), bool)
+    monkeypatch.setattr(found, "gallery", lambda rows: (x[jnp.asarray(rows)], mask[jnp.asarray(rows)]))
+    assert np.abs(found.signed(x, mask).sum((1, 2))).max() < 1e-3 < np.abs(x.sum((1, 2))).min()
+    centred = [one.mask for one in found("lost", 0, range(2))]
+    monkeypatch.setattr(found, "_network", network.clone(stage="keys"))
+    np.testing.assert_array_equal(found.signed(x, mask), x)
+    assert any((one.mask != other).any() for one, other in zip(found("lost", 0, range(2)), centred, strict=True))
+
+
+@pytest.mark.parametrize("refine", ["none", "guided", "grabcut"])
+def test_photographs_without_any_contrast_are_answered(tmp_path, monkeypatch, refine):
+    """Constant maps, so that nothing is like or unlike anything; masks are empty or sound, heat is finite."""
+    found = localizer(tmp_path, refine=refine)
+    x, mask = found.maps(np.arange(len(PHOTOS)))
+    for value in (0.0, 1.0):
+        flat = jnp.full(x.shape, value, jnp.float32)
+        monkeypatch.setattr(
+            found, "gallery", lambda rows, flat=flat: (flat[jnp.asarray(rows)], jnp.asarray(mask[rows]))
+        )
+        for method in set(METHODS) - {"sv", "everything"}:
+            for row, one in zip([1, 2], found(method, 0, [1, 2]), strict=True):
+                assert one.mask.shape == tuple(PHOTOS.sizes[row]) and one.mask.dtype == bool
+                assert one.heat is None or np.isfinite(one.heat).all()
+        assert not found("discovery", 0, [1])[0].mask.any()
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -4,8 +4,16 @@ import numpy as np
 from PIL import Image
 from test_report import EVIL, Elements, photo_set, ranked, results
 
-from sret_jax.evaluation.located_pictures import FOUND, HOTTEST, Shown, heated, located_section, marked
-from sret_jax.evaluation.pictures import OBJECT
+from sret_jax.evaluation.located_pictures import (
+    FOUND,
+    HOTTEST,
+    Shown,
+    heated,
+    located_picture,
+    located_section,
+    marked,
+)
+from sret_jax.evaluation.pictures import OBJECT, RIGHT, WRONG
 from sret_jax.evaluation.report import write_report
 from sret_jax.localization.methods import Located
 
@@ -43,6 +51,28 @@ def test_the_ring_is_around_the_hottest_point():
     assert image[61, 31].sum() > image[90, 90].sum() and HOTTEST[2] > HOTTEST[0]
     flat = np.asarray(heated(photo, np.full((100, 100), 7.0, np.float32), 100))
     assert flat[50, 50].max() < 60  # nothing is hot
+
+
+def test_the_ring_is_around_the_seed_where_there_is_one():
+    photo, heat = np.full((200, 100, 3), 128, np.uint8), np.zeros((200, 100), np.float32)
+    heat[150, 80] = 1
+    image = np.asarray(heated(photo, heat, 100, seed=(30.5, 41.5))).astype(int)  # half the size
+    y, x = np.argwhere(image[..., 2] - image[..., 0] > 100).mean(0)
+    assert abs(y - 20) < 1.5 and abs(x - 15) < 1.5
+
+
+def test_where_nobody_knows_the_truth_no_verdict_is_given(tmp_path):
+    photos = photo_set()
+    size, masks = photos.sizes[3].tolist(), [block(photos.sizes[row].tolist(), 2, 3, 12, 13) for row in (0, 1)]
+    found = [located(masks[0]), located(masks[1] & False)]
+    plain = Shown("discovery", 3, [0, 1], found, None)
+    texts = Elements(located_section([plain], photos, photos)).texts
+    assert texts[-3:] == ["discovery", "found", "not found"]
+    picture = np.asarray(located_picture([plain], photos, photos)).reshape(-1, 3)
+    assert not any((picture == colour).all(1).any() for colour in (RIGHT, WRONG))
+    clicked = Shown("discovery", 3, [0, 1], found, None, block(size, 4, 4, 12, 12))
+    pages = [Elements(located_section([one], photos, photos)).sources for one in (plain, clicked)]
+    assert pages[0][0] != pages[1][0] and pages[0][1:] == pages[1][1:]  # only the query differs: its region is drawn
 
 
 def test_a_strip_per_query_and_rows_of_each_method():

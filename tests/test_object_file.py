@@ -1,6 +1,8 @@
 """Dicts in .npy files are read as data, and whatever else such a file holds is refused."""
 
+import io
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -36,6 +38,20 @@ def test_what_numpy_wrote_is_read(tmp_path):
     np.testing.assert_array_equal(found["floats"][0], value["floats"][0])
     assert found["lists"] == value["lists"] and found["empty"] == [] and found["number"] == 3
     assert found["ragged"] == [[1, 2], [3]] and found["0_5"] == "labels/a.json"
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_what_older_numpy_wrote_is_read(tmp_path, protocol):
+    """Its arrays are named `numpy.core`, where newer ones say `numpy._core`, and its pickles are of older protocols."""
+    value = np.array({"1_2": np.array([[1, 2], [3, 4]]), "list": [[1, 2]]}, dtype=object)
+    file, pickled = io.BytesIO(), pickle.dumps(value, protocol=protocol)
+    if protocol < 4:  # where names are not counted
+        pickled = pickled.replace(b"numpy._core.", b"numpy.core.")
+        assert b"numpy.core.multiarray" in pickled and b"_core" not in pickled
+    np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": ()})
+    (tmp_path / "x.npy").write_bytes(file.getvalue() + pickled)
+    found = read_npy_dict(tmp_path / "x.npy")
+    assert found["1_2"].tolist() == [[1, 2], [3, 4]] and found["list"] == [[1, 2]]
 
 
 @pytest.mark.parametrize(

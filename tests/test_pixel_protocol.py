@@ -41,11 +41,14 @@ def test_a_hand_worked_example():
     # two. Query 2: nothing.
     both, alone = (1 + (1 / 2 + 2 / 3) / 2) / 2, 1 / 2
     assert strict["mAP@50:5:95"] == pytest.approx(100 * (3 * both + 7 * alone) / 10 / 2)
+    # Of hard photographs photograph 1 alone, second when the easy one is out of the way.
+    assert strict["mAP@50:5:95 hard"] == pytest.approx(100 * 3 * (0 + 1 / 2) / 2 / 10)
     # As published the query without marks is no query, nor is photograph 1 above its overlap, which is of a canvas of
     # 9 pixels: 64 of 81.
     published = found["official"]
     assert published["mAP@50:5:95"] == pytest.approx(100 * (6 * both + 4 * 1) / 10 / 2)
     assert published["mAP@50:5:95"] > strict["mAP@50:5:95"]
+    assert published["mAP@50:5:95 hard"] == pytest.approx(100 * 6 * (0 + 1 / 2) / 2 / 10 / 2)  # query 1 divides it
     assert "mIoU" not in published  # the mean over the marked photographs of a query that has none
 
 
@@ -66,3 +69,26 @@ def test_a_perfect_mark_is_worth_the_ranking():
     found, _ = pixel_protocol(np.array([[0, 1, 2]]), truth, lambda q, photos: [block(10) for _ in photos])
     assert all(value == pytest.approx(100) for rules in found.values() for value in rules.values())
     assert "mIoU hard" not in found["strict"]
+
+
+def test_polygons_are_measured_on_the_published_canvas():
+    """What no mask shows: a mark beyond its photograph, and labels of a query that is not asked."""
+    inside, beyond = np.array([[0, 0], [9, 0], [9, 9], [0, 9]]), np.array([[0, 0], [19, 0], [19, 9], [0, 9]])
+    truth = PixelTruth(
+        lambda q, i: block(10),
+        rows([0], [0]),
+        rows([1], [1]),
+        rows([], []),
+        (1,),
+        lambda q, i: [inside] if i < 2 else None,
+    )
+    outlines = {(0, 0): inside, (0, 1): beyond, (1, 0): np.empty((0, 2), np.int64), (1, 1): inside}
+    found, _ = pixel_protocol(
+        np.array([[0, 1]] * 2), truth, lambda q, photos: [block(10) for _ in photos], lambda q, i: outlines[q, i]
+    )
+    share = 100 / 190  # of 10 x 10 and 19 x 10 pixels, the last column cut
+    assert found["official"]["mIoU"] == found["official"]["box mIoU"] == pytest.approx(100 * ((1 + share) / 2 + 1) / 2)
+    assert found["official"]["mIoU hard"] == pytest.approx(100 * (share + 1) / 2)
+    assert found["strict"]["mIoU"] == 100
+    masks, _ = pixel_protocol(np.array([[0, 1]] * 2), truth, lambda q, photos: [block(10) for _ in photos])
+    assert masks["official"]["mIoU"] == pytest.approx(100 * (1 + 0) / 2)  # without outlines: of the masks

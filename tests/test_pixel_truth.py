@@ -9,7 +9,8 @@ from PIL import Image
 from sret_jax.data.ground_truth import read_ground_truth
 from sret_jax.data.lookups import prepare_paintings
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.pixel_truth import folder_truth, labelled_truth, paintings_truth, polygon_mask, read_labelme
+from sret_jax.data.pixel_truth import OVERSHOOT, folder_truth, labelled_truth, paintings_truth, read_labelme
+from sret_jax.data.polygons import polygon_mask
 from sret_jax.errors import UserError
 
 
@@ -103,12 +104,14 @@ def test_polygons_are_filled_with_their_borders(tmp_path):
     np.testing.assert_array_equal(pixels.mask(1, 1), expected)
     assert pixels.mask(0, 0).shape == (10, 20) and pixels.unlabelled == (56, 63)
     assert [r.tolist() for r in pixels.relevant] == [[0, 1], [1]]
+    (shape,) = pixels.shapes(1, 1)
+    assert shape.tolist() == [[9, 1], [13, 1], [13, 6], [9, 6]] and pixels.shapes(1, 0) is None
 
 
 def test_shapes_of_a_label_are_joined(tmp_path):
     squares = [{"points": [[x, 0], [x + 1, 0], [x + 1, 1], [x, 1]]} for x in (0, 4)]
     (tmp_path / "l.json").write_text(json.dumps({"shapes": squares}))
-    mask = polygon_mask(read_labelme(tmp_path / "l.json"), (3, 8))
+    mask = polygon_mask(read_labelme(tmp_path / "l.json", (3, 8)), (3, 8))
     assert mask[:2].tolist() == 2 * [[True, True, False, False, True, True, False, False]] and not mask[2].any()
 
 
@@ -127,4 +130,33 @@ def test_a_missing_label_is_named(tmp_path):
         labelled_truth(tmp_path, "roxford5k", truth, photos)
     (tmp_path / "bad.json").write_text('{"shapes": [{"points": 3}]}')
     with pytest.raises(UserError, match="bad.json: not a labelme file"):
-        read_labelme(tmp_path / "bad.json")
+        read_labelme(tmp_path / "bad.json", (10, 10))
+
+
+def label(path, points, **more):
+    path.write_text(json.dumps({"shapes": [{"points": points}]} | more))
+    return path
+
+
+def test_a_label_of_another_photo_is_refused_by_its_name(tmp_path):
+    points, path = [[0, 0], [19, 0], [19, 9], [0, 9]], tmp_path / "label.json"
+    absent = ({}, {"imageHeight": None, "imageWidth": None}, {"imageWidth": 20}, {"imageHeight": 10, "imageWidth": 20})
+    for more in absent:
+        assert read_labelme(label(path, points, **more), (10, 20))[0].tolist() == points
+    for more in ({"imageHeight": 20, "imageWidth": 10}, {"imageHeight": 11}, {"imageWidth": "wide"}):
+        with pytest.raises(UserError, match="label.json: drawn on a photo of .* pixels, but this one has 20x10"):
+            read_labelme(label(path, points, **more), (10, 20))
+
+
+def test_clicks_at_the_border_are_cut_and_points_elsewhere_refused(tmp_path):
+    points = [[-OVERSHOOT - 0.9, 0], [20 + OVERSHOOT + 0.9, 0], [20, 10 + OVERSHOOT], [0, 10]]
+    path = tmp_path / "l.json"
+    shapes = read_labelme(label(path, points), (10, 20))
+    assert polygon_mask(shapes, (10, 20)).all() and shapes[0].min() == -OVERSHOOT
+    for x, y in ((20 + OVERSHOOT + 1, 5), (5, 10 + OVERSHOOT + 1), (-OVERSHOOT - 1, 5), (5, -OVERSHOOT - 1)):
+        with pytest.raises(UserError, match=rf"l.json: its point \({x}, {y}\) is not on the photo of 20x10 pixels"):
+            read_labelme(label(path, [[0, 0], [x, y], [9, 9]]), (10, 20))
+    truth, photos = labels(tmp_path)
+    label(tmp_path / "labels/0_1.json", [[0, 0], [40, 0], [40, 30]])
+    with pytest.raises(UserError, match=r"labels/0_1.json: its point \(40, 0\) is not on the photo of 16x12 pixels"):
+        labelled_truth(tmp_path, "roxford5k", truth, photos).mask(0, 1)

@@ -53,6 +53,14 @@ def test_the_component_with_the_most_heat():
     assert found[10:18, 10:20].all() and found.sum() == 80
 
 
+def test_rounding_is_no_heat():
+    heat = np.float32(-0.2) + 1e-8 * np.random.default_rng(0).normal(size=(20, 30)).astype(np.float32)
+    photo = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    assert np.ptp(heat) > 0 and not hottest_component(heat).any()
+    assert not hottest_component(guided_filter(np.full((20, 30), -0.2, np.float32), photo, radius=5)).any()
+    assert hottest_component(heat + 1e-4 * (np.arange(30) < 9)).sum() == 20 * 9
+
+
 @pytest.mark.parametrize("value", [0.0, 3.0, -1.0])
 def test_constant_heat_marks_nothing(value):
     assert not hottest_component(np.full((5, 6), value, np.float32)).any()

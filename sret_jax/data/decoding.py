@@ -48,8 +48,8 @@ class PhotoRejected(UserError):
         self.reason = reason
 
 
-def read_photo_file(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a regular file of at most `MAX_BYTES`. A pipe or a device is refused instead of waited for."""
+def read_photo_file(path: str | os.PathLike[str], most: int = MAX_BYTES) -> bytes:
+    """The bytes of a regular file of at most `most`. A pipe or a device is refused instead of waited for."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
@@ -58,16 +58,16 @@ def read_photo_file(path: str | os.PathLike[str]) -> bytes:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise PhotoRejected("not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise PhotoRejected(f"larger than {MAX_BYTES // 2**20} MiB")
+        if status.st_size > most:
+            raise PhotoRejected(f"larger than {most // 2**20} MiB")
         with open(handle, "rb", closefd=False) as file:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(most + 1)
     except OSError as error:
         raise PhotoRejected(f"cannot be read: {error.strerror}") from None
     finally:
         os.close(handle)
-    if len(data) > MAX_BYTES:  # it grew meanwhile
-        raise PhotoRejected(f"larger than {MAX_BYTES // 2**20} MiB")
+    if len(data) > most:  # it grew meanwhile
+        raise PhotoRejected(f"larger than {most // 2**20} MiB")
     return data
 
 

@@ -11,6 +11,7 @@ from sret_jax.errors import UserError
 from sret_jax.numpy_pickle import NUMPY, OPCODES, Array, Dtype, NumpyUnpickler
 from sret_jax.plain_pickle import MALFORMED, Refused, Stream
 
+MAX_BYTES = 1 << 30  # a mask's polygon in full is 10 KiB, and PRParis has 17,000 pairs
 MAX_READS = 40_000_000  # parts of the pickle: polygons of a hundred points for 5,000 pairs need two million
 MAX_DEPTH = 8
 
@@ -59,7 +60,7 @@ def read_npy_dict(path: str | Path) -> dict[str, Any]:
     Raises `UserError` with the reason for anything else, among it a pickle that asks for a Python object.
     """
     try:
-        data = read_photo_file(path)  # from a regular file of bounded size, whatever it holds
+        data = read_photo_file(path, MAX_BYTES)  # from a regular file of bounded size, whatever it holds
         header = io.BytesIO(data)
         version = np.lib.format.read_magic(header)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

@@ -5,10 +5,10 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Int
 
@@ -17,18 +17,19 @@ from sret_jax.data.ground_truth import GroundTruth
 from sret_jax.data.lookups import Lookup
 from sret_jax.data.object_file import read_npy_dict
 from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.polygons import polygon, polygon_mask
 from sret_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 
 PAIR = re.compile(r"(\d{1,9})_(\d{1,9})")  # of a query and a photo, by number
-MAX_COORDINATE = 1 << 20  # of a polygon
 # github.com/anguoyuan/Pixel_retrieval-Segmented_instance_retrieval, README.md
 LABELS = "https://sgvr.kaist.ac.kr/~guoyuan/Segment_retrieval/pixel_retrieval_benchmarks.rar"
+OVERSHOOT = 5  # pixels beyond the photo that a label may reach, as clicks at its border do
 UNLABELLED = {"roxford5k": (56, 63), "rparis6k": (57, 59)}  # queries of which nobody drew the masks
 
-
 Mask = Callable[[int, int], Bool[np.ndarray, "h w"]]  # (query, photo) -> True on its object, at the size of the photo
+Shapes = Callable[[int, int], list[Int[np.ndarray, "_ 2"]] | None]  # (query, photo) -> polygons (x, y) on its object
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,8 @@ class PixelTruth:
     mask         of a relevant pair
     easy, hard   per query, rows of the photos that show it; without that difference all are easy
     junk         per query, rows that are not counted either way
-    unlabelled   queries without masks
+    unlabelled   queries that are not asked
+    shapes       what the mask was drawn from, uncut; of a pair without a label None. None: it was not drawn by polygons
     """
 
     mask: Mask
@@ -46,6 +48,7 @@ class PixelTruth:
     hard: list[Int[np.ndarray, "_"]]
     junk: list[Int[np.ndarray, "_"]]
     unlabelled: tuple[int, ...] = ()
+    shapes: Shapes | None = None
 
     @property
     def relevant(self) -> list[Int[np.ndarray, "_"]]:
@@ -142,7 +145,7 @@ def labelled_truth(root: Path, benchmark: str, truth: GroundTruth, photos: Photo
     itself or in `pixel_retrieval_benchmarks/`. All shapes of a file together are the object.
 
     Raises:
-      UserError: names a relevant pair without a label, or a label that is no polygons on its photo.
+      UserError: names a relevant pair without a label; and, when it is asked for, a label that does not fit its photo.
     """
     name = f"{benchmark.removeprefix('r').rstrip('56k')}_pair2labelpath.npy"
     folder = next((f for f in (root, root / "pixel_retrieval_benchmarks") if (f / name).is_file()), None)
@@ -164,10 +167,16 @@ def labelled_truth(root: Path, benchmark: str, truth: GroundTruth, photos: Photo
                     f"{folder / name}: no label for query {truth.queries[q]!r} in photo {truth.photos[photo]!r}"
                 )
 
-    def mask(query: int, photo: int) -> np.ndarray:
-        return polygon_mask(read_labelme(paths[query, photo]), photos.sizes[photo])
+    read = cache(read_labelme)  # a file may hold the photo beside the polygons
 
-    return PixelTruth(mask, truth.easy, truth.hard, truth.junk, unlabelled)
+    def shapes(query: int, photo: int) -> list[np.ndarray] | None:
+        height, width = photos.sizes[photo].tolist()
+        return read(paths[query, photo], (height, width)) if (query, photo) in paths else None
+
+    def mask(query: int, photo: int) -> np.ndarray:
+        return polygon_mask(shapes(query, photo) or [], photos.sizes[photo])
+
+    return PixelTruth(mask, truth.easy, truth.hard, truth.junk, unlabelled, shapes)
 
 
 def _below(folder: Path, name: str) -> Path:
@@ -180,31 +189,32 @@ def _below(folder: Path, name: str) -> Path:
     raise UserError(f"{folder}: no label {name!r}; complete the folder")
 
 
-def read_labelme(path: Path) -> list[Int[np.ndarray, "p 2"]]:
-    """The polygons (x, y) of a labelme file, coordinates cut to whole pixels as the published evaluator does."""
+def read_labelme(path: Path, size: tuple[int, int]) -> list[Int[np.ndarray, "_ 2"]]:
+    """The polygons (x, y) of a labelme file, coordinates cut to whole pixels as the published evaluator does.
+
+    Args:
+      path: of the file.
+      size: (height, width) of the photo.
+
+    Raises:
+      UserError: it has no polygons, says that it was drawn on a photo of another size, or reaches far beyond this one.
+    """
     try:
-        shapes: list[dict[str, Any]] = json.loads(path.read_bytes())["shapes"]
-        polygons = [polygon(shape["points"]) for shape in shapes]
+        label: dict[str, Any] = json.loads(path.read_bytes())
+        polygons = [polygon(shape["points"]) for shape in label["shapes"]]
         if not polygons:
             raise ValueError("it has no shapes")
+        own = label.get("imageHeight"), label.get("imageWidth")
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: not a labelme file with polygons ({error})") from None
+    height, width = size
+    if any(given not in (None, real) for given, real in zip(own, size, strict=True)):
+        raise UserError(
+            f"{path}: drawn on a photo of {own[1] or '?'}x{own[0] or '?'} pixels, but this one has {width}x{height}"
+        )
+    points = np.concatenate(polygons)
+    beyond = (points < -OVERSHOOT) | (points > np.array([width, height]) + OVERSHOOT)
+    if beyond.any():
+        x, y = points[np.argmax(beyond.any(1))]
+        raise UserError(f"{path}: its point ({x}, {y}) is not on the photo of {width}x{height} pixels")
     return polygons
-
-
-def polygon(points: Any) -> Int[np.ndarray, "p 2"]:
-    """A list of x and y, cut to whole pixels; `ValueError` or `TypeError` if it is anything else."""
-    found = np.trunc(np.asarray(points, np.float64))
-    if found.ndim != 2 or found.shape[1] != 2 or not (np.abs(found) <= MAX_COORDINATE).all():
-        raise ValueError("a polygon is a list of x and y")
-    return found.astype(np.int64)
-
-
-def polygon_mask(
-    polygons: Sequence[Int[np.ndarray, "p 2"]], size: Sequence[int] | Int[np.ndarray, "2"]
-) -> Bool[np.ndarray, "h w"]:
-    """The pixels of (height, width) in any of the polygons, borders included."""
-    canvas = np.zeros((int(size[0]), int(size[1])), np.uint8)
-    for polygon in polygons:
-        cv2.fillPoly(canvas, [np.asarray(polygon, np.int32)], 1)
-    return canvas.astype(bool)

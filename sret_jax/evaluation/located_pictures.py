@@ -8,7 +8,16 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw
 
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.evaluation.pictures import FINE, OBJECT, asked, coloured, escaped, jpeg_uri, outline, strip_picture
+from sret_jax.evaluation.pictures import (
+    FINE,
+    OBJECT,
+    asked,
+    coloured,
+    escaped,
+    jpeg_uri,
+    outline,
+    strip_picture,
+)
 from sret_jax.evaluation.pixel_metrics import mask_iou
 from sret_jax.localization.methods import Located
 
@@ -37,14 +46,17 @@ class Shown:
     query   row of the queries
     rows    of the photographs, best answer first
     found   in each of them
-    truth   where the object is in each; None where the photograph does not show it, or nobody has drawn it
+    truth   where the object is in each; None where the photograph does not show it, or nobody has drawn it. None
+            instead of all: nobody knows
+    region  what of the query is asked for, where that is in neither its box nor its mask
     """
 
     method: str
     query: int
     rows: Sequence[int]
     found: Sequence[Located]
-    truth: Sequence[Bool[np.ndarray, "H W"] | None]
+    truth: Sequence[Bool[np.ndarray, "H W"] | None] | None
+    region: Bool[np.ndarray, "H W"] | None = None
 
 
 def marked(
@@ -63,13 +75,23 @@ def marked(
     return Image.fromarray(pixels)
 
 
-def heated(photo: UInt8[np.ndarray, "H W 3"], heat: Float[np.ndarray, "H W"], side: int) -> Image.Image:
-    """The photo in grey under the heat of its pixels, dark = least, bright = most, and a ring around the hottest."""
+def heated(
+    photo: UInt8[np.ndarray, "H W 3"],
+    heat: Float[np.ndarray, "H W"],
+    side: int,
+    seed: tuple[float, float] | None = None,
+) -> Image.Image:
+    """The photo in grey under the heat of its pixels, dark = least, bright = most, and a ring around the seed.
+
+    `seed`: (x, y) in the photo; without one, the ring is around the hottest pixel.
+    """
     small = _small(photo, side)
     own = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(small.size, Image.Resampling.BOX))
     low, high = float(own.min()), float(own.max())
     image = coloured(small, (own - low) / (high - low) if high > low else np.zeros_like(own))
     y, x = np.unravel_index(np.argmax(own), own.shape)
+    if seed is not None:
+        x, y = (int(at * new / old) for at, new, old in zip(seed, small.size, photo.shape[1::-1], strict=True))
     large = image.resize((FINE * image.width, FINE * image.height))
     ring = [FINE * (int(v) + 0.5) + sign * 5 * FINE for sign in (-1, 1) for v in (x, y)]
     ImageDraw.Draw(large).ellipse(ring, outline=HOTTEST, width=2 * FINE)
@@ -80,7 +102,11 @@ def located_section(shown: Sequence[Shown], queries: PhotoSet, photos: PhotoSet)
     """The part of the report about localization, "" without any: a strip per query, in it rows of each method."""
     if not shown:
         return ""
-    legend = {"found": "found by the method", "truth": "truth, and what is asked for", "hottest": "hottest point"}
+    legend = {
+        "found": "found by the method",
+        "truth": "truth, and what is asked for",
+        "hottest": "seed, or hottest point",
+    }
     keys = "".join(f'<span><i class="{name}"></i>{words}</span>' for name, words in legend.items())
     strips = []
     for query in dict.fromkeys(one.query for one in shown):
@@ -91,17 +117,25 @@ def located_section(shown: Sequence[Shown], queries: PhotoSet, photos: PhotoSet)
 
 def _rows(one: Shown, queries: PhotoSet, photos: PhotoSet) -> str:
     """The query and the photographs with outlines, and below them their heat."""
-    above = [_figure(asked(queries, one.query, SIDE), f"query: {queries.names[one.query]}", f"<b>{one.method}</b>")]
+    above = [_figure(_question(one, queries, SIDE), f"query: {queries.names[one.query]}", f"<b>{one.method}</b>")]
     below = ["<span></span>"]
-    for row, found, truth in zip(one.rows, one.found, one.truth, strict=True):
+    for row, found, truth in zip(one.rows, one.found, one.truth or [None] * len(one.rows), strict=True):
         photo = photos.photo(row)
-        above.append(_figure(marked(photo, found.mask, truth, SIDE), photos.names[row], _overlap(found, truth)))
-        heat = None if found.heat is None else heated(photo, found.heat, SIDE)
+        words = _overlap(found, truth) if one.truth is not None else "found" if found.mask.any() else "not found"
+        above.append(_figure(marked(photo, found.mask, truth, SIDE), photos.names[row], words))
+        heat = None if found.heat is None else heated(photo, found.heat, SIDE, found.seed)
         below.append("<span></span>" if heat is None else _figure(heat, f"heat in {photos.names[row]}", ""))
     out = f'<div class="located">{"".join(above)}</div>'
     if any(found.heat is not None for found in one.found):
         out += f'<div class="located heat">{"".join(below)}</div>'
     return out
+
+
+def _question(one: Shown, queries: PhotoSet, side: int) -> Image.Image:
+    """The query, with what of it is asked for."""
+    if one.region is None:
+        return asked(queries, one.query, side)
+    return marked(queries.whole(one.query), np.zeros_like(one.region), one.region, side)
 
 
 def _overlap(found: Located, truth: Bool[np.ndarray, "H W"] | None) -> str:
@@ -120,20 +154,25 @@ def _figure(image: Image.Image, title: str, caption: str) -> str:
 def located_picture(shown: Sequence[Shown], queries: PhotoSet, photos: PhotoSet) -> Image.Image:
     """The first method's answers to a few queries as one picture: photographs with outlines, below them their heat.
 
-    A plate names the overlap with the truth; photographs that do not show the object are framed red.
+    A plate names the overlap with the truth; photographs that do not show the object are framed red. Where nobody
+    knows it names the share of the photograph that was marked.
     """
     method = shown[0].method
     rows = []
     for one in [each for each in shown if each.method == method][: IN_PICTURE[0]]:
         answers = []
-        for row, found, truth in list(zip(one.rows, one.found, one.truth, strict=True))[: IN_PICTURE[1]]:
+        truths = one.truth or [None] * len(one.rows)
+        for row, found, truth in list(zip(one.rows, one.found, truths, strict=True))[: IN_PICTURE[1]]:
             photo = photos.photo(row)
             side = int(max(photo.shape) * min(TILE[0] / photo.shape[1], TILE[1] / photo.shape[0]))  # not resized again
             tiles = [marked(photo, found.mask, truth, side)]
-            tiles += [] if found.heat is None else [heated(photo, found.heat, side)]
-            overlap = 0.0 if truth is None else mask_iou(found.mask, truth)
-            answers.append((_stacked(tiles), truth is not None, overlap))
-        query = _stacked([asked(queries, one.query, 2 * TILE[1])])
+            tiles += [] if found.heat is None else [heated(photo, found.heat, side, found.seed)]
+            if one.truth is None:
+                answers.append((_stacked(tiles), None, float(found.mask.mean())))
+            else:
+                overlap = 0.0 if truth is None else mask_iou(found.mask, truth)
+                answers.append((_stacked(tiles), truth is not None, overlap))
+        query = _stacked([_question(one, queries, 2 * TILE[1])])
         rows.append((f"{method}: {queries.names[one.query]}".encode("utf-8", "replace").decode(), query, answers))
     return strip_picture(rows, tile=(TILE[0], 2 * TILE[1]), answers=IN_PICTURE[1])
 

@@ -1,35 +1,54 @@
 """What other methods have marked, in the files that they write: COCO's results, pictures, or pixel retrieval's .npy."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from sret_jax.data.decoding import PhotoRejected, read_photo_file
 from sret_jax.data.object_file import read_npy_dict
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.pixel_truth import MAX_COORDINATE, PAIR, Mask, polygon, polygon_mask, read_mask
+from sret_jax.data.pixel_truth import PAIR, Mask, read_mask
+from sret_jax.data.polygons import MAX_COORDINATE, outline_polygon, polygon, polygon_mask
 from sret_jax.data.run_length import decode_runs
 from sret_jax.errors import UserError
 
 Size = tuple[int, int]  # (height, width)
 
 FORMATS = "COCO's results (.json), a folder of <query>_<photo>.png, or pixel retrieval's dict of polygons (.npy)"
+PICTURE = PAIR, "<query>_<photo>"  # how a pair is named
+MATCH = re.compile(r"qimlist_(\d{1,9})_imlist_(\d{1,9})"), "qimlist_<query>_imlist_<photo>"
 
 
-def read_marks(path: str | Path, queries: Sequence[str], photos: PhotoSet) -> Mask:
+@dataclass(frozen=True)
+class Marks:
+    """What was marked, (query, photo) -> it.
+
+    mask      its pixels, at the size of the photo
+    outline   one polygon (x, y) around it, uncut as the file has it where it has one; without any point of nothing
+    """
+
+    mask: Mask
+    outline: Callable[[int, int], Int[np.ndarray, "p 2"]]
+
+
+def read_marks(path: str | Path, queries: Sequence[str], photos: PhotoSet) -> Marks:
     """Where a method says that the object of each query is.
 
         .json     a list of {"category_id": query, "image_id": photo, "segmentation" or "bbox", "score"} as of COCO's
                   results: run lengths, polygons or a box (left, top, width, height). Query and photo are names, or
                   numbers in the benchmark's order. Of several for one pair those of the highest score count, together
         folder    <query>_<photo>.png, numbers in the benchmark's order: a mask
-        .npy      {"<query>_<photo>": polygon [[x, y], ...], or [] for nothing}: the matching results of PROxford
+        .npy      {"qimlist_<query>_imlist_<photo>": polygon [[x, y], ...], or [] for nothing}, numbers: the matching
+                  results of PROxford, and what `submissions.matching_file` writes
 
-    A pair that is not in the file was not marked. Polygons are filled with their borders, coordinates truncated.
+    A pair that is not in the file was not marked. Polygons are filled with their borders, coordinates truncated; they
+    may reach beyond the photo.
 
     Args:
       path: of the file or folder.
@@ -40,12 +59,14 @@ def read_marks(path: str | Path, queries: Sequence[str], photos: PhotoSet) -> Ma
       UserError: names the entry that is wrong; of what it draws, when that is asked for. Nothing in a file is executed.
     """
     path = Path(path)
+    drawn: dict[tuple[int, int], np.ndarray] = {}
     if path.is_dir():
         found = _pictures(path, queries, photos)
     elif path.suffix == ".json":
         found = _coco(path, queries, photos)
     elif path.suffix == ".npy":
-        found = _polygons(path, queries, photos)
+        drawn = _polygons(path, queries, photos)
+        found = {pair: [_filled([points])] if len(points) else [] for pair, points in drawn.items()}
     else:
         raise UserError(f"--marks={path}: give {FORMATS}")
     if not found:
@@ -56,7 +77,10 @@ def read_marks(path: str | Path, queries: Sequence[str], photos: PhotoSet) -> Ma
         masks = [draw(size) for draw in found.get((query, photo), ())]
         return np.logical_or.reduce(masks) if masks else np.zeros(size, bool)
 
-    return mark
+    def outline(query: int, photo: int) -> np.ndarray:
+        return drawn[query, photo] if (query, photo) in drawn else outline_polygon(mark(query, photo))
+
+    return Marks(mark, outline)
 
 
 Found = Mapping[tuple[int, int], Sequence[Callable[[Size], Bool[np.ndarray, "h w"]]]]  # what draws each pair
@@ -65,27 +89,29 @@ Found = Mapping[tuple[int, int], Sequence[Callable[[Size], Bool[np.ndarray, "h w
 def _pictures(folder: Path, queries: Sequence[str], photos: PhotoSet) -> Found:
     found = {}
     for path in sorted(folder.glob("*.png")):
-        found[_pair(path.stem, queries, photos, path)] = [lambda size, path=path: read_mask(path, size)]
+        found[_pair(path.stem, PICTURE, queries, photos, path)] = [lambda size, path=path: read_mask(path, size)]
     return found
 
 
-def _polygons(path: Path, queries: Sequence[str], photos: PhotoSet) -> Found:
+def _polygons(path: Path, queries: Sequence[str], photos: PhotoSet) -> dict[tuple[int, int], Int[np.ndarray, "p 2"]]:
     found = {}
     for key, points in read_npy_dict(path).items():
-        pair = _pair(key, queries, photos, path)
+        pair = _pair(key, MATCH, queries, photos, path)
         try:
-            if np.size(points):
-                found[pair] = [_filled([polygon(points)])]
+            found[pair] = polygon(points) if np.size(points) else np.empty((0, 2), np.int64)
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}: {key!r} is no polygon [[x, y], ...] ({error})") from None
     return found
 
 
-def _pair(key: str, queries: Sequence[str], photos: PhotoSet, path: Path) -> tuple[int, int]:
-    numbers = PAIR.fullmatch(key)
+def _pair(
+    key: str, named: tuple[re.Pattern[str], str], queries: Sequence[str], photos: PhotoSet, path: Path
+) -> tuple[int, int]:
+    pattern, form = named
+    numbers = pattern.fullmatch(key)
     if not numbers or int(numbers[1]) >= len(queries) or int(numbers[2]) >= len(photos):
-        last = f"0_0 to {len(queries) - 1}_{len(photos) - 1}"
-        raise UserError(f"{path}: {key!r} is no <query>_<photo> of the benchmark, {last}")
+        numbered = f"{len(queries)} queries and {len(photos)} photos, numbered from 0"
+        raise UserError(f"{path}: {key!r} is no {form} of the benchmark's {numbered}")
     return int(numbers[1]), int(numbers[2])
 
 

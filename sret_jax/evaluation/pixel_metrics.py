@@ -3,7 +3,7 @@
 Two sets of rules. `official` gives the numbers of the published evaluator, with its flaws: a perfect result scores
 0.9714 on its two benchmarks, and a photo that is not localised costs nothing. `strict` divides by what there is to
 find. Everything is in [0, 1]. `ious` is, per query, `{photo: overlap of what was marked with what should be}`; a
-photo that is not in it was not marked at all. numpy only.
+photo that is not in it was not marked at all.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from sret_jax.data.polygons import polygon_mask
 from sret_jax.evaluation.metrics import positions_without_junk, trapezoid_average_precision
 
 Ious = Sequence[Mapping[int, float]]
@@ -126,14 +127,38 @@ def mask_box(mask: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "4"] | None:
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64)
 
 
-def official_ious(found: Bool[np.ndarray, "h w"], true: Bool[np.ndarray, "h w"]) -> tuple[float, float]:
-    """(overlap of the boxes, overlap of the masks) as published: on a square canvas one pixel too small.
+def official_ious(found: Int[np.ndarray, "p 2"], true: Sequence[Int[np.ndarray, "_ 2"]]) -> tuple[float, float]:
+    """(overlap of the boxes, overlap of the areas) of a polygon with the polygons of a label, as published.
 
-    Its side is the largest coordinate that occurs, so the last row or column falls off. Draw the masks from polygons
-    with their borders, as `cv2.fillPoly` does, coordinates truncated to integers. The boxes agree with the published
-    code to the last bit; of a mask drawn on the smaller canvas itself some pixels of the border lie elsewhere, which
-    moves its overlap by less than 0.005.
+    To the last bit, for both are drawn on the published canvas: a square whose side is the largest coordinate that
+    occurs, so that the last row or column falls off. A box that begins left of the photo or above it is counted from
+    the other end of the canvas, where there is mostly nothing of it. nan where the canvas has nothing of either.
+
+    Args:
+      found: x and y, whole pixels; at least one point.
+      true: the same of each shape.
     """
+    every = np.concatenate(true)
+    side = max(0, int(max(found.max(), every.max())))
+    spans = [
+        [range(side)[low : high + 1] for low, high in zip(p.min(0).tolist(), p.max(0).tolist(), strict=True)]
+        for p in (found, every)
+    ]
+    shared = [max(0, min(a.stop, b.stop) - max(a.start, b.start)) for a, b in zip(*spans, strict=True)]
+    box = _share(shared[0] * shared[1], *(len(x) * len(y) for x, y in spans))
+    masks = [polygon_mask(polygons, (side, side)) for polygons in ([found], true)]
+    columns, rows = np.maximum(np.minimum(found.max(0), every.max(0)) + 1, 0)  # nothing is shared beyond
+    both = int(np.count_nonzero(masks[0][:rows, :columns] & masks[1][:rows, :columns]))
+    return box, _share(both, *(int(np.count_nonzero(mask)) for mask in masks))
+
+
+def _share(both: int, *areas: int) -> float:
+    union = sum(areas) - both
+    return both / union if union else float("nan")
+
+
+def official_mask_ious(found: Bool[np.ndarray, "h w"], true: Bool[np.ndarray, "h w"]) -> tuple[float, float]:
+    """The same of masks that were not drawn by polygons: cut to that canvas, (0, 0) where one is empty."""
     boxes = mask_box(found), mask_box(true)
     if boxes[0] is None or boxes[1] is None:
         return 0.0, 0.0

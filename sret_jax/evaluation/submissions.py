@@ -1,4 +1,4 @@
-"""Rankings in the files that other people's evaluators read and write."""
+"""Rankings and marks in the files that other people's evaluators read and write."""
 
 import csv
 import io
@@ -20,6 +20,22 @@ def ranks_file(rankings: Int[np.ndarray, "q k"]) -> bytes:
     """`ranks` as revisitop's evaluator takes them: .npy, int32 [k q], a column per query, best first."""
     data = io.BytesIO()
     np.save(data, np.ascontiguousarray(rankings.T.astype(np.int32)))
+    return data.getvalue()
+
+
+def matching_file(polygons: Mapping[tuple[int, int], Int[np.ndarray, "_ 2"]]) -> bytes:
+    """What a method marks as pixel retrieval's evaluator takes it: .npy of a dict, read again by `mark_files`.
+
+    Args:
+      polygons: (x, y) by (query, photo), numbers in the benchmark's order; without any point where nothing was found.
+        That evaluator stops at a relevant pair which is missing.
+    """
+    named = {
+        f"qimlist_{query}_imlist_{photo}": points.astype(np.int32) if len(points) else []
+        for (query, photo), points in polygons.items()
+    }
+    data = io.BytesIO()
+    np.save(data, named, allow_pickle=True)
     return data.getvalue()
 
 

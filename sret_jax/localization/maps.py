@@ -33,6 +33,8 @@ def localizing_network(network: RetrievalNetwork, config: Config) -> RetrievalNe
         return plain
     stages = list(BACKBONES[config.model.backbone].stages)
     before = stages[: stages.index(network.stage) + 1]
+    if "keys" in stages and network.stage in ("c5", "last"):  # of a transformer, whose last block gives both
+        before = [*before, "keys"]
     if source not in before:
         choices = ", ".join(["map", "backbone", *before])
         raise UserError(f"config.localize.source={source!r}: this network has {choices}")

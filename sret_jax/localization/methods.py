@@ -10,7 +10,7 @@ sv+discovery   the same, and with too few inliers discovery
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -38,7 +38,14 @@ from sret_jax.localization.pixels import (
     shrunken,
     upsample,
 )
-from sret_jax.localization.query_region import Region, directions, mean_direction, region_heat, region_weights
+from sret_jax.localization.query_region import (
+    Region,
+    directions,
+    mean_direction,
+    region_heat,
+    region_pixels,
+    region_weights,
+)
 from sret_jax.localization.regions import best_box, window_boxes
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.reranking.answers import Side
@@ -57,10 +64,12 @@ class Located:
 
     mask  its pixels; empty where it was not found
     heat  what the mask was made of, at the size of the photograph; None where there is no such thing
+    seed  (x, y) of the pixel in the middle of the patch that it grew from; None where it grew from no single one
     """
 
     mask: Bool[np.ndarray, "H W"]
     heat: Float[np.ndarray, "H W"] | None = None
+    seed: tuple[float, float] | None = None
 
 
 class Localizer:
@@ -75,6 +84,7 @@ class Localizer:
         sides: tuple[Side, Side],
         config: Config,
         folder: Path,
+        regions: Mapping[int, Region] | None = None,
     ):
         """
         Args:
@@ -83,11 +93,12 @@ class Localizer:
           sides: local features of both, for spatial verification.
           config: its `localize`, `rerank` (spatial verification), `data` and `extract` say how.
           folder: where maps are kept.
+          regions: of queries without boxes, by row: a region that is asked for instead.
 
         Raises:
           UserError: an unknown source of features.
         """
-        self.queries, self.photos, self.config = queries, photos, config
+        self.queries, self.photos, self.config, self.regions = queries, photos, config, regions or {}
         self._sides, self._folder, self._variables = sides, folder, variables
         self._network = localizing_network(network, config)
         self._asked: tuple[int, tuple[jax.Array, jax.Array, jax.Array]] | None = None
@@ -103,6 +114,8 @@ class Localizer:
 
     def region(self, query: int) -> Region:
         """What of the whole query photograph is asked for."""
+        if query in self.regions:
+            return self.regions[query]
         if self.queries.boxes is not None:
             return self.queries.boxes[query]
         return self.queries.mask(query)
@@ -134,6 +147,10 @@ class Localizer:
         rows = np.unique(np.linspace(0, len(self.maps) - 1, min(MEAN_OF, len(self.maps))).astype(int))
         sums = [mean_direction(*self.gallery([row])) for row in rows.tolist()]
         return jnp.mean(jnp.stack(sums), axis=0)
+
+    def signed(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """Maps as LOST takes them: keys of a transformer as they are, features of any other kind less their mean."""
+        return x if self._network.stage == "keys" else centre(directions(x), mask)
 
     def gallery(self, rows: Sequence[int]) -> tuple[jax.Array, jax.Array]:
         x, mask = self.maps(np.asarray(rows))
@@ -168,11 +185,16 @@ def _everything(localizer: Localizer, query: int, rows: Sequence[int]) -> list[L
 
 def _lost(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Located]:
     x, mask = localizer.gallery(rows)
-    found = facing_inwards(discover(centre(directions(x), mask), mask), mask)
-    return [
-        Located(upsample(patches.astype(np.float32), inside, localizer.size(row)) > 0.5)
-        for row, patches, inside in zip(rows, np.asarray(found.mask), np.asarray(mask), strict=True)
-    ]
+    found = facing_inwards(discover(localizer.signed(x, mask), mask), mask)
+    parts = (np.asarray(part) for part in (found.mask, found.heat, found.seed, mask))
+    out = []
+    for row, patches, heat, seed, inside in zip(rows, *parts, strict=True):
+        size = localizer.size(row)
+        down, across = np.unravel_index(seed, inside.shape)
+        left, top, right, bottom = pixel_box(np.array([across, down, across + 1, down + 1]), inside, size).tolist()
+        marked = upsample(patches.astype(np.float32), inside, size) > 0.5
+        out.append(Located(marked, upsample(heat, inside, size), ((left + right) / 2, (top + bottom) / 2)))
+    return out
 
 
 def _discovery(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Located]:
@@ -203,7 +225,7 @@ def _cut_out(localizer: Localizer, row: int, heat: Float[np.ndarray, "h w"], mas
 def _regions(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Located]:
     region, _, weights = localizer.asked(query)
     x, mask = localizer.gallery(rows)
-    several, _ = discover_several(centre(directions(x), mask), mask)
+    several, _ = discover_several(localizer.signed(x, mask), mask)
     proposals = jnp.concatenate([window_boxes(mask), several.box], axis=1)
     boxes, _ = best_box(region, weights, x, mask, localizer.mean, proposals)
     return [
@@ -225,9 +247,9 @@ def _dense(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Locate
 
 def _geometric(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Located]:
     height, width = localizer.queries.regions[query].tolist()
-    region = np.ones((height, width), bool)
-    if localizer.queries.boxes is None and (mask := localizer.queries.mask(query)) is not None:
-        region = mask
+    region = np.ones((height, width), bool)  # of a query that is cut to its box
+    if localizer.queries.boxes is None:
+        region = region_pixels(localizer.region(query), (height, width))
     out = []
     for row, inliers, transform in zip(rows, *localizer.verified(query, rows), strict=True):
         warped = None

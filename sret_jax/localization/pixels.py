@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 
+FLAT = 1e-5  # range of a heat that says nothing, its largest value = 1
+
 
 def upsample(
     heat: Float[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"], size: tuple[int, int]
@@ -61,9 +63,12 @@ def guided_filter(
 
 
 def hottest_component(heat: Float[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """Of the pixels above Otsu's threshold the 4-connected component with the most heat; empty where all are equal."""
+    """Of the pixels above Otsu's threshold the 4-connected component with the most heat; empty where all are equal.
+
+    Equal up to `FLAT`, for a guided filter leaves rounding on a constant map.
+    """
     low, high = float(heat.min()), float(heat.max())
-    if not high > low:
+    if not high - low > FLAT * max(abs(low), abs(high)):
         return np.zeros(heat.shape, bool)
     levels = ((heat - low) * (255 / (high - low))).astype(np.uint8)
     _, above = cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)

@@ -27,6 +27,7 @@ from sret_jax.localization.object_discovery import Discovered, border, centre, e
 Region = Sequence[int | float] | np.ndarray | None
 EPSILON = 1e-12  # keeps the direction of a zero vector defined: zero
 PHOTOS_AT_ONCE = 8  # of the gallery, whose similarities to the query are in memory together
+CLICKED = 0.1  # side of the square that stands for a click in pixels, longest side of the photograph = 1
 
 
 def region_weights(region: Region, size: tuple[int, int], mask: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
@@ -45,6 +46,20 @@ def region_weights(region: Region, size: tuple[int, int], mask: Bool[np.ndarray,
     rows, columns = int(mask.any(1).sum()), int(mask.any(0).sum())
     weights[:rows, :columns] = _patch_shares(region, size, (rows, columns))
     return weights
+
+
+def region_pixels(region: Region, size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
+    """The pixels of a region that `region_weights` takes, those that it touches; of a click a square around it."""
+    if region is None:
+        return np.ones(size, bool)
+    if np.ndim(region) == 2:
+        return np.asarray(region, bool)
+    numbers, out = np.asarray(region, np.float64), np.zeros(size, bool)
+    if len(numbers) == 2:
+        numbers = np.concatenate([numbers - CLICKED * max(size) / 2, numbers + CLICKED * max(size) / 2])
+    left, top, right, bottom = (int(x) for x in np.maximum([*np.floor(numbers[:2]), *np.ceil(numbers[2:])], 0))
+    out[top:bottom, left:right] = True
+    return out
 
 
 def _patch_shares(region: Region, size: tuple[int, int], patches: tuple[int, int]) -> Float[np.ndarray, "h w"]:

@@ -1,0 +1,55 @@
+"""What of their own photographs people ask for: a box, a click or a mask of each, from a file."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from sret_jax.data.decoding import PhotoRejected, read_photo_file
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.pixel_truth import read_mask
+from sret_jax.errors import UserError
+from sret_jax.localization.query_region import region_weights
+
+FORM = '{"<photo>": [left, top, right, bottom] or [x, y] or "<mask>.png"}, pixels'
+
+
+def read_regions(path: str | Path, queries: PhotoSet) -> dict[int, np.ndarray]:
+    """Regions by row of the queries, each a box, a click or a mask as `query_region.region_weights` takes it.
+
+    Args:
+      path: a JSON file {"<photo>": [left, top, right, bottom] or [x, y] or "<mask>.png"}, pixels of the upright photo;
+        masks lie beside it, white where the object is. Of a photo that is not in it everything is asked for.
+      queries: their names and sizes.
+
+    Raises:
+      UserError: names the entry that is no region of its photo.
+    """
+    path = Path(path)
+    try:
+        entries = json.loads(read_photo_file(path))
+        if not isinstance(entries, dict):
+            raise ValueError("it holds no object")
+    except PhotoRejected as rejected:
+        raise UserError(f"{path}: {rejected.reason}; give {FORM}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: no file of regions ({error}); give {FORM}") from None
+    rows, out = {name: row for row, name in enumerate(queries.names)}, {}
+    for name, region in entries.items():
+        if name not in rows:
+            raise UserError(f"{path}: {name!r} is none of the queries; they are named like {queries.names[0]!r}")
+        height, width = queries.sizes[rows[name]].tolist()
+        try:
+            found = read_mask(path.parent / region, (height, width)) if isinstance(region, str) else _numbers(region)
+            region_weights(found, (height, width), np.ones((1, 1), bool))  # says what is wrong with it
+        except UserError as error:
+            raise UserError(f"{path}: {name!r}: {error}") from None
+        out[rows[name]] = found
+    return out
+
+
+def _numbers(region: object) -> np.ndarray:
+    try:
+        return np.asarray(region, np.float64).reshape(-1)
+    except (ValueError, TypeError):
+        raise UserError(f"no region; give {FORM}") from None

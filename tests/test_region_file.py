@@ -1,0 +1,83 @@
+"""Boxes, clicks and masks that people write for their own photographs, and what is no region of one."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.errors import UserError
+from sret_jax.localization.query_region import CLICKED, region_pixels
+from sret_jax.localization.region_file import read_regions
+
+SIZES = np.array([[30, 40], [60, 20]])
+QUERIES = PhotoSet("x", ["a.jpg", "in/b.jpg"], np.array([-1, -1]), [], SIZES, ["", ""], [{}, {}], [])
+
+
+def written(tmp_path, regions):
+    path = tmp_path / "regions.json"
+    path.write_text(json.dumps(regions))
+    return path
+
+
+def block(size, left, top, right, bottom):
+    out = np.zeros(size, bool)
+    out[top:bottom, left:right] = True
+    return out
+
+
+def test_a_box_a_click_or_a_mask_by_the_name_of_its_photo(tmp_path):
+    found = read_regions(written(tmp_path, {"in/b.jpg": [1, 2, 11.5, 40], "a.jpg": [39.5, 0]}), QUERIES)
+    assert found[1].tolist() == [1, 2, 11.5, 40] and found[0].tolist() == [39.5, 0]
+    mask = block((30, 40), 4, 5, 9, 20)
+    Image.fromarray(mask).convert("L").save(tmp_path / "m.png")
+    np.testing.assert_array_equal(read_regions(written(tmp_path, {"a.jpg": "m.png"}), QUERIES)[0], mask)
+    assert read_regions(written(tmp_path, {}), QUERIES) == {}
+
+
+@pytest.mark.parametrize(
+    ("regions", "says"),
+    [
+        ({"c.jpg": [1, 2]}, "'c.jpg' is none of the queries; they are named like 'a.jpg'"),
+        ({"a.jpg": [40, 3]}, r"'a.jpg': query click \(40, 3\): outside the photograph of 40x30 pixels"),
+        ({"a.jpg": [50, 0, 60, 30]}, "'a.jpg': query box .* no area inside the photograph"),
+        ({"a.jpg": [5, 5, 5, 20]}, "no area inside the photograph"),
+        ({"a.jpg": [1, 2, 3]}, r"give a box \(left, top, right, bottom\) or a click"),
+        ({"a.jpg": []}, "give a box"),
+        ({"a.jpg": [1, [2]]}, "'a.jpg': no region; give"),
+        ({"a.jpg": None}, "'a.jpg': query region"),
+        ({"a.jpg": {"x": 1}}, "'a.jpg': no region; give"),
+        ({"a.jpg": [1, float("nan")]}, "give a box"),
+        ({"a.jpg": "none.png"}, "none.png: cannot be opened"),
+        ({"a.jpg": "empty.png"}, "'a.jpg': query mask: it is empty"),
+        ({"a.jpg": "small.png"}, "small.png: a mask of 20x20 for a photo of 40x30 pixels"),
+        ([1], "it holds no object"),
+    ],
+)
+def test_what_is_no_region_is_named(tmp_path, regions, says):
+    Image.new("L", (40, 30)).save(tmp_path / "empty.png")
+    Image.new("L", (20, 20), 255).save(tmp_path / "small.png")
+    with pytest.raises(UserError, match=says) as error:
+        read_regions(written(tmp_path, regions), QUERIES)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "r.json").write_bytes(b"\xff[")
+    with pytest.raises(UserError, match="r.json: no file of regions"):
+        read_regions(tmp_path / "r.json", QUERIES)
+    with pytest.raises(UserError, match="none.json: cannot be opened"):
+        read_regions(tmp_path / "none.json", QUERIES)
+
+
+def test_the_pixels_of_a_region():
+    size = (30, 40)
+    assert region_pixels(None, size).all()
+    mask = block(size, 1, 2, 3, 4)
+    np.testing.assert_array_equal(region_pixels(mask, size), mask)
+    np.testing.assert_array_equal(region_pixels([3.5, -9, 12.1, 20], size), block(size, 3, 0, 13, 20))
+    np.testing.assert_array_equal(region_pixels([1.2, 1.2, 1.4, 1.4], size), block(size, 1, 1, 2, 2))
+    assert 40 * CLICKED == 4
+    np.testing.assert_array_equal(region_pixels([20, 10], size), block(size, 18, 8, 22, 12))
+    np.testing.assert_array_equal(region_pixels([0, 29.9], size), block(size, 0, 27, 2, 30))
