@@ -28,6 +28,7 @@ with --masks=DIR of <instance>/<photo>.png):
     discovery                 what is like the query region, by the network's maps: config.localize.source
     regions, dense            the best window, and dense matching of the same maps
     sv, sv+discovery          the transform of spatial verification, and discovery where it finds none
+    query_lost                what LOST grows from the patch that is most like the query region
     lost, everything          the photograph's own object by LOST, and all of it, whatever is asked for
 
 With --benchmark=folder --queries=DIR it shows instead of measuring, and --regions=FILE.json says what of these

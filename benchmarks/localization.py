@@ -12,6 +12,9 @@ relevant to nobody. Discovery on what networks have learned is measured with tho
 of the first. Speed: one query in `TIMED` photographs from stored maps and local features, wall clock, and the
 seconds that the processor worked for it, which a busy machine changes less.
 
+"truth" is no method: the true mask itself, as the share of every patch of the map that it covers, goes through what
+discovery does with its heat. What it does not reach, no features of that map can.
+
 Discovery without a query, LOST, is also measured on synthetic objects, whose masks are exact.
 
 Prints the tables, and writes them with a CSV to `--out`; with the CSV of the ablation also a plot of discovery's mIoU
@@ -44,7 +47,8 @@ from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pixel_truth import PixelTruth
 from sret_jax.evaluation.benchmarks import Benchmark, Request, open_benchmark
 from sret_jax.evaluation.pixel_protocol import pixel_protocol
-from sret_jax.localization.methods import METHODS, Localizer
+from sret_jax.localization.methods import METHODS, Localizer, Located, cut_out
+from sret_jax.localization.query_region import region_weights
 from sret_jax.models.descriptor import RetrievalNetwork, Variables, build_network
 from sret_jax.models.fixed_smoothing import average
 from sret_jax.retrieval.extract import extract
@@ -66,6 +70,9 @@ class Average(nn.Module):
         return average(x, 3, mask=mask), {}
 
 
+SEEDED = ("discovery", "query_lost")  # measured with the networks of every seed
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """A trained run, and what is read from it.
@@ -79,17 +86,17 @@ class Row:
     ablation: str
     source: str = "map"
     average: bool = False
-    methods: tuple[str, ...] = ("discovery",)
+    methods: tuple[str, ...] = SEEDED
 
 
 ROWS = {
-    "plain": Row("GeM", methods=("discovery", "dense")),
+    "plain": Row("GeM", methods=(*SEEDED, "dense", "truth")),
     "SOLAR": Row("SOLAR: both"),
     "HOW's average": Row("HOW pooling", average=True),
     "smoothing": Row("ours: smoothing"),
     "refinement": Row("ours: refinement"),
-    "both": Row("ours: both", methods=("discovery", "dense")),
-    "plain, stage c4": Row("GeM", source="c4", methods=tuple(METHODS)),
+    "both": Row("ours: both", methods=(*SEEDED, "dense")),
+    "plain, stage c4": Row("GeM", source="c4", methods=(*METHODS, "truth")),
 }
 
 
@@ -168,13 +175,17 @@ def measure(name: str, direction: str, args: argparse.Namespace, seed: int) -> l
         return json.loads(path.read_bytes())
     localizer, rankings, truth = open_localizer(row, direction, args, seed)
     records = []
-    for method in row.methods if seed == 0 else ("discovery",):
+    for method in row.methods if seed == 0 else SEEDED:
+        if (method, direction) == ("truth", "objects"):  # all of each picture
+            continue
         localizer.make_ready(method)
-        speed = time_method(localizer, method)
+        speed = {} if method == "truth" else time_method(localizer, method)
         found: dict[tuple[int, int], np.ndarray] = {}
         for query, right in enumerate(truth.relevant):
-            for photo, one in zip(right.tolist(), localizer(method, query, right), strict=True):
-                found[query, photo] = one.mask
+            marked = (
+                seen_truth(localizer, truth, query, right) if method == "truth" else localizer(method, query, right)
+            )
+            found |= {(query, photo): one.mask for photo, one in zip(right.tolist(), marked, strict=True)}
         for kind, start in SETS.items():
             asked = range(start, len(rankings), 2)
             locate = partial(kept, found, asked)
@@ -189,6 +200,15 @@ def measure(name: str, direction: str, args: argparse.Namespace, seed: int) -> l
     if not args.limit:
         write_json(path, records)
     return records
+
+
+def seen_truth(localizer: Localizer, truth: PixelTruth, query: int, photos: np.ndarray) -> list[Located]:
+    """What discovery would mark if its heat were the share of each patch that the object covers."""
+    marked = []
+    for photo, inside in zip(photos.tolist(), localizer.maps(photos)[1], strict=True):
+        share = region_weights(truth.mask(query, photo), localizer.size(photo), inside)
+        marked.append(cut_out(localizer, photo, share, inside))
+    return marked
 
 
 def kept(
@@ -256,8 +276,11 @@ def table(records: Sequence[Record], direction: str) -> str:
             column: " / ".join(mean_and_deviation([r[key] for r in part if key in r], 1) for part in parts)
             for column, key in SHOWN.items()
         }
-        cells[name]["photos/s"] = f"{own[0]['photos per second']:.0f}"
-        cells[name]["processor, ms"] = f"{own[0]['processor milliseconds']:.1f}"
+        for column, key, digits in (
+            ("photos/s", "photos per second", 0),
+            ("processor, ms", "processor milliseconds", 1),
+        ):
+            cells[name][column] = f"{own[0][key]:.{digits}f}" if key in own[0] else "–"
     return markdown(cells)
 
 

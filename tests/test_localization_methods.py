@@ -157,6 +157,15 @@ def test_batches_and_the_order_of_photographs_do_not_matter(usual, method):
     np.testing.assert_array_equal(usual(method, 1, rows[::-1])[-1].mask, together[0].mask)
 
 
+def test_lost_of_a_query_grows_from_its_region(tmp_path):
+    boxes = np.tile(np.array([16, 8, 32, 24], np.int32), (len(PHOTOS), 1))
+    asking = localizer(tmp_path, replace(PHOTOS, boxes=boxes))
+    (itself,) = asking("query_lost", 0, [0])
+    x, y = itself.seed
+    assert 16 <= x < 32 and 8 <= y < 24 and itself.mask[int(y), int(x)]
+    assert not np.array_equal(itself.mask, asking("lost", 0, [0])[0].mask)
+
+
 def test_queries_alternate(usual):
     first, second = (usual("discovery", query, [4])[0].heat for query in (0, 1))
     assert np.abs(first - second).max() > 1e-3

@@ -2,6 +2,7 @@
 
 everything     all of the photograph: what any other has to beat
 lost           the photograph's own object by LOST, whatever the query is: `object_discovery`
+query_lost     what LOST grows from the patch that is most like the query region: `query_region.discover_region`
 discovery      what is like the query region: `query_region`
 regions        the window or discovered object most like the region: `regions`
 dense          where dense matching carries the region: `dense_matching`
@@ -27,7 +28,7 @@ from sret_jax.data.pipeline import load
 from sret_jax.localization.dense_matching import match_region
 from sret_jax.localization.geometric import warp_region
 from sret_jax.localization.maps import StoredMaps, localizing_network, store_maps
-from sret_jax.localization.object_discovery import centre, discover, discover_several, facing_inwards
+from sret_jax.localization.object_discovery import Discovered, centre, discover, discover_several, facing_inwards
 from sret_jax.localization.pixels import (
     enlarge,
     grab_cut,
@@ -40,7 +41,9 @@ from sret_jax.localization.pixels import (
 )
 from sret_jax.localization.query_region import (
     Region,
+    deviations,
     directions,
+    discover_region,
     mean_direction,
     region_heat,
     region_pixels,
@@ -152,6 +155,10 @@ class Localizer:
         """Maps as LOST takes them: keys of a transformer as they are, features of any other kind less their mean."""
         return x if self._network.stage == "keys" else centre(directions(x), mask)
 
+    def comparable(self, x: jax.Array) -> jax.Array:
+        """The same for maps of different photographs: less the mean of the whole collection."""
+        return x if self._network.stage == "keys" else deviations(x, self.mean)
+
     def gallery(self, rows: Sequence[int]) -> tuple[jax.Array, jax.Array]:
         x, mask = self.maps(np.asarray(rows))
         return jnp.asarray(x), jnp.asarray(mask)
@@ -185,7 +192,18 @@ def _everything(localizer: Localizer, query: int, rows: Sequence[int]) -> list[L
 
 def _lost(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Located]:
     x, mask = localizer.gallery(rows)
-    found = facing_inwards(discover(localizer.signed(x, mask), mask), mask)
+    return _grown(localizer, rows, facing_inwards(discover(localizer.signed(x, mask), mask), mask), mask)
+
+
+def _query_lost(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Located]:
+    region, query_mask, weights = localizer.asked(query)
+    x, mask = localizer.gallery(rows)
+    found = discover_region(localizer.comparable(region), query_mask, weights, localizer.comparable(x), mask)
+    return _grown(localizer, rows, found, mask)
+
+
+def _grown(localizer: Localizer, rows: Sequence[int], found: Discovered, mask: jax.Array) -> list[Located]:
+    """An object of LOST as it is in each photograph, the middle of its seed marked."""
     parts = (np.asarray(part) for part in (found.mask, found.heat, found.seed, mask))
     out = []
     for row, patches, heat, seed, inside in zip(rows, *parts, strict=True):
@@ -201,14 +219,15 @@ def _discovery(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Lo
     region, _, weights = localizer.asked(query)
     x, mask = localizer.gallery(rows)
     heat = np.asarray(region_heat(region, weights, x, mask, localizer.mean))
-    cut_out = partial(_cut_out, localizer)
+    cut = partial(cut_out, localizer)
     if len(rows) == 1:
-        return [cut_out(rows[0], heat[0], np.asarray(mask)[0])]
+        return [cut(rows[0], heat[0], np.asarray(mask)[0])]
     with ThreadPoolExecutor() as threads:  # OpenCV lets others run
-        return list(threads.map(cut_out, rows, heat, np.asarray(mask)))
+        return list(threads.map(cut, rows, heat, np.asarray(mask)))
 
 
-def _cut_out(localizer: Localizer, row: int, heat: Float[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> Located:
+def cut_out(localizer: Localizer, row: int, heat: Float[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> Located:
+    """The pixels of the heat [h w] of one photograph, whose positions `mask` tells, refined as the config says."""
     size, refine = localizer.size(row), localizer.config.localize.refine
     working = shrunken(size, WORKING_SIDE)
     own = upsample(heat, mask, working)
@@ -267,6 +286,7 @@ def _geometric_or_discovery(localizer: Localizer, query: int, rows: Sequence[int
 METHODS: dict[str, Callable[[Localizer, int, Sequence[int]], list[Located]]] = {
     "everything": _everything,
     "lost": _lost,
+    "query_lost": _query_lost,
     "discovery": _discovery,
     "regions": _regions,
     "dense": _dense,
