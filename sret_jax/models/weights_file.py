@@ -64,6 +64,8 @@ def read_weights(path: str | Path, layout: str = "auto", learned: str = "") -> W
         mean, deviation = _image_statistics(beside, path)
         statistics = variables.setdefault("batch_stats", {}).setdefault("backbone", {})
         statistics |= {"image_mean": mean, "image_deviation": deviation}
+        if found.antialias:
+            statistics["antialias"] = np.float32(1)
     if learned:
         variables["whitening"] = _learned_whitening(beside, learned, path)
     digest = hashlib.sha256(data).hexdigest()
