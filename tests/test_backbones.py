@@ -237,6 +237,13 @@ def test_unusable_choices_name_the_remedy(name, weights):
         pretrained(name, weights)
 
 
+def _same_direction(ours, theirs):
+    """Every local feature."""
+    ours, theirs = (np.asarray(x, np.float64).reshape(-1, x.shape[-1]) for x in (ours, theirs))
+    cosine = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+    assert cosine.min() > 0.99999
+
+
 @pytest.mark.parity
 @pytest.mark.parametrize(
     "name",
@@ -267,32 +274,41 @@ def test_lite_equals_the_torch_definition(name):
         same = [o for o in outputs if o.shape[1:] == (values.shape[3], *values.shape[1:3])]
         np.testing.assert_allclose(values, same[-1].movedim(1, 3), atol=1e-4)
     np.testing.assert_allclose(maps["last"][0], features.movedim(1, 3), atol=1e-4)
+    _same_direction(maps["last"][0], features.movedim(1, 3))
     weight, bias = reference._fc.weight.detach().numpy(), reference._fc.bias.detach().numpy()
     np.testing.assert_allclose(maps["last"][0].mean((1, 2)) @ weight.T + bias[None], logits, atol=1e-4)
 
 
 @pytest.mark.parity
 @pytest.mark.parametrize(
-    ("name", "legacy", "size"),
+    ("name", "legacy", "size", "floor"),
     [
-        ("resnet18", True, (64, 96)),
-        ("resnet50", False, (65, 83)),
-        pytest.param("resnet101", False, (64, 64), marks=pytest.mark.slow),
+        ("resnet18", True, (64, 96), 0.0),
+        ("resnet18", False, (61, 96), 0.014),
+        ("resnet50", False, (65, 83), 0.0),
+        pytest.param("resnet50", False, (64, 64), 0.3, marks=pytest.mark.slow),
+        pytest.param("resnet101", False, (64, 64), 0.0, marks=pytest.mark.slow),
+        pytest.param("resnet152", False, (64, 64), 0.0, marks=pytest.mark.slow),
     ],
 )
-def test_resnet_equals_torchvisions_definition(name, legacy, size, tmp_path):
+def test_resnet_equals_torchvisions_definition(name, legacy, size, floor, tmp_path):
+    """Every stage's map and the logits; with a floor, SuperGlobal's ReLUP, in place of the ReLUs that it replaces."""
     torch = pytest.importorskip("torch")
     from torch_resnet import random_resnet
 
-    reference, path = random_resnet(name), tmp_path / f"{name}.pth"
+    reference, path = random_resnet(name, floor=floor), tmp_path / f"{name}.pth"
     torch.save(reference.state_dict(), path, _use_new_zipfile_serialization=not legacy)
     images = _photos(2, *size)
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
         expected, logits = reference(((torch.tensor(np.asarray(images)) / 255 - mean) / deviation).movedim(3, 1))
-    maps = _run(build_backbone(name), _backbone(pretrained(name, str(path))), images, np.ones((2, *size), bool))
+    network = build_backbone(name).clone(floor=floor)
+    maps = _run(network, _backbone(pretrained(name, str(path))), images, np.ones((2, *size), bool))
     for stage, values in expected.items():
         assert values.abs().max() < 100
         np.testing.assert_allclose(maps[stage][0], values.movedim(1, 3), atol=1e-4)
+        if floor and stage in ("c2", "c3", "c4"):
+            assert np.isclose(values.min(), floor)
+    _same_direction(maps["last"][0], expected["c5"].movedim(1, 3))
     weight, bias = reference.fc.weight.detach().numpy(), reference.fc.bias.detach().numpy()
     np.testing.assert_allclose(maps["last"][0].mean((1, 2)) @ weight.T + bias[None], logits, atol=1e-4)
