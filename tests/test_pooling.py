@@ -166,21 +166,24 @@ def test_the_weighted_sum_leaves_out_what_is_outside_the_mask():
     np.testing.assert_allclose(weighted_sum(x, strength, mask), expected, rtol=1e-5)
 
 
+def scale_gem_in_loops(x, p):
+    expected = np.zeros(x.shape[1:])
+    for n in range(x.shape[1]):
+        scales = np.asarray(x[:, n], np.float64)
+        if np.isinf(p):
+            expected[n] = -np.inf
+            for vector in scales:
+                expected[n] = np.maximum(expected[n], vector / np.sqrt(np.sum(vector**2)))
+        else:
+            least = scales.min()
+            expected[n] = (sum((vector - least) ** p for vector in scales) / len(x)) ** (1 / p) + least
+    return expected
+
+
 @pytest.mark.parametrize("p", [np.inf, 10.0])
 def test_scale_gem_equals_the_formula(p):
     x = np.random.default_rng(0).normal(size=(3, 2, 5)).astype(np.float32)
-    expected = np.zeros((2, 5))
-    for n in range(2):
-        scales = x[:, n].astype(np.float64)
-        if np.isinf(p):
-            expected[n] = max_over = np.full(5, -np.inf)
-            for vector in scales:
-                max_over = np.maximum(max_over, vector / np.sqrt(np.sum(vector**2)))
-            expected[n] = max_over
-        else:
-            least = scales.min()
-            expected[n] = (sum((vector - least) ** p for vector in scales) / 3) ** (1 / p) + least
-    np.testing.assert_allclose(scale_gem(jnp.asarray(x), p), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(scale_gem(jnp.asarray(x), p), scale_gem_in_loops(x, p), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parity
@@ -197,7 +200,7 @@ def test_scale_gem_equals_torch(p):
     pooled.square().sum().backward()
     np.testing.assert_allclose(scale_gem(jnp.asarray(x), p), pooled.detach().numpy(), rtol=1e-5, atol=1e-6)
     gradient = jax.grad(lambda x: jnp.square(scale_gem(x, p)).sum())(jnp.asarray(x))
-    np.testing.assert_allclose(gradient, there.grad.numpy(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(gradient, there.grad.numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_l2_normalize():
@@ -206,6 +209,16 @@ def test_l2_normalize():
     np.testing.assert_allclose(l2_normalize(x), exact, rtol=1e-5)
     np.testing.assert_array_equal(l2_normalize(jnp.zeros((2, 7))), np.zeros((2, 7)))
     assert np.isfinite(jax.grad(lambda x: l2_normalize(x).sum())(jnp.zeros((2, 7)))).all()
+
+
+def test_l2_normalize_with_an_added_eps_equals_loops():
+    x = np.random.default_rng(0).normal(size=(4, 7)).astype(np.float32)
+    x[1] *= 1e-6  # here it matters
+    x[2] = 0
+    ours = l2_normalize(jnp.asarray(x), 1e-6, added=True)
+    for y, row in zip(ours, x.astype(np.float64), strict=True):
+        np.testing.assert_allclose(y, [v / (np.sqrt(sum(u * u for u in row)) + 1e-6) for v in row], rtol=1e-5)
+    assert np.isfinite(jax.grad(lambda x: l2_normalize(x, 1e-6, added=True).sum())(jnp.asarray(x))).all()
 
 
 @pytest.mark.parity

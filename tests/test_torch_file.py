@@ -1,8 +1,5 @@
 """The checkpoint reader: what torch saves comes back bit for bit, what an attacker saves is refused and never run."""
 
-import io
-import pickle
-import struct
 import time
 import tracemalloc
 import zipfile
@@ -10,86 +7,25 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+from torch_pickles import Global, Storage, legacy_file, pickle_of, tensor, zip_file
 
 from sret_jax.errors import UserError
 from sret_jax.models import restricted_pickle, torch_file
 from sret_jax.models.torch_file import read_torch
 
 
-class _Global:
-    """Pickles as a reference to `module.name`; called, it pickles as a call."""
-
-    def __init__(self, module, name, *args):
-        self.module, self.name, self.args = module, name, args
-
-
-class _Storage:
-    def __init__(self, values, key, count=None, kind="FloatStorage"):
-        self.values, self.key, self.kind = np.asarray(values), key, kind
-        self.count = self.values.size if count is None else count
-
-
-class _Pickler(pickle._Pickler):
-    """Writes protocol 2 as torch does, with globals that need not exist here."""
-
-    def persistent_id(self, obj):
-        if isinstance(obj, _Storage):
-            return ("storage", _Global("torch", obj.kind), obj.key, "cpu", obj.count)
-        return None
-
-    def save(self, obj, save_persistent_id=True):
-        if not isinstance(obj, _Global):
-            return super().save(obj, save_persistent_id)
-        self.write(b"c" + f"{obj.module}\n{obj.name}\n".encode())
-        if obj.args:
-            self.save(obj.args)
-            self.write(b"R")
-        return None
-
-
-def _pickled(obj):
-    stream = io.BytesIO()
-    _Pickler(stream, 2).dump(obj)
-    return stream.getvalue()
-
-
-def _tensor(storage, shape, stride=None, offset=0):
-    stride = tuple(int(np.prod(shape[i + 1 :])) for i in range(len(shape))) if stride is None else stride
-    return _Global("torch._utils", "_rebuild_tensor_v2", storage, offset, shape, stride, False, OrderedDict())
-
-
-def _legacy(root, storages=(), pickled=None):
-    info = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
-    head = [torch_file._LEGACY_MAGIC, 1001, info]
-    data = b"".join(map(_pickled, head)) + (pickled or _pickled(root)) + _pickled([s.key for s in storages])
-    return data + b"".join(struct.pack("<q", s.values.size) + s.values.tobytes() for s in storages)
-
-
-def _zip(root, storages=(), pickled=None, compression=zipfile.ZIP_STORED, twice=False, byteorder=b"little"):
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", compression) as archive:
-        archive.writestr("model/data.pkl", pickled or _pickled(root))
-        archive.writestr("model/byteorder", byteorder)
-        for s in storages:
-            archive.writestr(f"model/data/{s.key}", s.values.tobytes())
-        if twice:
-            with pytest.warns(UserWarning, match="Duplicate"):
-                archive.writestr("model/data.pkl", _pickled(root))
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize("write", [_legacy, _zip])
+@pytest.mark.parametrize("write", [legacy_file, zip_file])
 def test_tensors_of_both_layouts(write, tmp_path):
-    a = _Storage(np.arange(24, dtype="<f4"), "0")
-    b = _Storage(np.array([7], "<i8"), "1", kind="LongStorage")
-    c = _Storage(np.array([0x3F80, 0xC000], "<u2"), "2", kind="BFloat16Storage")
+    a = Storage(np.arange(24, dtype="<f4"), "0")
+    b = Storage(np.array([7], "<i8"), "1", kind="LongStorage")
+    c = Storage(np.array([0x3F80, 0xC000], "<u2"), "2", kind="BFloat16Storage")
     state = {
-        "module.plain": _tensor(a, (2, 3, 4)),
-        "transposed": _tensor(a, (4, 3), (1, 4), 12),
-        "parameter": _Global("torch._utils", "_rebuild_parameter", _tensor(a, (5,), offset=3), True, OrderedDict()),
-        "scalar": _tensor(b, ()),
-        "half": _tensor(c, (2,)),
-        "empty": _tensor(b, (0, 3)),
+        "module.plain": tensor(a, (2, 3, 4)),
+        "transposed": tensor(a, (4, 3), (1, 4), 12),
+        "parameter": Global("torch._utils", "_rebuild_parameter", tensor(a, (5,), offset=3), True, OrderedDict()),
+        "scalar": tensor(b, ()),
+        "half": tensor(c, (2,)),
+        "empty": tensor(b, (0, 3)),
     }
     path = tmp_path / "model.pth"
     path.write_bytes(write({"state_dict": state, "epoch": 3, "args": [1.5, None, True, "x"]}, [a, b, c]))
@@ -121,69 +57,69 @@ def test_what_torch_saves_comes_back(zipped, tmp_path):
     torch.save({"state_dict": state}, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
     read, _ = read_torch(tmp_path / "x.pth")
     assert list(read) == list(state)
-    for name, tensor in state.items():
-        np.testing.assert_array_equal(read[name].astype(np.float64), tensor.detach().double().numpy())
+    for name, value in state.items():
+        np.testing.assert_array_equal(read[name].astype(np.float64), value.detach().double().numpy())
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth", _use_new_zipfile_serialization=zipped)
     with pytest.raises(UserError, match=r"module.pth: refused.*torch\.nn\.modules\.linear\.Linear.*state_dict"):
         read_torch(tmp_path / "module.pth")
 
 
-_DATA = _Storage(np.arange(6, dtype="<f4"), "0")
-_GOOD = {"w": _tensor(_DATA, (2, 3))}
+_DATA = Storage(np.arange(6, dtype="<f4"), "0")
+_GOOD = {"w": tensor(_DATA, (2, 3))}
 _SENTINEL = "touched-by-a-pickle"
 _HOSTILE_ROOTS = {
-    "system": ({"w": _Global("os", "system", f"touch {_SENTINEL}")}, "names the Python object os.system"),
-    "eval": ({"w": _Global("builtins", "eval", "1")}, "builtins.eval"),
-    "getattr": ({"w": _Global("builtins", "getattr", 1, "real")}, "builtins.getattr"),
-    "torch.load": ({"w": _Global("torch", "load", "x")}, "torch.load"),
-    "dotted": ({"w": _Global("collections", "OrderedDict.fromkeys", ["a"])}, "OrderedDict.fromkeys"),
-    "numpy": ({"w": _Global("numpy", "fromfile", "/etc/passwd")}, "numpy.fromfile"),
-    "dict with arguments": ({"w": _Global("collections", "OrderedDict", [["a", 1]])}, "ordered dict with arguments"),
+    "system": ({"w": Global("os", "system", f"touch {_SENTINEL}")}, "names the Python object os.system"),
+    "eval": ({"w": Global("builtins", "eval", "1")}, "builtins.eval"),
+    "getattr": ({"w": Global("builtins", "getattr", 1, "real")}, "builtins.getattr"),
+    "torch.load": ({"w": Global("torch", "load", "x")}, "torch.load"),
+    "dotted": ({"w": Global("collections", "OrderedDict.fromkeys", ["a"])}, "OrderedDict.fromkeys"),
+    "numpy": ({"w": Global("numpy", "fromfile", "/etc/passwd")}, "numpy.fromfile"),
+    "dict with arguments": ({"w": Global("collections", "OrderedDict", [["a", 1]])}, "ordered dict with arguments"),
     "not tensors": ({"w": 3}, "'w' is not a tensor|no tensor uses"),
     "no dict": ([1, 2], "no dict of tensors|no tensor uses"),
     "tuple key": ({(1, 2): 3}, "dict key"),
     "huge key": ({1 << 61: 3}, "dict key"),
-    "beyond": ({"w": _tensor(_DATA, (3, 3))}, "reaches beyond its 6 values"),
-    "offset": ({"w": _tensor(_DATA, (2, 3), offset=1)}, "reaches beyond"),
-    "stride": ({"w": _tensor(_DATA, (2, 3), (4, 1))}, "reaches beyond"),
-    "negative stride": ({"w": _tensor(_DATA, (2, 3), (-3, 1))}, "natural numbers"),
-    "negative shape": ({"w": _tensor(_DATA, (-1, 3), (3, 1))}, "natural numbers"),
-    "true shape": ({"w": _tensor(_DATA, (True, 3), (3, 1))}, "natural numbers"),
-    "expanded": ({"w": _tensor(_DATA, (1 << 30, 1 << 30), (0, 0))}, "reaches beyond"),
-    "many axes": ({"w": _tensor(_DATA, (1,) * 40)}, "shape and strides"),
-    "short stride": ({"w": _tensor(_DATA, (2, 3), (1,))}, "shape and strides"),
-    "no storage": ({"w": _tensor(5, (2, 3))}, "without storage"),
-    "count": ({"w": _tensor(_Storage(_DATA.values, "0", 1 << 40), (2, 3))}, "natural numbers"),
-    "larger count": ({"w": _tensor(_Storage(_DATA.values, "0", 600), (2, 300))}, "another size|shorter than"),
+    "beyond": ({"w": tensor(_DATA, (3, 3))}, "reaches beyond its 6 values"),
+    "offset": ({"w": tensor(_DATA, (2, 3), offset=1)}, "reaches beyond"),
+    "stride": ({"w": tensor(_DATA, (2, 3), (4, 1))}, "reaches beyond"),
+    "negative stride": ({"w": tensor(_DATA, (2, 3), (-3, 1))}, "natural numbers"),
+    "negative shape": ({"w": tensor(_DATA, (-1, 3), (3, 1))}, "natural numbers"),
+    "true shape": ({"w": tensor(_DATA, (True, 3), (3, 1))}, "natural numbers"),
+    "expanded": ({"w": tensor(_DATA, (1 << 30, 1 << 30), (0, 0))}, "reaches beyond"),
+    "many axes": ({"w": tensor(_DATA, (1,) * 40)}, "shape and strides"),
+    "short stride": ({"w": tensor(_DATA, (2, 3), (1,))}, "shape and strides"),
+    "no storage": ({"w": tensor(5, (2, 3))}, "without storage"),
+    "count": ({"w": tensor(Storage(_DATA.values, "0", 1 << 40), (2, 3))}, "natural numbers"),
+    "larger count": ({"w": tensor(Storage(_DATA.values, "0", 600), (2, 300))}, "another size|shorter than"),
     "wrong type": (
-        {"w": _tensor(_Storage(_DATA.values, "0", kind="DoubleStorage"), (2,))},
+        {"w": tensor(Storage(_DATA.values, "0", kind="DoubleStorage"), (2,))},
         "another size|shorter than",
     ),
-    "unknown storage": ({"w": _tensor(_Storage(_DATA.values, "0", kind="QInt8Storage"), (2,))}, "torch.QInt8Storage"),
-    "missing storage": ({"w": _tensor(_Storage(_DATA.values, "9"), (2, 3))}, "missing|no tensor uses"),
+    "unknown storage": ({"w": tensor(Storage(_DATA.values, "0", kind="QInt8Storage"), (2,))}, "torch.QInt8Storage"),
+    "missing storage": ({"w": tensor(Storage(_DATA.values, "9"), (2, 3))}, "missing|no tensor uses"),
 }
-_F8 = _Global("numpy", "dtype", "f8", False, True)
-_LATIN1 = _Global("_codecs", "encode", "\x00" * 8, "latin1")
+_F8 = Global("numpy", "dtype", "f8", False, True)
+_LATIN1 = Global("_codecs", "encode", "\x00" * 8, "latin1")
 _HOSTILE_META = {
     "object array": (np.array([{}], object), "numpy array of type 'O8'"),
     "text array": (np.array(["x"]), "numpy array of type 'U1'"),
     "record array": (np.zeros(1, [("a", "f4")]), "numpy array of type 'V4'"),
-    "other class": (_Global("numpy._core.multiarray", "_reconstruct", 3, (0,), b"b"), "another class"),
+    "other class": (Global("numpy._core.multiarray", "_reconstruct", 3, (0,), b"b"), "another class"),
     "subclass": (np.ma.zeros(3), "numpy.ma"),
     "number of other length": (
-        _Global("numpy.core.multiarray", "scalar", _F8, _Global("_codecs", "encode", "x")),
+        Global("numpy.core.multiarray", "scalar", _F8, Global("_codecs", "encode", "x")),
         "fit",
     ),
-    "number of no type": (_Global("numpy.core.multiarray", "scalar", "f8", _LATIN1), "do not fit"),
-    "encoding": (_Global("_codecs", "encode", "x", "rot13"), "another encoding"),
-    "decoding": (_Global("_codecs", "decode", "x", "rot13"), "_codecs.decode"),
-    "default": (_Global("collections", "defaultdict", _Global("os", "system")), "os.system"),
-    "number as default": (_Global("collections", "defaultdict", 3), "unknown default"),
-    "called list": (_Global("builtins", "list", (1, 2)), "damaged"),
-    "called class": (_Global("sklearn.decomposition._pca", "PCA", 3), "damaged"),
-    "storage": (_Storage(_DATA.values, "0"), "neither plain values nor arrays|damaged"),
-    "bytes": (_Global("builtins", "bytes", 1 << 40), "bytes made of"),
-    "class": ({"deep": [_Global("numpy", "ndarray")]}, "'deep' is neither plain values nor arrays"),
+    "number of no type": (Global("numpy.core.multiarray", "scalar", "f8", _LATIN1), "do not fit"),
+    "encoding": (Global("_codecs", "encode", "x", "rot13"), "another encoding"),
+    "decoding": (Global("_codecs", "decode", "x", "rot13"), "_codecs.decode"),
+    "default": (Global("collections", "defaultdict", Global("os", "system")), "os.system"),
+    "number as default": (Global("collections", "defaultdict", 3), "unknown default"),
+    "called list": (Global("builtins", "list", (1, 2)), "damaged"),
+    "called class": (Global("sklearn.decomposition._pca", "PCA", 3), "damaged"),
+    "storage": (Storage(_DATA.values, "0"), "neither plain values nor arrays|damaged"),
+    "bytes": (Global("builtins", "bytes", 1 << 40), "bytes made of"),
+    "class": ({"deep": [Global("numpy", "ndarray")]}, "'deep' is neither plain values nor arrays"),
 }
 _HOSTILE_PICKLES = {
     "memo bomb": (b"\x80\x02Nr\x00\x84\xd7\x17.", "no dict of tensors|no tensor uses"),  # 6 GB in the C unpickler
@@ -203,7 +139,7 @@ _HOSTILE_PICKLES = {
 }
 
 
-@pytest.mark.parametrize("write", [_legacy, _zip])
+@pytest.mark.parametrize("write", [legacy_file, zip_file])
 @pytest.mark.parametrize("case", [*_HOSTILE_ROOTS, *_HOSTILE_META, *_HOSTILE_PICKLES])
 def test_hostile_files_are_refused_and_never_run(write, case, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -226,7 +162,7 @@ def test_hostile_files_are_refused_and_never_run(write, case, tmp_path, monkeypa
     assert not (tmp_path / _SENTINEL).exists()
 
 
-@pytest.mark.parametrize("write", [_legacy, _zip])
+@pytest.mark.parametrize("write", [legacy_file, zip_file])
 def test_arrays_and_numbers_beside_the_tensors_come_back(write, tmp_path):
     """What cirtorch, HOW and DIR keep in their files; scikit-learn's PCA is its attributes."""
     pca = b"csklearn.decomposition.pca\nPCA\n)\x81}U\x06whitenK\x01sb"
@@ -234,11 +170,11 @@ def test_arrays_and_numbers_beside_the_tensors_come_back(write, tmp_path):
         "mean": [0.4, 0.5],
         "Lw": {"ss": {"P": np.asfortranarray(np.arange(6.0).reshape(2, 3)), "m": np.arange(3, dtype=">f4")}},
         "best": (np.float32(1.5), np.int64(-3), np.bool_(True), None),
-        "tensor": _tensor(_DATA, (3, 2)),
+        "tensor": tensor(_DATA, (3, 2)),
         "none": np.zeros((0, 2)),
     }
     path, root = tmp_path / "x.pth", {"meta": meta, "state_dict": _GOOD, "marked": "HERE"}
-    pickled = _pickled(root).replace(b"X\x04\x00\x00\x00HERE", pca)
+    pickled = pickle_of(root).replace(b"X\x04\x00\x00\x00HERE", pca)
     path.write_bytes(write(root, [_DATA], pickled=pickled))
     _, beside = read_torch(path)
     found = beside["meta"]
@@ -253,16 +189,16 @@ def test_arrays_and_numbers_beside_the_tensors_come_back(write, tmp_path):
 def test_a_dict_that_holds_itself_is_refused(tmp_path):
     meta = {}
     meta["a"] = meta["b"] = meta
-    (tmp_path / "x.pth").write_bytes(_zip({"state_dict": _GOOD, "meta": meta}, [_DATA]))
+    (tmp_path / "x.pth").write_bytes(zip_file({"state_dict": _GOOD, "meta": meta}, [_DATA]))
     with pytest.raises(UserError, match="nested too deeply"):
         read_torch(tmp_path / "x.pth")
 
 
 def test_few_parts_are_read_of_a_large_pickle(monkeypatch, tmp_path):
     monkeypatch.setattr(restricted_pickle, "MAX_READS", 300)
-    (tmp_path / "x.pth").write_bytes(_zip({"state_dict": _GOOD, "epochs": list(range(50))}, [_DATA]))
+    (tmp_path / "x.pth").write_bytes(zip_file({"state_dict": _GOOD, "epochs": list(range(50))}, [_DATA]))
     read_torch(tmp_path / "x.pth")
-    (tmp_path / "x.pth").write_bytes(_zip({"state_dict": _GOOD, "epochs": list(range(1000))}, [_DATA]))
+    (tmp_path / "x.pth").write_bytes(zip_file({"state_dict": _GOOD, "epochs": list(range(1000))}, [_DATA]))
     with pytest.raises(UserError, match="more than 300 parts"):
         read_torch(tmp_path / "x.pth")
 
@@ -272,12 +208,12 @@ def test_few_parts_are_read_of_a_large_pickle(monkeypatch, tmp_path):
     [
         (b"", "damaged"),
         (b"not a checkpoint at all", "damaged|no torch file"),
-        (_legacy(_GOOD, [_DATA])[:-3], "cut off"),
-        (_legacy(_GOOD, [_DATA, _Storage(np.zeros(2, "<f4"), "1")]), "no tensor uses"),
-        (_zip(_GOOD, [_DATA])[:-30], "damaged"),
-        (_zip(_GOOD, [_DATA], compression=zipfile.ZIP_DEFLATED), "compressed"),
-        (_zip(_GOOD, [_DATA], twice=True), "a name twice"),
-        (_zip(_GOOD, [_DATA], byteorder=b"big"), "big-endian"),
+        (legacy_file(_GOOD, [_DATA])[:-3], "cut off"),
+        (legacy_file(_GOOD, [_DATA, Storage(np.zeros(2, "<f4"), "1")]), "no tensor uses"),
+        (zip_file(_GOOD, [_DATA])[:-30], "damaged"),
+        (zip_file(_GOOD, [_DATA], compression=zipfile.ZIP_DEFLATED), "compressed"),
+        (zip_file(_GOOD, [_DATA], twice=True), "a name twice"),
+        (zip_file(_GOOD, [_DATA], byteorder=b"big"), "big-endian"),
     ],
 )
 def test_damaged_files_are_refused(data, reason, tmp_path):
@@ -289,7 +225,7 @@ def test_damaged_files_are_refused(data, reason, tmp_path):
 
 def test_every_flipped_byte_is_refused_or_harmless(tmp_path):
     """Nothing but `UserError` comes out of a file with one wrong byte."""
-    for write in (_legacy, _zip):
+    for write in (legacy_file, zip_file):
         root = {"state_dict": _GOOD, "meta": {"mean": np.arange(3.0), "scale": np.float32(2)}}
         good, path = bytearray(write(root, [_DATA])), tmp_path / "flipped.pth"
         for at in range(0, len(good), 3):
@@ -310,6 +246,6 @@ def test_only_regular_files_of_a_sane_size(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="No such file.*check the path"):
         read_torch(tmp_path / "absent.pth")
     monkeypatch.setattr(torch_file, "MAX_FILE", 10)
-    (tmp_path / "large.pth").write_bytes(_legacy(_GOOD, [_DATA]))
+    (tmp_path / "large.pth").write_bytes(legacy_file(_GOOD, [_DATA]))
     with pytest.raises(UserError, match="may have 10 at most"):
         read_torch(tmp_path / "large.pth")

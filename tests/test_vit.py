@@ -11,7 +11,7 @@ from sret_jax.errors import UserError
 from sret_jax.models.backbones import BACKBONES, build_backbone, vit
 from sret_jax.models.backbones.vit import GRID, VisionTransformer, positions, resampling
 from sret_jax.models.descriptor import build_network
-from sret_jax.models.weights_file import read_weights
+from sret_jax.models.weights_file import read_weights, write_weights
 
 SMALL, REGISTERS = "dinov2_vits14", "dinov2_vits14_reg"
 
@@ -165,21 +165,34 @@ def test_contents_and_buckets_are_multiples_of_14():
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize(("name", "suffix"), [(SMALL, ".pth"), (REGISTERS, ".safetensors")])
-def test_equals_the_torch_network(name, suffix, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "layout", "suffix"),
+    [
+        (SMALL, "dinov2", ".pth"),
+        (REGISTERS, "dinov2", ".safetensors"),
+        (SMALL, "timm", ".safetensors"),
+        (REGISTERS, "timm", ".pth"),
+        pytest.param("dinov2_vitb14", "dinov2", ".safetensors", marks=pytest.mark.slow),
+    ],
+)
+def test_equals_the_torch_network(name, layout, suffix, tmp_path):
     """Every map, with the weights read from a file as it is published."""
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file
-    from torch_vit import random_vit
+    from torch_vit import TimmVisionTransformer, VisionTransformer, random_vit
 
-    reference, path = random_vit("s", name == REGISTERS), tmp_path / f"vit{suffix}"
+    kind = TimmVisionTransformer if layout == "timm" else VisionTransformer
+    reference, path = random_vit(name[10], name.endswith("reg"), kind=kind), tmp_path / f"vit{suffix}"
     (torch.save if suffix == ".pth" else save_file)(reference.state_dict(), path)
     images = _photos(2, 56, 98)
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
         expected = reference(((torch.tensor(np.asarray(images)) / 255 - mean) / deviation).movedim(3, 1))
     weights = read_weights(path)
-    assert (weights.backbone, weights.layout) == (name, "dinov2")
+    assert (weights.backbone, weights.layout) == (name, layout)
+    if layout == "timm":  # how it resamples is kept when the file is converted
+        write_weights(tmp_path / "own.safetensors", weights)
+        weights = read_weights(tmp_path / "own.safetensors")
     variables = {collection: tree["backbone"] for collection, tree in weights.variables.items()}
     maps = _run(build_backbone(name), variables, images, jnp.ones((2, 56, 98), bool))
     for stage, values in expected.items():

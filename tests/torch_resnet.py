@@ -4,12 +4,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-LAYERS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
+LAYERS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
 
 
 class Block(nn.Module):
-    def __init__(self, inputs, width, stride, bottleneck):
+    def __init__(self, inputs, width, stride, bottleneck, floor=0.0, floor_inside=0.0):
         super().__init__()
+        self.floor, self.floor_inside = floor, floor_inside
         outputs = width * 4 if bottleneck else width
         kernels = (1, 3, 1) if bottleneck else (3, 3)
         channels = (inputs, width, width, outputs) if bottleneck else (inputs, width, width)
@@ -25,14 +26,17 @@ class Block(nn.Module):
         y = x
         for n in range(1, self.count + 1):
             y = getattr(self, f"bn{n}")(getattr(self, f"conv{n}")(y))
-            y = F.relu(y) if n < self.count else y
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+            y = y.clamp(min=self.floor_inside) if n < self.count else y
+        return (y + (x if self.downsample is None else self.downsample(x))).clamp(min=self.floor)
 
 
 class ResNet(nn.Module):
-    """`forward` returns the maps c1 ... c5 and the logits."""
+    """`forward` returns the maps c1 ... c5 and the logits.
 
-    def __init__(self, name):
+    `floor`: SuperGlobal's ReLUP, instead of the ReLUs at the ends of the blocks of layer 1 to 3 and inside of layer 1.
+    """
+
+    def __init__(self, name, floor=0.0):
         super().__init__()
         bottleneck = name != "resnet18"
         self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
@@ -40,7 +44,8 @@ class ResNet(nn.Module):
         for layer, repeats in enumerate(LAYERS[name], 1):
             width, blocks = 32 << layer, []
             for i in range(repeats):
-                blocks.append(Block(inputs, width, 2 if i == 0 and layer > 1 else 1, bottleneck))
+                floors = floor if layer <= 3 else 0.0, floor if layer == 1 else 0.0
+                blocks.append(Block(inputs, width, 2 if i == 0 and layer > 1 else 1, bottleneck, *floors))
                 inputs = width * 4 if bottleneck else width
             setattr(self, f"layer{layer}", nn.Sequential(*blocks))
         self.fc = nn.Linear(inputs, 1000)
@@ -53,10 +58,10 @@ class ResNet(nn.Module):
         return maps, self.fc(x.mean((2, 3)))
 
 
-def random_resnet(name, seed=0):
+def random_resnet(name, seed=0, floor=0.0):
     """In evaluation mode, with random BatchNorm parameters and statistics that keep the maps' scale near 1."""
     torch.manual_seed(seed)
-    network = ResNet(name).eval()
+    network = ResNet(name, floor).eval()
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")

@@ -1,4 +1,4 @@
-"""DINOv2's vision transformer in torch, with DINOv2's parameter names: the reference of the parity tests."""
+"""DINOv2's vision transformer in torch, and timm's form of it, with their names: references of the parity tests."""
 
 import torch
 from torch import nn
@@ -69,13 +69,15 @@ class VisionTransformer(nn.Module):
             options = {"size": (h, w), "antialias": True}
         return F.interpolate(stored, mode="bicubic", **options).flatten(2).transpose(1, 2)
 
+    def front(self):
+        """What comes before the patches: the class token with its position, and the registers."""
+        first = self.cls_token + self.pos_embed[:, :1]
+        return first if self.register_tokens is None else torch.cat([first, self.register_tokens], 1)
+
     def forward(self, x):
         h, w = x.shape[2] // PATCH, x.shape[3] // PATCH
         tokens = self.patch_embed.proj(x).flatten(2).transpose(1, 2) + self.positions(h, w)
-        front = [(self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)]
-        if self.register_tokens is not None:
-            front.append(self.register_tokens.expand(len(x), -1, -1))
-        front = torch.cat(front, 1)
+        front = self.front().expand(len(x), -1, -1)
         x, maps = torch.cat([front, tokens], 1), {}
 
         def as_map(tokens):
@@ -88,10 +90,33 @@ class VisionTransformer(nn.Module):
         return maps | {"last": as_map(self.norm(x)), "keys": as_map(keys), "cls": self.norm(x)[:, :1, None]}
 
 
-def random_vit(size="s", registers=False, seed=0):
+class TimmVisionTransformer(VisionTransformer):
+    """timm resamples with antialiasing always, and where there are registers it adds no position to the class token."""
+
+    def __init__(self, size, registers):
+        super().__init__(size, registers)
+        del self.mask_token, self.register_tokens
+        width = SIZES[size][0]
+        self.reg_token = nn.Parameter(torch.zeros(1, 4, width)) if registers else None
+        self.pos_embed = nn.Parameter(torch.zeros(1, GRID * GRID + (not registers), width))
+
+    def positions(self, h, w):
+        grid = self.pos_embed[:, -GRID * GRID :]
+        if h == w == GRID:
+            return grid
+        grid = grid.reshape(1, GRID, GRID, -1).permute(0, 3, 1, 2)
+        return F.interpolate(grid, size=(h, w), mode="bicubic", antialias=True).flatten(2).transpose(1, 2)
+
+    def front(self):
+        if self.reg_token is None:
+            return self.cls_token + self.pos_embed[:, :1]
+        return torch.cat([self.cls_token, self.reg_token], 1)
+
+
+def random_vit(size="s", registers=False, seed=0, kind=VisionTransformer):
     """With weights as spread as those of a trained network: every part of it shows in the result."""
     torch.manual_seed(seed)
-    network = VisionTransformer(size, registers).eval()
+    network = kind(size, registers).eval()
     for name, parameter in network.named_parameters():
         if name.endswith("gamma") or "norm" in name and name.endswith("weight"):
             nn.init.uniform_(parameter, 0.2, 1.0)

@@ -9,7 +9,10 @@
     how           features.0, features.4.0.conv1        dim_reduction, or whiten as a convolution
     dir           conv1, layer1.0.conv1                 adpool.p, fc (the whitening)
     dinov2        patch_embed.proj, blocks.0.attn.qkv   register_tokens
-    timm          the same                              reg_token, positions without the class token's
+    timm          the same                              reg_token, and then positions without the class token's
+
+A timm file without registers holds the very tensors of DINOv2's, but timm resamples their positions with antialiasing:
+at another grid than the stored 37 x 37 it is another network, which `Layout.antialias` says.
 
 All ResNets have torchvision's graph, the Caffe-converted ones included: the stride of a bottleneck is in its 3x3
 convolution, and they take RGB.
@@ -69,6 +72,7 @@ class Layout:
     left_out: frozenset[str] = frozenset()
     biases: dict[str, str] = field(default_factory=dict)  # of a convolution before a BatchNorm -> the mean it moves
     whitens: str = "normalized"  # what the fully connected layer takes: the "normalized" pooled vector, or "pooled"
+    antialias: bool = False  # positions are resampled so with registers and without: `backbones/vit.py: resampling`
 
 
 def find_layout(state: State, name: str, source: Any) -> Layout:
@@ -270,7 +274,7 @@ def _vit(name: str, state: State, source: Any) -> Layout:
         for n in "12":
             leaves |= affine(f"{theirs}norm{n}", ours, f"norm{n}", weight="scale", form="vector")
             leaves[f"{theirs}ls{n}.gamma"] = leaf(ours, f"gamma{n}")
-    return Layout(name, fits[0], "cls", leaves, frozenset({"mask_token"}))
+    return Layout(name, fits[0], "cls", leaves, frozenset({"mask_token"}), antialias=name == "timm")
 
 
 _MAKERS = {"efficientnet": _efficientnet, "dinov2": _vit, "timm": _vit}

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from sret_jax.numpy_pickle import NUMPY, OPCODES, Array, Dtype, NumpyUnpickler, count
-from sret_jax.plain_pickle import Refused, Stream
+from sret_jax.plain_pickle import MALFORMED, Refused, Stream
 
 MAX_READS = 4_000_000  # a checkpoint of 5,000 tensors and an optimiser needs 400,000; each may allocate some 100 bytes
 MAX_DEPTH = 32  # of nested dicts, lists and tuples
@@ -120,6 +120,21 @@ class _Unpickler(NumpyUnpickler):
         else:
             super().load_build()
 
+    def entry(self) -> str | None:
+        """The key of the innermost dict whose value was being read when the reading stopped."""
+        frames = [*self.metastack, self.stack]
+        for i in reversed(range(len(frames))):
+            frame = frames[i]
+            if i and frames[i - 1] and isinstance(frames[i - 1][-1], dict):  # keys and values by turns
+                at = 0
+            else:  # one key and its value lie above their dict
+                at = 1 + max((n for n, value in enumerate(frame[:-1]) if isinstance(value, dict)), default=len(frame))
+            while at + 2 < len(frame) and not callable(frame[at + 1]):  # a value that is not made yet is a constructor
+                at += 2
+            if at < len(frame) and isinstance(frame[at], str):
+                return frame[at]
+        return None
+
 
 _Unpickler.dispatch = _Unpickler.table(
     f"{OPCODES} NEWOBJ BINPERSID",
@@ -133,8 +148,18 @@ def stream(data: bytes) -> Stream:
 
 
 def load(stream: Stream) -> Any:
-    """The next object in the stream, made of plain values and the records of this file."""
-    return _Unpickler(stream, encoding="utf-8").load()
+    """The next object in the stream, made of plain values and the records of this file.
+
+    What a malformed one raises has the entry in which it stopped as a note.
+    """
+    unpickler = _Unpickler(stream, encoding="utf-8")
+    try:
+        return unpickler.load()
+    except MALFORMED as error:
+        entry = unpickler.entry()
+        if entry is not None:
+            error.add_note(f"at the entry {entry[:80]!r}")
+        raise
 
 
 def plain(root: Any, array_of: Any) -> Any:

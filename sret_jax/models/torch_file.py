@@ -39,8 +39,9 @@ def read_torch(path: str | Path, data: bytes | None = None) -> tuple[dict[str, n
         return _decode(data)
     except (*MALFORMED, zipfile.BadZipFile, NotImplementedError) as error:
         reason = str(error) if isinstance(error, Refused) else f"damaged or not a torch file ({type(error).__name__})"
+        where = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
         raise UserError(
-            f"{path}: refused as a checkpoint: {reason}; save it again with torch.save(model.state_dict(), file)"
+            f"{path}: refused as a checkpoint: {reason}{where}; save it again with torch.save(model.state_dict(), file)"
         ) from None
 
 
@@ -100,17 +101,17 @@ def _decode_legacy(data: bytes) -> tuple[Any, dict[str, memoryview]]:
     info, root, keys = load(source), load(source), load(source)
     if not isinstance(info, dict) or info.get("little_endian") is not True:
         raise Refused("it was written on a big-endian machine")
-    counts = _storages_of(root)
+    used = _storages_of(root)
     view, at, storages = memoryview(data), source.tell(), {}
     if not isinstance(keys, list) or not all(isinstance(k, str) for k in keys) or len(keys) != len(set(keys)):
         raise Refused("its list of storages is damaged")
     for key in keys:
-        if key not in counts:
+        if key not in used:
             raise Refused("it holds a storage that no tensor uses")
-        (count,) = struct.unpack_from("<q", data, at)
-        size = counts[key].count * counts[key].dtype.itemsize
-        if count != counts[key].count or at + 8 + size > len(data):
-            raise Refused("it is cut off: a storage is shorter than its tensors say")
+        storage = used[key]
+        size = storage.count * storage.dtype.itemsize
+        if at + 8 + size > len(data) or struct.unpack_from("<q", data, at) != (storage.count,):
+            raise Refused(f"it is cut off: {_storage_of(root, key)} is shorter than its tensors say")
         storages[key] = view[at + 8 : at + 8 + size]
         at += 8 + size
     return root, storages
@@ -130,8 +131,27 @@ def _storages_of(root: Any) -> dict[str, Storage]:
     return found
 
 
+def _storage_of(root: Any, key: str) -> str:
+    """That storage in words: "the storage of" its first tensor."""
+    todo, seen = [("", root)], set()
+    while todo:
+        name, node = todo.pop()
+        if isinstance(node, Tensor) and node.storage.key == key:
+            return f"the storage of {name[:80]!r}"
+        if isinstance(node, dict | list | tuple) and not isinstance(node, Tensor) and id(node) not in seen:
+            seen.add(id(node))
+            parts = [(str(k), v) for k, v in node.items()] if isinstance(node, dict) else [(name, v) for v in node]
+            todo += reversed(parts)
+    return f"the storage {key[:80]!r}"
+
+
 def _decode_zip(data: bytes) -> tuple[Any, dict[str, memoryview]]:
-    with zipfile.ZipFile(BytesIO(data)) as archive:
+    try:
+        archive = zipfile.ZipFile(BytesIO(data))
+    except zipfile.BadZipFile as error:
+        error.add_note(_last_part(data))
+        raise
+    with archive:
         entries = archive.infolist()
         names = [entry.filename for entry in entries]
         pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
@@ -142,10 +162,41 @@ def _decode_zip(data: bytes) -> tuple[Any, dict[str, memoryview]]:
         if sum(entry.file_size for entry in entries) > len(data):
             raise Refused("its archive entries overlap")
         folder = pickles[0].removesuffix("data.pkl")
-        if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder") != b"little":
+        if f"{folder}byteorder" in names and _read(archive, f"{folder}byteorder") != b"little":
             raise Refused("it was written on a big-endian machine")
         if archive.getinfo(pickles[0]).file_size > MAX_PICKLE:
             raise Refused(f"its data.pkl is larger than {MAX_PICKLE} bytes")
-        root = load(stream(archive.read(pickles[0])))
-        wanted = _storages_of(root)
-        return root, {k: memoryview(archive.read(f"{folder}data/{k}")) for k in wanted if f"{folder}data/{k}" in names}
+        root = load(stream(_read(archive, pickles[0])))
+        storages = {}
+        for key in _storages_of(root):
+            if (member := f"{folder}data/{key}") in names:
+                storages[key] = memoryview(_read(archive, member, root))
+        return root, storages
+
+
+def _read(archive: zipfile.ZipFile, member: str, root: Any = None) -> bytes:
+    """A member of the archive; an error says which and, with the object in the pickle, which tensor's."""
+    try:
+        return archive.read(member)
+    except (*MALFORMED, zipfile.BadZipFile) as error:
+        error.add_note(f"in {member[:80]!r}")
+        if root is not None:
+            error.add_note(_storage_of(root, member.rpartition("/")[2]))
+        raise
+
+
+def _last_part(data: bytes) -> str:
+    """The last member of an archive whose end is missing and, where the pickle before it is whole, its first tensor."""
+
+    def member(at: int) -> tuple[str, int]:
+        """Name, and where the content begins: behind a header of 30 bytes, the name and a field of its own."""
+        name, field = struct.unpack_from("<HH", data[at : at + 30].ljust(30, b"\0"), 26)
+        return data[at + 30 : at + 30 + name].decode(errors="replace"), at + 30 + name + field
+
+    last, start = member(data.rfind(b"PK\x03\x04"))[0], member(0)[1]
+    try:
+        root = load(stream(data[start : start + MAX_PICKLE]))
+        where = f", {_storage_of(root, key)}" if (key := last.rpartition("/")[2]) in _storages_of(root) else ""
+    except MALFORMED as error:
+        where = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
+    return f"its last part is {last[:80]!r}{where}"

@@ -24,6 +24,7 @@ from sret_jax.models.torch_file import read_bytes, read_torch
 
 Tree = dict[str, Any]
 FORMAT = "sret_jax"  # entry of our own files' metadata
+MAX_HEADER = 100 << 20  # bytes, of a safetensors file, as its authors' reader has it
 DIR_POWER = 0.25  # of the variance; its authors' scripts give `--whitenp 0.25`
 _TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
 
@@ -64,6 +65,8 @@ def read_weights(path: str | Path, layout: str = "auto", learned: str = "") -> W
         mean, deviation = _image_statistics(beside, path)
         statistics = variables.setdefault("batch_stats", {}).setdefault("backbone", {})
         statistics |= {"image_mean": mean, "image_deviation": deviation}
+        if found.antialias:
+            statistics["antialias"] = np.float32(1)
     if learned:
         variables["whitening"] = _learned_whitening(beside, learned, path)
     digest = hashlib.sha256(data).hexdigest()
@@ -119,7 +122,7 @@ def _read_safetensors(path: Path, data: bytes) -> tuple[dict[str, np.ndarray], d
     try:
         entries = safetensors.deserialize(data)
     except safetensors.SafetensorError as error:
-        raise UserError(f"{path}: damaged or not a safetensors file ({error})") from None
+        raise UserError(f"{path}: damaged or not a safetensors file{_where_cut(data)} ({error})") from None
     about = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
     state = {}
     for name, entry in entries:
@@ -128,6 +131,19 @@ def _read_safetensors(path: Path, data: bytes) -> tuple[dict[str, np.ndarray], d
             raise UserError(f"{path}: {name!r} is of type {entry['dtype']}; save it as float32, float16 or bfloat16")
         state[name] = np.frombuffer(entry["data"], kind).reshape(entry["shape"])
     return state, about
+
+
+def _where_cut(data: bytes) -> str:
+    """The first tensor that reaches beyond the end of a safetensors file; nothing where its header does not tell."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    if start > min(len(data), MAX_HEADER):
+        return ""
+    try:
+        entries = [(e["data_offsets"], k) for k, e in json.loads(data[8:start]).items() if k != "__metadata__"]
+        name = next((name for (_, end), name in sorted(entries) if start + end > len(data)), "")
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return ""
+    return f": {name[:80]!r} is cut off" if name else ""
 
 
 def _own(path: Path, state: State, about: Mapping[str, str]) -> Weights:

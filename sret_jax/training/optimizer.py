@@ -26,13 +26,16 @@ from sret_jax.models.backbones import BACKBONES, build_backbone
 def learning_rate(config: TrainConfig) -> optax.Schedule:
     """Learning rate of the heads at each step: linear warm-up to the peak, then half a cosine towards 0.
 
-    Or, after the warm-up, the peak times epoch_decay^e in the e-th epoch, e = 0, 1, ...
+    Or, after the warm-up, the peak times epoch_decay^e in the e-th epoch, e = 0, 1, ... So train SOLAR and HOW, which
+    step the schedule after an epoch, and cirtorch, which steps it before: in its torch, 1.0, the first step changes
+    nothing. Since torch 1.1 it does: cirtorch's code then trains at `learning_rate` times epoch_decay^(e + 1).
     """
     warmup = min(config.warmup_steps, config.steps)
     if config.schedule == "exponential":
-        fall = optax.schedules.exponential_decay(
-            config.learning_rate, config.epoch_steps, config.epoch_decay, staircase=True
-        )
+
+        def fall(step: Any) -> Any:
+            return config.learning_rate * config.epoch_decay ** (step // config.epoch_steps)
+
     else:
         fall = optax.schedules.cosine_decay_schedule(config.learning_rate, max(config.steps - warmup, 1))
     if warmup == 0:

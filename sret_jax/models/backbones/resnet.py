@@ -13,7 +13,12 @@ from jaxtyping import Array, Bool, Float
 from sret_jax.models.backbones.base import STAGES, Backbone, Maps
 from sret_jax.models.backbones.layers import ConvNorm, max_pool, relu, relup
 
-LAYERS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
+LAYERS = {
+    "resnet18": (2, 2, 2, 2),
+    "resnet50": (3, 4, 6, 3),
+    "resnet101": (3, 4, 23, 3),
+    "resnet152": (3, 8, 36, 3),
+}
 WIDTHS = (64, 128, 256, 512)
 
 

@@ -42,7 +42,8 @@ def resampling(count: Int[Array, "b"], length: int, *, antialias: bool) -> Float
     Bicubic. `antialias` False: position i lies at 37 (i + 1/2) / (count + 0.1) - 1/2, four taps, a = -3/4, the border
     repeated; the 0.1 is part of the published networks. True: at 37 (i + 1/2) / count - 1/2, a = -1/2, the kernel as
     wide as the step where that is larger than 1, its weights inside the border scaled to sum to 1. These are torch's
-    two bicubic interpolations, the one of the networks without registers and the one of those with.
+    two bicubic interpolations, the one of DINOv2's networks without registers and the one of those with; timm's
+    networks have the second one, with registers and without.
     """
     n = count.astype(jnp.float32)[:, None, None]
     step = GRID / (n if antialias else n + 0.1)
@@ -65,15 +66,17 @@ def _cubic(t: Array, a: float) -> Array:
 
 
 def positions(
-    stored: Float[Array, "37 37 c"], mask: Bool[Array, "b h w"], *, antialias: bool
+    stored: Float[Array, "37 37 c"], mask: Bool[Array, "b h w"], *, antialias: bool | Bool[Array, ""]
 ) -> Float[Array, "b h w c"]:
     """The positional embedding of each photograph's own grid, which is the rectangle that the mask holds."""
     rows, columns = mask.any(2).sum(1), mask.any(1).sum(1)
-    down = resampling(jnp.maximum(rows, 1), mask.shape[1], antialias=antialias)
-    across = resampling(jnp.maximum(columns, 1), mask.shape[2], antialias=antialias)
-    if not antialias:  # the grid as it is stored is used as it is stored, without the 0.1
-        as_stored = ((rows == GRID) & (columns == GRID))[:, None, None]
-        down, across = (jnp.where(as_stored, jnp.eye(x.shape[1], GRID)[None], x) for x in (down, across))
+    as_stored = ((rows == GRID) & (columns == GRID))[:, None, None]  # then as it is stored, without the 0.1
+
+    def along(count: Int[Array, "b"], length: int) -> Float[Array, "b n 37"]:
+        plain, wide = (resampling(jnp.maximum(count, 1), length, antialias=a) for a in (False, True))
+        return jnp.where(as_stored, jnp.eye(length, GRID)[None], jnp.where(antialias, wide, plain))
+
+    down, across = along(rows, mask.shape[1]), along(columns, mask.shape[2])
     return jnp.einsum("bim,mnc,bjn->bijc", down, stored, across, precision=lax.Precision.HIGHEST)
 
 
@@ -134,7 +137,9 @@ class VisionTransformer(Backbone):
         # One row for the class token, then the grid: as the files have it.
         stored = self.param("positions", small, (1 + GRID * GRID, c), jnp.float32)
         grid = stored[1:].reshape(GRID, GRID, c)
-        x = x + positions(grid, mask, antialias=registers > 0).astype(self.dtype)
+        # Weights of timm bring it along, because there the networks without registers have it too.
+        antialias = self.get_variable("batch_stats", "antialias", jnp.float32(registers > 0))
+        x = x + positions(grid, mask, antialias=antialias > 0).astype(self.dtype)
         special = [self.param("class_token", small, (1, c), jnp.float32) + stored[:1]]
         if registers:
             special.append(self.param("registers", small, (registers, c), jnp.float32))
