@@ -7,10 +7,15 @@ where `whitening.kind="weights"`. Benchmarks:
 
     synthetic             objects drawn by code
     folder                leave-one-out on `<instance>/<photo>` of --root, or all of it searched by --queries
-    roxford5k, rparis6k   --root holds jpg/ and gnd_<benchmark>.pkl, itself or in a folder of the benchmark's name
+    roxford5k, rparis6k   --root holds jpg/ and gnd_<benchmark>.pkl, itself or in a folder of the benchmark's name, as
+                          those below
+    proxford, prparis     the same photographs, with the pixels of the object beside them or in --root
     revisited             the same for any folder of photographs, with its ground truth in --gnd
     gldv2, ilias          --root holds the files of their authors: csv and index/, test/; or ilias_core/
     paintings             --root holds ground_truth.json and its photographs; paintings look for those that show them
+
+Of several benchmarks --root holds a folder each, of the benchmark's name; all of their files are looked for before the
+first is measured, and one table of all comes last. NAME+1m is NAME with the million distractors of <root>/revisitop1m.
 
 --distractors=DIR,... adds photographs that only get in the way: any folder, or the million of Revisiting Oxford and
 Paris with its revisitop1m.txt and jpg/. --rerank=STAGE[:NUMBER],... puts the first answers in a new order, with
@@ -35,13 +40,15 @@ With --benchmark=folder --queries=DIR it shows instead of measuring, and --regio
 queries is asked for: {"<photo>": [left, top, right, bottom] or a click [x, y] or "<mask>.png" beside the file}, pixels.
 
 --anchors shows published numbers beside these,
---protocol=compat:NAME deviates as some of them do. --rankings=FILE scores a ranking that something else made (the
-`ranks.npy` of revisitop, or a submission of gldv2), without a network or photographs; --marks=FILE what it marked, on
+--protocol=compat:NAME deviates as some of them do. --rankings=FILE scores a ranking that something else made, without a
+network: the `ranks.npy` of revisitop or a submission of gldv2, which need no photographs; of ilias, paintings and
+folder a CSV `id,images` in the form of gldv2's, with names of their photographs. --marks=FILE scores what it marked, on
 benchmarks with masks (COCO's results .json, a folder of <query>_<photo>.png, or the .npy of PROxford), and with
 --rankings=FILE both at once.
 
 Prints the table and writes results.json, rankings.csv, queries.csv, report.html, strip.png and skipped.json to
-`<workdir>/eval/<benchmark>` (untrained: `runs/untrained-<config>/eval/<benchmark>`), or to `--out`.
+`<workdir>/eval/<benchmark>` (untrained: `runs/untrained-<config>/eval/<benchmark>`), or to `--out`. With another
+protocol, re-ranking or distractors, by flag or by config, the folder has their names too.
 """
 
 import logging
@@ -56,7 +63,9 @@ from ml_collections import config_flags
 from sret_jax import command, experiment, submitted
 from sret_jax.config import PROTOCOLS, Config
 from sret_jax.errors import UserError
-from sret_jax.evaluation.benchmarks import BENCHMARKS, REVISITED, Request, check_benchmark
+from sret_jax.evaluation.benchmarks import open_benchmarks
+from sret_jax.evaluation.request import BENCHMARKS, REVISITED, Request, check_benchmark, variant
+from sret_jax.evaluation.table import print_summary
 from sret_jax.localization.methods import METHODS
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.models.weights import stored_whitening
@@ -69,9 +78,11 @@ from sret_jax.validation import validate
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder that train.py wrote.")
 BENCHMARK = flags.DEFINE_list(
-    "benchmark", None, f"Comma-separated: {', '.join(BENCHMARKS)}. Default: the config's own."
+    "benchmark", None, f"Comma-separated: {', '.join(BENCHMARKS)}, each with +1m or not. Default: the config's own."
 )
-ROOT = flags.DEFINE_string("root", "", 'The benchmark\'s photographs; of "folder": <instance>/<photo>.')
+ROOT = flags.DEFINE_string(
+    "root", "", 'The benchmark\'s photographs, or a folder with one of each benchmark; of "folder": <instance>/<photo>.'
+)
 QUERIES = flags.DEFINE_string("queries", "", 'Benchmark "folder": photographs that search --root.')
 GND = flags.DEFINE_string("gnd", "", f"{', '.join(REVISITED)}: the ground truth, gnd_*.pkl or the same as JSON.")
 DISTRACTORS = flags.DEFINE_list("distractors", [], "Folders of photographs, at any depth, that are searched as well.")
@@ -117,14 +128,11 @@ def request() -> Request:
     return Request(ROOT.value, QUERIES.value, GND.value, tuple(DISTRACTORS.value), PROTOCOL.value, MASKS.value)
 
 
-def out_folder(workdir: Path, benchmark: str, several: bool) -> Path:
-    """Where the results of one benchmark go; those of a variant have a folder of their own."""
+def out_folder(workdir: Path, benchmark: str, config: Config, several: bool) -> Path:
+    """Where the results of one benchmark go."""
     if OUT.value:
         return Path(OUT.value) / benchmark if several else Path(OUT.value)
-    variant = [PROTOCOL.value.removeprefix("compat:")] if PROTOCOL.value.startswith("compat:") else []
-    variant += [stage.replace(":", "-") for stage in RERANK.value or []]
-    variant += [Path(folder).resolve().name for folder in DISTRACTORS.value]
-    return workdir / "eval" / "+".join([benchmark, *variant])
+    return workdir / "eval" / variant(benchmark, config, request())
 
 
 def main() -> None:
@@ -133,7 +141,7 @@ def main() -> None:
     check_methods(LOCALIZE.value or [])
     for benchmark in BENCHMARK.value or []:
         check_benchmark(benchmark, request())
-    if QUERIES.value and "folder" not in (BENCHMARK.value or ["folder"]):
+    if QUERIES.value and not any(name.startswith("folder") for name in BENCHMARK.value or ["folder"]):
         raise UserError("--queries goes with --benchmark=folder")
     if ROOT.value and BENCHMARK.value == ["synthetic"]:
         raise UserError("--root does not go with --benchmark=synthetic, whose objects are drawn")
@@ -160,14 +168,17 @@ def main() -> None:
         config = replace(config, localize=replace(config.localize, methods=tuple(LOCALIZE.value)))
     if REGIONS.value and not config.localize.methods:
         raise UserError("--regions=FILE says what is to be marked: say how with --localize=METHOD")
-    benchmarks = BENCHMARK.value or list(config.eval.benchmarks)
+    benchmarks = list(dict.fromkeys(BENCHMARK.value or config.eval.benchmarks))
+    cache = config.data.cache_dir or workdir / "data"
+    opened = open_benchmarks(benchmarks, config, request(), cache)
+    measured = []
     for benchmark in benchmarks:
-        experiment.evaluate_and_print(
+        results = experiment.evaluate_and_print(
             network,
             variables,
             config,
             benchmark,
-            out_folder(workdir, benchmark, len(benchmarks) > 1),
+            out_folder(workdir, benchmark, config, len(benchmarks) > 1),
             root=ROOT.value,
             queries=QUERIES.value,
             gnd=GND.value,
@@ -176,10 +187,14 @@ def main() -> None:
             masks=MASKS.value,
             regions=REGIONS.value,
             anchors=ANCHORS.value,
-            cache_dir=config.data.cache_dir or workdir / "data",
+            cache_dir=cache,
             whitening=learned,
             workdir=workdir,
+            opened=opened.pop(benchmark),
         )
+        measured.append(results)
+    if len(measured) > 1:
+        print_summary(measured)
 
 
 if __name__ == "__main__":

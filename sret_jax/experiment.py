@@ -18,10 +18,11 @@ from sret_jax.config import Config, to_dict
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.environment import environment
 from sret_jax.evaluation.anchors import published
-from sret_jax.evaluation.benchmarks import Request, open_benchmark
+from sret_jax.evaluation.benchmarks import Benchmark, open_benchmark
 from sret_jax.evaluation.located_pictures import Shown
 from sret_jax.evaluation.protocols import Ranked
 from sret_jax.evaluation.report import choose_photos, write_report
+from sret_jax.evaluation.request import Request, plain_benchmark
 from sret_jax.evaluation.table import print_results
 from sret_jax.localization.methods import Localizer
 from sret_jax.localization.region_file import read_regions
@@ -31,6 +32,7 @@ from sret_jax.reranking.search import TwoStageSearch
 from sret_jax.retrieval.extract import Extracted, Extractor, Learned, extract
 from sret_jax.retrieval.recall import index_recall
 from sret_jax.retrieval.search import Index, content_fingerprint
+from sret_jax.retrieval.store import joined
 from sret_jax.second_stage import calibration, check_methods, localize, masks_of, open_sides, show_located
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ def evaluate(
     cache_dir: str | Path,
     whitening: Learned | None = None,
     workdir: Path | None = None,
+    opened: Benchmark | None = None,
 ) -> dict[str, Any]:
     """Measures a network, and writes to `out`:
 
@@ -82,10 +85,11 @@ def evaluate(
     Args:
       network, variables: what to measure.
       config: its data, extract, search and eval fields say how.
-      benchmark: one of `evaluation.benchmarks.BENCHMARKS`.
+      benchmark: one of `evaluation.request.BENCHMARKS`, or that and "+1m": with the million of `root`/revisitop1m too.
       out: folder of the results.
-      root: the benchmark's folder; default `config.eval.root`, for "folder" then `config.data.root`. The split of
-        `config.data.splits` is taken only from the config's own folder, any other folder is searched whole.
+      root: the benchmark's folder, or one of several benchmarks' folders; default `config.eval.root`, for "folder" then
+        `config.data.root`. The split of `config.data.splits` is taken only from the config's own folder, any other
+        folder is searched whole.
       queries: "folder": a folder of queries that search `root` instead of leave-one-out; `<instance>/<photo>` is
         scored, photographs without a folder are only ranked.
       gnd: benchmarks like "roxford5k": the ground truth file.
@@ -99,6 +103,11 @@ def evaluate(
       whitening: mean and projection learned after training.
       workdir: descriptors and index are kept in its folders `descriptors` and `index`, and used again when they are of
         the same network and photographs. Default: W where `out` is W/eval/NAME, else `out`.
+      opened: what `open_benchmark` made of the same; it is opened here without.
+
+    Descriptors, n * d * 4 bytes (2 GB for a million of 512), are in memory twice while the index is made of them, as
+    they were extracted and normalised, and once before and after; a set of one chunk is mapped from its store instead.
+    ScaNN holds its own copy beside that.
 
     Returns:
       `{"benchmark", "metrics", "timings": {stage: seconds}, "images_per_second", "photos", "instances", "skipped",
@@ -107,7 +116,8 @@ def evaluate(
       "mP@1", "mP@5", "mP@10", "queries"}, "mAP" (medium), "queries", "per_query" (AP, medium)}`. "index_recall" says
       what an approximate index finds of the exact answers, {} of an exact one. "rerank" has the seconds of each stage
       of `config.rerank`, the metrics before all of them, and how well an uncertainty they found predicts the AP.
-      "before_training" has mAP and R@1 where these photographs were measured at the start of the run too.
+      "before_training" has mAP and R@1 where these photographs were measured at the start of the run too. "photographs"
+      says which version of them it is, as far as anybody has noted; "compat" names a protocol that deviates.
 
     Raises:
       UserError: an unknown benchmark, a folder that is missing, incomplete or has nothing to measure.
@@ -117,13 +127,12 @@ def evaluate(
     workdir = workdir or (out.parents[1] if out.parent.name == "eval" else out)
     name = out.name if out.parent == workdir / "eval" else benchmark
     own = name.partition("+")[0]  # of the same photographs, whatever else is searched
-    stage = Stages()
-    with stage("prepare"):
-        opened = open_benchmark(benchmark, config, request, cache_dir)
-        photos, asked = opened.everything, opened.queries
-        check_methods(config.localize.methods)
-        truth = masks_of(opened) if config.localize.methods and not queries else None
-        wanted = read_regions(regions, asked) if regions and asked else {}
+    opened = opened or open_benchmark(benchmark, config, request, cache_dir)
+    photos, asked = opened.everything, opened.queries
+    check_methods(config.localize.methods)
+    truth = masks_of(opened) if config.localize.methods and not queries else None
+    wanted = read_regions(regions, asked) if regions and asked else {}
+    stage = Stages({"prepare": round(opened.seconds, 4)})
     out.mkdir(parents=True, exist_ok=True)
     skipped = photos.skipped + (asked.skipped if asked else [])
     write_json(out / "skipped.json", [{"photo": photo, "reason": reason} for photo, reason in skipped])
@@ -134,13 +143,12 @@ def evaluate(
     with stage("extract"):
         parts = [described(opened.photos, own)]
         parts += [described(part, f"distractors-{part.name}") for part in opened.distractors]
-        descriptors = np.concatenate([part.descriptors for part in parts])
     if asked:
         with stage("extract queries"):
             query_descriptors = described(asked, f"{name}-queries").descriptors
     with stage("index"):
-        index = _index(descriptors, photos.names, config, workdir / "index" / name)
-    asking = query_descriptors if asked else descriptors
+        index = _index(parts, photos.names, config, workdir / "index" / name)
+    asking = query_descriptors if asked else index.descriptors
     rows = np.arange(len(asking))
     remember = bool(config.localize.methods)
     search = first = TwoStageSearch(index, asking, remember=remember)
@@ -148,7 +156,7 @@ def evaluate(
         ranked, files, about = opened.judge(search, rows)
     reranked: dict[str, Any] = {}
     if config.rerank.stages or config.localize.methods:
-        sides = open_sides(network, variables, config, opened, name, (asking, descriptors), workdir)
+        sides = open_sides(network, variables, config, opened, name, (asking, index.descriptors), workdir)
     if config.rerank.stages:
         with stage("prepare re-ranking"):
             chain = Chain(parse_stages(config.rerank.stages), *sides, config, workdir / "rerank")
@@ -171,7 +179,9 @@ def evaluate(
             marked = show_located(localizer, opened, ranked)
 
     extracted = sum(part.photos for part in parts)
-    beside = published(benchmark, sum(map(len, opened.distractors)), request.completed(config).protocol)
+    distractors_searched = {part.name: len(part) for part in opened.distractors}
+    protocol = request.completed(config).protocol
+    beside = published(plain_benchmark(benchmark), sum(distractors_searched.values()), protocol)
     results = {
         "benchmark": benchmark,
         "metrics": ranked.metrics,
@@ -187,10 +197,11 @@ def evaluate(
         "index_recall": index_recall(index, asking, first.depth),
         "rerank": reranked,
         "localization": located,
-        "dim": descriptors.shape[1],
+        "dim": index.dim,
         "fingerprint": parts[0].fingerprint,
         "photo_fingerprint": photos.fingerprint,
-        "distractors": {part.name: len(part) for part in opened.distractors},
+        "photographs": opened.photographs,
+        "distractors": distractors_searched,
         **about,
         "anchors": beside if anchors else [],
         "config": to_dict(config),
@@ -235,8 +246,9 @@ def evaluate_and_print(
     return results
 
 
-def _index(descriptors: np.ndarray, names: list[str], config: Config, folder: Path) -> Index:
+def _index(parts: Sequence[Extracted], names: list[str], config: Config, folder: Path) -> Index:
     """The index in `folder` if it is of these descriptors and sound, else one built and saved there."""
+    descriptors = joined([chunk for part in parts for chunk in part.chunks])
     if folder.is_dir():
         try:
             index = Index.load(folder)

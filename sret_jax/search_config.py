@@ -88,7 +88,7 @@ class LocalizeConfig:
 
 @dataclass
 class EvalConfig:
-    benchmarks: tuple[str, ...] = ("synthetic",)  # run after training: "synthetic", "folder", "roxford5k", ...
+    benchmarks: tuple[str, ...] = ("synthetic",)  # run after training: "synthetic", "rparis6k+1m", ...
     root: str = ""  # the benchmark's folder; "" = data.root (benchmark "folder")
     split: str = "test"  # benchmark "folder": the entry of data.splits that is searched
     synthetic_instances: int = 16  # benchmark "synthetic": objects, none of them trained on

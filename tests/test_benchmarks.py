@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from test_eval import config, run_eval
+from test_eval import config, run_eval, write_photos
 from test_extract import NETWORK, VARIABLES
+from test_lookups import gldv2, ilias, paintings
 from test_protocols import search_over
 from test_revisited import write_benchmark
 
@@ -19,10 +20,11 @@ from sret_jax.config import Config, DataConfig, ModelConfig
 from sret_jax.data.ground_truth import read_ground_truth
 from sret_jax.errors import UserError
 from sret_jax.evaluation.anchors import ANCHORS, published
-from sret_jax.evaluation.benchmarks import Request, open_benchmark
+from sret_jax.evaluation.benchmarks import open_benchmark
 from sret_jax.evaluation.metrics import revisited_map
 from sret_jax.evaluation.pictures import boxed
 from sret_jax.evaluation.protocols import RIGHT, UNJUDGED, WRONG, revisited_protocol
+from sret_jax.evaluation.request import Request
 from sret_jax.evaluation.submissions import ranks_file, read_ranks, read_retrieval_csv, retrieval_csv
 from sret_jax.models.descriptor import build_network, init_network
 
@@ -112,16 +114,77 @@ def test_a_truncated_ranking_says_so_and_finds_less(tmp_path):
 
 
 def test_what_approximate_search_did_not_rank_is_said(tmp_path):
-    root = write_benchmark(tmp_path / "root")
-    request = Request(root=str(root), gnd=str(root / "gnd_tiny.json"))
-    opened = open_benchmark("revisited", config(), request, tmp_path / "cache")
+    """By every judge, in the same words."""
+    roots = {"revisited": write_benchmark(tmp_path / "root"), "gldv2": gldv2(tmp_path / "g")}
+    roots |= {"ilias": ilias(tmp_path / "i"), "paintings": paintings(tmp_path / "p")}
+    roots["folder"] = write_photos(tmp_path / "f", instances=2, photos=3)
+    queries = str(write_photos(tmp_path / "q", instances=2, photos=1))
+    requests = [(name, Request(root=str(root))) for name, root in roots.items() if name != "revisited"]
+    requests.append(("revisited", Request(root=str(roots["revisited"]), gnd=str(tmp_path / "root/gnd_tiny.json"))))
+    requests.append(("folder", Request(root=str(roots["folder"]), queries=queries)))
 
-    def search(x, k):
-        ids, scores = search_over(np.eye(6, dtype=np.float32))(x, k)
-        return np.where(np.arange(k) < 4, ids, -1), np.where(np.arange(k) < 4, scores, -np.inf)
+    for name, request in requests:
+        opened = open_benchmark(name, config(), request, tmp_path / "cache")
+        n, asking = len(opened.everything), len(opened.queries or opened.photos)
 
-    _, _, about = opened.judge(search, np.ones((2, 6), np.float32))
-    assert "left 4 of 12 places empty" in about["ranked"]
+        def search(rows, k):
+            ids = np.tile(np.arange(k), (len(rows), 1))
+            return np.where(ids < 3, ids, -1), np.where(ids < 3, 1.0, -np.inf).astype(np.float32)
+
+        _, _, about = opened.judge(search, np.arange(asking))
+        words = f"but approximate search left {(n - 3) * asking} of {n * asking} places empty: set search.method=exact"
+        assert about["ranked"].endswith(words), name
+
+        def exact(rows, k):
+            return np.tile(np.arange(k), (len(rows), 1)), np.ones((len(rows), k), np.float32)
+
+        _, _, about = opened.judge(exact, np.arange(asking))
+        assert str(n) in about["ranked"] and "empty" not in about["ranked"]
+
+
+def test_a_deviating_protocol_is_in_the_name_of_every_row(tmp_path, capsys):
+    write_benchmark(tmp_path / "root")
+    settings = config()
+    settings = replace(settings, rerank=replace(settings.rerank, stages=("alpha_qe:2",)))
+    options = {"root": str(tmp_path / "root"), "gnd": str(tmp_path / "root/gnd_tiny.json")}
+    out = tmp_path / "run/eval/revisited+junk-first"
+    results = experiment.evaluate_and_print(
+        NETWORK,
+        VARIABLES,
+        settings,
+        "revisited",
+        out,
+        **options,
+        protocol="compat:junk-first",
+        cache_dir=tmp_path / "cache",
+    )
+    assert results["compat"] == "compat:junk-first" and results["protocol"].startswith("compat: what a set does not")
+    shown = capsys.readouterr().out
+    rows = [line.split("│")[1].strip() for line in shown.splitlines() if line.startswith("│")]
+    assert len(rows) == 6 and all(row.endswith(", compat:junk-first") for row in rows)
+    page = (out / "report.html").read_text()
+    assert "benchmark revisited, compat:junk-first" in page and "mAP medium, compat:junk-first, %" in page
+    assert (
+        evaluate(tmp_path)["compat"] == ""
+        and "compat:" not in (tmp_path / "run/eval/revisited/report.html").read_text()
+    )
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_versions_of_ground_truth_and_photographs_are_told(tmp_path, noted, capsys):
+    root = write_benchmark(tmp_path / "root/roxford5k", name="roxford5k")
+    if noted:
+        archive = {"name": "oxbuild_images.tgz", "bytes": 1980280017, "md5": "f" * 32, "version": "original"}
+        (root / "DOWNLOADED.json").write_text(json.dumps({"https://x.org/oxbuild_images-v1.tgz": archive}))
+    out, options = tmp_path / "run/eval/x", {"root": str(tmp_path / "root"), "cache_dir": tmp_path / "cache"}
+    results = experiment.evaluate_and_print(NETWORK, VARIABLES, config(), "roxford5k", out, **options)
+    version = f"original: oxbuild_images.tgz (1980280017 bytes, md5 {'f' * 32})" if noted else "unknown version"
+    assert results["photographs"].startswith(version)
+    assert results["photographs"].endswith(f"; fingerprint {results['photo_fingerprint']}")
+    assert results["ground_truth"].startswith("no published version (md5 ")
+    shown, page = capsys.readouterr().out, (out / "report.html").read_text()
+    for line in (results["photographs"], results["ground_truth"]):
+        assert line in shown and line in page
 
 
 @pytest.mark.parametrize(
@@ -164,8 +227,8 @@ def test_foreign_rankings_are_scored_without_photographs(tmp_path, capsys):
     scored = submitted.score_rankings("roxford5k", short, tmp_path / "out", Request(root=str(root)))
     assert "4 of the benchmark's photographs are in no ranking" in scored["ranked"]
     assert "3 distractors" in scored["ranked"]
-    with pytest.raises(UserError, match="not on 'folder'"):
-        submitted.score_rankings("folder", short, tmp_path / "out", Request())
+    with pytest.raises(UserError, match="not on 'synthetic'"):
+        submitted.score_rankings("synthetic", short, tmp_path / "out", Request())
 
 
 def test_ranks_survive_the_file_and_what_does_not_fit_is_named(tmp_path):

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +13,18 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from test_extract import NETWORK, VARIABLES
+from test_extract import NETWORK, VARIABLES, photo_set
 
 from sret_jax import experiment
 from sret_jax.config import Config, DataConfig, EvalConfig, ExtractConfig, ModelConfig, SearchConfig
 from sret_jax.errors import UserError
 from sret_jax.evaluation.table import print_results
 from sret_jax.models.descriptor import build_network, init_network
+from sret_jax.retrieval import exact
+from sret_jax.retrieval.extract import Extracted
+from sret_jax.retrieval.store import DescriptorStore
+from sret_jax.training import loop
+from sret_jax.training.step import TrainState
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -133,6 +139,27 @@ def test_the_search_method_is_the_config_s(tmp_path, method, capsys):
     assert ("it finds recall@10 100.0 %" in capsys.readouterr().out) == (method == "ah")
 
 
+def test_descriptors_are_in_memory_twice_at_most_and_mapped_where_they_are_one_chunk(tmp_path, monkeypatch):
+    monkeypatch.setattr(exact, "ROWS_AT_ONCE", 512)
+    x = np.random.default_rng(0).normal(size=(20_000, 64)).astype(np.float32)
+    names = [str(i) for i in range(len(x))]
+    settings = config(search=SearchConfig(method="exact"))
+    for rows, most in (
+        (1000, 2.6),
+        (20_000, 1.6),
+    ):  # the normalised ones, those of several chunks joined, and small pieces
+        store = DescriptorStore.resume(tmp_path / f"d{rows}", names, "net", rows)
+        for chunk, start, stop in store.chunks():
+            store.write(chunk, x[start:stop])
+        part = Extracted(store.parts(), "net", 0, 0.0, 0.0, 0.0)
+        tracemalloc.start()
+        index = experiment._index([part], names, settings, tmp_path / f"i{rows}")
+        held, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < most * x.nbytes and held < 1.6 * x.nbytes, (rows, held / x.nbytes, peak / x.nbytes)
+        np.testing.assert_allclose(index.descriptors, x / np.linalg.norm(x, axis=1, keepdims=True), atol=1e-6)
+
+
 def test_a_split_belongs_to_the_config_s_own_folder(tmp_path):
     root = write_photos(tmp_path / "photos")
     splits = tmp_path / "splits.json"
@@ -167,6 +194,16 @@ def test_synthetic_benchmark(tmp_path):
     settings = config(eval=EvalConfig(synthetic_instances=3, synthetic_photos=3))
     results = evaluate(tmp_path, "synthetic", settings)
     assert results["photos"] == 9 and 0 < results["metrics"]["mAP"] <= 100
+
+
+def test_a_run_measures_a_deviation_in_a_folder_of_its_own(tmp_path):
+    folders = []
+    settings = replace(config(), eval=EvalConfig(("roxford5k", "rparis6k+1m"), protocol="compat:uncropped"))
+    state = TrainState(np.int32(0), {"network": {}}, {}, (), np.zeros(2, np.uint32), {})
+    measure = loop._measurer(settings, tmp_path, photo_set(1), lambda *args, **_: folders.append(args[4]))
+    measure(state, None, "-untrained")
+    names = ["roxford5k+uncropped-untrained", "rparis6k+1m+uncropped-untrained"]
+    assert folders == [tmp_path / "eval" / name for name in names]
 
 
 def test_out_may_be_any_folder(tmp_path):
@@ -208,6 +245,7 @@ def run_eval(*flags: str, cwd: Path) -> subprocess.CompletedProcess:
         ([], "--workdir=DIR that train.py wrote, or --config=FILE"),
         (["--workdir=nothing"], "nothing: holds no checkpoint"),
         (["--workdir=nothing", "--benchmark=oxford"], "no benchmark 'oxford'"),
+        (["--workdir=nothing", "--benchmark=gldv2,rparis6k+2m"], "no benchmark 'rparis6k+2m'; choose one of synthetic"),
         (["--workdir=nothing", "--benchmark=synthetic", "--root=."], "--root does not go with --benchmark=synthetic"),
         (["--workdir=nothing", "--benchmark=synthetic", "--queries=."], "--queries goes with --benchmark=folder"),
         ([f"--config={REPOSITORY}/configs/published.py:x"], "no such network; choose from gem_w, gem, solar, ap_gem"),

@@ -124,6 +124,15 @@ def test_a_second_run_describes_nothing(tmp_path):
     np.testing.assert_array_equal(first.descriptors, second.descriptors)
 
 
+def test_a_set_of_one_chunk_stays_on_disk(tmp_path):
+    found = extract(NETWORK, VARIABLES, photo_set(5), config(), tmp_path / "s")
+    (chunk,) = found.chunks
+    assert isinstance(chunk, np.memmap) and np.shares_memory(found.descriptors, chunk)
+    several = extract(NETWORK, VARIABLES, photo_set(5), config(chunk_rows=2), tmp_path / "t")
+    assert [len(chunk) for chunk in several.chunks] == [2, 2, 1]
+    np.testing.assert_allclose(several.descriptors, chunk, atol=1e-6)
+
+
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch):
     photos, settings = photo_set(), config(chunk_rows=4)
     extract(NETWORK, VARIABLES, photos, settings, tmp_path / "whole")

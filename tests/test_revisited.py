@@ -1,17 +1,22 @@
 """Benchmarks in the form of ROxford5k: what is complete is prepared, what is not is named."""
 
+import hashlib
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sret_jax.data import ground_truth
 from sret_jax.data.image_folder import prepare_folder
 from sret_jax.data.photo_set import with_distractors
 from sret_jax.data.pipeline import evaluation_batches
 from sret_jax.data.revisited import prepare_revisited
 from sret_jax.errors import UserError
+
+PUBLISHED = ("roxford5k", "rparis6k")  # whose ground truth is a pickle of protocol 2
 
 
 def write_benchmark(root: Path, name: str = "tiny", queries: int = 2, photos: int = 6, **changes) -> Path:
@@ -38,7 +43,10 @@ def write_benchmark(root: Path, name: str = "tiny", queries: int = 2, photos: in
         "qimlist": [f"query_{q}" for q in range(queries)],
         "gnd": entries,
     }
-    (root / f"gnd_{name}.json").write_text(json.dumps(truth | changes))
+    if name in PUBLISHED:
+        (root / f"gnd_{name}.pkl").write_bytes(pickle.dumps(truth | changes, 2))
+    else:
+        (root / f"gnd_{name}.json").write_text(json.dumps(truth | changes))
     return root
 
 
@@ -118,6 +126,28 @@ def test_a_query_among_the_photographs_must_be_its_own_junk(tmp_path, place):
     else:
         found = prepare_revisited("tiny", root, tmp_path / "cache")
         assert len(found.photos) == 6 and found.queries.names == ["query_0", "query_1"]
+
+
+def test_the_published_truth_of_another_benchmark_is_refused(tmp_path, monkeypatch):
+    """Both have 70 queries: without this, one would be scored by the other's."""
+    for name, count in zip(PUBLISHED, (6, 8), strict=True):
+        root = write_benchmark(tmp_path / name, name=name, photos=count)
+        digest = hashlib.md5((root / f"gnd_{name}.pkl").read_bytes()).hexdigest()
+        monkeypatch.setitem(ground_truth.KNOWN, digest, (name, "as published in 2018"))
+    paris = tmp_path / "rparis6k/gnd_rparis6k.pkl"
+    with pytest.raises(UserError, match="gnd_rparis6k.pkl: the ground truth of rparis6k, not of roxford5k; give gnd_r"):
+        prepare_revisited("roxford5k", tmp_path / "roxford5k", tmp_path / "cache", paris)
+    assert prepare_revisited("rparis6k", tmp_path, tmp_path / "cache").truth.version == "rparis6k as published in 2018"
+    other = prepare_revisited("revisited", tmp_path / "rparis6k", tmp_path / "cache", paris)
+    assert other.truth.version == "rparis6k as published in 2018"  # a folder of its own may have any
+
+
+@pytest.mark.photos
+def test_the_published_files_are_told_apart(photos):
+    paris = photos / "allsouls/gnd_rparis6k.pkl"
+    for benchmark, own in (("roxford5k", paris), ("rparis6k", photos / "allsouls/gnd_roxford5k.pkl")):
+        with pytest.raises(UserError, match=f"not of {benchmark}; give gnd_{benchmark}.pkl"):
+            prepare_revisited(benchmark, photos / "allsouls", "", own)
 
 
 def test_no_folder(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 from sret_jax.artifacts import DamagedError, seal_folder
 from sret_jax.errors import UserError
-from sret_jax.retrieval.store import STORE, DescriptorStore
+from sret_jax.retrieval.store import STORE, DescriptorStore, joined
 
 NAMES = [f"église/{i}.jpg" for i in range(10)]
 X = np.random.default_rng(0).normal(size=(10, 8)).astype(np.float32)
@@ -39,6 +39,17 @@ def test_what_is_written_is_read_in_the_order_of_the_photos(tmp_path):
         store.write(chunk, X[slice(*store.chunks()[chunk][1:])])
     np.testing.assert_array_equal(store.read(), X)
     np.testing.assert_array_equal(DescriptorStore.load(tmp_path / "s", "net").read(), X)
+
+
+def test_a_single_chunk_is_not_copied(tmp_path):
+    assert np.shares_memory(joined([X]), X)
+    np.testing.assert_array_equal(joined([X[:3], X[3:]]), X)
+    store = DescriptorStore.resume(tmp_path / "s", NAMES, "net", 100)
+    store.write(0, X)
+    found = store.read()
+    np.testing.assert_array_equal(found, X)
+    with pytest.raises(ValueError, match="read-only"):  # it is the file, which nobody may write to
+        found[0] = 0
 
 
 def test_an_interrupted_store_goes_on_and_ends_the_same(tmp_path):

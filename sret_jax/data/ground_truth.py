@@ -17,9 +17,9 @@ from sret_jax.errors import UserError
 from sret_jax.plain_pickle import MALFORMED, PlainUnpickler, Refused, Stream
 
 MAX_READS = 10_000_000  # parts of one pickle, which bounds its memory; a list of a million photographs has 5 million
-KNOWN = {  # md5 of the published files
-    "f2b67579f625a587b5b0828dbf2e8eb0": "roxford5k as published in 2018",
-    "2feae0a8257a5c6ca1b31b8eb73c8571": "rparis6k as published in 2018",
+KNOWN = {  # md5 of the published files, each with its benchmark
+    "f2b67579f625a587b5b0828dbf2e8eb0": ("roxford5k", "as published in 2018"),
+    "2feae0a8257a5c6ca1b31b8eb73c8571": ("rparis6k", "as published in 2018"),
 }
 
 
@@ -97,13 +97,17 @@ class GroundTruth:
     version: str
 
 
-def read_ground_truth(path: str | Path) -> GroundTruth:
+def read_ground_truth(path: str | Path, benchmark: str = "") -> GroundTruth:
     """Reads `gnd_*.pkl`, or a JSON file with the same keys `imlist`, `qimlist` and `gnd`.
 
     Raises `UserError` naming what does not fit: a name listed twice, an index outside of the list, a photograph that is
-    both right and wrong for one query.
+    both right and wrong for one query; the published file of another benchmark than the one asked for, if that has one.
     """
     data = _bytes(path)
+    digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    known, version = KNOWN.get(digest, ("", ""))
+    if known and known != benchmark and benchmark in {name for name, _ in KNOWN.values()}:
+        raise UserError(f"{path}: the ground truth of {known}, not of {benchmark}; give gnd_{benchmark}.pkl")
     if str(path).endswith(".json"):
         try:
             value = json.loads(data)
@@ -118,7 +122,6 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
     if not isinstance(entries, list) or len(entries) != len(queries):
         raise UserError(f"{path}: {len(queries)} queries, but gnd has not as many entries; they must correspond")
     read = [_entry(entry, photos, f"{path}: query {name!r}") for entry, name in zip(entries, queries, strict=True)]
-    digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
     return GroundTruth(
         photos=photos,
         queries=queries,
@@ -127,7 +130,7 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
         hard=[entry["hard"] for entry in read],
         junk=[entry["junk"] for entry in read],
         md5=digest,
-        version=KNOWN.get(digest, f"no published version (md5 {digest})"),
+        version=f"{known} {version}" if known else f"no published version (md5 {digest})",
     )
 
 

@@ -65,13 +65,7 @@ def prepare_listed(
 
     Raises `UserError` that names what is listed twice, missing or no photograph.
     """
-    seen: set[str] = set()
-    for entry in found:
-        if entry.name in seen:
-            raise UserError(f"{benchmark}: {entry.name!r} is listed twice; every photograph has one place in the list")
-        seen.add(entry.name)
-    if not found:
-        raise UserError(f"{benchmark}: its list names no photograph; fetch it again from its authors")
+    _check_list(benchmark, found)
     missing = sum(bool(entry.reason) for entry in found)
     if missing and len(found) > BLOCK:
         log.warning("%s: %d photographs are missing; blocks without them are prepared first", benchmark, missing)
@@ -92,6 +86,24 @@ def prepare_listed(
     return open_prepared(folders, benchmark)
 
 
+def check_listed(benchmark: str, found: Sequence[Found]) -> None:
+    """Raises `UserError` that names what is listed twice or missing, before any photograph is read."""
+    _check_list(benchmark, found)
+    missing = [(entry.name, entry.reason) for entry in found if entry.reason]
+    if missing:
+        raise UserError(_incomplete(benchmark, len(found), missing))
+
+
+def _check_list(benchmark: str, found: Sequence[Found]) -> None:
+    seen: set[str] = set()
+    for entry in found:
+        if entry.name in seen:
+            raise UserError(f"{benchmark}: {entry.name!r} is listed twice; every photograph has one place in the list")
+        seen.add(entry.name)
+    if not found:
+        raise UserError(f"{benchmark}: its list names no photograph; fetch it again from its authors")
+
+
 def listed(folder: Path, name: str, instance: str | None = None) -> Found:
     """The entry of a list for the photograph `name` below `folder`, given there with or without its ending."""
     if name.startswith("/") or ".." in PurePosixPath(name).parts or not name.isprintable():
@@ -101,6 +113,11 @@ def listed(folder: Path, name: str, instance: str | None = None) -> Found:
         if path.is_file():
             return Found(name, str(path), instance)
     return Found(name, str(folder / name), instance, f"not in {folder}")
+
+
+def dataset_folder(root: str | Path, *names: str) -> Path:
+    """The first `<root>/<name>` that is a folder, else `root` itself: so one root serves several benchmarks."""
+    return next((Path(root) / name for name in names if (Path(root) / name).is_dir()), Path(root))
 
 
 def _incomplete(benchmark: str, count: int, unusable: list[tuple[str, str]]) -> str:

@@ -13,12 +13,13 @@ import numpy as np
 from jaxtyping import Int
 
 from sret_jax.data.image_folder import Found
-from sret_jax.data.listed_photos import Builder, ListedPhotos, listed, prepare_listed
+from sret_jax.data.listed_photos import Builder, ListedPhotos, dataset_folder, listed, prepare_listed
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.tables import read_csv
 from sret_jax.errors import UserError
 
 NO_GROUP = ""
+Lists = dict[str, list[Found]]  # what has to be there, by the name of each list
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,25 +45,31 @@ def prepare_gldv2(root: Path, cache_dir: str | Path, builder: Builder = ListedPh
     <root>/index.csv                     id,...; the photographs searched, or index_image_to_landmark.csv
     <root>/{test,index}/a/b/c/abc....jpg
     """
-    solution = gldv2_solution(root)
-    table = root / "index.csv" if (root / "index.csv").is_file() else root / "index_image_to_landmark.csv"
-    index = [row["id"] for row in read_csv(table, ("id",))]
-    photos = prepare_listed(
-        "gldv2", root / "index", [_sharded(root / "index", name) for name in index], cache_dir, builder
-    )
-    queries = [_sharded(root / "test", query) for query in solution]
-    row = {name: i for i, name in enumerate(index)}
+    lists, solution = gldv2_lists(root), gldv2_solution(root)
+    photos = prepare_listed("gldv2", root / "index", lists["gldv2"], cache_dir, builder)
+    row = {found.name: i for i, found in enumerate(lists["gldv2"])}
     for query, (right, _) in solution.items():
         for name in right:
             if name not in row:
-                raise UserError(f"gldv2: query {query!r} should find {name!r}, which {table} does not list")
+                raise UserError(f"gldv2: query {query!r} should find {name!r}, which {_index(root)} does not list")
     return Lookup(
         photos=photos,
-        queries=prepare_listed("gldv2 queries", root / "test", queries, cache_dir, builder),
+        queries=prepare_listed("gldv2 queries", root / "test", lists["gldv2 queries"], cache_dir, builder),
         relevant=[np.array([row[name] for name in right], np.int64) for right, _ in solution.values()],
         groups=[usage for _, usage in solution.values()],
         depth=100,
     )
+
+
+def gldv2_lists(root: Path) -> Lists:
+    return {
+        "gldv2": [_sharded(root / "index", row["id"]) for row in read_csv(_index(root), ("id",))],
+        "gldv2 queries": [_sharded(root / "test", query) for query in gldv2_solution(root)],
+    }
+
+
+def _index(root: Path) -> Path:
+    return root / "index.csv" if (root / "index.csv").is_file() else root / "index_image_to_landmark.csv"
 
 
 def gldv2_solution(root: Path) -> dict[str, tuple[list[str], str]]:
@@ -143,7 +150,27 @@ def prepare_ilias(root: Path, cache_dir: str | Path, builder: Builder = ListedPh
 
     A query is the part of its photograph that holds all of its boxes, at the size of a whole one.
     """
-    core = root / "ilias_core" if (root / "ilias_core").is_dir() else root
+    core, lists = dataset_folder(root, "ilias_core"), ilias_lists(root)
+    asked, right = ([found.name for found in lists[name]] for name in ("ilias queries", "ilias"))
+    queries = prepare_listed("ilias queries", core, lists["ilias queries"], cache_dir, builder)
+    photos = prepare_listed("ilias", core, lists["ilias"], cache_dir, builder)
+    boxes = np.stack([_union(core / f"{name}_bbox.txt", size) for name, size in zip(asked, queries.sizes, strict=True)])
+    queries = dataclasses.replace(queries, boxes=boxes)
+    of: dict[str, list[int]] = {}
+    for i, name in enumerate(right):
+        of.setdefault(name.split("/")[0], []).append(i)
+    return Lookup(
+        photos=photos,
+        queries=dataclasses.replace(queries, sizes=queries.regions),
+        relevant=[np.array(of[name.split("/")[0]], np.int64) for name in asked],
+        groups=[NO_GROUP] * len(asked),
+        depth=1000,
+    )
+
+
+def ilias_lists(root: Path) -> Lists:
+    """Raises `UserError` naming an object without queries or photographs."""
+    core = dataset_folder(root, "ilias_core")
     objects = sorted(path.name for path in core.iterdir() if (path / "query").is_dir())
     if not objects:
         raise UserError(f"ilias: no <object>/query/ in {core}; give the folder of ilias_core by --root=DIR")
@@ -160,20 +187,7 @@ def prepare_ilias(root: Path, cache_dir: str | Path, builder: Builder = ListedPh
             )
         asked += own[0]
         right += own[1]
-    queries = prepare_listed("ilias queries", core, [listed(core, name) for name in asked], cache_dir, builder)
-    photos = prepare_listed("ilias", core, [listed(core, name) for name in right], cache_dir, builder)
-    boxes = np.stack([_union(core / f"{name}_bbox.txt", size) for name, size in zip(asked, queries.sizes, strict=True)])
-    queries = dataclasses.replace(queries, boxes=boxes)
-    of: dict[str, list[int]] = {}
-    for i, name in enumerate(right):
-        of.setdefault(name.split("/")[0], []).append(i)
-    return Lookup(
-        photos=photos,
-        queries=dataclasses.replace(queries, sizes=queries.regions),
-        relevant=[np.array(of[name.split("/")[0]], np.int64) for name in asked],
-        groups=[NO_GROUP] * len(asked),
-        depth=1000,
-    )
+    return {name: [listed(core, photo) for photo in of] for name, of in (("ilias", right), ("ilias queries", asked))}
 
 
 def _union(path: Path, size: Int[np.ndarray, "2"]) -> Int[np.ndarray, "4"]:
@@ -198,6 +212,28 @@ def prepare_paintings(root: Path, cache_dir: str | Path, builder: Builder = List
 
     A painting that no photograph shows is not asked; a photograph of none of them is only searched.
     """
+    shown, lists = _shown(root), paintings_lists(root)
+    queries = prepare_listed("paintings queries", root, lists["paintings queries"], cache_dir, builder)
+    return Lookup(
+        photos=prepare_listed("paintings", root, lists["paintings"], cache_dir, builder),
+        queries=queries,
+        relevant=[np.array([i for i, (_, own) in enumerate(shown) if x in own], np.int64) for x in queries.names],
+        groups=[NO_GROUP] * len(queries),
+        depth=0,
+    )
+
+
+def paintings_lists(root: Path) -> Lists:
+    shown = _shown(root)
+    asked = sorted({painting for _, paintings in shown for painting in paintings})
+    return {
+        "paintings": [listed(root, image) for image, _ in shown],
+        "paintings queries": [listed(root, name) for name in asked],
+    }
+
+
+def _shown(root: Path) -> list[tuple[str, list[str]]]:
+    """The photographs, each with the paintings that it shows."""
     path = root / "ground_truth.json"
     try:
         entries = json.loads(path.read_bytes())
@@ -206,17 +242,9 @@ def prepare_paintings(root: Path, cache_dir: str | Path, builder: Builder = List
         raise UserError(f"paintings: no {path}; give its folder by --root=DIR") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not a list of images with their objects ({error!r})") from None
-    asked = sorted({painting for _, paintings in shown for painting in paintings})
-    if not asked:
+    if not any(paintings for _, paintings in shown):
         raise UserError(f"{path}: no photograph shows a painting; there is nothing to ask")
-    photos = prepare_listed("paintings", root, [listed(root, image) for image, _ in shown], cache_dir, builder)
-    return Lookup(
-        photos=photos,
-        queries=prepare_listed("paintings queries", root, [listed(root, name) for name in asked], cache_dir, builder),
-        relevant=[np.array([i for i, (_, own) in enumerate(shown) if name in own], np.int64) for name in asked],
-        groups=[NO_GROUP] * len(asked),
-        depth=0,
-    )
+    return shown
 
 
 LOOKUPS: dict[str, Callable[..., Lookup]] = {
@@ -226,9 +254,18 @@ LOOKUPS: dict[str, Callable[..., Lookup]] = {
 }
 
 
+LISTS: dict[str, Callable[[Path], Lists]] = {
+    "gldv2": gldv2_lists,
+    "ilias": ilias_lists,
+    "paintings": paintings_lists,
+}
+
+
 def prepare_million(root: Path, cache_dir: str | Path, builder: Builder = ListedPhotos) -> PhotoSet:
     """The distractors of Revisiting Oxford and Paris: those that `revisitop1m.txt` lists, in jpg/, all of them."""
+    return prepare_listed("revisitop1m", root / "jpg", million_list(root), cache_dir, builder)
+
+
+def million_list(root: Path) -> list[Found]:
     names = (root / "revisitop1m.txt").read_text(encoding="utf-8").splitlines()
-    return prepare_listed(
-        "revisitop1m", root / "jpg", [listed(root / "jpg", name) for name in names if name], cache_dir, builder
-    )
+    return [listed(root / "jpg", name) for name in names if name]

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Int
 
 from sret_jax.data.ground_truth import GroundTruth, read_ground_truth
-from sret_jax.data.listed_photos import Builder, ListedPhotos, listed, prepare_listed
+from sret_jax.data.image_folder import Found
+from sret_jax.data.listed_photos import Builder, ListedPhotos, dataset_folder, listed, prepare_listed
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
 
@@ -45,19 +46,9 @@ def prepare_revisited(
     Raises:
       UserError: names what is missing, listed twice, or does not fit the ground truth.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"{benchmark}: no folder {str(root)!r}; give one of jpg/ and gnd_{benchmark}.pkl by --root=DIR")
-    truth = read_ground_truth(gnd or ground_truth_path(root, benchmark))
-    root = root / benchmark if (root / benchmark).is_dir() else root
-    folder = root / "jpg" if (root / "jpg").is_dir() else root
-    searched = set(truth.photos)
-    for query, junk in zip(truth.queries, truth.junk, strict=True):
-        if query in searched and truth.photos.index(query) not in junk:
-            raise UserError(f"{benchmark}: the query {query!r} is among the photographs searched and not its own junk")
-    names = truth.photos + [name for name in truth.queries if name not in searched]
-    everything = prepare_listed(benchmark, folder, [listed(folder, name) for name in names], cache_dir, builder)
-    row = {name: i for i, name in enumerate(names)}
+    truth, folder, found = list_revisited(benchmark, root, gnd)
+    everything = prepare_listed(benchmark, folder, found, cache_dir, builder)
+    row = {name: i for i, name in enumerate(everything.names)}
     queries = everything.select([row[name] for name in truth.queries])
     boxes = np.stack([_box(truth, q, queries) for q in range(len(queries))])
     return Revisited(
@@ -65,6 +56,21 @@ def prepare_revisited(
         queries=dataclasses.replace(queries, name=f"{benchmark} queries", boxes=boxes),
         truth=truth,
     )
+
+
+def list_revisited(benchmark: str, root: str | Path, gnd: str | Path = "") -> tuple[GroundTruth, Path, list[Found]]:
+    """The ground truth, the folder of the photographs, and of these what has to be there; arguments as above."""
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{benchmark}: no folder {str(root)!r}; give one of jpg/ and gnd_{benchmark}.pkl by --root=DIR")
+    truth = read_ground_truth(gnd or ground_truth_path(root, benchmark), benchmark)
+    folder = dataset_folder(dataset_folder(root, benchmark), "jpg")
+    searched = set(truth.photos)
+    for query, junk in zip(truth.queries, truth.junk, strict=True):
+        if query in searched and truth.photos.index(query) not in junk:
+            raise UserError(f"{benchmark}: the query {query!r} is among the photographs searched and not its own junk")
+    names = truth.photos + [name for name in truth.queries if name not in searched]
+    return truth, folder, [listed(folder, name) for name in names]
 
 
 def ground_truth_path(root: Path, benchmark: str) -> Path:

@@ -37,6 +37,8 @@ class Ranked:
     ap: Float[np.ndarray, "q"]  # average precision over the full ranking, 0..1; nan = the query has nothing to find
     verdicts: Int[np.ndarray, "q k"]  # of each answer: RIGHT, WRONG, or UNJUDGED
     metrics: dict[str, Any]  # percent; empty where nothing is labelled
+    places: int  # ranks that the search was asked for, of all queries together
+    empty: int  # of them without a photo (-1): what an approximate search has not found
 
 
 def folder_protocol(
@@ -110,11 +112,13 @@ def revisited_protocol(
     sets = revisited_sets(truth.easy, truth.hard, truth.junk)
     if junk_first:
         found = search.first(asking, depth)
+        empty = found[0] < 0
         each = {name: search.rerank(asking, *_without(*found, junk)) for name, (_, junk) in sets.items()}
         ids, scores = each["medium"]
         metrics = revisited_metrics({name: own for name, (own, _) in each.items()}, truth)
     else:
         ids, scores = search(asking, depth)
+        empty = ids < 0
         metrics = revisited_metrics(dict.fromkeys(sets, ids), truth)
     relevant, junk = sets["medium"]
     ap, _ = revisited_scores(ids, relevant, junk)
@@ -122,7 +126,8 @@ def revisited_protocol(
     for row, right, ignored, judged in zip(ids_kept, relevant, junk, verdicts, strict=True):
         judged[np.isin(row, right)] = RIGHT
         judged[np.isin(row, ignored)] = UNJUDGED
-    return Ranked(np.arange(len(ids)), ids_kept, scores[:, :keep], ap, verdicts, metrics), ids
+    queries = np.arange(len(ids))
+    return Ranked(queries, ids_kept, scores[:, :keep], ap, verdicts, metrics, empty.size, int(empty.sum())), ids
 
 
 def _without(ids: np.ndarray, scores: np.ndarray, junk: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -159,7 +164,8 @@ def lookup_protocol(
     metrics["queries"] = len(ap)
     metrics["per_query"] = {q: 100 * float(x) for q, x in zip(lookup.queries.names, ap, strict=True)}
     verdicts = np.where(right, RIGHT, WRONG)[:, :keep]
-    return Ranked(np.arange(len(ids)), ids[:, :keep], scores[:, :keep], ap, verdicts, metrics)
+    queries, empty = np.arange(len(ids)), int((ids < 0).sum())
+    return Ranked(queries, ids[:, :keep], scores[:, :keep], ap, verdicts, metrics, ids.size, empty)
 
 
 def revisited_metrics(rankings: Mapping[str, Int[np.ndarray, "q k"]], truth: GroundTruth) -> dict[str, Any]:
@@ -190,10 +196,11 @@ def _run(
     n = len(labels)
     keep = min(keep, n - (own is not None))
     ids, scores = np.full((len(queries), keep), -1, np.int64), np.full((len(queries), keep), -np.inf, np.float32)
-    ap, first = np.full(len(queries), np.nan), np.zeros(len(queries), bool)
+    ap, first, empty = np.full(len(queries), np.nan), np.zeros(len(queries), bool), 0
     for start in range(0, len(queries), QUERIES_AT_ONCE):
         part = slice(start, start + QUERIES_AT_ONCE)
         found, cosine = search(asking[queries[part]], n)
+        empty += int((found < 0).sum())
         itself = None if own is None else own[part]
         ap[part], first[part] = score_rankings(found, query_labels[part], labels, itself)
         if itself is not None:  # to the end, then cut off: the query is not an answer to itself
@@ -206,4 +213,4 @@ def _run(
         metrics["per_instance"] = {instances[label]: value for label, value in metrics["per_instance"].items()}
     right = (ids >= 0) & (np.where(ids >= 0, labels[ids], -1) == query_labels[:, None])
     verdicts = np.where(np.isnan(ap)[:, None], UNJUDGED, np.where(right, RIGHT, WRONG))
-    return Ranked(queries, ids, scores, ap, verdicts, metrics)
+    return Ranked(queries, ids, scores, ap, verdicts, metrics, len(queries) * n, empty)

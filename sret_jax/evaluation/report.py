@@ -22,7 +22,7 @@ from sret_jax.evaluation.pictures import (
     thumbnail,
 )
 from sret_jax.evaluation.protocols import RIGHT, UNJUDGED, WRONG, Ranked
-from sret_jax.evaluation.table import headline
+from sret_jax.evaluation.table import headline, row_name
 
 VERDICTS = {RIGHT: ("right", "✓"), WRONG: ("wrong", "✗"), UNJUDGED: ("", "")}
 SURE = {RIGHT: True, WRONG: False}
@@ -169,7 +169,7 @@ def _head(results: dict[str, Any], queries: PhotoSet, labelled: bool) -> str:
     if first := results.get("rerank", {}).get("before"):
         was |= {name: f", {value:.1f} before re-ranking" for name, value in headline(first)}
     cards = (
-        [("main", f"{value:.1f}", f"{name}, %{was.get(name, '')}") for name, value in headline(metrics)]
+        [("main", f"{x:.1f}", f"{row_name(name, results)}, %{was.get(name, '')}") for name, x in headline(metrics)]
         + [("", f"{metrics['queries']:,}", "queries")]
         if labelled
         else [("", f"{len(queries):,}", "queries")]
@@ -184,10 +184,10 @@ def _head(results: dict[str, Any], queries: PhotoSet, labelled: bool) -> str:
         cards.append(("", f"{results['images_per_second']:.1f}", "images/s extracted"))
     ways = f"queries from {results['queries_from']}" if results["queries_from"] else "leave-one-out"
     about = [results["searched"], ways, results["index"]]
-    about += [results[name] for name in ("protocol", "ranked") if results.get(name)]
+    about += [results[name] for name in ("protocol", "ground_truth", "photographs", "ranked") if results.get(name)]
     lead = " &middot; ".join(escaped(part) for part in about)
     boxes = (f'<div class="card {kind}"><b>{value}</b><span>{name}</span></div>' for kind, value, name in cards)
-    title = f"Retrieval, benchmark {escaped(results['benchmark'])}"
+    title = f"Retrieval, benchmark {escaped(row_name(results['benchmark'], results))}"
     return f"<h1>{title}</h1><p>{lead}</p><div class=cards>{''.join(boxes)}</div>"
 
 

@@ -1,5 +1,6 @@
 """The results of a benchmark as a table in the terminal."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from rich.table import Table
 
 INSTANCES = 30  # shown at most; the report has all
 SETS = ("easy", "medium", "hard")
+SECONDARY = ("R@5", "R@10")  # not in the table of several benchmarks
+WIDTH = 200  # characters of a line in a file
 
 
 def headline(metrics: dict[str, Any]) -> list[tuple[str, float]]:
@@ -17,6 +20,11 @@ def headline(metrics: dict[str, Any]) -> list[tuple[str, float]]:
     if "medium" in metrics:
         return [(f"mAP {name}", metrics[name]["mAP"]) for name in ("medium", "hard", "easy") if "mAP" in metrics[name]]
     return [(name, value) for name, value in metrics.items() if isinstance(value, float)]
+
+
+def row_name(name: str, results: dict[str, Any]) -> str:
+    """A name with what makes its numbers incomparable with others: ", compat:uncropped"."""
+    return ", ".join([name, *([results["compat"]] if results.get("compat") else [])])
 
 
 def print_results(results: dict[str, Any], out: Path, console: Console | None = None) -> None:
@@ -34,14 +42,13 @@ def print_results(results: dict[str, Any], out: Path, console: Console | None = 
 
     metrics = results["metrics"]
     instances = f", {results['instances']} instances" if results["instances"] else ""
-    line(f"\n{results['benchmark']}: {results['photos']} photographs{instances}")
+    line(f"\n{row_name(results['benchmark'], results)}: {results['photos']} photographs{instances}")
     if metrics:
         console.print(_revisited(results) if "medium" in metrics else _plain(results))
     if results.get("localization"):
         console.print(_localization(results["localization"]))
-    for name in ("protocol", "ground_truth", "ranked"):
-        if results.get(name):
-            line(f"{name.replace('_', ' ')}: {results[name]}")
+    for text in _said(results, "protocol", "ground_truth", "photographs", "ranked"):
+        line(text)
     if results["index"]:
         recall = [f"{name} {value:.1f} %" for name, value in results.get("index_recall", {}).items() if "@" in name]
         line(results["index"] + (f"; of the exact answers it finds {', '.join(recall)}" if recall else ""))
@@ -57,11 +64,32 @@ def print_results(results: dict[str, Any], out: Path, console: Console | None = 
     line(f"report: {out / 'report.html'}")
 
 
+def print_summary(measured: Sequence[dict[str, Any]], console: Console | None = None) -> None:
+    """One table of several benchmarks, as `experiment.evaluate` returned each: a row with the numbers quoted first.
+
+    Under it, where they were asked for, what was published, in the same columns.
+    """
+    quoted = [{n: x for n, x in headline(results["metrics"]) if n not in SECONDARY} for results in measured]
+    names = list(dict.fromkeys(name for own in quoted for name in own))
+    table = Table("all benchmarks", *(f"{name}, %" for name in names), "queries")
+
+    def add(row: str, numbers: dict[str, float], *more: str, style: str) -> None:
+        table.add_row(escape(row), *(f"{numbers[n]:.2f}" if n in numbers else "" for n in names), *more, style=style)
+
+    for results, own in zip(measured, quoted, strict=True):
+        row = [results["benchmark"], *results["rerank"].get("stages", {})]
+        add(row_name(" ".join(row), results), own, str(results["metrics"].get("queries", "")), style="bold")
+        for anchor in results["anchors"]:
+            published = {f"mAP {name}" if name in SETS else name: x for name, x in anchor["metrics"].items()}
+            add(row_name(f"  {anchor['method']}, published", results), published, style="dim")
+    (console or _terminal()).print("", table)
+
+
 def print_rankings(results: dict[str, Any], out: Path, console: Console | None = None) -> None:
     """Prints what `submitted.score_rankings` returned."""
     console = console or _terminal()
     lines = [f"\n{results['benchmark']}: rankings of {results['rankings']}"]
-    lines += [f"{name.replace('_', ' ')}: {results[name]}" for name in ("ground_truth", "ranked") if results.get(name)]
+    lines += _said(results, "ground_truth", "photographs", "ranked")
     console.print(escape(lines[0]), highlight=False, soft_wrap=True)
     console.print(_revisited(results) if "medium" in results["metrics"] else _plain(results))
     for text in [*lines[1:], f"results: {out / 'results.json'}"]:
@@ -69,15 +97,22 @@ def print_rankings(results: dict[str, Any], out: Path, console: Console | None =
 
 
 def print_marks(results: dict[str, Any], out: Path, console: Console | None = None) -> None:
-    """Prints what `experiment.score_marks` returned."""
+    """Prints what `submitted.score_marks` returned."""
     console = console or _terminal()
     console.print(f"\n{results['benchmark']}: what others marked", highlight=False)
     console.print(_localization(results["localization"]))
-    console.print(escape(f"results: {out / 'results.json'}"), highlight=False, soft_wrap=True)
+    for text in [*_said(results, "marked", "ranked", "photographs"), f"results: {out / 'results.json'}"]:
+        console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def _said(results: dict[str, Any], *names: str) -> list[str]:
+    """A line for each of these that the results say anything about."""
+    return [f"{name.replace('_', ' ')}: {results[name]}" for name in names if results.get(name)]
 
 
 def _terminal() -> Console:
-    return Console(emoji=False)  # sv:100: is no picture
+    """A file has no edge: what is not shown in a terminal is as wide as several benchmarks need."""
+    return Console(emoji=False, width=None if sys.stdout.isatty() else WIDTH)  # sv:100: is no picture
 
 
 SHOWN = (  # of the localization metrics; the report's file has all
@@ -103,7 +138,9 @@ def _plain(results: dict[str, Any]) -> Table:
     metrics, before = results["metrics"], results["before_training"]
     names = [name for name, _ in headline(metrics)]
     table = Table("", *(f"{name}, %" for name in names), "queries")
-    table.add_row("all queries", *(f"{metrics[n]:.2f}" for n in names), str(metrics["queries"]), style="bold")
+    table.add_row(
+        row_name("all queries", results), *(f"{metrics[n]:.2f}" for n in names), str(metrics["queries"]), style="bold"
+    )
     if first := results.get("rerank", {}).get("before"):
         table.add_row("before re-ranking", *(f"{first[n]:.2f}" for n in names))
     if before:
@@ -122,17 +159,18 @@ def _revisited(results: dict[str, Any]) -> Table:
     table = Table("", *(f"{name}, %" for name in names), "queries")
     for name in SETS:
         values = [f"{metrics[name][n]:.2f}" if n in metrics[name] else "" for n in names]
-        table.add_row(name, *values, str(metrics[name]["queries"]), style="bold" if name != "easy" else "")
+        style = "bold" if name != "easy" else ""
+        table.add_row(row_name(name, results), *values, str(metrics[name]["queries"]), style=style)
     if first := results.get("rerank", {}).get("before"):
         for name in SETS:
             values = [f"{first[name][n]:.2f}" if n in first[name] else "" for n in names]
-            table.add_row(f"{name} before re-ranking", *values)
+            table.add_row(row_name(f"{name} before re-ranking", results), *values)
     if before := results["before_training"]:
-        table.add_row("medium before training", f"{before['mAP']:.2f}")
+        table.add_row(row_name("medium before training", results), f"{before['mAP']:.2f}")
     for anchor in results.get("anchors", []):
         for name in SETS:
             if name in anchor["metrics"]:
-                row = f"{name}: {anchor['method']}, published ({anchor['source']})"
+                row = f"{row_name(name, results)}: {anchor['method']}, published ({anchor['source']})"
                 table.add_row(escape(row), f"{anchor['metrics'][name]:.2f}", style="dim")
     return table
 

@@ -27,7 +27,7 @@ from sret_jax.models.pooling import GeM
 from sret_jax.models.whitening import apply_whitening
 from sret_jax.retrieval import multiscale
 from sret_jax.retrieval.multiscale import pool_scales, resize_input
-from sret_jax.retrieval.store import DescriptorStore
+from sret_jax.retrieval.store import DescriptorStore, joined
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +39,17 @@ AHEAD = 2  # batches given to the device before the oldest is waited for
 class Extracted:
     """Descriptors of a photo set and how long they took."""
 
-    descriptors: Float[np.ndarray, "n d"]  # float32, unit length, in the order of the photos
+    chunks: list[Float[np.ndarray, "_ d"]]  # float32, unit length, in the order of the photos, mapped from the store
     fingerprint: str  # of everything they depend on
     photos: int  # described in this call; the others were in the store already
     seconds: float  # of this call
     waiting: float  # of these: until decoded photographs arrived
     compiling: float  # of these: for the first batch of each shape
+
+    @property
+    def descriptors(self) -> Float[np.ndarray, "n d"]:
+        """All of them, `joined` every time that they are asked for."""
+        return joined(self.chunks)
 
     @property
     def images_per_second(self) -> float:
@@ -95,9 +100,9 @@ def extract(
                 described = apply_whitening(described, *whitening)
             store.write(chunk, described)
             log.info("%s: %d of %d photographs described", photos.name, stop, len(photos))
-        described = store.read()
+        chunks = store.parts()
     return Extracted(
-        descriptors=described,
+        chunks=chunks,
         fingerprint=key,
         photos=sum(stop - start for _, start, stop in missing),
         seconds=time.perf_counter() - start_time,

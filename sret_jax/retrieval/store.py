@@ -121,13 +121,13 @@ class DescriptorStore:
         self._write_list()
 
     def read(self) -> Shaped[np.ndarray, "n *d"]:
-        """All rows in memory, in the order of the photos.
+        """All rows, in the order of the photos: `joined`.
 
         Raises:
           UserError: the store is not complete.
           DamagedError: a chunk is not what was written; the text names it.
         """
-        return np.concatenate(self.parts())
+        return joined(self.parts())
 
     def parts(self) -> list[Shaped[np.ndarray, "m *d"]]:
         """The chunks, checked once and mapped: what is not touched is not read. Raises as `read` does."""
@@ -158,6 +158,11 @@ class DescriptorStore:
             "names": self.names,
         }
         write_json(self.folder / STORE, about | {"digest": _digest(about)})
+
+
+def joined(parts: Sequence[Shaped[np.ndarray, "_ *d"]]) -> Shaped[np.ndarray, "n *d"]:
+    """The rows of chunks one after the other, copied once; of a single chunk the chunk itself, which may be mapped."""
+    return np.asarray(parts[0]) if len(parts) == 1 else np.concatenate(parts)
 
 
 class StoredRows:

@@ -23,6 +23,7 @@ from sret_jax.data.sfm120k import prepare_sfm
 from sret_jax.data.synthetic_views import prepare_synthetic
 from sret_jax.environment import enough_memory
 from sret_jax.errors import UserError
+from sret_jax.evaluation.request import Request, variant
 from sret_jax.models.descriptor import RetrievalNetwork, build_network, descriptor_length, init_network
 from sret_jax.training import parallel
 from sret_jax.training.checkpoint import Checkpoints, restore
@@ -277,7 +278,7 @@ def _measurer(config: Config, workdir: Path, photos: PhotoSet, evaluate: Any) ->
                 _variables(state),
                 config,
                 benchmark,
-                workdir / "eval" / (benchmark + suffix),
+                workdir / "eval" / (variant(benchmark, config, Request()) + suffix),
                 cache_dir=Path(config.data.cache_dir) if config.data.cache_dir else workdir / "data",
                 whitening=whitening and (whitening["mean"], whitening["projection"]),
                 workdir=None if suffix else workdir,  # where eval.py looks for the trained network's descriptors

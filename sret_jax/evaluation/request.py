@@ -1,0 +1,99 @@
+"""What is asked for: benchmarks by their names, and where their files are."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sret_jax.config import PROTOCOLS, Config
+from sret_jax.data.lookups import LOOKUPS
+from sret_jax.errors import UserError
+
+PIXEL = {"proxford": "roxford5k", "prparis": "rparis6k"}  # the same photographs, with the object's pixels
+REVISITED = ("roxford5k", "rparis6k", "revisited", *PIXEL)  # "revisited": any folder with a ground truth like theirs
+BENCHMARKS = ("synthetic", "folder", *REVISITED, *LOOKUPS)
+MILLION = "1m"  # NAME+1m is NAME with the million of <root>/revisitop1m as distractors
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for beside the benchmark's name; "" and () leave it to the config."""
+
+    root: str = ""
+    queries: str = ""
+    gnd: str = ""
+    distractors: Sequence[str] = ()
+    protocol: str = ""
+    masks: str = ""
+
+    def completed(self, config: Config) -> "Request":
+        """With the config's own settings where nothing else is asked for."""
+        own = config.eval
+        return dataclasses.replace(
+            self,
+            root=self.root or own.root,
+            gnd=self.gnd or own.gnd,
+            distractors=tuple(self.distractors or own.distractors),
+            protocol=self.protocol or own.protocol,
+        )
+
+
+def plain_benchmark(benchmark: str) -> str:
+    """NAME of NAME or NAME+1m. Raises `UserError`, with the choices, for anything else."""
+    name, plus, suffix = benchmark.partition("+")
+    if name not in BENCHMARKS or suffix != MILLION * bool(plus):
+        raise UserError(
+            f"no benchmark {benchmark!r}; choose one of {', '.join(BENCHMARKS)}, or NAME+{MILLION} of one of them"
+        )
+    return name
+
+
+def check_benchmark(benchmark: str, request: Request) -> None:
+    """Raises `UserError` for what is wrong before any work: an unknown benchmark, a folder that is not there."""
+    name = plain_benchmark(benchmark)
+    if request.protocol and request.protocol not in PROTOCOLS:
+        raise UserError(f"no protocol {request.protocol!r}; choose one of {', '.join(PROTOCOLS)}")
+    if request.protocol.startswith("compat") and name not in REVISITED:
+        raise UserError(f"--protocol={request.protocol} goes with {', '.join(REVISITED)}")
+    for flag, folder in (("root", request.root), ("queries", request.queries)):
+        if name != "synthetic" and folder and not Path(folder).is_dir():
+            raise UserError(f"--{flag}={folder}: no such folder; give a folder of photographs")
+    if request.masks and (name != "folder" or request.queries):
+        raise UserError("--masks says where objects are in the photos of --benchmark=folder that ask for each other")
+    if request.masks and not Path(request.masks).is_dir():
+        raise UserError(f"--masks={request.masks}: no such folder; give one of <instance>/<photo>.png")
+    for folder in request.distractors:
+        if not Path(folder).is_dir():
+            raise UserError(f"--distractors={folder}: no such folder; give a folder of photographs, at any depth")
+
+
+def resolved(benchmark: str, config: Config, request: Request) -> tuple[str, Request]:
+    """`(NAME, request)` of NAME or NAME+1m: completed by the config, with the folder of the million.
+
+    Raises `UserError` as `check_benchmark`, and where it is not said where files are.
+    """
+    request = request.completed(config)
+    check_benchmark(benchmark, request)
+    name = plain_benchmark(benchmark)
+    if name == "revisited" and not request.gnd:
+        raise UserError("benchmark 'revisited' needs its ground truth: give --gnd=FILE, a gnd_*.pkl or that as JSON")
+    if (name in (*REVISITED, *LOOKUPS) or name != benchmark) and not request.root:
+        raise UserError(f"benchmark {benchmark!r} needs photographs: give --root=DIR, the folder of its files")
+    if name != benchmark:
+        million = Path(request.root) / "revisitop1m"
+        if not (million / "revisitop1m.txt").is_file():
+            raise UserError(
+                f"benchmark {benchmark!r}: no revisitop1m.txt in {million}; fetch it there with "
+                f"`python -m sret_jax.data.downloads revisitop1m {million}`"
+            )
+        request = dataclasses.replace(request, distractors=(*request.distractors, str(million)))
+    return name, request
+
+
+def variant(benchmark: str, config: Config, request: Request) -> str:
+    """The name of the folder of its results: whatever deviates from the benchmark has one of its own."""
+    request = request.completed(config)
+    parts = [request.protocol.removeprefix("compat:")] if request.protocol.startswith("compat:") else []
+    parts += [stage.replace(":", "-") for stage in config.rerank.stages]
+    parts += [Path(folder).resolve().name for folder in request.distractors]
+    return "+".join([benchmark, *parts])
