@@ -12,6 +12,7 @@ where `whitening.kind="weights"`. Benchmarks:
     gldv2, ilias          --root holds the files of their authors: csv and index/, test/; or ilias_core/
     paintings             --root holds ground_truth.json and its photographs; paintings look for those that show them
 
+--config.search.method=asmk searches by the local features of the network's own head and ASMK instead of descriptors.
 --distractors=DIR,... adds photographs that only get in the way: any folder, or the million of Revisiting Oxford and
 Paris with its revisitop1m.txt and jpg/. --rerank=STAGE[:NUMBER],... puts the first answers in a new order, with
 

@@ -23,10 +23,12 @@ from sret_jax.evaluation.located_pictures import Shown
 from sret_jax.evaluation.protocols import Ranked
 from sret_jax.evaluation.report import choose_photos, write_report
 from sret_jax.evaluation.table import print_results
+from sret_jax.local_search import open_asmk
 from sret_jax.localization.methods import Localizer
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.reranking.chain import Chain, parse_stages
 from sret_jax.reranking.search import TwoStageSearch
+from sret_jax.retrieval.asmk_search import AsmkIndex
 from sret_jax.retrieval.extract import Extracted, Extractor, Learned, extract
 from sret_jax.retrieval.recall import index_recall
 from sret_jax.retrieval.search import Index, content_fingerprint
@@ -92,8 +94,8 @@ def evaluate(
       anchors: published numbers beside these.
       cache_dir: where prepared photographs are kept.
       whitening: mean and projection learned after training.
-      workdir: descriptors and index are kept in its folders `descriptors` and `index`, and used again when they are of
-        the same network and photographs. Default: W where `out` is W/eval/NAME, else `out`.
+      workdir: descriptors and index are kept in its folders `descriptors` and `index` (ASMK: `local` and `asmk`), and
+        used again when they are of the same network and photographs. Default: W where `out` is W/eval/NAME, else `out`.
 
     Returns:
       `{"benchmark", "metrics", "timings": {stage: seconds}, "images_per_second", "photos", "instances", "skipped",
@@ -137,7 +139,12 @@ def evaluate(
     asking = query_descriptors if asked else descriptors
     rows = np.arange(len(asking))
     remember = bool(config.localize.methods)
-    search = first = TwoStageSearch(index, asking, remember=remember)
+    searching: tuple[Index | AsmkIndex, np.ndarray] = index, asking
+    if config.search.method == "asmk":
+        with stage("local features"):
+            both = asking, descriptors
+            searching = open_asmk(network, variables, config, opened, name, both, workdir, cache_dir), rows
+    search = first = TwoStageSearch(*searching, remember=remember)
     with stage("search"):
         ranked, files, about = opened.judge(search, rows)
     reranked: dict[str, Any] = {}
@@ -147,7 +154,7 @@ def evaluate(
         with stage("prepare re-ranking"):
             chain = Chain(parse_stages(config.rerank.stages), *sides, config, workdir / "rerank")
         before = ranked.metrics
-        search = TwoStageSearch(index, asking, chain, remember=remember)
+        search = TwoStageSearch(*searching, chain, remember=remember)
         with stage("re-rank"):
             ranked, files, about = opened.judge(search, rows)
         reranked = {"stages": chain.seconds, "before": before, "uncertainty": calibration(chain, ranked)}
@@ -175,7 +182,7 @@ def evaluate(
         "skipped": len(skipped),
         "searched": opened.searched,
         "queries_from": opened.asked,
-        "index": index.description,
+        "index": searching[0].description,
         "index_recall": index_recall(index, asking, first.depth),
         "rerank": reranked,
         "localization": located,

@@ -210,7 +210,10 @@ def run_eval(*flags: str, cwd: Path) -> subprocess.CompletedProcess:
         (["--workdir=nothing", "--benchmark=oxford"], "no benchmark 'oxford'"),
         (["--workdir=nothing", "--benchmark=synthetic", "--root=."], "--root does not go with --benchmark=synthetic"),
         (["--workdir=nothing", "--benchmark=synthetic", "--queries=."], "--queries goes with --benchmark=folder"),
-        ([f"--config={REPOSITORY}/configs/published.py:x"], "no such network; choose from gem_w, gem, solar, ap_gem"),
+        (
+            [f"--config={REPOSITORY}/configs/published.py:x"],
+            "no such network; choose from gem_w, gem, solar, ap_gem",
+        ),
         (["--rankings=ranks.npy"], "--rankings=FILE is scored on one benchmark"),
         (["--marks=m.json", "--benchmark=folder,paintings"], "--marks=FILE is scored on one benchmark"),
         (["--workdir=nothing", "--benchmark=folder", "--masks=nowhere"], "--masks=nowhere: no such folder"),
