@@ -225,7 +225,7 @@ def main() -> None:
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--words", type=int, default=1024, help="visual words")
     parser.add_argument("--times", action="store_true", help="only these, with untrained weights")
-    parser.add_argument("--rounds", type=int, default=4, help="of --times")
+    parser.add_argument("--rounds", type=int, default=8, help="of --times")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--workdir", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))

@@ -16,7 +16,7 @@ from sret_jax.retrieval.extract import Extractor
 from sret_jax.retrieval.inverted_file import InvertedFile
 from sret_jax.retrieval.local_store import open_source
 
-PHOTOS = 64  # evenly spread among those of one shape, so that batches are full
+PHOTOS = 16  # evenly spread among those of one shape: a full batch, and short rounds, that meet the same busy moments
 REFERENCE = "GeM"
 
 

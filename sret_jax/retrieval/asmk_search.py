@@ -75,7 +75,7 @@ def open_codebook(
 ) -> Codebook:
     """The codebook in `folder` if it is of these photographs, network and settings and sound, else one learned and
     saved there: k-means over the strongest local features of at most `config.search.codebook_photos` photographs,
-    evenly spread, at one scale. All of these features are in memory, 10 GB of 20,000 photographs with 1,000.
+    evenly spread, at one scale. All of these features are in memory twice, 20 GB of 20,000 photographs with 1,000.
 
     Raises:
       UserError: the network has no local features, or the photographs have fewer than there are words.
