@@ -16,7 +16,7 @@ where `whitening.kind="weights"`. Benchmarks:
 
 Of several benchmarks --root holds a folder each, of the benchmark's name; all of their files are looked for before the
 first is measured, and one table of all comes last. NAME+1m is NAME with the million distractors of <root>/revisitop1m.
-
+--config.search.method=asmk searches by the local features of the network's own head and ASMK instead of descriptors.
 --distractors=DIR,... adds photographs that only get in the way: any folder, or the million of Revisiting Oxford and
 Paris with its revisitop1m.txt and jpg/. --rerank=STAGE[:NUMBER],... puts the first answers in a new order, with
 

@@ -1,7 +1,7 @@
 """The methods of the field and ours, every row the same data, steps, size and backbone, several seeds.
 
     python benchmarks/ablation.py --root=PHOTOS --splits=SPLITS.json [--seeds=3] [--rows="GeM,ours: smoothing"]
-        [--gnd=GND --gnd-root=FOLDER]
+        [--gnd=GND --gnd-root=FOLDER] [--times]
 
 PHOTOS is a folder <instance>/<photo>, SPLITS a JSON file {"train": [instance, ...], "test": [instance, ...]}. A row is
 a file of `configs/`, trained on "train" and measured leave-one-out on "test"; with `--gnd` its first seed also by the
@@ -11,6 +11,8 @@ instances in turn. `--set field=value` changes the config of all rows.
 
 The table and a plot of mAP against time go to `--out`, each run to a CSV there. Runs are kept in `--workdir` and go on
 where they were stopped. Times are those of the fastest seed, visual words and the revisited protocol of the first.
+`--times` trains nothing: it describes the same photographs by all rows in turn, with untrained weights, and replaces
+the times in the table, the CSV and the plot.
 """
 
 import argparse
@@ -23,20 +25,22 @@ from typing import Any
 
 import jax
 import numpy as np
-from comparison import markdown, mean_and_deviation, paired_bootstrap, plot, write_csv
-from local_search import asmk_search, words_of_photographs
-from timing import machine
+from ablation_table import Record, columns, flat, paired_tests, retime
+from comparison import markdown, plot, write_csv
+from description_times import PHOTOS, REFERENCE, describer, timed
+from distinct_words import CODEBOOK_PHOTOS, words_of_photographs
+from timing import interleaved, machine
 
 from sret_jax import experiment
 from sret_jax.artifacts import write_json
-from sret_jax.config import Config, differences, to_dict
+from sret_jax.config import Config, SearchConfig, differences, to_dict
+from sret_jax.data.image_folder import prepare_folder
 from sret_jax.errors import UserError
 from sret_jax.evaluation.benchmarks import Request
 from sret_jax.models.descriptor import RetrievalNetwork, Variables, build_network, init_network
+from sret_jax.retrieval.inverted_file import InvertedFile
 from sret_jax.training.checkpoint import load_network
 from sret_jax.training.loop import learned_start, prepare_photos, train
-
-Record = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +103,8 @@ def row_config(row: Row, args: argparse.Namespace, splits: Path, seed: int) -> C
     for assignment in args.set:
         path, _, text = assignment.partition("=")
         set_field(config, path, text)
+    if row.asmk:
+        config.search = SearchConfig(method="asmk", words=args.words, codebook_photos=CODEBOOK_PHOTOS)
     return config
 
 
@@ -134,7 +140,6 @@ def run(name: str, args: argparse.Namespace, splits: Path, seed: int) -> Record:
         variables = init_network(network, config.model, jax.random.key(seed))
         variables = learned_start(config, variables, prepare_photos(config, args.workdir))
     record["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    measure = measure_asmk if row.asmk else measure_descriptors
     record |= measure(network, variables, config, folder, args, seed)
     write_json(path, record)
     return record
@@ -151,10 +156,10 @@ def revisited_request(args: argparse.Namespace) -> Request:
     return Request(root=args.gnd_root, gnd=args.gnd, distractors=(args.root,))
 
 
-def measure_descriptors(
+def measure(
     network: RetrievalNetwork, variables: Variables, config: Config, out: Path, args: argparse.Namespace, seed: int
 ) -> Record:
-    """Retrieval by global descriptors, what it costs, and the burstiness of the map that is pooled."""
+    """Retrieval, what it costs, and the burstiness of the local features: of the head, or of the map that is pooled."""
     cache = args.workdir / "data"
     found = experiment.evaluate(network, variables, config, "folder", out / "eval/folder", cache_dir=cache)
     with open(out / "eval/folder/queries.csv", newline="") as f:
@@ -166,6 +171,12 @@ def measure_descriptors(
         "milliseconds": 1000 / found["images_per_second"],
         "bytes": 4 * found["dim"],
     }
+    if config.search.method == "asmk":
+        index = InvertedFile.load(out / "asmk/folder")
+        record["bytes"] = index.nbytes / len(index)
+        photos = prepare_folder(args.root, cache, splits=config.data.splits, split="test")
+        describe = describer(network, variables, photos, config, args.words)
+        record["milliseconds"] = 1000 * float(interleaved({"": describe}, 1)[""][0]) / PHOTOS
     if seed:
         return record
     if args.gnd:
@@ -176,24 +187,16 @@ def measure_descriptors(
     return record | {"words": words_of_photographs(network, variables, config, cache, args.words)}
 
 
-def measure_asmk(
-    network: RetrievalNetwork, variables: Variables, config: Config, out: Path, args: argparse.Namespace, seed: int
-) -> Record:
-    """Retrieval by local features."""
-    search = [network, variables, config]
-    cache = args.workdir / "data"
-    ranked, milliseconds, size = asmk_search(*search, "folder", Request(), cache, args.words)
-    record = {
-        "mAP": ranked.metrics["mAP"],
-        "R@1": ranked.metrics["R@1"],
-        "per_query": [100 * float(ap) for ap in ranked.ap],
-        "milliseconds": milliseconds,
-        "bytes": size,
-    }
-    if args.gnd and not seed:
-        ranked, _, _ = asmk_search(*search, "revisited", revisited_request(args), cache, args.words)
-        record |= {kind: ranked.metrics[kind]["mAP"] for kind in ("easy", "medium", "hard")}
-    return record
+def time_rows(names: list[str], args: argparse.Namespace) -> dict[str, Any]:
+    """The time of each row to describe the same photographs of "test"."""
+    photos = prepare_folder(args.root, args.workdir / "data", splits=args.splits, split="test")
+    calls = {}
+    for name in names:
+        config = row_config(ROWS[name], args, Path(args.splits), 0)
+        network = build_network(config.model)
+        variables = init_network(network, config.model, jax.random.key(0))
+        calls[name] = describer(network, variables, photos, config, args.words)
+    return timed(calls, args.rounds)
 
 
 def split_files(args: argparse.Namespace) -> list[Path]:
@@ -211,48 +214,6 @@ def split_files(args: argparse.Namespace) -> list[Path]:
     return files
 
 
-def columns(records: list[Record], baseline: float) -> dict[str, str]:
-    """The cells of one row, from its runs: `{column: text}`."""
-    first = next(r for r in records if r["seed"] == 0)
-    seeds = sorted({r["seed"] for r in records})
-    mean = {m: [np.mean([r[m] for r in records if r["seed"] == s]) for s in seeds] for m in ("mAP", "R@1")}
-    cells = {
-        "mAP": mean_and_deviation(mean["mAP"]),
-        "over untrained": f"{np.mean(mean['mAP']) - baseline:+.2f}",
-        "R@1": mean_and_deviation(mean["R@1"]),
-    }
-    if "medium" in first:
-        cells["revisited E / M / H"] = " / ".join(f"{first[kind]:.1f}" for kind in ("easy", "medium", "hard"))
-    cells["parameters"] = f"{first['parameters'] / 1e6:.2f} M"
-    trained = [r["training_seconds"] for r in records if "training_seconds" in r]
-    cells["training"] = f"{min(trained):.0f} s" if trained else "–"
-    cells["per photo"] = f"{min(r['milliseconds'] for r in records):.0f} ms"
-    cells["index"] = f"{first['bytes']:.0f} B"
-    if "words" in first:
-        number, distinct = first["words"]
-        cells["C_X / \\|X\\|"] = f"{distinct:.0f} / {number:.0f}"
-    return cells
-
-
-def paired_tests(rows: dict[str, list[Record]]) -> str:
-    """Each row against ours, query by query: the AP of a query is the mean over seeds."""
-    scores = {
-        name: np.concatenate(
-            [
-                np.mean([r["per_query"] for r in records if r["split"] == split], 0)
-                for split in sorted({r["split"] for r in records})
-            ]
-        )
-        for name, records in rows.items()
-    }
-    lines = [f"| {FINAL} minus | mAP | 95 % interval |", "|---|---|---|"]
-    for name, score in scores.items():
-        if name != FINAL:
-            mean, low, high = paired_bootstrap(scores[FINAL], score)
-            lines.append(f"| {name} | {mean:+.2f} | {low:+.2f} to {high:+.2f} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True)
@@ -263,6 +224,8 @@ def main() -> None:
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--words", type=int, default=1024, help="visual words")
+    parser.add_argument("--times", action="store_true", help="only these, with untrained weights")
+    parser.add_argument("--rounds", type=int, default=8, help="of --times")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--workdir", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
@@ -270,6 +233,15 @@ def main() -> None:
     names = args.rows.split(",")
     if unknown := set(names) - set(ROWS):
         parser.error(f"no row {sorted(unknown)[0]!r}; choose from {', '.join(ROWS)}")
+    ours = {name for name in names if name.startswith("ours")}
+    if args.times:
+        if REFERENCE not in names:
+            parser.error(f"--times are compared with those of {REFERENCE}: name it in --rows too")
+        times = time_rows(names, args)
+        print("\n".join(f"{name}: {ms:.1f} ms, {ratio:.2f} of {REFERENCE}'s" for name, (ms, ratio) in times.items()))
+        how = f"{PHOTOS} photographs of one shape, {args.rounds} rounds of all rows in turn, untrained weights, medians"
+        retime(args.out, times, how, ours)
+        return
 
     rows: dict[str, list[Record]] = {name: [] for name in names}
     files = split_files(args)
@@ -283,16 +255,14 @@ def main() -> None:
     baseline = float(np.mean([r["mAP"] for r in rows[names[0]]]))
     text = markdown({name: columns(records, baseline) for name, records in rows.items()})
     if FINAL in rows and len(rows) > 1:
-        text += f"\n\nPaired bootstrap over queries:\n\n{paired_tests(rows)}"
+        text += f"\n\nPaired bootstrap over queries:\n\n{paired_tests(rows, FINAL)}"
     print(text)
     stem = "ablation" + ("-validation" if args.validate else "")
     args.out.mkdir(parents=True, exist_ok=True)
     searched = "held-out training" if args.validate else "test"
     about = f"Leave-one-out on {searched} instances, {args.seeds} seeds, mean ± standard deviation. {machine()}."
     (args.out / f"{stem}.md").write_text(f"{about} {' '.join(args.set)}\n\n{text}\n")
-    flat = [{k: v for k, v in r.items() if k not in ("per_query", "words")} for of in rows.values() for r in of]
-    write_csv(args.out / f"{stem}.csv", flat)
-    ours = {name for name in rows if name.startswith("ours")}
+    write_csv(args.out / f"{stem}.csv", [flat(record) for of in rows.values() for record in of])
     points = {name: (min(r["milliseconds"] for r in of), [r["mAP"] for r in of]) for name, of in rows.items()}
     plot(args.out / f"{stem}.png", points, ours, "time to describe a photograph, ms")
 

@@ -6,6 +6,9 @@ Never looks at the split "test": a third of the training instances is held out i
 leave-one-out mAP on them, the mean of the three folds. The backbone is frozen, so its maps are computed once: `--views`
 random views of every photograph to train on, and the photograph as it is to search. Heads then train on stored maps, in
 seconds instead of minutes; otherwise this is the training of `benchmarks/ablation.py`, with its loss and optimiser.
+
+Every setting stands beside the row that it changes, which is measured with it: parameters without the backbone's, and a
+paired bootstrap over queries. Of all groups the results are `choices.*`, of some `choices_<group>.*` (but for "rows").
 """
 
 import argparse
@@ -21,7 +24,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from comparison import markdown, mean_and_deviation, write_csv
+from choice_groups import GROUPS, R, S, Setting, base_of, stem_of
+from comparison import markdown, mean_and_deviation, paired_bootstrap, write_csv
+from jaxtyping import Float
 from timing import machine
 
 from sret_jax.config import Config
@@ -29,7 +34,7 @@ from sret_jax.data.augmentation import augment
 from sret_jax.data.image_folder import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.resizing import content_size, place, resize
-from sret_jax.evaluation.metrics import leave_one_out_map
+from sret_jax.evaluation.metrics import rank, score_rankings
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.models.whitening import apply_whitening, pca_whitening
 from sret_jax.training import parallel
@@ -38,70 +43,20 @@ from sret_jax.training.optimizer import build_optimizer
 from sret_jax.training.step import TrainState, make_step
 from sret_jax.validation import validate
 
-Setting = tuple[str, str]  # group and name
 FOLDS = 3
-S, R = "model.smoothing", "model.refinement"
-# Group: {setting: fields that differ from the config}. `rewhiten` is no field: it learns the whitening anew at the end.
-GROUPS: dict[str, dict[str, dict[str, Any]]] = {
-    "rows": {
-        "GeM": {},
-        "smoothing": {f"{S}.enabled": True},
-        "refinement": {f"{R}.enabled": True},
-        "smoothing + refinement": {f"{S}.enabled": True, f"{R}.enabled": True},
-    },
-    "smoothing": {
-        name: {f"{S}.enabled": True} | fields
-        for name, fields in {
-            "window 5": {f"{S}.window": 5},
-            "window 7": {f"{S}.window": 7},
-            "d = 4": {f"{S}.kernel_dim": 4},
-            "d = 64": {f"{S}.kernel_dim": 64},
-            "2 iterations": {f"{S}.iterations": 2},
-            "starts as the average": {f"{S}.start": "average"},
-            "a not learned": {f"{S}.bandwidth": False},
-            "c not learned": {f"{S}.confidence": False},
-            "learning rate x 4": {"train.learning_rate": 4.0},
-        }.items()
-    },
-    "graph": {
-        name: {f"{R}.enabled": True} | fields
-        for name, fields in {
-            "16 nodes": {f"{R}.nodes": 16},
-            "64 nodes": {f"{R}.nodes": 64},
-            "2 neighbours": {f"{R}.neighbours": 2},
-            "8 neighbours": {f"{R}.neighbours": 8},
-            "1 block": {f"{R}.blocks": 1},
-            "3 blocks": {f"{R}.blocks": 3},
-            "edges in space only": {f"{R}.edges": "space"},
-            "edges of similarity only": {f"{R}.edges": "similarity"},
-            "nodes by attention": {f"{R}.strength": "attention"},
-            "learning rate x 4": {"train.learning_rate": 4.0},
-        }.items()
-    },
-    "rates": {
-        "refinement, learning rate / 4": {f"{R}.enabled": True, "train.learning_rate": 0.25},
-        "refinement, learning rate / 16": {f"{R}.enabled": True, "train.learning_rate": 0.0625},
-        "refinement, 64 nodes, learning rate / 4": {
-            f"{R}.enabled": True,
-            f"{R}.nodes": 64,
-            "train.learning_rate": 0.25,
-        },
-        "both, learning rate / 4": {
-            f"{S}.enabled": True,
-            f"{R}.enabled": True,
-            "train.learning_rate": 0.25,
-        },
-    },
-    "training": {
-        f"{row}, {name}": parts | fields
-        for row, parts in {"GeM": {}, "both": {f"{S}.enabled": True, f"{R}.enabled": True}}.items()
-        for name, fields in {
-            "4 x steps": {"train.steps": 4.0},
-            "whitening x 100": {"train.whitening_lr": 100.0},
-            "whitening learned again": {"rewhiten": True},
-        }.items()
-    },
-}
+UNTRAINED = ("untrained", "GeM, no whitening")
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """The average precision of every query, percent, of each fold and seed; and how many parameters there are."""
+
+    ap: list[list[Float[np.ndarray, "q"]]]  # seeds of folds
+    parameters: int
+
+    def over_seeds(self) -> Float[np.ndarray, "n"]:
+        """The mean over seeds of every query of every fold."""
+        return np.concatenate([np.mean(fold, 0) for fold in zip(*self.ap, strict=True)])
 
 
 class StoredMaps(nn.Module):
@@ -164,8 +119,16 @@ def changed(config: Config, fields: dict[str, Any]) -> Config:
     return config
 
 
-def run(base: Config, fields: dict[str, Any], train: Maps, held_out: Maps, seed: int) -> float:
-    """Trains the heads on stored maps and gives the leave-one-out mAP, percent, on the held-out photographs."""
+def precisions(x: Float[np.ndarray, "n d"], labels: np.ndarray) -> Float[np.ndarray, "q"]:
+    """Leave-one-out average precision of every photograph, percent."""
+    ap, _ = score_rankings(rank(x @ x.T), labels, labels, np.arange(len(labels)))
+    return 100 * ap[~np.isnan(ap)]
+
+
+def run(
+    base: Config, fields: dict[str, Any], train: Maps, held_out: Maps, seed: int
+) -> tuple[Float[np.ndarray, "q"], int]:
+    """Trains the heads on stored maps: the precisions of the held-out photographs, and how many parameters it took."""
     rewhiten = fields.get("rewhiten", False)
     config = changed(base, {path: value for path, value in fields.items() if path != "rewhiten"})
     config.seed = seed
@@ -207,17 +170,16 @@ def run(base: Config, fields: dict[str, Any], train: Maps, held_out: Maps, seed:
         x = apply_whitening(describe(plain, params, held_out), mean, projection)
     else:
         x = describe(network, params, held_out)
-    return leave_one_out_map(x @ x.T, held_out.labels)["mAP"]
+    return precisions(x, held_out.labels), sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def untrained(config: Config, held_out: Maps) -> float:
+def untrained(config: Config, held_out: Maps) -> Float[np.ndarray, "q"]:
     """Of plain GeM without whitening."""
     model = dataclasses.replace(config.model, whitening=False)
     network = build_network(model).clone(backbone=StoredMaps(model.stage))
     apply = jax.jit(network.init_with_output)
     x = [apply(jax.random.key(0), x[:1], mask[:1])[0][0] for x, mask in zip(held_out.maps, held_out.masks, strict=True)]
-    x = np.concatenate(x)
-    return leave_one_out_map(x @ x.T, held_out.labels)["mAP"]
+    return precisions(np.concatenate(x), held_out.labels)
 
 
 def main() -> None:
@@ -244,34 +206,46 @@ def main() -> None:
         held_out = instances[fold::FOLDS]
         folds.append((maps.of(np.setdiff1d(instances, held_out)), maps.of(held_out)))
 
-    scores = {("untrained", "GeM, no whitening"): [[untrained(config, held_out) for _, held_out in folds]] * args.seeds}
-    settings = {(group, name): GROUPS[group][name] for group in args.groups.split(",") for name in GROUPS[group]}
-    for (group, name), fields in settings.items():
+    groups = args.groups.split(",")
+    asked = [(group, name) for group in groups for name in GROUPS[group]]
+    measured = {UNTRAINED: Measured([[untrained(config, held_out) for _, held_out in folds]] * args.seeds, 0)}
+    for group, name in dict.fromkeys([base_of(*setting) for setting in asked] + asked):
         start = time.perf_counter()
-        scores[group, name] = [[run(config, fields, *fold, seed) for fold in folds] for seed in range(args.seeds)]
+        found = [[run(config, GROUPS[group][name], *fold, seed) for fold in folds] for seed in range(args.seeds)]
+        measured[group, name] = Measured([[ap for ap, _ in of_folds] for of_folds in found], found[0][0][1])
         jax.clear_caches()  # each run compiles its own programs, and a process can hold only so many
         seconds = time.perf_counter() - start
-        print(f"{group}: {name}: {np.mean(scores[group, name]):.2f}  ({seconds:.0f} s)", flush=True)
-        write(args.out, scores, settings, args.seeds)
+        print(f"{group}: {name}: {measured[group, name].over_seeds().mean():.2f}  ({seconds:.0f} s)", flush=True)
+        write(args.out, stem_of(groups), measured, args.seeds)
 
 
-def write(out: Path, scores: dict[Setting, list[list[float]]], settings: dict[Setting, Any], seeds: int) -> None:
+def cells(setting: Setting, measured: dict[Setting, Measured]) -> dict[str, str]:
+    """`{column: text}` of one setting."""
+    own, base = measured[setting], base_of(*setting)
+    row = {"mAP on held-out landmarks": mean_and_deviation([np.mean([x.mean() for x in seed]) for seed in own.ap])}
+    row["parameters"] = f"{own.parameters / 1e6:.2f} M" if own.parameters else "–"
+    if setting == UNTRAINED or setting == base:
+        return row
+    mean, low, high = paired_bootstrap(own.over_seeds(), measured[base].over_seeds())
+    return row | {"minus": base[1], "difference (95 %)": f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"}
+
+
+def write(out: Path, stem: str, measured: dict[Setting, Measured], seeds: int) -> None:
     """The table and each run, as far as measured."""
-    rows = {
-        f"{group}: {name}": {"mAP on held-out landmarks": mean_and_deviation(np.mean(values, 1))}
-        for (group, name), values in scores.items()
-    }
+    columns = ["mAP on held-out landmarks", "parameters", "minus", "difference (95 %)"]
+    found = {f"{group}: {name}": cells((group, name), measured) for group, name in measured}
+    rows = {row: {column: values.get(column, "–") for column in columns} for row, values in found.items()}
     about = f"Leave-one-out mAP on held-out training instances, mean of {FOLDS} folds, {seeds} seeds. {machine()}."
     out.mkdir(parents=True, exist_ok=True)
-    (out / "choices.md").write_text(f"{about}\n\n{markdown(rows)}\n")
+    (out / f"{stem}.md").write_text(f"{about}\n\n{markdown(rows)}\n")
     records = [
-        {"group": group, "setting": name, "seed": seed, "fold": fold, "mAP": value}
-        | {"fields": json.dumps(settings.get((group, name), {}))}
-        for (group, name), values in scores.items()
-        for seed, of_folds in enumerate(values)
-        for fold, value in enumerate(of_folds)
+        {"group": group, "setting": name, "seed": seed, "fold": fold, "mAP": float(ap.mean())}
+        | {"parameters": own.parameters, "fields": json.dumps(GROUPS.get(group, {}).get(name, {}))}
+        for (group, name), own in measured.items()
+        for seed, of_folds in enumerate(own.ap)
+        for fold, ap in enumerate(of_folds)
     ]
-    write_csv(out / "choices.csv", records)
+    write_csv(out / f"{stem}.csv", records)
 
 
 if __name__ == "__main__":

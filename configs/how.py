@@ -5,10 +5,23 @@
 PHOTOS is a folder <instance>/<photo>, as for `configs/spatial_context.py`, whose data, steps and rates these are.
 
 The reduction starts as PCA-whitening and stays, and there is no whitening layer: what trains is the last part of the
-backbone. Measured with the descriptor; the published numbers match the strongest local features over seven scales with
-ASMK. Published: ResNet-50 without its last block, trained on SfM-120k, 2000 local features of 128 numbers, 1024 px,
-mAP medium / hard: ROxford5k 79.4 / 56.9, RParis6k 81.6 / 62.4 (Tolias, Jenicek, Chum, Learning and Aggregating Deep
-Local Descriptors for Instance-Level Recognition, ECCV 2020).
+backbone. Searched by the descriptor, or by ASMK on the strongest local features over seven scales, as published:
+
+    python eval.py --workdir=runs/how --benchmark=folder --root=PHOTOS --config.search.method=asmk
+
+The published training, in the fields of this project; SFM holds retrieval-SfM-120k.pkl and ims/:
+
+    python train.py --config=configs/how.py --workdir=runs/how-sfm --config.data.dataset=sfm --config.data.root=SFM
+        --config.data.image_size=1024 --config.data.sampling=tuples --config.model.backbone=resnet50
+        --config.model.weights=FILE --config.model.stage=c4 --config.train.loss=contrastive --config.train.margin=0.8
+        --config.train.optimizer=adam --config.train.learning_rate=1e-6 --config.train.backbone_lr=1
+        --config.train.train_from=all --config.train.schedule=exponential --config.train.decayed=all
+        --config.train.clip_norm=0 --config.train.warmup_steps=0 --config.train.steps=8000
+
+Published: ResNet-50 without its last block, trained on SfM-120k, 2000 local features of 128 numbers, 1024 px, mAP
+medium: ROxford5k 79.4, RParis6k 81.6 (Tolias, Jenicek, Chum, Learning and Aggregating Deep Local Descriptors for
+Instance-Level Recognition, ECCV 2020, README of its code); hard 56.9 and 62.4 as listed by Yang et al., DOLG, ICCV
+2021, table 1. The released network: `configs/published.py:how`.
 
 Measured on 8 landmarks (345 web photographs) after training on 15 others, `python benchmarks/ablation.py`, three
 seeds, mAP: 86.91 ± 0.61 by the descriptor, 86.46 ± 0.56 by ASMK with 1,024 words; GeM 85.61 ± 0.01.

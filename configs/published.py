@@ -9,14 +9,31 @@
     gem     cirtorch: retrievalSfM120k-resnet101-gem   retrieval-SfM-120k/ms  65.4 / 40.1      76.7 / 55.2
     solar   SOLAR: resnet101-solar-best                                       69.9 / 47.9      81.6 / 64.5
     ap_gem  DIR: Resnet101-AP-GeM                      Landmarks_clean        67.1 / 42.3      80.3 / 60.9
+    how     HOW: how_r50-_2000                                                79.4 / 56.9      81.6 / 62.4
 
 The numbers are mAP medium / hard in percent, from the README of each: Radenovic, Tolias, Chum, TPAMI 2019; Ng et al.,
-ECCV 2020; Revaud et al., ICCV 2019. Not measured here: neither these checkpoints nor the photographs came with the
-project. Each network is compared with its authors' code on random weights, scales and whitening included
+ECCV 2020; Revaud et al., ICCV 2019; Tolias, Jenicek, Chum, ECCV 2020, whose hard figures are those of Yang et al.,
+DOLG, ICCV 2021, table 1. Not measured here: neither these checkpoints nor the photographs came with the project. Each
+network is compared with its authors' code on random weights, scales and whitening included
 (`tests/test_published_networks.py`). Other depths: `--config.model.backbone=resnet50` or `resnet152`.
+
+`how` is searched by ASMK with 65,536 words of 20,000 photographs, as published those of SfM-120k:
+`--config.search.codebook=retrieval-SfM-120k/ims`.
 """
 
-from sret_jax.config import AttentionConfig, Config, DataConfig, EvalConfig, ExtractConfig, ModelConfig, WhiteningConfig
+from sret_jax.config import (
+    AttentionConfig,
+    Config,
+    DataConfig,
+    EvalConfig,
+    ExtractConfig,
+    LocalConfig,
+    LocalSearchConfig,
+    ModelConfig,
+    SearchConfig,
+    TrainConfig,
+    WhiteningConfig,
+)
 from sret_jax.errors import UserError
 
 ROOT = 2**0.5
@@ -48,17 +65,34 @@ NETWORKS = {
         ExtractConfig(),
         WhiteningConfig("weights"),
     ),
+    "how": (
+        ModelConfig(
+            "resnet50",
+            stage="c4",
+            pool="how",
+            local=LocalConfig(enabled=True, init="weights"),
+            whitening=False,
+            l2_added=True,
+        ),
+        ExtractConfig(),
+        WhiteningConfig(),
+    ),
 }
+SEARCHED = {"how": (SearchConfig("asmk"), LocalSearchConfig("head", most=2000))}  # the others by their descriptors
 
 
 def get_config(name: str = "") -> Config:
     if name not in NETWORKS:
         raise UserError(f"--config=configs/published.py:{name}: no such network; choose from {', '.join(NETWORKS)}")
     model, extract, whitening = NETWORKS[name]
+    search, local = SEARCHED.get(name, (SearchConfig(), LocalSearchConfig()))
     return Config(
-        data=DataConfig(image_size=1024),
+        data=DataConfig(image_size=1024, enlarge=False),
         model=model,
         extract=extract,
         whitening=whitening,
+        search=search,
+        local=local,
+        train=TrainConfig(train_from="all"),
         eval=EvalConfig(benchmarks=("roxford5k", "rparis6k")),
     )

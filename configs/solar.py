@@ -5,9 +5,17 @@
 PHOTOS is a folder <instance>/<photo>, as for `configs/spatial_context.py`, whose data, steps and rates these are.
 
 The attention sits after the stage of stride 16 and after the map that is pooled, as it does in a ResNet
-(`--config.model.backbone=resnet101 --config.model.attention.stages="('c4', 'c5')" --config.model.weights=FILE`); of
-the network only the attention, the exponents and the whitening layer train. The loss takes its tuples from the batch;
-`--config.data.sampling=tuples` mines them as published. Published: ResNet-101 trained on Google Landmarks 2018, 2048
+(`--config.model.backbone=resnet101 --config.model.attention.stages="('c4', 'c5')" --config.model.weights=FILE`); a ViT
+has no such stages and is refused. Of the network only the attention, the exponents and the whitening layer train. The
+loss takes its tuples from the batch; the published training mines them, and with the three fields above adds
+
+    --config.data.dataset=sfm --config.data.root=TUPLES --config.data.image_size=1024 --config.data.sampling=tuples
+    --config.mining.tuples_per_batch=8 --config.mining.image_size=341 --config.train.optimizer=adam
+    --config.train.learning_rate=1e-6 --config.train.pool_lr=100 --config.train.whitening_lr=1
+    --config.train.schedule=exponential --config.train.epoch_steps=250 --config.train.decayed=all
+    --config.train.clip_norm=0 --config.train.warmup_steps=0
+
+where TUPLES is a folder in the form of retrieval-SfM-120k. Published: ResNet-101 trained on Google Landmarks 2018, 2048
 numbers, 1024 px, three scales, mAP medium / hard: ROxford5k 69.9 / 47.9, RParis6k 81.6 / 64.5 (Ng, Balntas, Tian,
 Mikolajczyk, SOLAR, ECCV 2020).
 

@@ -6,9 +6,9 @@ PHOTOS is a folder <instance>/<photo>, as for `configs/spatial_context.py`, whos
 
 A ResNet has its ReLUP too (`--config.model.backbone=resnet101 --config.model.relu_floor=0.014
 --config.model.weights=FILE`). Published, without training, on the weights of CVNet: ResNet-101, 2048 numbers, three
-scales, mAP hard: ROxford5k 72.1, RParis6k 83.5 (Shao, Chen, Karpur, Cui, Araujo, Cao, Global Features are All You Need
-for Image Retrieval and Reranking, ICCV 2023). Here exponent and whitening layer train like those of the other
-baselines; `--config.train.pool_lr=0` keeps the exponent.
+scales, mAP hard: ROxford5k 72.1, RParis6k 83.5 (of Shao, Chen, Karpur, Cui, Araujo, Cao, Global Features are All You
+Need for Image Retrieval and Reranking, ICCV 2023; taken from notes of others, not from the paper). Here exponent and
+whitening layer train like those of the other baselines; `--config.train.pool_lr=0` keeps the exponent.
 
 Measured on 8 landmarks (345 web photographs) after training on 15 others, `python benchmarks/ablation.py`, three
 seeds, mAP: 85.34 ± 0.00 at one scale; GeM 85.61 ± 0.01.

@@ -24,11 +24,13 @@ from sret_jax.evaluation.protocols import Ranked
 from sret_jax.evaluation.report import choose_photos, write_report
 from sret_jax.evaluation.request import Request, plain_benchmark
 from sret_jax.evaluation.table import print_results
+from sret_jax.local_search import open_asmk
 from sret_jax.localization.methods import Localizer
 from sret_jax.localization.region_file import read_regions
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.reranking.chain import Chain, parse_stages
 from sret_jax.reranking.search import TwoStageSearch
+from sret_jax.retrieval.asmk_search import AsmkIndex
 from sret_jax.retrieval.extract import Extracted, Extractor, Learned, extract
 from sret_jax.retrieval.recall import index_recall
 from sret_jax.retrieval.search import Index, content_fingerprint
@@ -101,8 +103,8 @@ def evaluate(
       anchors: published numbers beside these.
       cache_dir: where prepared photographs are kept.
       whitening: mean and projection learned after training.
-      workdir: descriptors and index are kept in its folders `descriptors` and `index`, and used again when they are of
-        the same network and photographs. Default: W where `out` is W/eval/NAME, else `out`.
+      workdir: descriptors and index are kept in its folders `descriptors` and `index` (ASMK: `local` and `asmk`), and
+        used again when they are of the same network and photographs. Default: W where `out` is W/eval/NAME, else `out`.
       opened: what `open_benchmark` made of the same; it is opened here without.
 
     Descriptors, n * d * 4 bytes (2 GB for a million of 512), are in memory twice while the index is made of them, as
@@ -151,7 +153,12 @@ def evaluate(
     asking = query_descriptors if asked else index.descriptors
     rows = np.arange(len(asking))
     remember = bool(config.localize.methods)
-    search = first = TwoStageSearch(index, asking, remember=remember)
+    searching: tuple[Index | AsmkIndex, np.ndarray] = index, asking
+    if config.search.method == "asmk":
+        with stage("local features"):
+            both = asking, index.descriptors
+            searching = open_asmk(network, variables, config, opened, name, both, workdir, cache_dir), rows
+    search = first = TwoStageSearch(*searching, remember=remember)
     with stage("search"):
         ranked, files, about = opened.judge(search, rows)
     reranked: dict[str, Any] = {}
@@ -161,7 +168,7 @@ def evaluate(
         with stage("prepare re-ranking"):
             chain = Chain(parse_stages(config.rerank.stages), *sides, config, workdir / "rerank")
         before = ranked.metrics
-        search = TwoStageSearch(index, asking, chain, remember=remember)
+        search = TwoStageSearch(*searching, chain, remember=remember)
         with stage("re-rank"):
             ranked, files, about = opened.judge(search, rows)
         reranked = {"stages": chain.seconds, "before": before, "uncertainty": calibration(chain, ranked)}
@@ -193,7 +200,7 @@ def evaluate(
         "skipped": len(skipped),
         "searched": opened.searched,
         "queries_from": opened.asked,
-        "index": index.description,
+        "index": searching[0].description,
         "index_recall": index_recall(index, asking, first.depth),
         "rerank": reranked,
         "localization": located,

@@ -22,10 +22,19 @@ class ExtractConfig:
 
 @dataclass
 class SearchConfig:
-    method: str = "auto"  # "exact", "brute_force", "ah", "tree_ah"; "auto": by the library's size rules
+    # Of descriptors "exact", "brute_force", "ah", "tree_ah", or "auto" by the library's size rules; of local features
+    # "asmk": those of the network's own head, over local.scales
+    method: str = "auto"
     leaves_to_search: int = 0  # tree_ah; 0: chosen by size
     reorder: int = 0  # candidates re-scored exactly; 0: ten per answer
     chunk_rows: int = 131072  # rows scored at once by exact search (bounds its memory)
+    words: int = 0  # asmk: visual words; 0: 65,536, or one for 39 local features where there are fewer
+    # asmk: folder whose photographs, at any depth, the words are learned on; "": those of data.root and data.split, or
+    # without these the photographs searched, which is no fair comparison with words of others
+    codebook: str = ""
+    codebook_photos: int = 20000  # asmk: of these photographs, at most, evenly spread
+    assignments: int = 5  # asmk: words of each local feature of a query; of a photograph searched one
+    binary: bool = True  # asmk: compare the signs of residuals, or with False the residuals
 
 
 @dataclass

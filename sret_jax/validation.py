@@ -25,7 +25,7 @@ _CHOICES = {
     "whitening.kind": ("none", "pca", "pairs", "weights"),
     "extract.scale_pooling": ("mean", "max", "power3", "gem"),
     "extract.resized": ("photo", "tensor"),
-    "search.method": ("auto", "exact", "brute_force", "ah", "tree_ah"),
+    "search.method": ("auto", "exact", "brute_force", "ah", "tree_ah", "asmk"),
     "local.source": ("sift", "head", "map", "backbone"),
     "rerank.transform": ("affine", "homography"),
     "localize.refine": ("none", "guided", "grabcut"),
@@ -37,9 +37,9 @@ _POSITIVE = (
     "model.local.window model.local.dim "
     "model.whitening_dim mining.queries mining.pool mining.tuples_per_batch train.sub_centres train.negatives "
     "train.epoch_steps train.accumulate train.log_every train.save_every train.keep extract.batch_size "
-    "extract.chunk_rows search.chunk_rows local.most local.image_size local.dim local.chunk_rows rerank.trials "
-    "rerank.neighbours rerank.diffusion_queries rerank.hops rerank.inliers localize.image_size localize.query_size "
-    "localize.chunk_rows"
+    "extract.chunk_rows search.chunk_rows search.codebook_photos search.assignments local.most local.image_size "
+    "local.dim local.chunk_rows rerank.trials rerank.neighbours rerank.diffusion_queries rerank.hops rerank.inliers "
+    "localize.image_size localize.query_size localize.chunk_rows"
 ).split()
 
 
@@ -74,6 +74,8 @@ def validate(config: Config) -> None:
     _validate_sampling(config)
     if config.eval.ranked < 0:
         raise UserError(f"config.eval.ranked={config.eval.ranked}: must be 0, for all photographs, or more")
+    if config.search.words < 0:
+        raise UserError(f"config.search.words={config.search.words}: must be 0, to be chosen by size, or more")
     if not config.extract.scales or min(config.extract.scales) <= 0:
         raise UserError(f"config.extract.scales={config.extract.scales}: give at least one positive scale")
 

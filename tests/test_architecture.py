@@ -12,7 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Each part may import only from those before it, and from itself.
 ORDER = (
     "errors plain_pickle numpy_pickle search_config config validation artifacts environment data models retrieval "
-    "reranking localization evaluation second_stage submitted experiment training run_config command"
+    "reranking localization evaluation second_stage local_search submitted experiment training run_config command"
 ).split()
 
 # Services that would be costly to replace are known to one place each.

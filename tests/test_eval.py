@@ -248,7 +248,10 @@ def run_eval(*flags: str, cwd: Path) -> subprocess.CompletedProcess:
         (["--workdir=nothing", "--benchmark=gldv2,rparis6k+2m"], "no benchmark 'rparis6k+2m'; choose one of synthetic"),
         (["--workdir=nothing", "--benchmark=synthetic", "--root=."], "--root does not go with --benchmark=synthetic"),
         (["--workdir=nothing", "--benchmark=synthetic", "--queries=."], "--queries goes with --benchmark=folder"),
-        ([f"--config={REPOSITORY}/configs/published.py:x"], "no such network; choose from gem_w, gem, solar, ap_gem"),
+        (
+            [f"--config={REPOSITORY}/configs/published.py:x"],
+            "no such network; choose from gem_w, gem, solar, ap_gem",
+        ),
         (["--rankings=ranks.npy"], "--rankings=FILE is scored on one benchmark"),
         (["--marks=m.json", "--benchmark=folder,paintings"], "--marks=FILE is scored on one benchmark"),
         (["--workdir=nothing", "--benchmark=folder", "--masks=nowhere"], "--masks=nowhere: no such folder"),

@@ -1,12 +1,11 @@
 """The selection of local features against a sorted list, resizing against torch, and what padding may not change."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sret_jax.retrieval.local import extract_local, own_maps, select_local
+from sret_jax.retrieval.local import extract_local, select_local
 from sret_jax.retrieval.multiscale import resize_input
 
 SCALES = (2.0, 1.0, 0.5)
@@ -94,24 +93,22 @@ def test_rescaling_equals_torch(scale):
         assert not np.asarray(ours[i])[~np.asarray(inside[i])].any()
 
 
-class Pixels(nn.Module):
-    """A network whose local features are the pixels, and their sum the strength."""
-
-    size_multiple: int = 8
-
-    def __call__(self, images, mask):
-        x = images.astype(jnp.float32)
-        return None, {"local": {"features": x, "strength": x.sum(-1), "mask": mask}}
+def pixels(images, mask, scale=1):
+    """Maps whose local features are the pixels, and their sum the strength."""
+    if scale != 1:
+        images, mask = resize_input(jnp.asarray(images), jnp.asarray(mask), scale, 8, recomputed=True)
+    x = images.astype(jnp.float32)
+    return {"features": x, "strength": x.sum(-1), "mask": mask}
 
 
 def test_extraction_selects_over_all_scales_and_leaves_padding_out():
     images, mask = padded_photos()
     batch = {"image": images, "mask": mask, "row": np.array([5, -1])}
     alone = {"image": images[1:, :24, :24], "mask": mask[1:, :24, :24], "row": np.array([7])}
-    found = dict(extract_local(own_maps(Pixels(), {}), [batch, alone], scales=(2.0, 0.5), most=2000))
+    found = dict(extract_local(pixels, [batch, alone], scales=(2.0, 0.5), most=2000))
     assert sorted(found) == [5, 7]
     scaled = [resize_input(jnp.asarray(images), jnp.asarray(mask), scale, 8, recomputed=True) for scale in (2.0, 0.5)]
-    together = select_local([Pixels().apply({}, *pair)[1]["local"] for pair in scaled], (2.0, 0.5), 2000)
+    together = select_local([pixels(*pair) for pair in scaled], (2.0, 0.5), 2000)
     for i, row in ((0, 5), (1, 7)):
         for ours, expected in zip(found[row], together, strict=True):
             np.testing.assert_allclose(ours, expected[i], rtol=1e-5, atol=1e-5)

@@ -13,6 +13,7 @@ from sret_jax.data.image_folder import prepare_folder
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.models.weights import main, stored_whitening
 from sret_jax.retrieval.extract import extract
+from sret_jax.retrieval.local_store import open_source
 from sret_jax.validation import validate
 
 torch = pytest.importorskip("torch")
@@ -20,7 +21,7 @@ decomposition = pytest.importorskip("sklearn.decomposition")
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
 
 from torch.nn import functional as F  # noqa: E402
-from torch_retrieval import Cirtorch, Dir, solar  # noqa: E402
+from torch_retrieval import Cirtorch, Dir, How, solar  # noqa: E402
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (3, 64, 96, 3), np.uint8)
@@ -82,6 +83,21 @@ NETWORKS = {  # name: network, what is beside it in its file, the whitening that
 }
 
 
+def opened(name, weights, tmp_path, **fields):
+    """The config with ResNet-18 and these weights, the network and the photographs."""
+    for i, photo in enumerate(IMAGES):
+        (tmp_path / "photos/tower").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo).save(tmp_path / f"photos/tower/{i}.png")
+    path = Path(__file__).parents[1] / "configs/published.py"
+    config = runpy.run_path(str(path))["get_config"](name)
+    validate(config)
+    model = replace(config.model, backbone="resnet18", weights=weights, **fields)
+    data = replace(config.data, root=str(tmp_path / "photos"), image_size=96, threads=1)
+    config, network = replace(config, model=model, data=data), build_network(model)
+    variables = init_network(network, model, jax.random.key(0))
+    return config, network, variables, prepare_folder(data.root, tmp_path / "data")
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_descriptors_are_those_of_the_authors(name, tmp_path):
     make, beside, whitening, computed = NETWORKS[name]
@@ -89,22 +105,39 @@ def test_descriptors_are_those_of_the_authors(name, tmp_path):
     torch.save(beside | {"state_dict": reference.state_dict()}, tmp_path / "net.pth")
     weights = str(tmp_path / "net.safetensors")
     main([str(tmp_path / "net.pth"), weights, *([f"--learned-whitening={whitening}"] if whitening else [])])
-    for i, photo in enumerate(IMAGES):
-        (tmp_path / "photos/tower").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(photo).save(tmp_path / f"photos/tower/{i}.png")
-
-    path = Path(__file__).parents[1] / "configs/published.py"
-    config = runpy.run_path(str(path))["get_config"](name)
-    validate(config)
-    model = replace(config.model, backbone="resnet18", weights=weights, whitening_dim=24 if name == "ap_gem" else 512)
-    data = replace(config.data, root=str(tmp_path / "photos"), image_size=96, threads=1)
-    config = replace(config, model=model, data=data)
-    network = build_network(model)
-    variables = init_network(network, model, jax.random.key(0))
+    config, network, variables, photos = opened(name, weights, tmp_path, whitening_dim=24 if name == "ap_gem" else 512)
     stored = stored_whitening(config) if config.whitening.kind == "weights" else None
     learned = stored and (stored["mean"], stored["projection"])
-    photos = prepare_folder(data.root, tmp_path / "data")
     ours = extract(network, variables, photos, config, tmp_path / "descriptors", learned).descriptors
     with torch.no_grad():
         expected = computed(reference)
     assert (ours * expected).sum(1).min() > 0.99999
+
+
+def test_local_features_of_how_are_those_of_the_authors(tmp_path):
+    """The strongest over its seven scales, of a network without its last block."""
+    reference = How("resnet18", 1, 128).eval()
+    runtime = {"net_params": {"runtime": {"mean_std": [MEAN, STD]}}, "_version": "how/2020"}
+    torch.save(runtime | {"state_dict": reference.state_dict()}, tmp_path / "net.pth")
+    main([str(tmp_path / "net.pth"), str(tmp_path / "net.safetensors")])
+    config, network, variables, photos = opened("how", str(tmp_path / "net.safetensors"), tmp_path)
+    assert config.search.method == "asmk" and config.local.most == 2000 and len(config.local.scales) == 7
+    config = replace(config, local=replace(config.local, most=60))
+    x = ((torch.tensor(IMAGES) / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).float().movedim(3, 1)
+    for row, found in open_source(network, variables, photos, config)(photos, range(3)):
+        features, strengths = [], []
+        for scale in config.local.scales:
+            resized = F.interpolate(
+                x[row : row + 1], scale_factor=scale, mode="bilinear", align_corners=False, recompute_scale_factor=True
+            )
+            with torch.no_grad():
+                local, strength = reference(resized)
+            features.append(local[0].flatten(1).T.numpy())
+            strengths.append(strength.flatten().numpy())
+        features, strengths = np.concatenate(features), np.concatenate(strengths)
+        strongest = np.argsort(-strengths)[:60]
+        assert found.count == 60
+        np.testing.assert_allclose(found.strength, strengths[strongest] / strengths.max(), rtol=1e-4)
+        # Of two equally strong ones the order is chance.
+        likeness = unit(found.features) @ unit(features[strongest]).T
+        assert likeness.max(1).min() > 0.9999 and (np.diag(likeness) > 0.9999).mean() > 0.9

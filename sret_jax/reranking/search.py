@@ -1,9 +1,10 @@
 """Search in two stages: all photographs by their descriptors, then the order of the answers anew."""
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from sret_jax.reranking.chain import Chain
+from sret_jax.retrieval.asmk_search import AsmkIndex
 from sret_jax.retrieval.search import Index
 
 Found = tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]  # ids, best first, -1 = none; and scores
@@ -18,19 +19,19 @@ class TwoStageSearch:
 
     def __init__(
         self,
-        index: Index,
-        descriptors: Float[np.ndarray, "q d"],
+        index: Index | AsmkIndex,
+        asking: Shaped[np.ndarray, "q *d"],
         chain: Chain | None = None,
         *,
         remember: bool = False,
     ):
         """
         Args:
-          descriptors: of all queries.
+          asking: what the index is asked with, of all queries: descriptors, or for ASMK rows.
           chain: the second stage, or None for none.
           remember: keep what was found last for each query, for `rankings`.
         """
-        self._index, self._descriptors, self._chain, self.depth = index, descriptors, chain, 0
+        self._index, self._asking, self._chain, self.depth = index, asking, chain, 0
         self._found: dict[int, np.ndarray] | None = {} if remember else None
 
     def __call__(self, rows: Int[np.ndarray, "q"], k: int) -> Found:
@@ -45,9 +46,9 @@ class TwoStageSearch:
         return out
 
     def first(self, rows: Int[np.ndarray, "q"], k: int) -> Found:
-        """By global descriptors alone."""
+        """By the index alone."""
         self.depth = max(self.depth, k)
-        found = self._index.search(self._descriptors[rows], k)
+        found = self._index.search(self._asking[rows], k)
         return found.ids, found.scores
 
     def rerank(

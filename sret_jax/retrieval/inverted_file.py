@@ -55,11 +55,20 @@ class InvertedFile:
       names: of the photographs, in order; an index into it is the id that `search` returns.
       centroids: of the visual words, see `codebook.kmeans`.
       binary: whether signs are compared, or unit vectors.
+      fingerprint: of what it was built from, by whoever built it.
     """
 
-    def __init__(self, centroids: Float32[np.ndarray, "v c"], *, binary: bool = True, photos_per_part: int = 65536):
+    def __init__(
+        self,
+        centroids: Float32[np.ndarray, "v c"],
+        *,
+        binary: bool = True,
+        photos_per_part: int = 65536,
+        fingerprint: str = "",
+    ):
         self.names: list[str] = []
         self.centroids, self.binary, self.photos_per_part = centroids, binary, photos_per_part
+        self.fingerprint = fingerprint
         self._parts: list[Part] = []
         self._pending: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # words of each photo, words, vectors
 
@@ -154,7 +163,7 @@ class InvertedFile:
                 for name in FIELDS:
                     np.save(folder / f"{i:05d}.{name}.npy", getattr(part, name))
             about = {"parts": len(self._parts), "binary": self.binary, "photos_per_part": self.photos_per_part}
-            write_json(folder / ABOUT, about | {"names": self.names})
+            write_json(folder / ABOUT, about | {"fingerprint": self.fingerprint, "names": self.names})
 
     @classmethod
     def load(cls, path: Path) -> "InvertedFile":
@@ -171,7 +180,8 @@ class InvertedFile:
         try:
             about = json.loads((path / ABOUT).read_bytes())
             centroids = np.load(path / "centroids.npy", allow_pickle=False)
-            index = cls(centroids, binary=about["binary"], photos_per_part=about["photos_per_part"])
+            settings = {name: about[name] for name in ("binary", "photos_per_part", "fingerprint")}
+            index = cls(centroids, **settings)
             index.names = about["names"]
             for i in range(about["parts"]):
                 files = (path / f"{i:05d}.{name}.npy" for name in FIELDS)

@@ -4,15 +4,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int32
+from jaxtyping import Array, Bool, Float32, Int32
 
 from sret_jax.data.pipeline import Batch
-from sret_jax.models.descriptor import Variables
-from sret_jax.retrieval.multiscale import resize_input
 
 HOW_SCALES = (2.0, 1.414, 1.0, 0.707, 0.5, 0.353, 0.25)
 
@@ -115,20 +112,3 @@ def extract_local(
         selected = jax.tree.map(np.asarray, _union(parts, most))
         for i in np.flatnonzero(batch["row"] >= 0):
             yield int(batch["row"][i]), jax.tree.map(lambda z, i=i: z[i], selected)
-
-
-def own_maps(network: nn.Module, variables: Variables) -> Callable[[Array, Array, float], Mapping[str, Array]]:
-    """Maps of the local features that a network has among its intermediates, for `extract_local`."""
-    return partial(_own_maps, network, variables)
-
-
-@partial(jax.jit, static_argnames=("network", "scale"))
-def _own_maps(network, variables, images, mask, scale):
-    if scale != 1:
-        images, mask = resize_input(images, mask, scale, network.size_multiple, recomputed=True)
-    return network.apply(variables, images, mask)[1]["local"]
-
-
-def padded_together(selected: Sequence[Selected]) -> tuple[Float[np.ndarray, "b n c"], Int32[np.ndarray, "b"]]:
-    """Features and counts of several photographs, as `InvertedFile` takes them."""
-    return np.stack([s.features for s in selected]), np.stack([s.count for s in selected])

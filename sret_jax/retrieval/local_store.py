@@ -196,6 +196,7 @@ class NetworkFeatures:
             batch_size=self._config.extract.batch_size,
             rows=rows,
             threads=self._config.data.threads,
+            enlarged=None if self._config.data.enlarge else 1.0,
         )
 
     def _maps(self, images: ArrayLike, mask: ArrayLike, scale: float) -> dict[str, jax.Array]:

@@ -226,6 +226,8 @@ def _best_first(ids: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray
 
 
 def _choose(method: str, n: int) -> str:
+    if method == "asmk":  # searches local features; descriptors are for what re-ranks
+        return "exact"
     if method == "auto":
         method = "brute_force" if n < BRUTE_FORCE_BELOW else "ah" if n < AH_BELOW else "tree_ah"
     if method != "exact" and not has_scann():

@@ -18,7 +18,7 @@ from sret_jax.models.whitening import pca_whitening
 from sret_jax.retrieval.extract import Extractor
 
 Tree = dict[str, Any]
-PHOTOS, FEATURES = 1000, 40_000  # at most so many are looked at
+PHOTOS, FEATURES = 5000, 40_000  # at most so many are looked at; the photographs as published
 
 
 def reduced_start(config: Config, variables: Tree, photos: PhotoSet) -> Tree:

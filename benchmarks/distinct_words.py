@@ -1,6 +1,5 @@
-"""A trained network's local features: benchmarks searched with them by ASMK, and their burstiness."""
+"""The burstiness of a network's local features: how many there are, and how many distinct visual words."""
 
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,14 +13,10 @@ from sret_jax.config import Config
 from sret_jax.data.image_folder import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import Batch, evaluation_batches
-from sret_jax.evaluation.benchmarks import Request, open_benchmark
-from sret_jax.evaluation.protocols import Ranked
 from sret_jax.models.attention import l2_attention
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.models.whitening import pca_whitening
 from sret_jax.retrieval.codebook import kmeans
-from sret_jax.retrieval.inverted_file import InvertedFile
-from sret_jax.retrieval.local import Selected, extract_local, own_maps, padded_together
 from sret_jax.retrieval.multiscale import resize_input
 
 MOST = 1000  # features of a photograph
@@ -76,42 +71,3 @@ def words_of_photographs(
     codebooks = {"map": kmeans(features, words)}
     number, distinct = count(counted, maps_of, reductions, codebooks, MOST, COUNTED_SCALES)["map"].mean(0)
     return float(number), float(distinct)
-
-
-def asmk_search(
-    network: RetrievalNetwork,
-    variables: Variables,
-    config: Config,
-    benchmark: str,
-    request: Request,
-    cache: Path,
-    words: int,
-) -> tuple[Ranked, float, float]:
-    """A benchmark searched by ASMK with binary kernels, over seven scales, codebook from one scale of "train".
-
-    Returns:
-      The result, milliseconds to describe a photograph (local features and their words), bytes of it in the index.
-    """
-    train = prepare_folder(config.data.root, cache, splits=config.data.splits, split="train")
-    learned_on = batches(train, network, config, spread(train, CODEBOOK_PHOTOS))
-    index = InvertedFile(kmeans(at_one_scale(learned_on, partial(local_maps, network, variables), {})["map"], words))
-
-    opened = open_benchmark(benchmark, config, request, cache)
-    extract = partial(extract_local, own_maps(network, variables), most=MOST)
-    asked: dict[int, Selected] = {}
-    start, added = time.perf_counter(), []
-    for batch in batches(opened.everything, network, config):
-        found = dict(extract([batch]))
-        index.add(*padded_together(list(found.values())), [opened.everything.names[row] for row in found])
-        added += found
-        asked |= {} if opened.queries else found
-    seconds = time.perf_counter() - start
-    if opened.queries:
-        asked = dict(extract(batches(opened.queries, network, config)))
-
-    def search(rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        ids, scores = index.search(*padded_together([asked[int(row)] for (row,) in rows]), k)
-        return np.array(added)[ids], scores
-
-    ranked, *_ = opened.judge(search, np.arange(len(asked))[:, None])
-    return ranked, 1000 * seconds / len(added), index.nbytes / len(added)

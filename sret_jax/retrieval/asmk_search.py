@@ -1,0 +1,144 @@
+"""A collection searched by ASMK: a codebook and an inverted file on disk, asked by stored local features."""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int
+
+from sret_jax.artifacts import DamagedError, commit_folder, fingerprint, verify_folder, write_json
+from sret_jax.config import Config
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.errors import UserError
+from sret_jax.models.descriptor import RetrievalNetwork, Variables
+from sret_jax.retrieval.asmk import BITS
+from sret_jax.retrieval.codebook import kmeans
+from sret_jax.retrieval.inverted_file import InvertedFile
+from sret_jax.retrieval.local_store import StoredLocal, open_source
+from sret_jax.retrieval.search import SearchResult
+
+log = logging.getLogger(__name__)
+
+WORDS, FEATURES_PER_WORD = 65_536, 39  # as published; and the fewest, below which faiss warns of too few
+AT_ONCE = 64  # photographs whose local features are read and aggregated, or asked with, together
+ABOUT = "CODEBOOK.json"
+
+
+class Codebook(NamedTuple):
+    """Visual words, and what they were learned from."""
+
+    centroids: Float32[np.ndarray, "v c"]
+    fingerprint: str
+    photos: int
+
+
+class AsmkIndex:
+    """ASMK search over photographs, by queries that are named by the rows of their local features.
+
+    Attributes:
+      file: the photographs.
+    """
+
+    def __init__(self, file: InvertedFile, asking: StoredLocal, assignments: int, learned_on: int):
+        """
+        Args:
+          asking: local features of all queries.
+          assignments: visual words of each of them, or all words where there are fewer.
+          learned_on: photographs that the words are of.
+        """
+        self.file, self._asking, self._learned_on = file, asking, learned_on
+        self._assignments = min(assignments, len(file.centroids))
+
+    @property
+    def description(self) -> str:
+        return (
+            f"ASMK, {'binary' if self.file.binary else 'real-valued'}, {len(self.file.centroids)} words of "
+            f"{self._learned_on} photographs, queries in {self._assignments} words a feature, {len(self.file)} photos "
+            f"in {self.file.nbytes / 1e6:.1f} MB"
+        )
+
+    def search(self, rows: Int[np.ndarray, "q"], k: int) -> SearchResult:
+        """The k most similar photographs to each query, best first; equal ones in the order of the index."""
+        found = []
+        for start in range(0, len(rows), AT_ONCE):
+            features, _, _, _, count = self._asking(rows[start : start + AT_ONCE])
+            found.append(self.file.search(features, count, k, assignments=self._assignments))
+        ids, scores = (np.concatenate(part) for part in zip(*found, strict=True))
+        return SearchResult(ids, scores, self.file.names)
+
+
+def open_codebook(
+    network: RetrievalNetwork, variables: Variables, photos: PhotoSet, config: Config, folder: Path
+) -> Codebook:
+    """The codebook in `folder` if it is of these photographs, network and settings and sound, else one learned and
+    saved there: k-means over the strongest local features of at most `config.search.codebook_photos` photographs,
+    evenly spread, at one scale. All of these features are in memory twice, 20 GB of 20,000 photographs with 1,000.
+
+    Raises:
+      UserError: the network has no local features, or the photographs have fewer than there are words.
+    """
+    settings = config.search
+    source = open_source(
+        network, variables, photos, replace(config, local=replace(config.local, source="head", scales=(1.0,)))
+    )
+    key = fingerprint(source.fingerprint, photos.fingerprint, settings.words, settings.codebook_photos)
+    if folder.is_dir():
+        try:
+            verify_folder(folder)
+            about = json.loads((folder / ABOUT).read_bytes())
+            if about["fingerprint"] == key:
+                return Codebook(np.load(folder / "centroids.npy", allow_pickle=False), key, about["photos"])
+        except DamagedError as error:
+            log.warning("%s; it is learned anew", error)
+        else:
+            log.info("%s: of other photographs or another network, learned anew", folder)
+    rows = np.unique(np.linspace(0, len(photos) - 1, min(settings.codebook_photos, len(photos))).astype(int)).tolist()
+    found = dict(source(photos, rows))
+    features = np.concatenate([found[row].features[: found[row].count] for row in rows])
+    words = settings.words or min(WORDS, max(1, len(features) // FEATURES_PER_WORD))
+    if len(features) < words:
+        raise UserError(
+            f"config.search.words={words}: {len(rows)} photographs of {photos.name} have {len(features)} local "
+            "features; lower it, or give more photographs with config.search.codebook"
+        )
+    codebook = Codebook(kmeans(features, words), key, len(rows))
+    with commit_folder(folder) as built:
+        np.save(built / "centroids.npy", codebook.centroids)
+        write_json(built / ABOUT, {"fingerprint": key, "photos": len(rows)})
+    return codebook
+
+
+def open_inverted_file(
+    codebook: Codebook, photos: StoredLocal, names: list[str], binary: bool, folder: Path
+) -> InvertedFile:
+    """The inverted file in `folder` if it is of this codebook and these local features and sound, else one built and
+    saved there. It is in memory while it is built.
+
+    Raises:
+      UserError: signs of features that do not fill whole integers.
+    """
+    if binary and codebook.centroids.shape[1] % BITS:
+        raise UserError(
+            f"config.search.binary=True: local features have {codebook.centroids.shape[1]} numbers, signs are packed "
+            f"in multiples of {BITS}; set config.model.local.dim to one, or config.search.binary=False"
+        )
+    key = fingerprint(codebook.fingerprint, photos.fingerprint, names, binary)
+    if folder.is_dir():
+        try:
+            file = InvertedFile.load(folder)
+        except DamagedError as error:
+            log.warning("%s; it is built anew", error)
+        else:
+            if file.fingerprint == key:
+                return file
+            log.info("%s: of other local features or words, built anew", folder)
+    file = InvertedFile(codebook.centroids, binary=binary, fingerprint=key)
+    for start in range(0, len(names), AT_ONCE):
+        rows = np.arange(start, min(start + AT_ONCE, len(names)))
+        features, _, _, _, count = photos(rows)
+        file.add(features, count, [names[row] for row in rows])
+    file.save(folder)
+    return file
