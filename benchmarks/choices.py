@@ -7,8 +7,8 @@ leave-one-out mAP on them, the mean of the three folds. The backbone is frozen, 
 random views of every photograph to train on, and the photograph as it is to search. Heads then train on stored maps, in
 seconds instead of minutes; otherwise this is the training of `benchmarks/ablation.py`, with its loss and optimiser.
 
-Every setting stands beside the row that it changes, which is measured with it: parameters without the backbone's, and a
-paired bootstrap over queries. Of all groups the results are `choices.*`, of some `choices_<group>.*` (but for "rows").
+Every setting stands beside the row that it changes, and a row beside GeM, measured with it: parameters without the
+backbone's, and a paired bootstrap over queries. Of all groups the results are `choices.*`, of some `choices_<group>.*` (but for "rows").
 """
 
 import argparse
@@ -209,7 +209,8 @@ def main() -> None:
     groups = args.groups.split(",")
     asked = [(group, name) for group in groups for name in GROUPS[group]]
     measured = {UNTRAINED: Measured([[untrained(config, held_out) for _, held_out in folds]] * args.seeds, 0)}
-    for group, name in dict.fromkeys([base_of(*setting) for setting in asked] + asked):
+    bases = [base_of(*setting) for setting in asked]
+    for group, name in dict.fromkeys([base_of(*setting) for setting in bases] + bases + asked):  # each after its base
         start = time.perf_counter()
         found = [[run(config, GROUPS[group][name], *fold, seed) for fold in folds] for seed in range(args.seeds)]
         measured[group, name] = Measured([[ap for ap, _ in of_folds] for of_folds in found], found[0][0][1])
