@@ -8,7 +8,8 @@ random views of every photograph to train on, and the photograph as it is to sea
 seconds instead of minutes; otherwise this is the training of `benchmarks/ablation.py`, with its loss and optimiser.
 
 Every setting stands beside the row that it changes, and a row beside GeM, measured with it: parameters without the
-backbone's, and a paired bootstrap over queries. Of all groups the results are `choices.*`, of some `choices_<group>.*` (but for "rows").
+backbone's, and a paired bootstrap over queries. Of all groups the results are `choices.*`, of some
+`choices_<group>.*` (but for "rows").
 """
 
 import argparse
