@@ -1,18 +1,18 @@
 """The methods of the field and ours, every row the same data, steps, size and backbone, several seeds.
 
-    python benchmarks/ablation.py --root=PHOTOS --splits=SPLITS.json [--seeds=3] [--rows="GeM,ours: smoothing"]
+    python benchmarks/ablation.py --root=PHOTOS --splits=SPLITS.json [--seeds=3] [--rows="GeM;ours: smoothing"]
         [--gnd=GND --gnd-root=FOLDER] [--times]
 
 PHOTOS is a folder <instance>/<photo>, SPLITS a JSON file {"train": [instance, ...], "test": [instance, ...]}. A row is
-a file of `configs/`, trained on "train" and measured leave-one-out on "test"; with `--gnd` its first seed also by the
-revisited protocol, with all of PHOTOS as distractors. Only the model and the loss may differ between rows, which is
-checked. `--validate` never looks at "test" and is what choices are made on: it holds out a third of the training
-instances in turn. `--set field=value` changes the config of all rows.
+a file of `configs/`, trained on "train" and measured leave-one-out on "test"; with `--gnd` also by the revisited
+protocol, with all of PHOTOS as distractors. Only the model, the loss and the part of the backbone that trains may
+differ between rows, which is checked. Rows that train nothing are measured once: no seed changes them. `--validate`
+never looks at "test" and is what choices are made on: it holds out a third of the training instances in turn.
+`--set field=value` changes the config of all rows.
 
 The table and a plot of mAP against time go to `--out`, each run to a CSV there. Runs are kept in `--workdir` and go on
-where they were stopped. Times are those of the fastest seed, visual words and the revisited protocol of the first.
-`--times` trains nothing: it describes the same photographs by all rows in turn, with untrained weights, and replaces
-the times in the table, the CSV and the plot.
+where they were stopped. Visual words are of the first seed. Times are taken at the end, all rows in turn, and kept in
+`--workdir` as well; `--times` takes them again, for which the machine should have nothing else to do.
 """
 
 import argparse
@@ -25,16 +25,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from ablation_table import Record, columns, flat, paired_tests, retime
+from ablation_table import Record, columns, flat, paired_tests
 from comparison import markdown, plot, write_csv
-from description_times import PHOTOS, REFERENCE, describer, timed
 from distinct_words import CODEBOOK_PHOTOS, words_of_photographs
-from timing import interleaved, machine
+from row_times import PHOTOS, times_of_rows
+from timing import machine
 
 from sret_jax import experiment
 from sret_jax.artifacts import write_json
 from sret_jax.config import Config, SearchConfig, differences, to_dict
-from sret_jax.data.image_folder import prepare_folder
 from sret_jax.errors import UserError
 from sret_jax.evaluation.benchmarks import Request
 from sret_jax.models.descriptor import RetrievalNetwork, Variables, build_network, init_network
@@ -54,6 +53,7 @@ class Row:
 
 
 SHARED_LOSS = {"train.loss": "multi_similarity", "train.margin": 0.5}
+LAST_STAGE = {"train.train_from": "c5"}  # of the backbone, as in HOW's rows
 ROWS = {
     "untrained GeM": Row("gem", {"model.whitening": False}, trained=False),
     "untrained GeM + whitening": Row("gem", trained=False),
@@ -66,14 +66,17 @@ ROWS = {
     "SOLAR: both": Row("solar"),
     "HOW pooling": Row("how"),
     "HOW + ASMK": Row("how", asmk=True),
+    "DELG": Row("delg"),
     "SuperGlobal pooling": Row("superglobal", {"extract.scales": (1.0,), "extract.scale_pooling": "mean"}),
     "ours: smoothing": Row("spatial_context", {"model.refinement.enabled": False}),
     "ours: refinement": Row("spatial_context", {"model.smoothing.enabled": False}),
     "ours: both": Row("spatial_context"),
+    "GeM, last stage trained": Row("gem", LAST_STAGE),
+    "ours: both, last stage trained": Row("spatial_context", LAST_STAGE),
 }
 FINAL = "ours: both"
-# HOW has no whitening layer, and nothing to train but the end of the backbone.
-MAY_DIFFER = ("model.", "train.loss", "train.margin", "train.train_from")
+# The loss with its constants; HOW has nothing to train but the end of the backbone, DELG's exponent does not train.
+MAY_DIFFER = ("model.", "train.loss", "train.margin", "train.scale", "train.train_from", "train.pool_lr")
 FOLDS = 3
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -134,7 +137,6 @@ def run(name: str, args: argparse.Namespace, splits: Path, seed: int) -> Record:
         train(config, workdir)
         loaded = load_network(workdir)
         network, variables = build_network(config.model), {"params": loaded.params, "batch_stats": loaded.batch_stats}
-        record["training_seconds"] = training_seconds(workdir, config)
     else:
         network = build_network(config.model)
         variables = init_network(network, config.model, jax.random.key(seed))
@@ -143,13 +145,6 @@ def run(name: str, args: argparse.Namespace, splits: Path, seed: int) -> Record:
     record |= measure(network, variables, config, folder, args, seed)
     write_json(path, record)
     return record
-
-
-def training_seconds(workdir: Path, config: Config) -> float:
-    """All steps at the median speed of the run, without compilation."""
-    speeds = [json.loads(line)["images_per_second"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    photos = config.data.instances_per_batch * config.data.photos_per_instance * config.train.accumulate
-    return config.train.steps * photos / float(np.median(speeds))
 
 
 def revisited_request(args: argparse.Namespace) -> Request:
@@ -168,35 +163,35 @@ def measure(
         "mAP": found["metrics"]["mAP"],
         "R@1": found["metrics"]["R@1"],
         "per_query": per_query,
-        "milliseconds": 1000 / found["images_per_second"],
         "bytes": 4 * found["dim"],
     }
     if config.search.method == "asmk":
         index = InvertedFile.load(out / "asmk/folder")
         record["bytes"] = index.nbytes / len(index)
-        photos = prepare_folder(args.root, cache, splits=config.data.splits, split="test")
-        describe = describer(network, variables, photos, config, args.words)
-        record["milliseconds"] = 1000 * float(interleaved({"": describe}, 1)[""][0]) / PHOTOS
-    if seed:
-        return record
     if args.gnd:
         asked = dataclasses.asdict(revisited_request(args))
         out = out / "eval/revisited"
         found = experiment.evaluate(network, variables, config, "revisited", out, cache_dir=cache, **asked)
         record |= {kind: found["metrics"][kind]["mAP"] for kind in ("easy", "medium", "hard")}
+    if seed:
+        return record
     return record | {"words": words_of_photographs(network, variables, config, cache, args.words)}
 
 
-def time_rows(names: list[str], args: argparse.Namespace) -> dict[str, Any]:
-    """The time of each row to describe the same photographs of "test"."""
-    photos = prepare_folder(args.root, args.workdir / "data", splits=args.splits, split="test")
-    calls = {}
-    for name in names:
-        config = row_config(ROWS[name], args, Path(args.splits), 0)
-        network = build_network(config.model)
-        variables = init_network(network, config.model, jax.random.key(0))
-        calls[name] = describer(network, variables, photos, config, args.words)
-    return timed(calls, args.rounds)
+def row_times(names: list[str], args: argparse.Namespace) -> Record:
+    """`{"about": how and where taken, "rows": of times_of_rows}`; as kept, where they are of these rows."""
+    path = args.workdir / "times.json"
+    if path.exists() and not args.times:
+        kept = json.loads(path.read_text())
+        if list(kept["rows"]) == names:
+            return kept
+    how = f"{args.rounds} rounds of all rows in turn, medians: {PHOTOS} photographs of one shape, one step of training"
+    about = f"{how}. {machine()}."
+    configs = {name: row_config(ROWS[name], args, Path(args.splits), 0) for name in names}
+    rows = times_of_rows(configs, {name for name in names if ROWS[name].trained}, args.rounds)
+    times = {"about": about, "rows": rows}
+    write_json(path, times)
+    return times
 
 
 def split_files(args: argparse.Namespace) -> list[Path]:
@@ -221,50 +216,48 @@ def main() -> None:
     parser.add_argument("--gnd", default="", help="ground truth as of ROxford5k, .pkl or .json")
     parser.add_argument("--gnd-root", default="", help="the folder of its photographs")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--rows", default=";".join(ROWS), help="separated by semicolons")
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--words", type=int, default=1024, help="visual words")
-    parser.add_argument("--times", action="store_true", help="only these, with untrained weights")
-    parser.add_argument("--rounds", type=int, default=8, help="of --times")
+    parser.add_argument("--times", action="store_true", help="take the times again")
+    parser.add_argument("--rounds", type=int, default=8, help="of times")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--workdir", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
-    names = args.rows.split(",")
+    names = args.rows.split(";")
     if unknown := set(names) - set(ROWS):
         parser.error(f"no row {sorted(unknown)[0]!r}; choose from {', '.join(ROWS)}")
-    ours = {name for name in names if name.startswith("ours")}
-    if args.times:
-        if REFERENCE not in names:
-            parser.error(f"--times are compared with those of {REFERENCE}: name it in --rows too")
-        times = time_rows(names, args)
-        print("\n".join(f"{name}: {ms:.1f} ms, {ratio:.2f} of {REFERENCE}'s" for name, (ms, ratio) in times.items()))
-        how = f"{PHOTOS} photographs of one shape, {args.rounds} rounds of all rows in turn, untrained weights, medians"
-        retime(args.out, times, how, ours)
-        return
-
+    about = (
+        f"Leave-one-out on {'held-out training' if args.validate else 'test'} instances, {args.seeds} seeds, mean ± "
+    )
+    about += f"standard deviation. {machine()}. {' '.join(args.set)}"
     rows: dict[str, list[Record]] = {name: [] for name in names}
     files = split_files(args)
     for seed in range(args.seeds):
-        for name in names:
+        for name in names if seed == 0 else [name for name in names if ROWS[name].trained]:
             for splits in files:
                 record = run(name, args, splits, seed)
                 rows[name].append(record)
                 print(f"seed {seed}, {splits.stem}, {name}: mAP {record['mAP']:.2f}", flush=True)
 
+    times: Record = {"about": "", "rows": {}} if args.validate else row_times(names, args)
+    of_row = {name: times["rows"].get(name, {}) for name in names}
     baseline = float(np.mean([r["mAP"] for r in rows[names[0]]]))
-    text = markdown({name: columns(records, baseline) for name, records in rows.items()})
+    text = markdown({name: columns(records, baseline, of_row[name]) for name, records in rows.items()})
     if FINAL in rows and len(rows) > 1:
         text += f"\n\nPaired bootstrap over queries:\n\n{paired_tests(rows, FINAL)}"
     print(text)
     stem = "ablation" + ("-validation" if args.validate else "")
     args.out.mkdir(parents=True, exist_ok=True)
-    searched = "held-out training" if args.validate else "test"
-    about = f"Leave-one-out on {searched} instances, {args.seeds} seeds, mean ± standard deviation. {machine()}."
-    (args.out / f"{stem}.md").write_text(f"{about} {' '.join(args.set)}\n\n{text}\n")
-    write_csv(args.out / f"{stem}.csv", [flat(record) for of in rows.values() for record in of])
-    points = {name: (min(r["milliseconds"] for r in of), [r["mAP"] for r in of]) for name, of in rows.items()}
-    plot(args.out / f"{stem}.png", points, ours, "time to describe a photograph, ms")
+    if times["about"]:
+        about += f"\n\nTimes: {times['about']}"
+    (args.out / f"{stem}.md").write_text(f"{about.strip()}\n\n{text}\n")
+    write_csv(args.out / f"{stem}.csv", [flat(record, of_row[name]) for name in names for record in rows[name]])
+    if times["rows"]:
+        points = {name: (of_row[name]["milliseconds"], [r["mAP"] for r in rows[name]]) for name in names}
+        ours = {name for name in names if name.startswith("ours")}
+        plot(args.out / f"{stem}.png", points, ours, "time to describe a photograph, ms")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ablation import row_folder, run_folder
+from ablation import run_folder
 from comparison import markdown, mean_and_deviation, paired_bootstrap, plot
 from timing import machine
 
@@ -101,8 +101,8 @@ def search(args: argparse.Namespace, name: str, seed: int) -> tuple[Benchmark, C
         index.search(x[row : row + 1], len(x))
         seconds.append(time.perf_counter() - began)
     found = index.search(x, len(x))
-    described = json.loads((row_folder(args.runs, name, args.splits, seed) / "measured.json").read_text())
-    return opened, config, *rankings(found.ids, found.scores), described["milliseconds"] / 1000 + np.median(seconds)
+    described = json.loads((args.runs / "times.json").read_text())["rows"][name]["milliseconds"] / 1000
+    return opened, config, *rankings(found.ids, found.scores), described + np.median(seconds)
 
 
 def open_pairs(photos: PhotoSet, config: Config, folder: Path) -> tuple[Pairs, float]:

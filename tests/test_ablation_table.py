@@ -1,25 +1,26 @@
-"""The tables of the ablation and of the choices: new times change nothing else, files are named by their groups."""
+"""The tables of the ablation and of the choices: their cells, and files named by their groups."""
 
-import csv
 import importlib
 from pathlib import Path
 
 import pytest
 
-TABLE = """About.
-
-| row | mAP | per photo | index | C_X / \\|X\\| |
-|---|---|---|---|---|
-| GeM | 80.00 ± 0.10 | 24 ms | 5 B | 58 / 261 |
-| ours | 81.00 ± 0.10 | 30 ms | 6 B | – |
-
-Paired bootstrap over queries:
-
-| ours minus | mAP | 95 % interval |
-|---|---|---|
-| GeM | +1.00 | +0.50 to +1.50 |
-"""
-RUNS = "row,seed,mAP,milliseconds,|X|,C_X\nGeM,0,80.1,24.1,261,58\nGeM,1,79.9,25.0,,\nours,0,81,30,,\n"
+RUNS = [
+    {
+        "row": "ours",
+        "split": "a",
+        "seed": seed,
+        "mAP": mean,
+        "R@1": 90.0,
+        "easy": 50.0,
+        "medium": mean / 2,
+        "hard": 10.0,
+    }
+    | {"parameters": 4_030_000, "bytes": 2048}
+    for seed, mean in enumerate([80.0, 82.0])
+]
+RUNS[0]["words"] = (261.0, 58.4)
+TIMES = {"milliseconds": 24.06, "times_first": 1.204, "training_seconds": 60.4}
 
 
 @pytest.fixture
@@ -28,29 +29,36 @@ def benchmarks(monkeypatch):
     return importlib.import_module
 
 
-def test_new_times_change_nothing_else(tmp_path, benchmarks):
-    retime = benchmarks("ablation_table").retime
-    (tmp_path / "ablation.md").write_text(TABLE)
-    (tmp_path / "ablation.csv").write_text(RUNS)
-    retime(tmp_path, {"GeM": (20.04, 1.0), "ours": (25.0, 1.25)}, "once", {"ours"})
-    retime(tmp_path, {"ours": (26.0, 1.3)}, "again", {"ours"})
-    text = (tmp_path / "ablation.md").read_text()
-    assert "| row | mAP | per photo | of GeM's | index | C_X / \\|X\\| |\n|---|---|---|---|---|---|\n" in text
-    assert "| GeM | 80.00 ± 0.10 | 20.0 ms | 1.00 | 5 B | 58 / 261 |" in text
-    assert "| ours | 81.00 ± 0.10 | 26.0 ms | 1.30 | 6 B | – |" in text
-    assert text.endswith(TABLE[TABLE.index("\nPaired") :]) and text.startswith("About.\n\nTimes: again. ")
-    assert "once" not in text
-    runs = list(csv.DictReader((tmp_path / "ablation.csv").open()))
-    assert [run["milliseconds"] for run in runs] == ["20.040", "20.040", "26.000"]
-    assert [(run["mAP"], run["|X|"], run["C_X"]) for run in runs][0] == ("80.1", "261", "58")
-    assert (tmp_path / "ablation.png").stat().st_size
+def test_cells_of_a_row(benchmarks):
+    columns = benchmarks("ablation_table").columns
+    cells = columns(RUNS, 80.5, TIMES)
+    assert cells == {
+        "mAP": "81.00 ± 1.41",
+        "over untrained": "+0.50",
+        "R@1": "90.00 ± 0.00",
+        "revisited E / M / H": "50.0 ± 0.0 / 40.5 ± 0.7 / 10.0 ± 0.0",
+        "parameters": "4.03 M",
+        "training": "60 s",
+        "per photo": "24.1 ms",
+        "of the first row's": "1.20",
+        "index": "2048 B",
+        "C_X / \\|X\\|": "58 / 261",
+    }
+    untimed = columns(RUNS, 80.5, {})
+    assert untimed == {name: cells[name] for name in untimed} and "per photo" not in untimed and "index" in untimed
+    assert columns(RUNS, 80.5, {"milliseconds": 1.0, "times_first": 1.0})["training"] == "–"
 
 
-def test_words_are_columns_of_a_run(benchmarks):
+def test_a_seed_counts_once_however_many_splits_it_has(benchmarks):
+    runs = [{"seed": seed, "mAP": ap} for seed, ap in [(0, 80.0), (0, 90.0), (1, 84.0), (1, 90.0)]]
+    assert benchmarks("ablation_table").over_seeds(runs, "mAP") == "86.00 ± 1.41"
+
+
+def test_a_line_of_the_csv_has_words_and_times_of_its_row(benchmarks):
     flat = benchmarks("ablation_table").flat
     run = {"row": "GeM", "mAP": 1.0, "per_query": [1.0]}
-    assert flat(run | {"words": (261.0, 58.5)}) == {"row": "GeM", "mAP": 1.0, "|X|": 261.0, "C_X": 58.5}
-    assert flat(run) == {"row": "GeM", "mAP": 1.0}
+    assert flat(run | {"words": (261.0, 58.5)}, {}) == {"row": "GeM", "mAP": 1.0, "|X|": 261.0, "C_X": 58.5}
+    assert flat(run, {"milliseconds": 2.0}) == {"row": "GeM", "mAP": 1.0, "milliseconds": 2.0}
 
 
 def test_files_of_choices_are_named_by_their_groups(benchmarks):
