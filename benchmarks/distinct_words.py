@@ -64,7 +64,7 @@ def words_of_photographs(
     maps_of = partial(local_maps, network, variables)
     features = at_one_scale(batches(train, network, config, spread(train, CODEBOOK_PHOTOS)), maps_of, {})["map"]
     reductions = {}
-    if features.shape[1] != DIM:
+    if features.shape[1] > DIM:  # heads reduce by themselves
         mean, projection = (np.asarray(z, np.float32) for z in pca_whitening(features, DIM))
         reductions["map"], features = (mean, projection), (features - mean) @ projection
     counted = batches(test, network, config, spread(test, COUNTED_PHOTOS))
