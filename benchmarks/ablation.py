@@ -74,7 +74,6 @@ ROWS = {
     "GeM, last stage trained": Row("gem", LAST_STAGE),
     "ours: both, last stage trained": Row("spatial_context", LAST_STAGE),
 }
-FINAL = "ours: both"
 # The loss with its constants; HOW has nothing to train but the end of the backbone, DELG's exponent does not train.
 MAY_DIFFER = ("model.", "train.loss", "train.margin", "train.scale", "train.train_from", "train.pool_lr")
 FOLDS = 3
@@ -219,6 +218,7 @@ def main() -> None:
     parser.add_argument("--gnd-root", default="", help="the folder of its photographs")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", default=";".join(ROWS), help="separated by semicolons")
+    parser.add_argument("--paired", default="ours: both", metavar="ROW", help="compared with each other, by query")
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--words", type=int, default=1024, help="visual words")
     parser.add_argument("--times", action="store_true", help="take the times again")
@@ -247,8 +247,8 @@ def main() -> None:
     of_row = {name: times["rows"].get(name, {}) for name in names}
     baseline = float(np.mean([r["mAP"] for r in rows[names[0]]]))
     text = markdown({name: columns(records, baseline, of_row[name]) for name, records in rows.items()})
-    if FINAL in rows and len(rows) > 1:
-        text += f"\n\nPaired bootstrap over queries:\n\n{paired_tests(rows, FINAL)}"
+    if args.paired in rows and len(rows) > 1:
+        text += f"\n\nPaired bootstrap over queries:\n\n{paired_tests(rows, args.paired)}"
     print(text)
     stem = "ablation" + ("-validation" if args.validate else "")
     args.out.mkdir(parents=True, exist_ok=True)
