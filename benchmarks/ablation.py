@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--gnd-root", default="", help="the folder of its photographs")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", default=";".join(ROWS), help="separated by semicolons")
-    parser.add_argument("--paired", default="ours: both", metavar="ROW", help="compared with each other, by query")
+    parser.add_argument("--paired", default="ours: both", metavar="ROW", help="compared with each other row, by query")
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--words", type=int, default=1024, help="visual words")
     parser.add_argument("--times", action="store_true", help="take the times again")
@@ -230,10 +230,11 @@ def main() -> None:
     names = args.rows.split(";")
     if unknown := set(names) - set(ROWS):
         parser.error(f"no row {sorted(unknown)[0]!r}; choose from {', '.join(ROWS)}")
-    about = (
-        f"Leave-one-out on {'held-out training' if args.validate else 'test'} instances, {args.seeds} seeds, mean ± "
-    )
-    about += f"standard deviation. {machine()}. {' '.join(args.set)}"
+    if args.paired not in ROWS:
+        parser.error(f"--paired: no row {args.paired!r}; choose from {', '.join(ROWS)}")
+    searched = "held-out training" if args.validate else "test"
+    about = f"Leave-one-out on {searched} instances, {args.seeds} seeds, mean ± standard deviation. {machine()}."
+    about = " ".join([about, *args.set])
     rows: dict[str, list[Record]] = {name: [] for name in names}
     files = split_files(args)
     for seed in range(args.seeds):
@@ -254,7 +255,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     if times["about"]:
         about += f"\n\nTimes: {times['about']}"
-    (args.out / f"{stem}.md").write_text(f"{about.strip()}\n\n{text}\n")
+    (args.out / f"{stem}.md").write_text(f"{about}\n\n{text}\n")
     write_csv(args.out / f"{stem}.csv", [flat(record, of_row[name]) for name in names for record in rows[name]])
     if times["rows"]:
         points = {name: (of_row[name]["milliseconds"], [r["mAP"] for r in rows[name]]) for name in names}

@@ -1,22 +1,16 @@
 """The tables of the ablation and of the choices: their cells, and files named by their groups."""
 
+import argparse
 import importlib
+import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 RUNS = [
-    {
-        "row": "ours",
-        "split": "a",
-        "seed": seed,
-        "mAP": mean,
-        "R@1": 90.0,
-        "easy": 50.0,
-        "medium": mean / 2,
-        "hard": 10.0,
-    }
-    | {"parameters": 4_030_000, "bytes": 2048}
+    {"row": "ours", "split": "a", "seed": seed, "mAP": mean, "R@1": 90.0, "parameters": 4_030_000, "bytes": 2048}
+    | {"easy": 50.0, "medium": mean / 2, "hard": 10.0}
     for seed, mean in enumerate([80.0, 82.0])
 ]
 RUNS[0]["words"] = (261.0, 58.4)
@@ -59,6 +53,49 @@ def test_a_line_of_the_csv_has_words_and_times_of_its_row(benchmarks):
     run = {"row": "GeM", "mAP": 1.0, "per_query": [1.0]}
     assert flat(run | {"words": (261.0, 58.5)}, {}) == {"row": "GeM", "mAP": 1.0, "|X|": 261.0, "C_X": 58.5}
     assert flat(run, {"milliseconds": 2.0}) == {"row": "GeM", "mAP": 1.0, "milliseconds": 2.0}
+
+
+def test_a_run_is_measured_where_what_is_asked_for_is_missing(tmp_path, benchmarks, monkeypatch):
+    ablation = benchmarks("ablation")
+
+    class Measured(Exception):
+        pass
+
+    def measure(*_):
+        raise Measured
+
+    monkeypatch.setattr(ablation, "row_config", measure)
+    args = argparse.Namespace(workdir=tmp_path, gnd="")
+    asked = partial(ablation.run, "GeM", args, Path("splits.json"), 0)
+    with pytest.raises(Measured):
+        asked()
+    kept = ablation.row_folder(tmp_path, "GeM", Path("splits.json"), 0) / "measured.json"
+    kept.write_text(json.dumps({"mAP": 80.0}))
+    assert asked() == {"mAP": 80.0}
+    args.gnd = "gnd.json"
+    with pytest.raises(Measured):
+        asked()
+    kept.write_text(json.dumps({"mAP": 80.0, "medium": 40.0}))
+    assert asked() == {"mAP": 80.0, "medium": 40.0}
+
+
+def test_times_are_kept_for_the_same_rows_until_asked_for_again(tmp_path, benchmarks, monkeypatch):
+    ablation, taken = benchmarks("ablation"), []
+
+    def times_of_rows(configs, trained, rounds):
+        taken.append((list(configs), trained, rounds))
+        return {name: {"milliseconds": float(len(taken)), "times_first": 1.0} for name in configs}
+
+    monkeypatch.setattr(ablation, "times_of_rows", times_of_rows)
+    monkeypatch.setattr(ablation, "row_config", lambda *_: None)
+    args = argparse.Namespace(workdir=tmp_path, splits="splits.json", times=False, rounds=3)
+    names = ["untrained GeM", "GeM"]
+    first = ablation.row_times(names, args)
+    assert taken == [(names, {"GeM"}, 3)] and first["about"].startswith("3 rounds of all rows in turn")
+    assert ablation.row_times(names, args) == first and len(taken) == 1
+    assert list(ablation.row_times(["GeM"], args)["rows"]) == ["GeM"] and len(taken) == 2
+    args.times = True
+    assert ablation.row_times(["GeM"], args)["rows"]["GeM"]["milliseconds"] == 3.0
 
 
 def test_files_of_choices_are_named_by_their_groups(benchmarks):
