@@ -229,9 +229,9 @@ def main() -> None:
     args = parser.parse_args()
     names = args.rows.split(";")
     if unknown := set(names) - set(ROWS):
-        parser.error(f"no row {sorted(unknown)[0]!r}; choose from {', '.join(ROWS)}")
+        parser.error(f"no row {sorted(unknown)[0]!r}; choose from {'; '.join(ROWS)}")
     if args.paired not in ROWS:
-        parser.error(f"--paired: no row {args.paired!r}; choose from {', '.join(ROWS)}")
+        parser.error(f"--paired: no row {args.paired!r}; choose from {'; '.join(ROWS)}")
     searched = "held-out training" if args.validate else "test"
     about = f"Leave-one-out on {searched} instances, {args.seeds} seeds, mean ± standard deviation. {machine()}."
     about = " ".join([about, *args.set])
