@@ -1,11 +1,11 @@
 """Unpacks a tar archive that strangers made: all of its files or none, and nothing outside of the folder."""
 
 import gzip
+import io
 import shutil
 import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from sret_jax.errors import UserError
 
@@ -18,7 +18,7 @@ SPARE = 1 << 20  # bytes that an archive may grow by in any case
 class _Stream:
     """The tar inside of an archive, compressed or not, for `tarfile`, which reads a header of any length at once."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: io.BufferedIOBase) -> None:
         self.file, self.last = file, b""
         self.seek, self.tell = file.seek, file.tell
 
