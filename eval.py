@@ -60,20 +60,22 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from sret_jax import command, experiment, submitted
+from sret_jax.cli import command
 from sret_jax.config import PROTOCOLS, Config
+from sret_jax.config.validation import validate
 from sret_jax.errors import UserError
-from sret_jax.evaluation.benchmarks import open_benchmarks
+from sret_jax.evaluation import run as experiment
+from sret_jax.evaluation.benchmark import open_benchmarks
+from sret_jax.evaluation.external import scoring as submitted
+from sret_jax.evaluation.report.table import print_summary
 from sret_jax.evaluation.request import BENCHMARKS, REVISITED, Request, check_benchmark, variant
-from sret_jax.evaluation.table import print_summary
-from sret_jax.localization.methods import METHODS
+from sret_jax.evaluation.second_stage import check_methods
+from sret_jax.localization.localizer import METHODS
 from sret_jax.models.descriptor import build_network, init_network
-from sret_jax.models.weights import stored_whitening
+from sret_jax.models.weights.pretrained import stored_whitening
 from sret_jax.reranking.chain import parse_stages
-from sret_jax.reranking.stages import STAGES
-from sret_jax.second_stage import check_methods
+from sret_jax.reranking.rerankers import STAGES
 from sret_jax.training.checkpoint import load_network
-from sret_jax.validation import validate
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder that train.py wrote.")

@@ -11,8 +11,9 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from sret_jax import command, experiment
+from sret_jax.cli import command
 from sret_jax.errors import UserError
+from sret_jax.evaluation import run as experiment
 from sret_jax.training.loop import Stopped, train
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)

@@ -31,13 +31,13 @@ from distinct_words import CODEBOOK_PHOTOS, words_of_photographs
 from row_times import PHOTOS, times_of_rows
 from timing import machine
 
-from sret_jax import experiment
-from sret_jax.artifacts import write_json
 from sret_jax.config import Config, SearchConfig, differences, to_dict
 from sret_jax.errors import UserError
-from sret_jax.evaluation.benchmarks import Request
+from sret_jax.evaluation import run as experiment
+from sret_jax.evaluation.benchmark import Request
 from sret_jax.models.descriptor import RetrievalNetwork, Variables, build_network, init_network
 from sret_jax.retrieval.inverted_file import InvertedFile
+from sret_jax.storage.artifacts import write_json
 from sret_jax.training.checkpoint import load_network
 from sret_jax.training.loop import learned_start, prepare_photos, train
 

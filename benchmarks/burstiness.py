@@ -27,9 +27,11 @@ import numpy as np
 from timing import command, machine, save
 
 from sret_jax.config import Config
-from sret_jax.data.image_folder import prepare_folder
+from sret_jax.data.folders import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import Batch, evaluation_batches
+from sret_jax.extraction.multiscale import resize_input
+from sret_jax.extraction.selection import HOW_SCALES, Selected, select_local
 from sret_jax.models.attention import l2_attention
 from sret_jax.models.descriptor import RetrievalNetwork, Variables, build_network, init_network
 from sret_jax.models.fixed_smoothing import bilateral, gaussian
@@ -38,8 +40,6 @@ from sret_jax.models.regional_pooling import regional_gem
 from sret_jax.models.whitening import pca_whitening
 from sret_jax.retrieval.asmk import distinct_words
 from sret_jax.retrieval.codebook import kmeans
-from sret_jax.retrieval.local import HOW_SCALES, Selected, select_local
-from sret_jax.retrieval.multiscale import resize_input
 from sret_jax.training.checkpoint import load_network
 
 DIM, PCA_PHOTOS = 128, 200

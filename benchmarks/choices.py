@@ -31,8 +31,9 @@ from jaxtyping import Float
 from timing import machine
 
 from sret_jax.config import Config
+from sret_jax.config.validation import validate
 from sret_jax.data.augmentation import augment
-from sret_jax.data.image_folder import prepare_folder
+from sret_jax.data.folders import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.resizing import content_size, place, resize
 from sret_jax.evaluation.metrics import rank, score_rankings
@@ -42,7 +43,6 @@ from sret_jax.training import parallel
 from sret_jax.training.losses import init_loss
 from sret_jax.training.optimizer import build_optimizer
 from sret_jax.training.step import TrainState, make_step
-from sret_jax.validation import validate
 
 FOLDS = 3
 UNTRAINED = ("untrained", "GeM, no whitening")

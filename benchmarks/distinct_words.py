@@ -10,14 +10,14 @@ import numpy as np
 from burstiness import DIM, at_one_scale, count, spread
 
 from sret_jax.config import Config
-from sret_jax.data.image_folder import prepare_folder
+from sret_jax.data.folders import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import Batch, evaluation_batches
+from sret_jax.extraction.multiscale import resize_input
 from sret_jax.models.attention import l2_attention
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.models.whitening import pca_whitening
 from sret_jax.retrieval.codebook import kmeans
-from sret_jax.retrieval.multiscale import resize_input
 
 MOST = 1000  # features of a photograph
 CODEBOOK_PHOTOS, COUNTED_PHOTOS = 400, 100  # evenly spread: learned on, and counted on

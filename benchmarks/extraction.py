@@ -27,14 +27,14 @@ from efficientnet_lite_pytorch import EfficientNet
 from timing import command, interleaved, machine, save
 
 from sret_jax.config import Config
-from sret_jax.data.image_folder import prepare_folder
+from sret_jax.data.folders import prepare_folder
 from sret_jax.data.pipeline import evaluation_batches
-from sret_jax.data.synthetic_views import prepare_synthetic
+from sret_jax.datasets.synthetic_views import prepare_synthetic
+from sret_jax.extraction.descriptors import describe
 from sret_jax.models.backbones import build_backbone, efficientnet_lite
 from sret_jax.models.descriptor import build_network, init_network
-from sret_jax.models.torch_file import read_torch
-from sret_jax.models.weights import installed_weights, pretrained
-from sret_jax.retrieval.extract import describe
+from sret_jax.models.weights.pretrained import installed_weights, pretrained
+from sret_jax.models.weights.torch_file import read_torch
 
 NAME, OURS = "efficientnet_lite0", "sret_jax"
 

@@ -40,20 +40,20 @@ from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from timing import machine
 
-from sret_jax.artifacts import write_json
 from sret_jax.config import Config
-from sret_jax.data.image_folder import prepare_folder
+from sret_jax.data.folders import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.pixel_truth import PixelTruth
-from sret_jax.evaluation.benchmarks import Benchmark, Request, open_benchmark
+from sret_jax.datasets.pixel_truth import PixelTruth
+from sret_jax.evaluation.benchmark import Benchmark, Request, open_benchmark
 from sret_jax.evaluation.pixel_protocol import pixel_protocol
-from sret_jax.localization.methods import METHODS, Localizer, Located, cut_out
+from sret_jax.evaluation.second_stage import open_sides
+from sret_jax.extraction.descriptors import extract
+from sret_jax.localization.localizer import METHODS, Localizer, Located, cut_out
 from sret_jax.localization.query_region import region_weights
 from sret_jax.models.descriptor import RetrievalNetwork, Variables, build_network
 from sret_jax.models.fixed_smoothing import average
-from sret_jax.retrieval.extract import extract
-from sret_jax.retrieval.search import Index
-from sret_jax.second_stage import open_sides
+from sret_jax.retrieval.index import Index
+from sret_jax.storage.artifacts import write_json
 from sret_jax.training.checkpoint import load_network
 
 Record = dict[str, Any]

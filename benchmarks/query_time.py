@@ -25,7 +25,9 @@ from skimage.transform import AffineTransform
 from timing import machine, save
 
 from sret_jax.config import Config
-from sret_jax.evaluation.benchmarks import Benchmark, Request, open_benchmark
+from sret_jax.evaluation.benchmark import Benchmark, Request, open_benchmark
+from sret_jax.evaluation.second_stage import open_sides
+from sret_jax.extraction.descriptors import Extractor, extract
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.reranking.answers import Side
 from sret_jax.reranking.chain import Chain, parse_stages
@@ -35,9 +37,7 @@ from sret_jax.reranking.hypergraph import propagate
 from sret_jax.reranking.hypergraph_building import assembled
 from sret_jax.reranking.search import TwoStageSearch
 from sret_jax.reranking.spatial_verification import rerank_by_inliers
-from sret_jax.retrieval.extract import Extractor, extract
-from sret_jax.retrieval.search import Index
-from sret_jax.second_stage import open_sides
+from sret_jax.retrieval.index import Index
 from sret_jax.training.checkpoint import load_network
 
 TOP = 100  # verified

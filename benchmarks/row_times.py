@@ -10,14 +10,14 @@ import numpy as np
 from timing import interleaved
 
 from sret_jax.config import Config, photos_per_batch
-from sret_jax.data.image_folder import prepare_folder
+from sret_jax.data.folders import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import training_batches
 from sret_jax.data.resizing import bucket_shapes, choose_bucket, content_size
+from sret_jax.extraction.descriptors import Extractor
+from sret_jax.extraction.local_features import open_source
 from sret_jax.models.descriptor import build_network, init_network
-from sret_jax.retrieval.extract import Extractor
 from sret_jax.retrieval.inverted_file import InvertedFile
-from sret_jax.retrieval.local_store import open_source
 from sret_jax.training import parallel
 from sret_jax.training.loop import initial_state, prepare_photos
 from sret_jax.training.step import make_step

@@ -5,7 +5,7 @@
     python benchmarks/search.py --descriptors=FOLDER    # a store that eval.py wrote; --queries of its rows ask the rest
     python benchmarks/search.py --photos=FOLDER         # windows of photographs, asked for by windows of others
 
-- exact, AH and tree + AH are `sret_jax.retrieval.search.Index`; ScaNN keeps 4 bits per 2 numbers and re-scores by the
+- exact, AH and tree + AH are `sret_jax.retrieval.index.Index`; ScaNN keeps 4 bits per 2 numbers and re-scores by the
   full descriptors.
 - FAISS: flat; IVF with the same codes (its fast scan), re-scoring and number of leaves; HNSW of 32 links.
 
@@ -40,8 +40,8 @@ from windows import window_descriptors
 
 from sret_jax.config import SearchConfig
 from sret_jax.retrieval.exact import normalized
-from sret_jax.retrieval.search import Index
-from sret_jax.retrieval.store import DescriptorStore
+from sret_jax.retrieval.index import Index
+from sret_jax.storage.row_store import DescriptorStore
 
 RESCORED = {10: (50, 100, 200), 100: (200, 1000)}  # answers asked for: candidates of the codes that are scored again
 RECALLS = (0.9, 0.95, 0.97, 0.98, 0.99)

@@ -24,14 +24,14 @@ from timing import machine
 
 from sret_jax.config import Config, RerankConfig
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.evaluation.benchmarks import Benchmark, Request, open_benchmark
+from sret_jax.evaluation.benchmark import Benchmark, Request, open_benchmark
+from sret_jax.extraction.descriptors import extract
+from sret_jax.extraction.local_features import Sift, StoredLocal, store_local
 from sret_jax.models.descriptor import build_network
 from sret_jax.reranking.answers import Side
+from sret_jax.reranking.rerankers import count_inliers
 from sret_jax.reranking.spatial_verification import rerank_by_inliers
-from sret_jax.reranking.stages import count_inliers
-from sret_jax.retrieval.extract import extract
-from sret_jax.retrieval.local_store import Sift, StoredLocal, store_local
-from sret_jax.retrieval.search import Index
+from sret_jax.retrieval.index import Index
 from sret_jax.training.checkpoint import load_network
 
 SHOWN = {"GeM": "GeM", "SOLAR: both": "SOLAR", "ours: both": "smoothing + refinement"}

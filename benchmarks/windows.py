@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from sret_jax.config import Config
-from sret_jax.data.image_folder import prepare_folder
+from sret_jax.data.folders import prepare_folder
 from sret_jax.data.pipeline import evaluation_batches
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.models.whitening import apply_whitening, pca_whitening

@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sret_jax.artifacts import DamagedError
 from sret_jax.data.decoding import decode_photo
 from sret_jax.data.resizing import content_size, resize
-from sret_jax.data.synthetic_objects import source_photo
+from sret_jax.datasets.synthetic_objects import source_photo
 from sret_jax.errors import UserError
+from sret_jax.extraction.sift import sift
 from sret_jax.retrieval import inverted_file
 from sret_jax.retrieval.asmk import aggregate, distinct_words, pack_signs, selectivity, similarity
 from sret_jax.retrieval.codebook import kmeans
 from sret_jax.retrieval.inverted_file import InvertedFile
-from sret_jax.retrieval.sift import sift
+from sret_jax.storage.artifacts import DamagedError
 
 C = 64
 

@@ -13,20 +13,20 @@ from test_eval import config, run_eval, write_photos
 from test_every_benchmark import MINIATURES, QUERIES, SEARCHED
 from test_extract import NETWORK, VARIABLES
 
-from sret_jax import experiment
 from sret_jax.config import LocalSearchConfig, RerankConfig, SearchConfig
-from sret_jax.data.image_folder import prepare_folder
+from sret_jax.config.validation import validate
+from sret_jax.data.folders import prepare_folder
 from sret_jax.data.pipeline import evaluation_batches
 from sret_jax.errors import UserError
-from sret_jax.evaluation.benchmarks import BENCHMARKS
+from sret_jax.evaluation import run as experiment
+from sret_jax.evaluation.benchmark import BENCHMARKS
+from sret_jax.extraction.local_features import pack, unpack
+from sret_jax.extraction.multiscale import resize_input
+from sret_jax.extraction.selection import extract_local
 from sret_jax.models.descriptor import RetrievalNetwork
 from sret_jax.models.local_features import LocalFeatures
 from sret_jax.models.pooling import GeM
 from sret_jax.retrieval.inverted_file import InvertedFile
-from sret_jax.retrieval.local import extract_local
-from sret_jax.retrieval.local_store import pack, unpack
-from sret_jax.retrieval.multiscale import resize_input
-from sret_jax.validation import validate
 
 SCALES, MOST = (1.0, 0.5), 40
 FIELDS = {"backbone": NETWORK.backbone, "pool": GeM(3.0), "stage": "last", "size_multiple": 8}

@@ -15,7 +15,7 @@ from sret_jax.models.backbones.layers import (
     pointwise,
     same_padding,
 )
-from sret_jax.models.weights import pretrained
+from sret_jax.models.weights.pretrained import pretrained
 
 LITE, RESNET = "efficientnet_lite0", "resnet18"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sret_jax.models.backbones import build_backbone
-from sret_jax.models.weights import installed_weights, pretrained
+from sret_jax.models.weights.pretrained import installed_weights, pretrained
 
 
 def _photos(*shape):

@@ -10,8 +10,8 @@ from test_lookups import million
 from test_sfm120k import IDS, TABLE, write
 
 from sret_jax.data import beam
-from sret_jax.data.listed_photos import listed, prepare_listed
-from sret_jax.data.sfm120k import prepare_sfm, prepare_sfm_splits
+from sret_jax.data.lists import listed, prepare_listed
+from sret_jax.datasets.sfm120k import prepare_sfm, prepare_sfm_splits
 from sret_jax.errors import UserError
 
 WORKERS = ["--runner=DirectRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
@@ -86,7 +86,7 @@ def test_the_command_prepares_what_eval_reads(tmp_path):
     run = [
         sys.executable,
         "-m",
-        "sret_jax.data.prepare",
+        "sret_jax.datasets.prepare",
         "revisitop1m",
         "m",
         "cache",

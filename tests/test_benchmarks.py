@@ -15,17 +15,18 @@ from test_lookups import gldv2, ilias, paintings
 from test_protocols import search_over
 from test_revisited import write_benchmark
 
-from sret_jax import experiment, submitted
 from sret_jax.config import Config, DataConfig, ModelConfig
-from sret_jax.data.ground_truth import read_ground_truth
+from sret_jax.datasets.ground_truth import read_ground_truth
 from sret_jax.errors import UserError
+from sret_jax.evaluation import run as experiment
 from sret_jax.evaluation.anchors import ANCHORS, published
-from sret_jax.evaluation.benchmarks import open_benchmark
+from sret_jax.evaluation.benchmark import open_benchmark
+from sret_jax.evaluation.external import scoring as submitted
+from sret_jax.evaluation.external.submissions import ranks_file, read_ranks, read_retrieval_csv, retrieval_csv
 from sret_jax.evaluation.metrics import revisited_map
-from sret_jax.evaluation.pictures import boxed
-from sret_jax.evaluation.protocols import RIGHT, UNJUDGED, WRONG, revisited_protocol
+from sret_jax.evaluation.report.pictures import boxed
 from sret_jax.evaluation.request import Request
-from sret_jax.evaluation.submissions import ranks_file, read_ranks, read_retrieval_csv, retrieval_csv
+from sret_jax.evaluation.scorers import RIGHT, UNJUDGED, WRONG, revisited_protocol
 from sret_jax.models.descriptor import build_network, init_network
 
 

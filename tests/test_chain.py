@@ -5,14 +5,14 @@ import pytest
 
 from sret_jax.config import Config, LocalSearchConfig, RerankConfig, SearchConfig
 from sret_jax.errors import UserError
+from sret_jax.extraction.local_features import StoredLocal
+from sret_jax.extraction.selection import Selected
 from sret_jax.reranking.answers import Side
 from sret_jax.reranking.chain import Chain, parse_stages
 from sret_jax.reranking.matching import LocalFeatures
+from sret_jax.reranking.rerankers import STAGES, verify_candidates
 from sret_jax.reranking.search import TwoStageSearch
-from sret_jax.reranking.stages import STAGES, verify_candidates
-from sret_jax.retrieval.local import Selected
-from sret_jax.retrieval.local_store import StoredLocal
-from sret_jax.retrieval.search import Index
+from sret_jax.retrieval.index import Index
 
 N, SLOTS = 30, 24
 CONFIG = Config(

@@ -11,10 +11,11 @@ import numpy as np
 import optax
 import pytest
 
-from sret_jax import artifacts, config
+from sret_jax import config
 from sret_jax.config import Config, ModelConfig
 from sret_jax.errors import UserError
 from sret_jax.models.descriptor import build_network, init_network
+from sret_jax.storage import artifacts
 from sret_jax.training import checkpoint
 from sret_jax.training.checkpoint import Checkpoints, load_network, restore
 from sret_jax.training.step import TrainState

@@ -5,9 +5,8 @@ import json
 
 import pytest
 
-from sret_jax import run_config
-from sret_jax.command import with_config
-from sret_jax.config import Config, LocalSearchConfig, to_dict
+from sret_jax.cli.command import with_config
+from sret_jax.config import Config, LocalSearchConfig, run_config, to_dict
 from sret_jax.errors import UserError
 
 

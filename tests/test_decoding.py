@@ -11,14 +11,7 @@ import photo_fixtures as files
 import pytest
 from PIL import Image
 
-from sret_jax.data.decoding import (
-    PhotoRejected,
-    decode_mask,
-    decode_photo,
-    encode_jpeg,
-    encode_mask,
-    read_photo_file,
-)
+from sret_jax.data.decoding import PhotoRejected, decode_mask, decode_photo, encode_jpeg, encode_mask, read_photo_file
 
 
 @pytest.mark.parametrize("name", files.ACCEPTED)

@@ -11,7 +11,7 @@ import pytest
 from sret_jax.config import AttentionConfig, LocalConfig, ModelConfig, RefinementConfig, SmoothingConfig
 from sret_jax.errors import UserError
 from sret_jax.models.descriptor import build_network, descriptor_length, init_network
-from sret_jax.models.weights import pretrained
+from sret_jax.models.weights.pretrained import pretrained
 
 HEADS = {
     "gem": {},

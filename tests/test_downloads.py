@@ -15,10 +15,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sret_jax.data import downloads, sources, unpacking
-from sret_jax.data.downloads import DONE, download, image_version, sizes
-from sret_jax.data.sources import SOURCES, Source
-from sret_jax.data.unpacking import unpack
+from sret_jax.datasets import downloads, sources, unpacking
+from sret_jax.datasets.downloads import DONE, download, image_version, sizes
+from sret_jax.datasets.sources import SOURCES, Source
+from sret_jax.datasets.unpacking import unpack
 from sret_jax.errors import UserError
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, np.uint8).tobytes()
@@ -324,7 +324,7 @@ def test_the_sources_are_whole():
 
 
 def test_the_command_states_the_size_and_fetches_only_with_yes(tmp_path):
-    run = [sys.executable, "-m", "sret_jax.data.downloads", "gldv2_train", "data"]
+    run = [sys.executable, "-m", "sret_jax.datasets.downloads", "gldv2_train", "data"]
     (tmp_path / "data").mkdir()
     urls = [source.url for source in SOURCES["gldv2_train"]]
     (tmp_path / "data" / DONE).write_text(json.dumps(dict.fromkeys(urls[:2], "0")))
@@ -338,7 +338,7 @@ def test_the_command_states_the_size_and_fetches_only_with_yes(tmp_path):
 def test_the_command_says_what_lies_there(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/ilias_core.tar").write_bytes(b"")
-    run = [sys.executable, "-m", "sret_jax.data.downloads", "ilias", "data", "--archives=mine"]
+    run = [sys.executable, "-m", "sret_jax.datasets.downloads", "ilias", "data", "--archives=mine"]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (

@@ -15,14 +15,14 @@ import pytest
 from PIL import Image
 from test_extract import NETWORK, VARIABLES, photo_set
 
-from sret_jax import experiment
 from sret_jax.config import Config, DataConfig, EvalConfig, ExtractConfig, ModelConfig, SearchConfig
 from sret_jax.errors import UserError
-from sret_jax.evaluation.table import print_results
+from sret_jax.evaluation import run as experiment
+from sret_jax.evaluation.report.table import print_results
+from sret_jax.extraction.descriptors import Extracted
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.retrieval import exact
-from sret_jax.retrieval.extract import Extracted
-from sret_jax.retrieval.store import DescriptorStore
+from sret_jax.storage.row_store import DescriptorStore
 from sret_jax.training import loop
 from sret_jax.training.step import TrainState
 

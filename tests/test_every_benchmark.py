@@ -13,13 +13,14 @@ from test_extract import NETWORK, VARIABLES
 from test_lookups import gldv2, ilias, million, paintings
 from test_revisited import PUBLISHED, write_benchmark
 
-from sret_jax import experiment, submitted
 from sret_jax.config import LocalizeConfig, LocalSearchConfig
 from sret_jax.errors import UserError
-from sret_jax.evaluation.benchmarks import open_benchmark, open_benchmarks
+from sret_jax.evaluation import run as experiment
+from sret_jax.evaluation.benchmark import open_benchmark, open_benchmarks
+from sret_jax.evaluation.external import scoring as submitted
+from sret_jax.evaluation.report.table import print_summary
 from sret_jax.evaluation.request import BENCHMARKS, PIXEL, REVISITED, Request, variant
-from sret_jax.evaluation.table import print_summary
-from sret_jax.localization.methods import METHODS
+from sret_jax.localization.localizer import METHODS
 
 
 def labelled(root: Path, name: str) -> Path:

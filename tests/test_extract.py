@@ -13,11 +13,11 @@ from PIL import Image
 from sret_jax.config import Config, DataConfig, ExtractConfig
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
+from sret_jax.extraction import descriptors as module
+from sret_jax.extraction.descriptors import Extractor, describe, extract, extraction_fingerprint
 from sret_jax.models.descriptor import RetrievalNetwork
 from sret_jax.models.pooling import GeM
 from sret_jax.models.whitening import apply_whitening
-from sret_jax.retrieval import extract as module
-from sret_jax.retrieval.extract import Extractor, describe, extract, extraction_fingerprint
 
 
 class Tiny(nn.Module):

@@ -11,9 +11,10 @@ from test_every_benchmark import labelled, masked_paintings
 from test_extract import NETWORK, VARIABLES
 from test_lookups import gldv2, ilias, million
 
-from sret_jax import experiment, submitted
 from sret_jax.errors import UserError
-from sret_jax.evaluation.foreign_rankings import ranked_depth, read_answers
+from sret_jax.evaluation import run as experiment
+from sret_jax.evaluation.external import scoring as submitted
+from sret_jax.evaluation.external.rankings import ranked_depth, read_answers
 from sret_jax.evaluation.request import Request
 
 QUERIES, PHOTOS = ["p", "a tower/1.jpg"], ["a", "b/c.jpg", "a tower/1.jpg", 'the "old" one']

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sret_jax.data import ground_truth
-from sret_jax.data.ground_truth import read_ground_truth, read_plain_pickle
+from sret_jax.datasets import ground_truth
+from sret_jax.datasets.ground_truth import read_ground_truth, read_plain_pickle
 from sret_jax.errors import UserError
 
 PLAIN = {"imlist": ["a", "ü"], "gnd": [{"bbx": [1, 2.5, -3, 1 << 40], "ok": [], "deep": [[["x"]], None, True]}]}

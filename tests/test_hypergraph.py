@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from sret_jax.artifacts import DamagedError, lock_folder
 from sret_jax.errors import UserError
 from sret_jax.reranking.hypergraph import Hypergraph, propagate, rerank_by_propagation
 from sret_jax.reranking.hypergraph_building import VerifiedPairs, assembled, build_hypergraph, read_hypergraph
+from sret_jax.storage.artifacts import DamagedError, lock_folder
 
 
 def random_pairs(seed, n=30, degree=5, spread=25):

@@ -14,7 +14,7 @@ import numpy as np
 import photo_fixtures as files
 import pytest
 
-from sret_jax.data.image_folder import prepare_folder
+from sret_jax.data.folders import prepare_folder
 from sret_jax.data.pipeline import load
 from sret_jax.errors import UserError
 
@@ -296,7 +296,7 @@ def test_a_kill_while_preparing_leaves_nothing_that_is_taken_for_whole(folder, c
 
 def test_no_tensorflow(folder, cache):
     code = (
-        "import sys; from sret_jax.data.image_folder import prepare_folder; from sret_jax.data import pipeline\n"
+        "import sys; from sret_jax.data.folders import prepare_folder; from sret_jax.data import pipeline\n"
         "prepare_folder(sys.argv[1], sys.argv[2]).photo(0)\n"
         "assert not {'tensorflow', 'torch'} & set(sys.modules)"
     )

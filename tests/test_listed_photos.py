@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sret_jax.data import listed_photos
-from sret_jax.data.listed_photos import ListedPhotos, listed, prepare_listed
+from sret_jax.data import lists as listed_photos
+from sret_jax.data.lists import ListedPhotos, listed, prepare_listed
 from sret_jax.data.photo_set import Chain
 from sret_jax.errors import UserError
 

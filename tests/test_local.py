@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sret_jax.retrieval.local import extract_local, select_local
-from sret_jax.retrieval.multiscale import resize_input
+from sret_jax.extraction.multiscale import resize_input
+from sret_jax.extraction.selection import extract_local, select_local
 
 SCALES = (2.0, 1.0, 0.5)
 

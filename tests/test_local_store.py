@@ -10,11 +10,11 @@ from sret_jax.config import Config, DataConfig, ExtractConfig, LocalSearchConfig
 from sret_jax.data.photo_set import with_distractors
 from sret_jax.data.pipeline import evaluation_batches
 from sret_jax.errors import UserError
+from sret_jax.extraction.local_features import StoredLocal, open_source, pack, store_local, unpack
+from sret_jax.extraction.selection import Selected
 from sret_jax.models.descriptor import RetrievalNetwork
 from sret_jax.models.local_features import LocalFeatures
 from sret_jax.models.pooling import GeM
-from sret_jax.retrieval.local import Selected
-from sret_jax.retrieval.local_store import StoredLocal, open_source, pack, store_local, unpack
 
 
 def config(source: str, **settings) -> Config:

@@ -8,20 +8,20 @@ import pytest
 from test_extract import NETWORK, VARIABLES, photo_set
 
 from sret_jax.config import Config, DataConfig, ExtractConfig, LocalizeConfig, ModelConfig
+from sret_jax.config.validation import validate
 from sret_jax.data.decoding import encode_mask
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
-from sret_jax.localization import maps as maps_module
-from sret_jax.localization.maps import StoredMaps, localizing_network
-from sret_jax.localization.methods import METHODS, Localizer
+from sret_jax.evaluation.second_stage import check_methods
+from sret_jax.extraction import maps as maps_module
+from sret_jax.extraction.local_features import StoredLocal, pack
+from sret_jax.extraction.maps import StoredMaps, localizing_network
+from sret_jax.extraction.selection import Selected
+from sret_jax.localization.localizer import METHODS, Localizer
 from sret_jax.localization.query_region import directions, mean_direction, region_heat
 from sret_jax.models.descriptor import build_network
 from sret_jax.reranking.answers import Side
-from sret_jax.retrieval.local import Selected
-from sret_jax.retrieval.local_store import StoredLocal, pack
-from sret_jax.retrieval.store import DescriptorStore
-from sret_jax.second_stage import check_methods
-from sret_jax.validation import validate
+from sret_jax.storage.row_store import DescriptorStore
 
 PHOTOS = photo_set()
 

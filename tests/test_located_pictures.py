@@ -4,18 +4,10 @@ import numpy as np
 from PIL import Image
 from test_report import EVIL, Elements, photo_set, ranked, results
 
-from sret_jax.evaluation.located_pictures import (
-    FOUND,
-    HOTTEST,
-    Shown,
-    heated,
-    located_picture,
-    located_section,
-    marked,
-)
-from sret_jax.evaluation.pictures import OBJECT, RIGHT, WRONG
-from sret_jax.evaluation.report import write_report
-from sret_jax.localization.methods import Located
+from sret_jax.evaluation.report.located import FOUND, HOTTEST, Shown, heated, located_picture, located_section, marked
+from sret_jax.evaluation.report.page import write_report
+from sret_jax.evaluation.report.pictures import OBJECT, RIGHT, WRONG
+from sret_jax.localization.localizer import Located
 
 
 def block(size, left, top, right, bottom) -> np.ndarray:

@@ -10,18 +10,14 @@ from PIL import Image
 from test_eval import config
 from test_extract import NETWORK, VARIABLES
 
-from sret_jax import experiment, submitted
 from sret_jax.config import Config, DataConfig
-from sret_jax.data.lookups import (
-    prepare_gldv2,
-    prepare_ilias,
-    prepare_million,
-    prepare_paintings,
-)
+from sret_jax.config.validation import validate
+from sret_jax.datasets.lookups import prepare_gldv2, prepare_ilias, prepare_million, prepare_paintings
 from sret_jax.errors import UserError
-from sret_jax.evaluation.benchmarks import Request
+from sret_jax.evaluation import run as experiment
+from sret_jax.evaluation.benchmark import Request
+from sret_jax.evaluation.external import scoring as submitted
 from sret_jax.training.loop import prepare_photos
-from sret_jax.validation import validate
 
 
 def photo(path: Path, seed: int, size: tuple[int, int] = (48, 64)) -> None:

@@ -9,11 +9,11 @@ from test_eval import write_photos
 from test_every_benchmark import labelled, masked_paintings
 from test_run_length import runs_of
 
-from sret_jax import submitted
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
-from sret_jax.evaluation.benchmarks import Request
-from sret_jax.evaluation.mark_files import read_marks
+from sret_jax.evaluation.benchmark import Request
+from sret_jax.evaluation.external import scoring as submitted
+from sret_jax.evaluation.external.marks import read_marks
 
 QUERIES = ["p", "q"]
 PHOTOS = PhotoSet("x", ["a", "b"], np.array([-1, -1]), [], np.array([[10, 20], [12, 16]]), ["", ""], [{}, {}], [])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sret_jax.data.ground_truth import read_ground_truth
+from sret_jax.datasets.ground_truth import read_ground_truth
 from sret_jax.errors import UserError
 from sret_jax.evaluation.metrics import (
     average_precision,

@@ -9,11 +9,11 @@ from test_pipeline import make_photos
 from tiny_runs import NETWORK, PHOTOS, Killed, config, make_tiny, start
 
 from sret_jax.config import steps_per_epoch
+from sret_jax.config.validation import validate
 from sret_jax.errors import UserError
-from sret_jax.retrieval.extract import describe
+from sret_jax.extraction.descriptors import describe
 from sret_jax.training.checkpoint import Checkpoints
 from sret_jax.training.mining import MinedBatches, hard_negatives, mine, random_pairs
-from sret_jax.validation import validate
 
 
 def greedy(queries, pool, query_labels, pool_labels, count):

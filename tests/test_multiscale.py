@@ -7,11 +7,11 @@ import pytest
 from test_extract import NETWORK, VARIABLES, config, photo_set
 
 from sret_jax.data.resizing import content_size, place, resize
+from sret_jax.extraction.descriptors import Extractor, describe
+from sret_jax.extraction.multiscale import pool_scales, resize_input
 from sret_jax.models.descriptor import RetrievalNetwork
 from sret_jax.models.pooling import GeM
 from sret_jax.models.whitening import Whitening
-from sret_jax.retrieval.extract import Extractor, describe
-from sret_jax.retrieval.multiscale import pool_scales, resize_input
 
 RNG = np.random.default_rng(0)
 RESIZE = jax.jit(resize_input, static_argnums=(2, 3))

@@ -173,7 +173,7 @@ def test_equals_the_published_procedure_on_photographs(photos):
     from PIL import Image
 
     from sret_jax.models.backbones import build_backbone
-    from sret_jax.models.weights import pretrained
+    from sret_jax.models.weights.pretrained import pretrained
 
     network = build_backbone("efficientnet_lite0")
     variables = {name: tree["backbone"] for name, tree in pretrained("efficientnet_lite0", "auto").items()}

@@ -7,8 +7,8 @@ import pickle
 import numpy as np
 import pytest
 
-from sret_jax.data import object_file
-from sret_jax.data.object_file import read_npy_dict
+from sret_jax.datasets import object_file
+from sret_jax.datasets.object_file import read_npy_dict
 from sret_jax.errors import UserError
 
 

@@ -9,9 +9,9 @@ from test_eval import config, write_photos
 from test_extract import NETWORK, VARIABLES
 from test_report import Elements
 
-from sret_jax import experiment
 from sret_jax.config import LocalizeConfig
 from sret_jax.errors import UserError
+from sret_jax.evaluation import run as experiment
 
 ASKED = {"a.png": [10, 10], "b.png": [5, 5, 30, 20], "c.png": "c mask.png"}
 

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from sret_jax.data.ground_truth import read_ground_truth
-from sret_jax.data.pixel_truth import UNLABELLED
-from sret_jax.data.polygons import MAX_COORDINATE, polygon
+from sret_jax.datasets.ground_truth import read_ground_truth
+from sret_jax.datasets.pixel_truth import UNLABELLED
+from sret_jax.datasets.polygons import MAX_COORDINATE, polygon
 from sret_jax.evaluation.metrics import revisited_map, revisited_sets
 from sret_jax.evaluation.pixel_metrics import (
     box_iou,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sret_jax.data.pixel_truth import PixelTruth
+from sret_jax.datasets.pixel_truth import PixelTruth
 from sret_jax.evaluation.pixel_protocol import pixel_protocol
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sret_jax.data.ground_truth import read_ground_truth
-from sret_jax.data.lookups import prepare_paintings
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.pixel_truth import OVERSHOOT, folder_truth, labelled_truth, paintings_truth, read_labelme
-from sret_jax.data.polygons import polygon_mask
+from sret_jax.datasets.ground_truth import read_ground_truth
+from sret_jax.datasets.lookups import prepare_paintings
+from sret_jax.datasets.pixel_truth import OVERSHOOT, folder_truth, labelled_truth, paintings_truth, read_labelme
+from sret_jax.datasets.polygons import polygon_mask
 from sret_jax.errors import UserError
 
 

@@ -6,8 +6,8 @@ from scipy import ndimage
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
-from sret_jax.data import polygons
-from sret_jax.data.polygons import MAX_COORDINATE, outline_polygon, polygon, polygon_mask
+from sret_jax.datasets import polygons
+from sret_jax.datasets.polygons import MAX_COORDINATE, outline_polygon, polygon, polygon_mask
 
 
 def blobs(rng) -> np.ndarray:

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from sret_jax.data.ground_truth import GroundTruth
+from sret_jax.datasets.ground_truth import GroundTruth
 from sret_jax.errors import UserError
-from sret_jax.evaluation import protocols
+from sret_jax.evaluation import scorers as protocols
 from sret_jax.evaluation.metrics import leave_one_out_map
-from sret_jax.evaluation.protocols import folder_protocol, query_protocol, revisited_protocol
+from sret_jax.evaluation.scorers import folder_protocol, query_protocol, revisited_protocol
 
 LABELS = np.array([0, 0, 1, -1, 2, 1, 1, 2, 3], np.int32)  # instance 3 has one photo, photo 3 no instance
 INSTANCES = ["arch", "bridge", "castle", "dome"]

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sret_jax.data.image_folder import prepare_folder
+from sret_jax.config.validation import validate
+from sret_jax.data.folders import prepare_folder
+from sret_jax.extraction.descriptors import extract
+from sret_jax.extraction.local_features import open_source
 from sret_jax.models.descriptor import build_network, init_network
-from sret_jax.models.weights import main, stored_whitening
-from sret_jax.retrieval.extract import extract
-from sret_jax.retrieval.local_store import open_source
-from sret_jax.validation import validate
+from sret_jax.models.weights.pretrained import main, stored_whitening
 
 torch = pytest.importorskip("torch")
 decomposition = pytest.importorskip("sklearn.decomposition")

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.evaluation.pictures import heat_map, node_graph, thumbnail
-from sret_jax.evaluation.protocols import Ranked, folder_protocol, query_protocol
-from sret_jax.evaluation.report import choose_photos, choose_queries, write_report
-from sret_jax.evaluation.table import print_results
+from sret_jax.evaluation.report.page import choose_photos, choose_queries, write_report
+from sret_jax.evaluation.report.pictures import heat_map, node_graph, thumbnail
+from sret_jax.evaluation.report.table import print_results
+from sret_jax.evaluation.scorers import Ranked, folder_protocol, query_protocol
 
 EVIL = ['<script>alert("x")</script>', "a & b'\"><img src=x onerror=alert(1)>", "na\udcefve\n{}", "dôme"]
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sret_jax.data import ground_truth
-from sret_jax.data.image_folder import prepare_folder
+from sret_jax.data.folders import prepare_folder
 from sret_jax.data.photo_set import with_distractors
 from sret_jax.data.pipeline import evaluation_batches
-from sret_jax.data.revisited import prepare_revisited
+from sret_jax.datasets import ground_truth
+from sret_jax.datasets.revisited import prepare_revisited
 from sret_jax.errors import UserError
 
 PUBLISHED = ("roxford5k", "rparis6k")  # whose ground truth is a pickle of protocol 2
@@ -93,7 +93,7 @@ def test_a_second_look_reads_nothing_and_a_changed_photograph_is_noticed(tmp_pat
     root = write_benchmark(tmp_path / "root")
     first = prepare_revisited("tiny", root, tmp_path / "cache")
     with monkeypatch.context() as patch:
-        patch.setattr("sret_jax.data.listed_photos.read_found", None)
+        patch.setattr("sret_jax.data.lists.read_found", None)
         assert prepare_revisited("tiny", root, tmp_path / "cache").photos.fingerprint == first.photos.fingerprint
     Image.new("RGB", (96, 64), (9, 9, 9)).save(root / "jpg/photo_3.jpg")
     assert prepare_revisited("tiny", root, tmp_path / "cache").photos.fingerprint != first.photos.fingerprint

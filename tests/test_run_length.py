@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sret_jax.data.run_length import decode_runs
+from sret_jax.datasets.run_length import decode_runs
 
 
 def runs_of(mask: np.ndarray) -> list[int]:

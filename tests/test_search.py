@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sret_jax.artifacts import MANIFEST, DamagedError, seal_folder
 from sret_jax.config import SearchConfig
 from sret_jax.errors import UserError
-from sret_jax.retrieval import exact, search
+from sret_jax.retrieval import exact
+from sret_jax.retrieval import index as search
+from sret_jax.retrieval.index import Index
 from sret_jax.retrieval.recall import index_recall
-from sret_jax.retrieval.search import Index
+from sret_jax.storage.artifacts import MANIFEST, DamagedError, seal_folder
 
 scann = pytest.importorskip("scann") if os.uname().sysname == "Linux" else None
 METHODS = ["exact", "brute_force", "ah", "tree_ah"]

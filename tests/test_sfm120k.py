@@ -7,7 +7,7 @@ import numpy as np
 import photo_fixtures as files
 import pytest
 
-from sret_jax.data.sfm120k import prepare_sfm
+from sret_jax.datasets.sfm120k import prepare_sfm
 from sret_jax.errors import UserError
 
 IDS = [f"a{i:02d}f3{i:02d}b7{i:02d}" for i in range(8)]

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sret_jax.retrieval.sift import sift
+from sret_jax.extraction.sift import sift
 
 
 def blobs(h=96, w=160, seed=0, count=25):

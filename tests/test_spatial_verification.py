@@ -10,9 +10,9 @@ import pytest
 from sret_jax.data.decoding import decode_photo
 from sret_jax.data.resizing import resize
 from sret_jax.errors import UserError
+from sret_jax.extraction.sift import sift
 from sret_jax.reranking.matching import LocalFeatures, Matches, match
 from sret_jax.reranking.spatial_verification import rerank_by_inliers, verify
-from sret_jax.retrieval.sift import sift
 
 M, SLOTS = 200, 230  # matches, and slots for them
 NOISE, TOLERANCE = 0.001, 0.01

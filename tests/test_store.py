@@ -10,9 +10,9 @@ import time
 import numpy as np
 import pytest
 
-from sret_jax.artifacts import DamagedError, seal_folder
 from sret_jax.errors import UserError
-from sret_jax.retrieval.store import STORE, DescriptorStore, joined
+from sret_jax.storage.artifacts import DamagedError, seal_folder
+from sret_jax.storage.row_store import STORE, DescriptorStore, joined
 
 NAMES = [f"église/{i}.jpg" for i in range(10)]
 X = np.random.default_rng(0).normal(size=(10, 8)).astype(np.float32)

@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from sret_jax.data import synthetic_objects
-from sret_jax.data.synthetic_objects import SOURCES, FlatObject, draw_objects, source_photo
-from sret_jax.data.synthetic_textures import FAMILIES, PALETTES
-from sret_jax.data.synthetic_views import BEFORE, OBJECT, Scene, paste, prepare_synthetic, random_pose
+from sret_jax.datasets import synthetic_objects
+from sret_jax.datasets.synthetic_objects import SOURCES, FlatObject, draw_objects, source_photo
+from sret_jax.datasets.synthetic_textures import FAMILIES, PALETTES
+from sret_jax.datasets.synthetic_views import BEFORE, OBJECT, Scene, paste, prepare_synthetic, random_pose
 from sret_jax.errors import UserError
 
 
@@ -36,7 +36,7 @@ def test_the_set(photos):
 
 def test_the_same_bytes_in_another_process_and_another_cache(photos, tmp_path):
     code = (
-        "import sys; from sret_jax.data.synthetic_views import prepare_synthetic as p\n"
+        "import sys; from sret_jax.datasets.synthetic_views import prepare_synthetic as p\n"
         "print(p(sys.argv[1], instances=7, photos=3, seed=3, split='test').fingerprint)"
     )
     out = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120)

@@ -10,8 +10,8 @@ import pytest
 from torch_pickles import Global, Storage, legacy_file, pickle_of, tensor, zip_file
 
 from sret_jax.errors import UserError
-from sret_jax.models import restricted_pickle, torch_file
-from sret_jax.models.torch_file import read_torch
+from sret_jax.models.weights import restricted_pickle, torch_file
+from sret_jax.models.weights.torch_file import read_torch
 
 
 @pytest.mark.parametrize("write", [legacy_file, zip_file])

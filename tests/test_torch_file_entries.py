@@ -5,7 +5,7 @@ import pytest
 from torch_pickles import Global, Storage, legacy_file, tensor, zip_file
 
 from sret_jax.errors import UserError
-from sret_jax.models.torch_file import read_torch
+from sret_jax.models.weights.torch_file import read_torch
 
 _DATA = Storage(np.arange(6, dtype="<f4"), "0")
 _SENTINEL = "touched-by-a-pickle"

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import train_driver
 
-from sret_jax import artifacts
 from sret_jax.errors import UserError
+from sret_jax.storage import artifacts
 from sret_jax.training import loop
 from sret_jax.training.checkpoint import Checkpoints
 from sret_jax.training.loop import train
@@ -177,7 +177,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_is_not_saved(whole, tmp_pa
 
 def test_one_process_at_a_time(finished):
     workdir, config = finished
-    other = "import sys, time; from sret_jax.artifacts import lock_folder; from pathlib import Path\n"
+    other = "import sys, time; from sret_jax.storage.artifacts import lock_folder; from pathlib import Path\n"
     other += "with lock_folder(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", other, workdir], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "locked\n"

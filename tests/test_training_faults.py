@@ -10,17 +10,17 @@ import pytest
 import train_driver
 from tiny_runs import NETWORK, PHOTOS, config, make_tiny, start
 
-from sret_jax import artifacts
-from sret_jax.artifacts import enough_space
 from sret_jax.config import MiningConfig, to_dict
 from sret_jax.errors import UserError
+from sret_jax.extraction import descriptors as extraction
+from sret_jax.extraction.descriptors import describe, extract
 from sret_jax.models.descriptor import build_network
-from sret_jax.retrieval import extract as extraction
-from sret_jax.retrieval.extract import describe, extract
+from sret_jax.storage import artifacts
+from sret_jax.storage.artifacts import enough_space
 from sret_jax.training import metrics_log, parallel
 from sret_jax.training.checkpoint import Checkpoints
 from sret_jax.training.loop import train
-from sret_jax.training.workdir import check_same_run, describe_run, write_run
+from sret_jax.training.run_record import check_same_run, describe_run, write_run
 
 
 def full(path="x"):

@@ -6,8 +6,8 @@ import train_driver
 
 from sret_jax.config import LocalConfig, ModelConfig, TrainConfig
 from sret_jax.errors import UserError
+from sret_jax.extraction.descriptors import Extractor
 from sret_jax.models.descriptor import build_network, init_network
-from sret_jax.retrieval.extract import Extractor
 from sret_jax.training import local_features
 from sret_jax.training.loop import learned_start, prepare_photos
 from sret_jax.training.optimizer import build_optimizer

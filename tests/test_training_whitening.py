@@ -5,9 +5,9 @@ import train_driver
 
 from sret_jax.config import WhiteningConfig
 from sret_jax.errors import UserError
+from sret_jax.extraction.descriptors import describe
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.models.whitening import apply_whitening, pca_whitening
-from sret_jax.retrieval.extract import describe
 from sret_jax.training import whitening
 from sret_jax.training.checkpoint import load_network
 from sret_jax.training.loop import prepare_photos, train

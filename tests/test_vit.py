@@ -11,7 +11,7 @@ from sret_jax.errors import UserError
 from sret_jax.models.backbones import BACKBONES, build_backbone, vit
 from sret_jax.models.backbones.vit import GRID, VisionTransformer, positions, resampling
 from sret_jax.models.descriptor import build_network
-from sret_jax.models.weights_file import read_weights, write_weights
+from sret_jax.models.weights.file import read_weights, write_weights
 
 SMALL, REGISTERS = "dinov2_vits14", "dinov2_vits14_reg"
 

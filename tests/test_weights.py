@@ -7,11 +7,11 @@ import pytest
 import safetensors.numpy
 
 from sret_jax.config import AttentionConfig, Config, LocalConfig, ModelConfig
+from sret_jax.config.validation import validate
 from sret_jax.errors import UserError
-from sret_jax.models.checkpoint_layouts import Layout, Leaf, find_layout
-from sret_jax.models.weights import main, start_from
-from sret_jax.models.weights_file import Weights, convert, read_weights, write_weights
-from sret_jax.validation import validate
+from sret_jax.models.weights.file import Weights, convert, read_weights, write_weights
+from sret_jax.models.weights.layouts import Layout, Leaf, find_layout
+from sret_jax.models.weights.pretrained import main, start_from
 
 
 def _layout(**options):
@@ -240,7 +240,7 @@ def test_half_precision_is_read_as_float32(tmp_path):
     ("mean", "std"), [([103.9, 116.8, 123.7], [1, 1, 1]), ([0.4, 0.5], [1, 1]), ("x", [1, 1, 1]), ([0.5] * 3, [0] * 3)]
 )
 def test_a_mean_of_photographs_that_is_none_is_refused(mean, std, tmp_path):
-    from sret_jax.models.weights_file import _image_statistics
+    from sret_jax.models.weights.file import _image_statistics
 
     with pytest.raises(UserError, match="x: (its mean and std|mean )"):
         _image_statistics({"meta": {"mean": mean, "std": std}}, tmp_path.__class__("x"))

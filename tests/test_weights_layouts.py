@@ -11,12 +11,12 @@ from sret_jax.config import AttentionConfig, Config, LocalConfig, ModelConfig, W
 from sret_jax.errors import UserError
 from sret_jax.models.backbones import vit
 from sret_jax.models.backbones.base import IMAGE_DEVIATION, IMAGE_MEAN
-from sret_jax.models.checkpoint_layouts import FORMS, find_layout
 from sret_jax.models.descriptor import build_network, init_network
-from sret_jax.models.weights import main, stored_whitening
-from sret_jax.models.weights_file import read_weights
+from sret_jax.models.weights.file import read_weights
+from sret_jax.models.weights.layouts import FORMS, find_layout
+from sret_jax.models.weights.pretrained import main, stored_whitening
 from sret_jax.models.whitening import apply_whitening
-from sret_jax.retrieval.store import DescriptorStore
+from sret_jax.storage.row_store import DescriptorStore
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.parity

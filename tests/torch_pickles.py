@@ -9,7 +9,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from sret_jax.models import torch_file
+from sret_jax.models.weights import torch_file
 
 
 class Global:

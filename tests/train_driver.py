@@ -22,8 +22,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from sret_jax import artifacts
 from sret_jax.config import Config, DataConfig, EvalConfig, MiningConfig, ModelConfig, TrainConfig
+from sret_jax.storage import artifacts
 from sret_jax.training import loop, parallel
 from sret_jax.training.loop import Stopped, train
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from sret_jax.data.image_folder import Found, read_found
-from sret_jax.data.listed_photos import ListedPhotos
+from sret_jax.data.folders import Found, read_found
+from sret_jax.data.lists import ListedPhotos
 from sret_jax.data.prepared import SPLIT, Index
 from sret_jax.errors import UserError
 

@@ -11,9 +11,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from sret_jax.artifacts import fingerprint
 from sret_jax.data.decoding import decode_mask, decode_photo
 from sret_jax.errors import UserError
+from sret_jax.storage.artifacts import fingerprint
 
 
 @runtime_checkable

@@ -25,9 +25,9 @@ import tensorflow_datasets as tfds
 from rich.console import Console
 from rich.progress import track
 
-from sret_jax.artifacts import MANIFEST, commit_folder, recover_folder, write_json
 from sret_jax.data.photo_set import Chain, PhotoSet, Source
 from sret_jax.errors import UserError
+from sret_jax.storage.artifacts import MANIFEST, commit_folder, recover_folder, write_json
 
 log = logging.getLogger(__name__)
 T, R = TypeVar("T"), TypeVar("R")

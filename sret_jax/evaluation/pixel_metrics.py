@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sret_jax.data.polygons import polygon_mask
+from sret_jax.datasets.polygons import polygon_mask
 from sret_jax.evaluation.metrics import positions_without_junk, trapezoid_average_precision
 
 Ious = Sequence[Mapping[int, float]]

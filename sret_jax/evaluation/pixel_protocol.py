@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from sret_jax.data.pixel_truth import PixelTruth
+from sret_jax.datasets.pixel_truth import PixelTruth
 from sret_jax.evaluation.pixel_metrics import (
     box_iou,
     mask_box,

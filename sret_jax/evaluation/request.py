@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sret_jax.config import PROTOCOLS, Config
-from sret_jax.data.lookups import LOOKUPS
+from sret_jax.datasets.lookups import LOOKUPS
 from sret_jax.errors import UserError
 
 PIXEL = {"proxford": "roxford5k", "prparis": "rparis6k"}  # the same photographs, with the object's pixels
@@ -84,7 +84,7 @@ def resolved(benchmark: str, config: Config, request: Request) -> tuple[str, Req
         if not (million / "revisitop1m.txt").is_file():
             raise UserError(
                 f"benchmark {benchmark!r}: no revisitop1m.txt in {million}; fetch it there with "
-                f"`python -m sret_jax.data.downloads revisitop1m {million}`"
+                f"`python -m sret_jax.datasets.downloads revisitop1m {million}`"
             )
         request = dataclasses.replace(request, distractors=(*request.distractors, str(million)))
     return name, request

@@ -7,7 +7,7 @@ import numpy as np
 
 from sret_jax.data.decoding import PhotoRejected, read_photo_file
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.pixel_truth import read_mask
+from sret_jax.datasets.pixel_truth import read_mask
 from sret_jax.errors import UserError
 from sret_jax.localization.query_region import region_weights
 

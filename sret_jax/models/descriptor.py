@@ -26,7 +26,7 @@ from sret_jax.models.local_features import LocalFeatures
 from sret_jax.models.pooling import MAC, GeM, SPoC, WeightedSum, l2_normalize
 from sret_jax.models.regional_pooling import RMAC, SuperGlobalPooling
 from sret_jax.models.smoothing import LearnableSmoothing
-from sret_jax.models.weights import start_from
+from sret_jax.models.weights.pretrained import start_from
 from sret_jax.models.whitening import Whitening
 
 Variables = dict[str, Any]

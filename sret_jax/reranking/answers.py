@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from sret_jax.extraction.local_features import StoredLocal
 from sret_jax.reranking.matching import LocalFeatures
-from sret_jax.retrieval.local_store import StoredLocal
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Re-rankings one after the other, as `--rerank=sv:100,alpha_qe:10` names them: see `reranking/stages.py`.
+"""Re-rankings one after the other, as `--rerank=sv:100,alpha_qe:10` names them: see `reranking/rerankers.py`.
 
 A stage sees descriptors and local features of queries and photographs, and the ranking so far. It changes the order of
 what was found and nothing else.
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from sret_jax.config import Config
 from sret_jax.errors import UserError
 from sret_jax.reranking.answers import Answers, Side
-from sret_jax.reranking.stages import STAGES
+from sret_jax.reranking.rerankers import STAGES
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sret_jax.artifacts import DamagedError, commit_folder, fingerprint, lock_folder, verify_folder, write_json
 from sret_jax.errors import UserError
 from sret_jax.reranking.hypergraph import Hypergraph
+from sret_jax.storage.artifacts import DamagedError, commit_folder, fingerprint, lock_folder, verify_folder, write_json
 
 log = logging.getLogger(__name__)
 

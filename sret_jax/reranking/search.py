@@ -5,7 +5,7 @@ from jaxtyping import Float, Int, Shaped
 
 from sret_jax.reranking.chain import Chain
 from sret_jax.retrieval.asmk_search import AsmkIndex
-from sret_jax.retrieval.search import Index
+from sret_jax.retrieval.index import Index
 
 Found = tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]  # ids, best first, -1 = none; and scores
 

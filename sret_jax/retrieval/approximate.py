@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from sret_jax.artifacts import DamagedError
+from sret_jax.storage.artifacts import DamagedError
 
 SCANN_FILES = {
     "ah_codebook.pb",

@@ -9,16 +9,16 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int
 
-from sret_jax.artifacts import DamagedError, commit_folder, fingerprint, verify_folder, write_json
 from sret_jax.config import Config
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
+from sret_jax.extraction.local_features import StoredLocal, open_source
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.retrieval.asmk import BITS
 from sret_jax.retrieval.codebook import kmeans
+from sret_jax.retrieval.index import SearchResult
 from sret_jax.retrieval.inverted_file import InvertedFile
-from sret_jax.retrieval.local_store import StoredLocal, open_source
-from sret_jax.retrieval.search import SearchResult
+from sret_jax.storage.artifacts import DamagedError, commit_folder, fingerprint, verify_folder, write_json
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Float32, Int, Int32, Int64, Shaped
 
-from sret_jax.artifacts import DamagedError, commit_folder, verify_folder, write_json
 from sret_jax.errors import UserError
 from sret_jax.retrieval.asmk import Aggregated, aggregate, selectivity, similarity
+from sret_jax.storage.artifacts import DamagedError, commit_folder, verify_folder, write_json
 
 STRETCH = 64  # entries of one list that are compared together
 STRETCHES = 4096  # of them in one call

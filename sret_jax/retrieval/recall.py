@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from sret_jax.retrieval.search import APPROXIMATE, Index
+from sret_jax.retrieval.index import APPROXIMATE, Index
 
 RECALLS = (10, 100)
 SAMPLE = 100  # queries compared

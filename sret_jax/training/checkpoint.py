@@ -19,11 +19,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from sret_jax import artifacts
 from sret_jax import config as configs
 from sret_jax.config import Config, ModelConfig
 from sret_jax.errors import UserError
 from sret_jax.models.descriptor import build_network
+from sret_jax.storage import artifacts
 from sret_jax.training import parallel
 
 log = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ from jaxtyping import Float
 from sret_jax.config import Config
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
+from sret_jax.extraction.descriptors import Extractor
 from sret_jax.models.descriptor import build_network
 from sret_jax.models.fixed_smoothing import average
 from sret_jax.models.whitening import pca_whitening
-from sret_jax.retrieval.extract import Extractor
 
 Tree = dict[str, Any]
 PHOTOS, FEATURES = 5000, 40_000  # at most so many are looked at; the photographs as published

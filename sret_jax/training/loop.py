@@ -13,18 +13,19 @@ import jax
 import numpy as np
 import optax
 
-from sret_jax.artifacts import enough_space, lock_folder
 from sret_jax.config import Config, photos_per_batch
-from sret_jax.data.image_folder import prepare_folder
-from sret_jax.data.lookups import prepare_landmark_training
+from sret_jax.config.validation import validate
+from sret_jax.data.folders import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import training_batches
-from sret_jax.data.sfm120k import prepare_sfm
-from sret_jax.data.synthetic_views import prepare_synthetic
-from sret_jax.environment import enough_memory
+from sret_jax.datasets.lookups import prepare_landmark_training
+from sret_jax.datasets.sfm120k import prepare_sfm
+from sret_jax.datasets.synthetic_views import prepare_synthetic
 from sret_jax.errors import UserError
 from sret_jax.evaluation.request import Request, variant
 from sret_jax.models.descriptor import RetrievalNetwork, build_network, descriptor_length, init_network
+from sret_jax.storage.artifacts import enough_space, lock_folder
+from sret_jax.storage.provenance import enough_memory
 from sret_jax.training import parallel
 from sret_jax.training.checkpoint import Checkpoints, restore
 from sret_jax.training.delg_loss import init_delg_loss
@@ -33,10 +34,9 @@ from sret_jax.training.losses import init_loss, init_loss_state
 from sret_jax.training.metrics_log import MetricsLog
 from sret_jax.training.mining import MinedBatches
 from sret_jax.training.optimizer import build_optimizer
+from sret_jax.training.run_record import check_same_devices, check_same_run, describe_run, write_run
 from sret_jax.training.step import TrainState, make_step
 from sret_jax.training.whitening import learn_whitening, whitened_start
-from sret_jax.training.workdir import check_same_devices, check_same_run, describe_run, write_run
-from sret_jax.validation import validate
 
 log = logging.getLogger(__name__)
 Tree = dict[str, Any]
@@ -61,7 +61,7 @@ def train(config: Config, workdir: Path, evaluate: Callable[..., Any] | None = N
 
     Args:
         workdir: `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `eval/` and the data cache go here.
-        evaluate: called as `sret_jax.experiment.evaluate` for each of `config.eval.benchmarks`, after training, and
+        evaluate: called as `sret_jax.evaluation.run.evaluate` for each of `config.eval.benchmarks`, after training, and
             before it with `config.eval.untrained`. None measures nothing.
 
     Returns:

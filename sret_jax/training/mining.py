@@ -21,8 +21,8 @@ from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import Batch, training_batches
 from sret_jax.data.sampling import MINE, TuplePlan, rows_of_instances
 from sret_jax.errors import UserError
+from sret_jax.extraction.descriptors import describe
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
-from sret_jax.retrieval.extract import describe
 from sret_jax.training import parallel
 
 log = logging.getLogger(__name__)

@@ -9,10 +9,10 @@ from jaxtyping import Int
 from sret_jax.config import Config
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
+from sret_jax.extraction.descriptors import Extractor
 from sret_jax.models.descriptor import RetrievalNetwork, build_network
-from sret_jax.models.weights import stored_whitening
+from sret_jax.models.weights.pretrained import stored_whitening
 from sret_jax.models.whitening import pair_whitening, pca_whitening
-from sret_jax.retrieval.extract import Extractor
 
 Tree = dict[str, Any]
 PARTNERS = 5  # matching pairs made of each photograph, so that their number grows with the photographs alone

