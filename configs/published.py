@@ -15,7 +15,7 @@ The numbers are mAP medium / hard in percent, from the README of each: Radenovic
 ECCV 2020; Revaud et al., ICCV 2019; Tolias, Jenicek, Chum, ECCV 2020, whose hard figures are those of Yang et al.,
 DOLG, ICCV 2021, table 1. Not measured here: neither these checkpoints nor the photographs came with the project. Each
 network is compared with its authors' code on random weights, scales and whitening included
-(`tests/test_published_networks.py`). Other depths: `--config.model.backbone=resnet50` or `resnet152`.
+(`tests/models/weights/test_published_networks.py`). Other depths: `--config.model.backbone=resnet50` or `resnet152`.
 
 `how` is searched by ASMK with 65,536 words of 20,000 photographs, as published those of SfM-120k:
 `--config.search.codebook=retrieval-SfM-120k/ims`.

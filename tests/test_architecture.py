@@ -1,4 +1,4 @@
-"""Two rules of the layout, read from the syntax trees: who may import whom, and one outside service per file."""
+"""Rules of the layout, read from the syntax trees: who may import whom, one outside service per file, tests in step."""
 
 import ast
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sret_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
+TESTS = ROOT / "tests"
 
 # Each part may import only from those before it, and from itself.
 ORDER = (
@@ -79,3 +80,21 @@ def test_pmap_is_called_in_one_file():
 def test_no_file_has_grown_past_its_concept():
     long = {relative(p): n for p in FILES if (n := len(p.read_text().splitlines())) > 300}
     assert not long, f"split by concept: {long}"
+
+
+def test_no_test_file_imports_another():
+    """What several share is in `tests/support/`, or a fixture of a `conftest.py`."""
+    found = {
+        f"{path.relative_to(TESTS)} imports {name}"
+        for path in TESTS.rglob("*.py")
+        for name in imports(path)
+        if any(part.startswith("test_") or part == "conftest" for part in name.split("."))
+    }
+    assert not found
+
+
+def test_the_folders_of_tests_are_those_of_the_package():
+    """Besides what serves all tests, frozen results, and the tests of the scripts in `benchmarks/`."""
+    folders = {path.parent.relative_to(TESTS).as_posix() for path in TESTS.rglob("*.py")}
+    beside = {".", "support", "golden", "benchmarks"}
+    assert folders - beside <= {path.parent.relative_to(PACKAGE).as_posix() for path in FILES}

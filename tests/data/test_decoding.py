@@ -1,0 +1,147 @@
+"""Every kind of file is either decoded to the right pixels or refused with its reason."""
+
+import io
+import os
+import resource
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sret_jax.data.decoding import PhotoRejected, decode_mask, decode_photo, encode_jpeg, encode_mask, read_photo_file
+from tests.support import photo_files as files
+
+
+@pytest.mark.parametrize("name", files.ACCEPTED)
+def test_photographs_are_decoded_upright_and_in_the_right_colours(name):
+    data, colours, tolerance = files.ACCEPTED[name]
+    photo = decode_photo(data)
+    assert photo.dtype == np.uint8 and photo.ndim == 3 and photo.shape[2] == 3
+    np.testing.assert_allclose(files.corners(photo), colours, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", files.REJECTED)
+def test_everything_else_is_refused_with_its_reason(name):
+    data, reason = files.REJECTED[name]
+    with pytest.raises(PhotoRejected) as caught:
+        decode_photo(data)
+    assert caught.value.reason.startswith(reason) and caught.value.reason
+    assert "0x" not in caught.value.reason  # no object addresses: two runs report the same
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation(orientation):
+    """The standard says which side of the stored picture is up; here numpy stores it so, in its own words."""
+    upright = files.quadrants()
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: np.rot90(upright, 2).transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = files.Image.Exif()
+    exif[0x0112] = orientation
+    data = files.encode(files.Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif)
+    np.testing.assert_array_equal(decode_photo(data), upright)
+
+
+def test_the_limit_is_checked_before_pixels_are_made():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for name in ("bomb 8000.png", "bomb 12000.png", "bomb 60000.png", "lying size.jpg", "text bomb.png"):
+        with pytest.raises(PhotoRejected):
+            decode_photo(files.REJECTED[name][0])
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB; 60000^2 RGB would be 10 GB
+
+
+def test_mutated_photographs_give_a_photograph_or_a_rejection():
+    rng = np.random.default_rng(0)
+    whole = [data for data, *_ in files.ACCEPTED.values()]
+    outcomes = {"photo": 0, "rejected": 0}
+    for round_ in range(600):
+        data = bytearray(whole[round_ % len(whole)])
+        kind = rng.integers(3)
+        if kind == 0:
+            data = data[: rng.integers(len(data))]
+        elif kind == 1:
+            for at in rng.integers(len(data), size=4):
+                data[at] = rng.integers(256)
+        else:
+            first, last = sorted(rng.integers(len(data), size=2))
+            data = data[:first] + data[last:]
+        try:
+            photo = decode_photo(bytes(data))
+            outcomes["photo"] += photo.shape[2] == 3
+        except PhotoRejected as rejected:
+            outcomes["rejected"] += bool(rejected.reason)
+    assert sum(outcomes.values()) == 600 and min(outcomes.values()) > 50
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    outcome = []
+
+    def read():
+        with pytest.raises(PhotoRejected, match="not a regular file"):
+            read_photo_file(tmp_path / "pipe")
+        outcome.append("refused")
+
+    thread = threading.Thread(target=read, daemon=True)  # so that a hang fails the test instead of holding it
+    started = time.monotonic()
+    thread.start()
+    thread.join(10)
+    assert outcome == ["refused"] and time.monotonic() - started < 10
+
+
+def test_reading_files(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"photo")
+    assert read_photo_file(tmp_path / "a.jpg") == b"photo"
+    (tmp_path / "link.jpg").symlink_to("a.jpg")
+    assert read_photo_file(tmp_path / "link.jpg") == b"photo"
+    for missing, reason in (("none.jpg", "No such file"), (".", "not a regular file")):
+        with pytest.raises(PhotoRejected, match=reason):
+            read_photo_file(tmp_path / missing)
+    with pytest.raises(PhotoRejected, match="null byte"):
+        read_photo_file("a\0b")
+    assert read_photo_file(tmp_path / "a.jpg", 5) == b"photo"
+    with pytest.raises(PhotoRejected, match="larger than"):
+        read_photo_file(tmp_path / "a.jpg", 4)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_file_is_refused(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"photo")
+    (tmp_path / "a.jpg").chmod(0)
+    with pytest.raises(PhotoRejected, match="Permission denied"):
+        read_photo_file(tmp_path / "a.jpg")
+
+
+def test_masks_come_back_exactly():
+    mask = np.random.default_rng(0).random((37, 53)) < 0.5
+    np.testing.assert_array_equal(decode_mask(encode_mask(mask)), mask)
+
+
+@pytest.mark.parametrize(
+    ("at_least", "shape"), [(None, (300, 400)), (201, (300, 400)), (200, (150, 200)), (60, (75, 100))]
+)
+@pytest.mark.parametrize("turn", [1, 6])
+def test_a_jpeg_may_come_out_smaller_but_not_below_what_is_asked_for(at_least, shape, turn):
+    photo = np.kron(np.random.default_rng(0).integers(0, 255, (6, 8, 3)), np.ones((50, 50, 1))).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    file = io.BytesIO()
+    Image.fromarray(photo).save(file, "JPEG", quality=95, exif=exif)
+    small, whole = decode_photo(file.getvalue(), at_least), decode_photo(file.getvalue())
+    assert small.shape[:2] == (shape if turn == 1 else shape[::-1])
+    step = len(whole) // len(small)
+    mean = whole.reshape(len(small), step, -1, step, 3).mean((1, 3))
+    assert np.abs(mean - small).mean() < 4
+
+
+def test_jpeg_comes_back_nearly():
+    np.testing.assert_allclose(files.corners(decode_photo(encode_jpeg(files.quadrants(), 95))), files.ALL, atol=3)

@@ -1,0 +1,316 @@
+"""A photo folder becomes a photo set in which every file is either used or named with its reason."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from sret_jax.data.folders import prepare_folder
+from sret_jax.data.pipeline import load
+from sret_jax.errors import UserError
+from tests.support import photo_files as files
+
+
+def make_folder(root, counts):
+    """`counts[instance]` photographs, every one with its own colour."""
+    for number, (instance, count) in enumerate(counts.items()):
+        (root / instance).mkdir(parents=True)
+        for k in range(count):
+            photo = np.full((32, 40 + k, 3), (10 * number, 20 * k, 99), np.uint8)
+            (root / instance / f"{k}.png").write_bytes(files.encode(files.Image.fromarray(photo), "PNG"))
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_folder(tmp_path / "photos", {"b": 3, "a": 2, "c": 2})
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+def test_rows_names_labels_sizes_and_pixels_belong_together(folder, cache):
+    photos = prepare_folder(folder, cache)
+    assert photos.names == ["a/0.png", "a/1.png", "b/0.png", "b/1.png", "b/2.png", "c/0.png", "c/1.png"]
+    assert photos.instances == ["a", "b", "c"] and photos.labels.tolist() == [0, 0, 1, 1, 1, 2, 2]
+    assert photos.sizes.tolist() == [[32, 40], [32, 41], [32, 40], [32, 41], [32, 42], [32, 40], [32, 41]]
+    assert photos.skipped == [] and len(photos) == 7 and photos.mask(0) is None
+    for row, colour in enumerate([(10, 0), (10, 20), (0, 0), (0, 20), (0, 40), (20, 0), (20, 20)]):
+        assert photos.photo(row).shape[:2] == tuple(photos.sizes[row])
+        assert tuple(photos.photo(row)[0, 0]) == (*colour, 99)
+    assert photos.source[3]["image"] == (folder / "b/1.png").read_bytes()
+
+
+def test_selections_keep_rows_together_and_number_labels_anew(folder, cache):
+    photos = prepare_folder(folder, cache)
+    some = photos.select([6, 2, 5])
+    assert some.names == ["c/1.png", "b/0.png", "c/0.png"] and some.instances == ["b", "c"]
+    assert some.labels.tolist() == [1, 0, 1] and some.labels.dtype == np.int32
+    assert tuple(some.photo(1)[0, 0]) == (0, 0, 99) and some.sizes.tolist() == [[32, 41], [32, 40], [32, 40]]
+    again = some.select(np.array([2]))
+    assert again.names == ["c/0.png"] and tuple(again.photo(0)[0, 0]) == (20, 0, 99) and again.labels.tolist() == [0]
+    assert photos.select_instances(["c", "a"]).names == ["a/0.png", "a/1.png", "c/0.png", "c/1.png"]
+    assert len({photos.fingerprint, some.fingerprint, again.fingerprint}) == 3
+    assert some.fingerprint == prepare_folder(folder, cache).select([6, 2, 5]).fingerprint
+    with pytest.raises(UserError, match="no instance 'zebra'.*known: a, b, c"):
+        photos.select_instances(["a", "zebra"])
+
+
+def test_the_hostile_folder(folder, cache, caplog):
+    """The whole golden table at once: the good photographs come out as if the others were not there."""
+    clean = prepare_folder(folder, cache)
+    expected = {}
+    for name, (data, *_) in files.ACCEPTED.items():
+        (folder / "b" / name).write_bytes(data)
+    for name, (data, reason) in files.REJECTED.items():
+        (folder / "b" / name).write_bytes(data)
+        expected["b/" + name] = reason
+    (folder / "a" / "odd").mkdir()
+    hostile = files.write_hostile_names(folder / "b")
+    expected |= {f"b/{name}": reason for name, reason in hostile.items()}
+    expected |= {"a/odd": "a folder inside", "loose.jpg": "not in an instance folder", "empty": "an empty folder"}
+    expected |= {".git": "hidden", "circle": "not in an instance folder"}
+    (folder / "loose.jpg").write_bytes(files.photo_bytes())
+    (folder / "empty").mkdir()
+    (folder / ".git").mkdir()
+    (folder / "circle").symlink_to("circle")
+    started = time.monotonic()
+    photos = prepare_folder(folder, cache)
+    assert time.monotonic() - started < 60
+    skipped = dict(photos.skipped)
+    assert set(skipped) == set(expected)
+    for name, reason in expected.items():
+        assert skipped[name].startswith(reason), name
+    assert sorted(photos.names) == sorted([*clean.names, *(f"b/{name}" for name in files.ACCEPTED)])
+    for row, name in enumerate(photos.names):
+        kind = name.split("/")[1]
+        if kind in files.ACCEPTED:
+            np.testing.assert_allclose(
+                files.corners(photos.photo(row)), files.ACCEPTED[kind][1], atol=files.ACCEPTED[kind][2]
+            )
+            assert tuple(photos.sizes[row]) == photos.photo(row).shape[:2]
+        else:
+            np.testing.assert_array_equal(photos.photo(row), clean.photo(clean.names.index(name)))
+    assert f"{len(expected)} files skipped" in caplog.text
+    report = next(path for path in cache.glob("*/*/skipped.json") if len(json.loads(path.read_text())))
+    assert {entry["photo"]: entry["reason"] for entry in json.loads(report.read_text())} == skipped
+    assert dict(photos.select_instances(["a"]).skipped).keys() == {"a/odd", "loose.jpg", "empty", ".git", "circle"}
+
+
+def test_odd_but_good_names_are_kept(tmp_path, cache):
+    names = ["x" * 200 + ".jpg", "mont-ségur 城.jpg", "two\nlines.jpg", "-dash.jpg", "no ending", "a'\"b.PNG"]
+    (tmp_path / "photos/pl ace").mkdir(parents=True)
+    for name in names:
+        (tmp_path / "photos/pl ace" / name).write_bytes(files.photo_bytes())
+    photos = prepare_folder(tmp_path / "photos", cache)
+    assert photos.names == [f"pl ace/{name}" for name in sorted(names)] and not photos.skipped
+
+
+def test_instances_may_be_links_to_folders(folder, cache, tmp_path):
+    (folder / "c").rename(tmp_path / "elsewhere")
+    (folder / "c").symlink_to(tmp_path / "elsewhere")
+    assert prepare_folder(folder, cache).instances == ["a", "b", "c"]
+
+
+def test_a_folder_without_instances(tmp_path, cache):
+    root = tmp_path / "queries"
+    (root / "deep/er").mkdir(parents=True)
+    for name in ("q.jpg", "deep/r.jpg", "deep/er/s.jpg"):
+        (root / name).write_bytes(files.photo_bytes())
+    (root / "loop").symlink_to(".")
+    photos = prepare_folder(root, cache, labelled=False)
+    assert photos.names == ["deep/er/s.jpg", "deep/r.jpg", "q.jpg"]
+    assert photos.labels.tolist() == [-1, -1, -1] and photos.instances == []
+    assert photos.skipped == [("loop", "a link to a folder")]
+    assert photos.select([2]).labels.tolist() == [-1]
+
+
+def test_splits_share_one_prepared_set(folder, cache, tmp_path):
+    splits = tmp_path / "splits.json"
+    splits.write_text(json.dumps({"train": ["c", "b"], "test": ["a"], "wrong": ["a", "zz"], "odd": "a"}))
+    train = prepare_folder(folder, cache, splits=str(splits), split="train")
+    test = prepare_folder(folder, cache, splits=splits, split="test")
+    assert train.instances == ["b", "c"] and train.labels.tolist() == [0, 0, 0, 1, 1] and train.name == "photos:train"
+    assert test.instances == ["a"] and test.names == ["a/0.png", "a/1.png"]
+    assert len(list(cache.glob("image_folder/*/index.json"))) == 1
+    with pytest.raises(UserError, match="no split 'val'; known: odd, test, train, wrong"):
+        prepare_folder(folder, cache, splits=splits, split="val")
+    with pytest.raises(UserError, match="no instance 'zz'"):
+        prepare_folder(folder, cache, splits=splits, split="wrong")
+    with pytest.raises(UserError, match="must be a list"):
+        prepare_folder(folder, cache, splits=splits, split="odd")
+    with pytest.raises(UserError, match="no splits file"):
+        prepare_folder(folder, cache, splits=tmp_path / "none.json", split="train")
+    splits.write_text("{")
+    with pytest.raises(UserError, match="splits file"):
+        prepare_folder(folder, cache, splits=splits, split="train")
+
+
+def test_an_instance_of_one_photo_is_kept_with_a_warning_and_one_of_none_left_out(folder, cache, tmp_path, caplog):
+    (folder / "a/1.png").write_bytes(b"")
+    for name in ("0.png", "1.png"):
+        (folder / "c" / name).write_bytes(b"")
+    splits = tmp_path / "splits.json"
+    splits.write_text(json.dumps({"all": ["a", "b", "c"], "bad": ["c"]}))
+    photos = prepare_folder(folder, cache, splits=splits, split="all")
+    assert photos.instances == ["a", "b"] and len(photos) == 4
+    assert "one photograph only" in caplog.text and "without a usable photograph: c" in caplog.text
+    with pytest.raises(UserError, match="split 'bad'.*no usable photograph.*2 skipped: c/0.png: empty file"):
+        prepare_folder(folder, cache, splits=splits, split="bad")
+
+
+def test_nothing_to_use_is_one_clear_error(tmp_path, cache):
+    with pytest.raises(UserError, match="no photo folder given.*config.data.root"):
+        prepare_folder("", cache)  # not the current folder
+    with pytest.raises(UserError, match="no photo folder"):
+        prepare_folder(tmp_path / "none", cache)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="no photo folder"):
+        prepare_folder(tmp_path / "file", cache)
+    (tmp_path / "flat").mkdir()
+    with pytest.raises(UserError, match="cannot write the data cache.*config.data.cache_dir"):
+        prepare_folder(tmp_path / "flat", tmp_path / "file")
+    with pytest.raises(UserError, match="flat has no usable photograph.*0 skipped"):
+        prepare_folder(tmp_path / "flat", cache)
+    (tmp_path / "flat/a.jpg").write_bytes(files.photo_bytes())
+    with pytest.raises(UserError, match="<instance>/<photo>.*1 skipped: a.jpg: not in an instance folder"):
+        prepare_folder(tmp_path / "flat", cache)
+    assert not list(cache.glob("image_folder/*/index.json"))
+
+
+def test_the_set_is_prepared_once_and_again_when_the_folder_changes(folder, cache):
+    first = prepare_folder(folder, cache)
+    made = next(cache.glob("image_folder/*/MANIFEST.json"))
+    before = made.stat().st_mtime_ns
+    assert prepare_folder(folder, cache).fingerprint == first.fingerprint and made.stat().st_mtime_ns == before
+    os.utime(folder / "a/0.png", (1, 1))
+    assert prepare_folder(folder, cache).fingerprint == first.fingerprint  # read again, the same content
+    (folder / "a/9.png").write_bytes((folder / "a/0.png").read_bytes())
+    second = prepare_folder(folder, cache)
+    assert len(second) == 8 and second.fingerprint != first.fingerprint
+
+
+def test_the_fingerprint_follows_the_content_not_the_place(folder, cache, tmp_path):
+    first = prepare_folder(folder, cache).fingerprint
+    shutil.copytree(folder, tmp_path / "moved")
+    assert prepare_folder(tmp_path / "moved", tmp_path / "other cache").fingerprint == first
+
+
+def test_records_may_be_read_from_many_threads(folder, cache):
+    photos = prepare_folder(folder, cache)
+    rows = np.random.default_rng(0).integers(len(photos), size=400).tolist()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda row: photos.source[row]["image"], rows))
+    assert all(data == (folder / photos.names[row]).read_bytes() for row, data in zip(rows, found, strict=True))
+
+
+def test_a_flipped_bit_is_never_taken_for_a_photograph(folder, cache):
+    photos = prepare_folder(folder, cache)
+    pixels = [photos.photo(row) for row in range(len(photos))]
+    record = next(cache.glob("image_folder/*/*/*/*array_record*"))
+    whole = record.read_bytes()
+    first = whole.index(b"\x89PNG")
+    outcomes = []
+    for at in np.random.default_rng(0).integers(first, first + 300, size=20):
+        record.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        damaged = prepare_folder(folder, cache)
+        for row in range(len(photos)):
+            try:
+                np.testing.assert_array_equal(load(damaged, row), pixels[row])
+                outcomes.append("whole")
+            except UserError as error:
+                assert "cannot be read from the prepared data" in str(error)
+                outcomes.append("named")
+    assert outcomes.count("named") >= 20
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "manifest"])
+def test_a_damaged_cache_is_made_again(folder, cache, damage, caplog):
+    photos = prepare_folder(folder, cache)
+    record = next(cache.glob("image_folder/*/*/*/*array_record*"))
+    if damage == "cut":
+        os.truncate(record, record.stat().st_size - 10)
+    elif damage == "missing":
+        next(cache.glob("image_folder/*/index.json")).unlink()
+    else:
+        next(cache.glob("image_folder/*/MANIFEST.json")).write_text("{")
+    again = prepare_folder(folder, cache)
+    assert again.fingerprint == photos.fingerprint and "prepared again" in caplog.text
+    np.testing.assert_array_equal(again.photo(0), photos.photo(0))
+
+
+PREPARE = """
+import sys
+from sret_jax.data.folders import prepare_folder
+print("ready", flush=True)
+sys.stdin.readline()
+print(prepare_folder(sys.argv[1], sys.argv[2]).fingerprint)
+"""
+
+
+def test_processes_that_prepare_the_same_set_wait_for_each_other(folder, cache):
+    command = [sys.executable, "-c", PREPARE, str(folder), str(cache)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    workers = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    for worker in workers:
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    prints = {worker.communicate(timeout=120)[0].strip() for worker in workers}
+    assert prints == {prepare_folder(folder, cache).fingerprint} and not any(worker.returncode for worker in workers)
+    assert len(list(cache.glob("image_folder/[!.]*"))) == 1
+
+
+KILLED = """
+import os, signal, sys
+from sret_jax.data import folders
+read, left = folders.read_found, [4]
+def dying(found):
+    left[0] -= 1
+    if left[0] < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(found)
+folders.read_found = dying
+folders.prepare_folder(sys.argv[1], sys.argv[2])
+"""
+
+
+def test_a_kill_while_preparing_leaves_nothing_that_is_taken_for_whole(folder, cache):
+    run = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(cache)], capture_output=True, timeout=120)
+    assert run.returncode == -signal.SIGKILL
+    assert not list(cache.glob("image_folder/*/MANIFEST.json"))
+    assert len(prepare_folder(folder, cache)) == 7
+    assert not list(cache.glob("image_folder/.*building"))
+
+
+def test_no_tensorflow(folder, cache):
+    code = (
+        "import sys; from sret_jax.data.folders import prepare_folder; from sret_jax.data import pipeline\n"
+        "prepare_folder(sys.argv[1], sys.argv[2]).photo(0)\n"
+        "assert not {'tensorflow', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder), str(cache)], check=True, timeout=120)
+
+
+@pytest.mark.photos
+def test_real_photographs(photos, cache, caplog):
+    caplog.set_level(logging.WARNING)
+    root = photos / "provence"
+    train = prepare_folder(root / "images", cache, splits=root / "splits.json", split="train")
+    test = prepare_folder(root / "images", cache, splits=root / "splits.json", split="test")
+    assert (len(train.instances), len(test.instances), len(test)) == (15, 8, 345)
+    assert len(train) + len(test) + len(train.skipped) == 1185
+    assert not set(train.names) & set(test.names)
+    for row in range(0, len(test), 50):
+        assert test.photo(row).shape[:2] == tuple(test.sizes[row])

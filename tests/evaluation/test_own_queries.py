@@ -1,0 +1,57 @@
+"""Somebody's own photographs ask for a part of themselves: what is found is shown, though nobody knows the truth."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from sret_jax.config import LocalizeConfig
+from sret_jax.errors import UserError
+from sret_jax.evaluation import run as experiment
+from tests.support.networks import NETWORK, VARIABLES
+from tests.support.photos import write_photos
+from tests.support.reports import Elements
+from tests.support.runs import config
+
+ASKED = {"a.png": [10, 10], "b.png": [5, 5, 30, 20], "c.png": "c mask.png"}
+
+
+def ask(tmp_path, regions):
+    """Four photographs ask a folder of twelve."""
+    write_photos(tmp_path / "photos")
+    (tmp_path / "mine").mkdir()
+    for i, name in enumerate((*ASKED, "d.png")):
+        Image.new("RGB", (64, 48), (50 * i, 200, 5)).save(tmp_path / "mine" / name)
+    mask = Image.new("L", (64, 48))
+    mask.paste(255, (20, 20, 60, 40))
+    mask.save(tmp_path / "c mask.png")
+    (tmp_path / "regions.json").write_text(json.dumps(regions))
+    settings = replace(config(), localize=LocalizeConfig(("discovery", "lost"), image_size=64, query_size=64))
+    return experiment.evaluate_and_print(
+        NETWORK,
+        VARIABLES,
+        settings,
+        "folder",
+        tmp_path / "run/eval/folder",
+        root=str(tmp_path / "photos"),
+        queries=str(tmp_path / "mine"),
+        regions=str(tmp_path / "regions.json") if regions else "",
+        cache_dir=tmp_path / "cache",
+    )
+
+
+@pytest.mark.parametrize("regions", [ASKED, {}])
+def test_what_is_found_of_a_click_a_box_or_a_mask_is_shown(tmp_path, regions):
+    found, out = ask(tmp_path, regions), tmp_path / "run/eval/folder"
+    assert found["localization"] == {} and found["metrics"] == {} and (out / "located.png").stat().st_size
+    texts = Elements((out / "report.html").read_text("utf-8")).texts
+    shown = texts[texts.index("Where the object is") : texts.index("Queries")]
+    assert [text for text in shown if text.endswith(".png")] == list(regions or (*ASKED, "d.png"))
+    assert {"discovery", "lost"} <= set(shown) and not [text for text in shown if "IoU" in text or "show it" in text]
+
+
+def test_a_region_that_is_none_costs_no_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "extract", lambda *_: pytest.fail("photographs were described first"))
+    with pytest.raises(UserError, match=r"regions.json: 'a.png': query click \(64, 0\): outside the photograph"):
+        ask(tmp_path, {"a.png": [64, 0]})

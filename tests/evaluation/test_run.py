@@ -1,0 +1,264 @@
+"""From a folder of photographs to results on disk, and the one line that bad use gets."""
+
+import csv
+import json
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from sret_jax.config import Config, DataConfig, EvalConfig, ModelConfig, SearchConfig
+from sret_jax.errors import UserError
+from sret_jax.evaluation import run as experiment
+from sret_jax.evaluation.report.table import print_results
+from sret_jax.extraction.descriptors import Extracted
+from sret_jax.models.descriptor import build_network, init_network
+from sret_jax.retrieval import exact
+from sret_jax.storage.row_store import DescriptorStore
+from sret_jax.training import loop
+from sret_jax.training.step import TrainState
+from tests.support.commands import CONFIG, REPOSITORY, run_eval
+from tests.support.networks import NETWORK, VARIABLES
+from tests.support.photos import photo_set, write_photos
+from tests.support.runs import config
+
+
+def evaluate(tmp_path: Path, benchmark: str = "folder", settings: Config | None = None, **options) -> dict:
+    settings = settings or config(tmp_path / "photos")
+    options = {"cache_dir": tmp_path / "cache"} | options
+    return experiment.evaluate(NETWORK, VARIABLES, settings, benchmark, tmp_path / "run/eval" / benchmark, **options)
+
+
+def test_everything_a_run_leaves_on_disk(tmp_path):
+    root = write_photos(tmp_path / "photos")
+    (root / "tower 1" / "notes.txt").write_text("hello")
+    results = evaluate(tmp_path)
+    out = tmp_path / "run/eval/folder"
+    assert results == json.loads((out / "results.json").read_text())
+    assert results["metrics"]["mAP"] == pytest.approx(100) and results["metrics"]["R@1"] == 100
+    assert results["metrics"]["per_instance"] == {f"tower {i}": pytest.approx(100) for i in range(3)}
+    assert results["photos"] == 12 and results["instances"] == 3 and results["extracted"] == 12
+    assert set(results["timings"]) == {"prepare", "extract", "index", "search", "report"}
+    assert results["versions"]["jax"] == jax.__version__ and "12 photos x 12" in results["index"]
+    skipped = json.loads((out / "skipped.json").read_text())
+    assert [s["photo"] for s in skipped] == ["tower 1/notes.txt"] and skipped[0]["reason"] and results["skipped"] == 1
+    rows = list(csv.DictReader((out / "rankings.csv").open(encoding="utf-8")))
+    assert len(rows) == 12 * 11 and not any(row["query"] == row["photo"] for row in rows)
+    assert all(row["query"].split("/")[0] == row["photo"].split("/")[0] for row in rows if int(row["rank"]) <= 3)
+    queries = list(csv.DictReader((out / "queries.csv").open(encoding="utf-8")))
+    assert [row["query"] for row in queries] == sorted({row["query"] for row in rows})
+    assert np.mean([float(row["AP"]) for row in queries]) == pytest.approx(results["metrics"]["mAP"], abs=1e-3)
+    assert "tower 2" in (out / "report.html").read_text() and (out / "strip.png").stat().st_size
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"descriptors", "eval", "index"}
+
+
+def test_a_second_run_reuses_and_a_changed_network_does_not(tmp_path):
+    write_photos(tmp_path / "photos")
+    first = evaluate(tmp_path)
+    index = tmp_path / "run/index/folder/index.json"
+    written = index.stat().st_mtime_ns
+    second = evaluate(tmp_path)
+    assert second["extracted"] == 0 and second["metrics"] == first["metrics"]
+    assert index.stat().st_mtime_ns == written
+    other = jax.tree.map(lambda x: x + 0.01, VARIABLES)
+    out = tmp_path / "run/eval/folder"
+    third = experiment.evaluate(
+        NETWORK, other, config(tmp_path / "photos"), "folder", out, cache_dir=tmp_path / "cache"
+    )
+    assert third["extracted"] == 12 and third["fingerprint"] != first["fingerprint"]
+    assert index.stat().st_mtime_ns != written
+
+
+def test_the_figures_before_training_stand_beside_those_after(tmp_path):
+    write_photos(tmp_path / "photos")
+    settings, out = config(tmp_path / "photos"), tmp_path / "run/eval/folder"
+    options = {"cache_dir": tmp_path / "cache"}
+    before = experiment.evaluate(
+        NETWORK, VARIABLES, settings, "folder", out.with_name("folder-untrained"), **options, workdir=tmp_path / "run"
+    )
+    after = evaluate(tmp_path)
+    assert after["before_training"] == {name: before["metrics"][name] for name in ("mAP", "R@1")}
+    write_photos(tmp_path / "others", instances=2, seed=1)
+    assert evaluate(tmp_path, root=str(tmp_path / "others"))["before_training"] == {}  # of other photographs
+
+
+def test_new_photographs_are_noticed(tmp_path):
+    write_photos(tmp_path / "photos")
+    evaluate(tmp_path)
+    Image.new("RGB", (64, 48), (200, 0, 0)).save(tmp_path / "photos/tower 0/new.jpg")
+    results = evaluate(tmp_path)
+    assert results["photos"] == 13 and results["extracted"] == 13
+
+
+@pytest.mark.parametrize("file", ["index/folder/scann/dataset.npy", "descriptors/folder/00000.npy"])
+def test_what_is_damaged_is_made_again(tmp_path, file, caplog):
+    write_photos(tmp_path / "photos")
+    first = evaluate(tmp_path)
+    path = tmp_path / "run" / file
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 64
+    path.write_bytes(data)
+    assert evaluate(tmp_path)["metrics"] == first["metrics"]
+    assert path.name in caplog.text
+
+
+@pytest.mark.parametrize("method", ["exact", "brute_force", "ah"])
+def test_the_search_method_is_the_config_s(tmp_path, method, capsys):
+    write_photos(tmp_path / "photos", photos=6)
+    results = evaluate(tmp_path, settings=config(tmp_path / "photos", search=SearchConfig(method=method)))
+    assert ("exact" in results["index"]) == (method == "exact") and results["metrics"]["mAP"] == pytest.approx(100)
+    recall = results["index_recall"]  # an approximate index says what it finds of the exact answers
+    assert recall == ({"recall@10": 100, "recall@18": 100, "queries": 18, "asked": 18} if method == "ah" else {})
+    print_results(results, tmp_path)
+    assert ("it finds recall@10 100.0 %" in capsys.readouterr().out) == (method == "ah")
+
+
+def test_descriptors_are_in_memory_twice_at_most_and_mapped_where_they_are_one_chunk(tmp_path, monkeypatch):
+    monkeypatch.setattr(exact, "ROWS_AT_ONCE", 512)
+    x = np.random.default_rng(0).normal(size=(20_000, 64)).astype(np.float32)
+    names = [str(i) for i in range(len(x))]
+    settings = config(search=SearchConfig(method="exact"))
+    for rows, most in (
+        (1000, 2.6),
+        (20_000, 1.6),
+    ):  # the normalised ones, those of several chunks joined, and small pieces
+        store = DescriptorStore.resume(tmp_path / f"d{rows}", names, "net", rows)
+        for chunk, start, stop in store.chunks():
+            store.write(chunk, x[start:stop])
+        part = Extracted(store.parts(), "net", 0, 0.0, 0.0, 0.0)
+        tracemalloc.start()
+        index = experiment._index([part], names, settings, tmp_path / f"i{rows}")
+        held, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < most * x.nbytes and held < 1.6 * x.nbytes, (rows, held / x.nbytes, peak / x.nbytes)
+        np.testing.assert_allclose(index.descriptors, x / np.linalg.norm(x, axis=1, keepdims=True), atol=1e-6)
+
+
+def test_a_split_belongs_to_the_config_s_own_folder(tmp_path):
+    root = write_photos(tmp_path / "photos")
+    splits = tmp_path / "splits.json"
+    splits.write_text(json.dumps({"train": ["tower 0"], "test": ["tower 1", "tower 2"]}))
+    settings = config(root)
+    settings = replace(settings, data=replace(settings.data, splits=str(splits)))
+    assert evaluate(tmp_path, settings=settings)["photos"] == 8
+    assert evaluate(tmp_path, settings=settings, root=f"{root}/.")["photos"] == 8
+    other = write_photos(tmp_path / "other")
+    assert evaluate(tmp_path, settings=settings, root=str(other))["photos"] == 12
+
+
+def test_labelled_queries_are_scored(tmp_path):
+    write_photos(tmp_path / "photos")
+    queries = write_photos(tmp_path / "queries", instances=4, photos=1, seed=1)
+    results = evaluate(tmp_path, queries=str(queries))
+    assert results["metrics"]["queries"] == 3 and results["metrics"]["mAP"] == pytest.approx(100)
+    assert "extract queries" in results["timings"] and results["queries_from"] == str(queries)
+
+
+def test_queries_without_instances_are_ranked(tmp_path):
+    write_photos(tmp_path / "photos")
+    (tmp_path / "queries").mkdir()
+    Image.new("RGB", (64, 48), (200, 5, 5)).save(tmp_path / "queries/mine.png")
+    results = evaluate(tmp_path, queries=str(tmp_path / "queries"))
+    assert results["metrics"] == {}
+    rows = list(csv.DictReader((tmp_path / "run/eval/folder/rankings.csv").open()))
+    assert len(rows) == 12 and rows[0]["query"] == "mine.png" and rows[0]["photo"].startswith("tower 0/")
+
+
+def test_synthetic_benchmark(tmp_path):
+    settings = config(eval=EvalConfig(synthetic_instances=3, synthetic_photos=3))
+    results = evaluate(tmp_path, "synthetic", settings)
+    assert results["photos"] == 9 and 0 < results["metrics"]["mAP"] <= 100
+
+
+def test_a_run_measures_a_deviation_in_a_folder_of_its_own(tmp_path):
+    folders = []
+    settings = replace(config(), eval=EvalConfig(("roxford5k", "rparis6k+1m"), protocol="compat:uncropped"))
+    state = TrainState(np.int32(0), {"network": {}}, {}, (), np.zeros(2, np.uint32), {})
+    measure = loop._measurer(settings, tmp_path, photo_set(1), lambda *args, **_: folders.append(args[4]))
+    measure(state, None, "-untrained")
+    names = ["roxford5k+uncropped-untrained", "rparis6k+1m+uncropped-untrained"]
+    assert folders == [tmp_path / "eval" / name for name in names]
+
+
+def test_out_may_be_any_folder(tmp_path):
+    write_photos(tmp_path / "photos")
+    settings = config(tmp_path / "photos")
+    experiment.evaluate(NETWORK, VARIABLES, settings, "folder", tmp_path / "x", cache_dir=tmp_path / "cache")
+    assert (tmp_path / "x/results.json").exists() and (tmp_path / "x/index/folder").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "options", "text"),
+    [
+        ("oxford", {}, "no benchmark 'oxford'; choose one of synthetic, folder"),
+        ("folder", {"root": "/nothing"}, "--root=/nothing: no such folder"),
+        ("folder", {"queries": "/nothing"}, "--queries=/nothing: no such folder"),
+        ("folder", {}, "needs photographs: give --root=PATH"),
+    ],
+)
+def test_bad_use_names_the_remedy(tmp_path, benchmark, options, text):
+    with pytest.raises(UserError, match=text):
+        evaluate(tmp_path, benchmark, config(), **options)
+
+
+def test_a_folder_with_nothing_to_measure(tmp_path):
+    write_photos(tmp_path / "photos", photos=1)
+    with pytest.raises(UserError, match="at least two photos"):
+        evaluate(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ([], "--workdir=DIR that train.py wrote, or --config=FILE"),
+        (["--workdir=nothing"], "nothing: holds no checkpoint"),
+        (["--workdir=nothing", "--benchmark=oxford"], "no benchmark 'oxford'"),
+        (["--workdir=nothing", "--benchmark=gldv2,rparis6k+2m"], "no benchmark 'rparis6k+2m'; choose one of synthetic"),
+        (["--workdir=nothing", "--benchmark=synthetic", "--root=."], "--root does not go with --benchmark=synthetic"),
+        (["--workdir=nothing", "--benchmark=synthetic", "--queries=."], "--queries goes with --benchmark=folder"),
+        (
+            [f"--config={REPOSITORY}/configs/published.py:x"],
+            "no such network; choose from gem_w, gem, solar, ap_gem",
+        ),
+        (["--rankings=ranks.npy"], "--rankings=FILE is scored on one benchmark"),
+        (["--marks=m.json", "--benchmark=folder,paintings"], "--marks=FILE is scored on one benchmark"),
+        (["--workdir=nothing", "--benchmark=folder", "--masks=nowhere"], "--masks=nowhere: no such folder"),
+        (["--workdir=nothing", "--benchmark=synthetic", "--masks=."], "--masks says where objects are"),
+        (["--workdir=nothing", "--benchmark=folder", "--regions=r.json"], "of the photographs of --queries=DIR"),
+    ],
+)
+def test_bad_flags_get_one_line(tmp_path, flags, text):
+    done = run_eval(*flags, cwd=tmp_path)
+    assert done.returncode == 2 and text in done.stderr and done.stderr.count("\n") == 1 and not done.stdout
+
+
+@pytest.mark.slow
+def test_the_command_measures_an_untrained_config(tmp_path):
+    write_photos(tmp_path / "photos")
+    (tmp_path / "tiny.py").write_text(CONFIG)
+    flags = ["--config=tiny.py", "--benchmark=folder", "--root=photos"]
+    done = run_eval(*flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "mAP" in done.stdout and "runs/untrained-tiny/eval/folder/report.html" in done.stdout
+    out = tmp_path / "runs/untrained-tiny/eval/folder"
+    assert "nodes and their edges" in (out / "report.html").read_text()
+    assert np.isfinite(json.loads((out / "results.json").read_text())["metrics"]["mAP"])
+
+
+@pytest.mark.photos
+@pytest.mark.slow
+def test_pretrained_features_find_real_landmarks(tmp_path, photos):
+    splits = tmp_path / "splits.json"
+    splits.write_text(json.dumps({"test": ["orange__arc_triomphe", "marseille__mucem", "nice__negresco"]}))
+    data = DataConfig(root=str(photos / "provence/images"), splits=str(splits), image_size=160, bucket_ratios=())
+    settings = Config(data=data, model=ModelConfig(whitening=False, pool_p=2.0))
+    network = build_network(settings.model)
+    variables = init_network(network, settings.model, jax.random.key(0))
+    out = tmp_path / "out"
+    results = experiment.evaluate(network, variables, settings, "folder", out, cache_dir=tmp_path / "cache")
+    assert results["instances"] == 3 and results["photos"] > 100
+    assert results["metrics"]["mAP"] > 85 and results["metrics"]["R@1"] > 95

@@ -1,0 +1,164 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sret_jax.config import CLASSIFYING, TrainConfig
+from sret_jax.training import losses, margin_losses, pair_losses
+from tests.support.descriptors import batch
+
+
+def arcface_loops(x, labels, weights, margin, scale):
+    x, labels, weights = (np.array(v) for v in (x, labels, weights))
+    total = 0.0
+    for xi, label in zip(x.astype(np.float64), labels, strict=True):
+        logits = []
+        for j, w in enumerate(weights.astype(np.float64)):
+            theta = np.arccos(np.clip(xi @ w / np.linalg.norm(w), -1, 1))
+            if j != label:
+                logits.append(scale * np.cos(theta))
+            elif theta + margin < np.pi:
+                logits.append(scale * np.cos(theta + margin))
+            else:
+                logits.append(scale * (np.cos(theta) - margin * np.sin(margin)))
+        logits = np.array(logits)
+        total += np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[label]
+    return total / len(x)
+
+
+def cosface_loops(x, labels, weights, margin, scale):
+    total, x, weights = 0.0, np.array(x, np.float64), np.array(weights, np.float64)
+    for xi, label in zip(x, np.array(labels), strict=True):
+        logits = [scale * (xi @ w / np.sqrt(w @ w) - margin * (j == label)) for j, w in enumerate(weights)]
+        total += np.log(sum(np.exp(logit) for logit in logits)) - logits[label]
+    return total / len(x)
+
+
+def subcentre_loops(x, labels, weights, margin, scale):
+    """ArcFace's loss where each instance has, for each photograph, the nearest of its vectors."""
+    total = 0.0
+    for xi, label in zip(np.array(x, np.float64), np.array(labels), strict=True):
+        nearest = [max(centres, key=lambda w: xi @ w / np.sqrt(w @ w)) for centres in np.array(weights, np.float64)]
+        total += arcface_loops(xi[None], label[None], nearest, margin, scale)
+    return total / len(x)
+
+
+def contrastive_loops(x, labels, margin):
+    x, labels = np.array(x, np.float64), np.array(labels)
+    pulls, pushes = [], []
+    for i in range(len(x)):
+        for j in range(len(x)):
+            distance = np.linalg.norm(x[i] - x[j])
+            if i != j and labels[i] == labels[j]:
+                pulls.append(distance**2 / 2)
+            elif labels[i] != labels[j] and distance < margin:
+                pushes.append((margin - distance) ** 2 / 2)
+    return (np.mean(pulls) if pulls else 0.0) + (np.mean(pushes) if pushes else 0.0)
+
+
+def multi_similarity_loops(x, labels, base, alpha=2.0, beta=50.0, slack=0.1):
+    x, labels = np.array(x, np.float64), np.array(labels)
+    total = 0.0
+    for i in range(len(x)):
+        positives = [x[i] @ x[j] for j in range(len(x)) if j != i and labels[j] == labels[i]]
+        negatives = [x[i] @ x[j] for j in range(len(x)) if labels[j] != labels[i]]
+        pulled = [s for s in positives if negatives and s < max(negatives) + slack]
+        pushed = [s for s in negatives if positives and s > min(positives) - slack]
+        total += np.log(1 + sum(np.exp(-alpha * (s - base)) for s in pulled)) / alpha
+        total += np.log(1 + sum(np.exp(beta * (s - base)) for s in pushed)) / beta
+    return total / len(x)
+
+
+def triplet_loops(x, labels, margin):
+    x, labels = np.array(x, np.float64), np.array(labels)
+    values = []
+    for a in range(len(x)):
+        distances = [np.sqrt(np.sum((x[a] - x[j]) ** 2) + 1e-6) for j in range(len(x))]
+        positives = [distances[j] for j in range(len(x)) if j != a and labels[j] == labels[a]]
+        negatives = [distances[j] for j in range(len(x)) if labels[j] != labels[a]]
+        if positives and negatives:
+            values.append(max(0.0, margin + max(positives) - min(negatives)))
+    return np.mean(values) if values else 0.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("margin", [0.2, 0.7, 1.3])
+def test_losses_equal_their_definitions_written_as_loops(seed, margin):
+    x, labels = batch(seed)
+    weights = jax.random.normal(jax.random.key(seed), (5, x.shape[1]))
+    centres = jax.random.normal(jax.random.key(seed + 10), (5, 3, x.shape[1]))
+    pairs = [
+        (pair_losses.contrastive(x, labels, margin=margin), contrastive_loops(x, labels, margin)),
+        (pair_losses.multi_similarity(x, labels, base=margin), multi_similarity_loops(x, labels, margin)),
+        (pair_losses.triplet(x, labels, margin=margin), triplet_loops(x, labels, margin)),
+        (
+            margin_losses.arcface(x, labels, weights, margin=margin, scale=16.0),
+            arcface_loops(x, labels, weights, margin, 16.0),
+        ),
+        (
+            margin_losses.cosface(x, labels, weights, margin=margin, scale=16.0),
+            cosface_loops(x, labels, weights, margin, 16.0),
+        ),
+        (
+            margin_losses.subcentre_arcface(x, labels, centres, margin=margin, scale=16.0),
+            subcentre_loops(x, labels, centres, margin, 16.0),
+        ),
+    ]
+    for ours, loops in pairs:
+        assert loops > 0
+        np.testing.assert_allclose(ours, loops, rtol=1e-5)
+
+
+def test_arcface_goes_on_past_pi():
+    x, labels = batch(1)
+    weights = -jnp.stack([x[labels == j].mean(0) for j in range(4)])  # every photograph opposite to its own class
+    ours = margin_losses.arcface(x, labels, weights, margin=1.2, scale=8.0)
+    np.testing.assert_allclose(ours, arcface_loops(x, labels, weights, 1.2, 8.0), rtol=1e-5)
+
+
+def of(name, x, labels, weights):
+    config = TrainConfig(loss=name, margin=0.5, scale=16.0)
+    if name == "subcentre_arcface":
+        weights = jnp.stack([weights, weights[::-1]], axis=1)
+    return losses.batch_loss(config, {"weights": weights}, losses.init_loss_state(config), x, labels)[0]
+
+
+PAIRS = ["contrastive", "multi_similarity", "triplet", "solar"]
+NAMES = [*PAIRS, *CLASSIFYING]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_is_finite_when_photographs_coincide(name):
+    x, labels = batch(2)
+    x = jnp.repeat(x[:1], len(x), 0)  # all distances 0, positives and negatives alike
+    weights = jnp.repeat(x[:1], 4, 0)  # all angles 0
+    gradients = jax.grad(of, argnums=(1, 3))(name, x, labels, weights)
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "curricularface"])  # whose t has no gradient
+def test_gradient_equals_differences(name):
+    with jax.enable_x64(True):  # steps small enough not to cross a margin
+        x, labels = (jnp.array(v) for v in batch(3))
+        weights = jax.random.normal(jax.random.key(9), (4, x.shape[1]), jnp.float64)
+        direction = jax.random.normal(jax.random.key(4), x.shape, jnp.float64)
+        x, h = x.astype(jnp.float64), 1e-7
+        slope = jnp.vdot(jax.grad(of, argnums=1)(name, x, labels, weights), direction)
+        ahead, behind = of(name, x + h * direction, labels, weights), of(name, x - h * direction, labels, weights)
+        np.testing.assert_allclose(slope, (ahead - behind) / (2 * h), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_instance_or_lone_photographs_give_a_finite_loss(name):
+    x, _ = batch(4)
+    weights = jnp.ones((len(x), x.shape[1]))
+    for labels in (jnp.zeros(len(x), int), jnp.arange(len(x))):
+        value, gradient = jax.value_and_grad(of, argnums=1)(name, x, labels, weights)
+        assert np.isfinite(value) and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_are_those_that_the_loss_needs(name):
+    shape = {"subcentre_arcface": (7, 3, 5)}.get(name, (7, 5) if name in CLASSIFYING else None)
+    weights = losses.init_loss(TrainConfig(loss=name), 7, 5, jax.random.key(0)).get("weights")
+    assert (None if weights is None else weights.shape) == shape

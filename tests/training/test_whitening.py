@@ -1,0 +1,78 @@
+import jax
+import numpy as np
+import pytest
+
+from sret_jax.config import WhiteningConfig
+from sret_jax.errors import UserError
+from sret_jax.extraction.descriptors import describe
+from sret_jax.models.descriptor import build_network, init_network
+from sret_jax.models.whitening import apply_whitening, pca_whitening
+from sret_jax.training import whitening
+from sret_jax.training.checkpoint import load_network
+from sret_jax.training.loop import prepare_photos, train
+from tests.support import train_driver
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A small config, its photographs, its network and untrained variables."""
+    config = train_driver.small_config(tmp_path_factory.mktemp("cache"))
+    photos = prepare_photos(config, tmp_path_factory.mktemp("unused"))
+    network = build_network(config.model)
+    return config, photos, network, init_network(network, config.model, jax.random.key(0))
+
+
+def test_the_layer_starts_as_pca_whitening_of_the_training_photographs(start):
+    config, photos, network, variables = start
+    set_up = whitening.whitened_start(config, variables, photos)
+    rows = range(len(photos))
+    pooled = describe(build_network(config.model, whitening=False), variables, photos, config, rows)
+    mean, projection = pca_whitening(pooled, 8, config.model.whitening_shrinkage)
+    expected = (pooled - mean) @ projection
+    covariance = np.cov(expected.T)
+    np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-4)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(describe(network, set_up, photos, config, rows), expected, atol=1e-3)
+    jax.tree.map(np.testing.assert_array_equal, set_up["params"]["backbone"], variables["params"]["backbone"])
+
+
+def test_more_outputs_than_components_name_the_field(start):
+    config, photos, _, variables = start
+    variables = {"params": {"whitening": {"kernel": np.zeros((24, 30)), "bias": np.zeros(30)}}}
+    with pytest.raises(UserError, match="config.model.whitening_dim=30: PCA has only the 24 components"):
+        whitening.whitened_start(config, variables, photos)
+
+
+def test_pairs_are_of_one_instance_and_grow_with_the_photographs():
+    labels = np.array([0] * 30 + [1, 1, -1, -1] + [2])
+    queries, positives = whitening.matching_pairs(labels)
+    assert (labels[queries] == labels[positives]).all() and (queries != positives).all()
+    assert set(labels[queries]) == {0, 1}
+    assert len(queries) == 30 * whitening.PARTNERS + 2
+    pairs = {tuple(sorted(pair)) for pair in zip(queries.tolist(), positives.tolist(), strict=True)}
+    assert len(pairs) == 30 * whitening.PARTNERS + 1  # only the two of instance 1 meet twice
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pca", "pairs"])
+def test_a_run_learns_a_whitening_and_hands_it_to_the_evaluation(start, tmp_path, kind):
+    config, photos, network, _ = start
+    config = train_driver.small_config(config.data.cache_dir)
+    config.whitening = WhiteningConfig(kind=kind, dim=5)
+    config.eval.benchmarks, config.eval.untrained, seen = ("synthetic",), True, []
+
+    def evaluate(network, variables, config, benchmark, out, *, cache_dir, whitening, workdir):
+        seen.append((out.name, variables, whitening))
+
+    train(config, tmp_path, evaluate)
+    (before, untrained, nothing), (after, trained, learned) = seen
+    assert (before, after, nothing) == ("synthetic-untrained", "synthetic", None)
+    loaded = load_network(tmp_path)
+    np.testing.assert_array_equal(learned[1], loaded.whitening["projection"])
+    assert learned[1].shape == (8, 5)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, trained["params"])
+    assert np.any(untrained["params"]["whitening"]["kernel"] != trained["params"]["whitening"]["kernel"])
+    described = describe(network, trained, photos, config, range(len(photos)))
+    if kind == "pca":
+        np.testing.assert_allclose(learned[1], pca_whitening(described, 5)[1], rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(apply_whitening(described, *learned), axis=1), 1, rtol=1e-5)
