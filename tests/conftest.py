@@ -1,4 +1,4 @@
-"""Strict numerics, four simulated devices, quick compilation and one cache of it for all tests."""
+"""Strict numerics, four simulated devices, quick compilation and one cache of it for all tests; which tests run."""
 
 import os
 import tempfile
@@ -16,6 +16,30 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update(
     "jax_disable_most_optimizations", True
 )  # the tests' programs are tiny: compiling them is what takes time
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves slow tests out, except under `-m EXPRESSION` and where the command line names one: `FILE::TEST`.
+
+    A file or folder alone names none of its tests. `-m "slow or not slow"` runs all.
+    """
+    if config.option.markexpr:
+        return
+    named = [argument.split("::", 1) for argument in config.args if "::" in argument]
+    named = [((config.invocation_params.dir / file).resolve(), test) for file, test in named]
+
+    def is_named(item: pytest.Item) -> bool:
+        test = item.nodeid.split("::", 1)[1]
+        return any(
+            item.path.resolve() == file and (test == name or test.startswith((f"{name}[", f"{name}::")))
+            for file, name in named
+        )
+
+    kept, left_out = [], []
+    for item in items:
+        (left_out if item.get_closest_marker("slow") and not is_named(item) else kept).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture
