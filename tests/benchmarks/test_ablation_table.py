@@ -57,7 +57,7 @@ def test_a_line_of_the_csv_has_words_and_times_of_its_row(benchmarks):
     assert flat(run, {"milliseconds": 2.0}) == {"row": "GeM", "mAP": 1.0, "milliseconds": 2.0}
 
 
-def test_a_run_is_measured_where_what_is_asked_for_is_missing(tmp_path, benchmarks, monkeypatch):
+def test_a_run_is_measured_again_when_requested_metrics_are_missing(tmp_path, benchmarks, monkeypatch):
     ablation = benchmarks("ablation")
 
     class Measured(Exception):
@@ -81,7 +81,7 @@ def test_a_run_is_measured_where_what_is_asked_for_is_missing(tmp_path, benchmar
     assert asked() == {"mAP": 80.0, "medium": 40.0}
 
 
-def test_times_are_kept_for_the_same_rows_until_asked_for_again(tmp_path, benchmarks, monkeypatch):
+def test_times_are_kept_for_the_same_rows_until_measured_again(tmp_path, benchmarks, monkeypatch):
     ablation, taken = benchmarks("ablation"), []
 
     def times_of_rows(configs, trained, rounds):

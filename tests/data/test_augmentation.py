@@ -64,7 +64,7 @@ def test_flip_mirrors_left_and_right():
     np.testing.assert_array_equal(view, photo[:, ::-1])
 
 
-def test_colour_of_no_strength_changes_nothing_and_more_changes_more():
+def test_colour_jitter_grows_with_its_strength_from_none():
     photo = ramp(40, 40)
     np.testing.assert_array_equal(random_colour(photo, np.random.default_rng(0), 0.0), photo)
     changes = [np.abs(random_colour(photo, np.random.default_rng(1), s).astype(int) - photo).mean() for s in (0.1, 0.5)]

@@ -130,7 +130,7 @@ def test_masks_come_back_exactly():
     ("at_least", "shape"), [(None, (300, 400)), (201, (300, 400)), (200, (150, 200)), (60, (75, 100))]
 )
 @pytest.mark.parametrize("turn", [1, 6])
-def test_a_jpeg_may_come_out_smaller_but_not_below_what_is_asked_for(at_least, shape, turn):
+def test_a_jpeg_is_decoded_smaller_but_not_below_the_requested_size(at_least, shape, turn):
     photo = np.kron(np.random.default_rng(0).integers(0, 255, (6, 8, 3)), np.ones((50, 50, 1))).astype(np.uint8)
     exif = Image.Exif()
     exif[0x0112] = turn

@@ -286,7 +286,7 @@ folders.prepare_folder(sys.argv[1], sys.argv[2])
 """
 
 
-def test_a_kill_while_preparing_leaves_nothing_that_is_taken_for_whole(folder, cache):
+def test_a_kill_while_preparing_leaves_no_set_that_looks_complete(folder, cache):
     run = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(cache)], capture_output=True, timeout=120)
     assert run.returncode == -signal.SIGKILL
     assert not list(cache.glob("image_folder/*/MANIFEST.json"))

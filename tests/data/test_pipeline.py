@@ -97,7 +97,7 @@ def test_every_sampling_is_shared_by_the_processes(sampling):
         batches(config=config, process_count=5)
 
 
-def test_repeated_photographs_are_seen_differently():
+def test_repeated_photographs_are_augmented_differently():
     batch = next(batches(make_photos([2, 2, 2, 2])))
     rows = batch["row"].reshape(4, 3)
     for group, own in enumerate(rows):
@@ -143,7 +143,7 @@ def test_what_cannot_be_sampled_names_the_field():
         batches(process_count=3)
 
 
-def test_instances_left_out_are_said(caplog):
+def test_left_out_instances_are_reported(caplog):
     batches()
     assert "1 instances with one photograph only are not trained on" in caplog.text
 
@@ -220,7 +220,7 @@ def test_a_photograph_that_is_damaged_later_is_named():
             next(iterator)
 
 
-def test_loading_says_what_the_reader_said():
+def test_loading_reports_the_error_of_the_reader():
     with pytest.raises(UserError, match="shrunk"):
         pipeline.load(dataclasses.replace(PHOTOS, source=Shrunk(len(PHOTOS))), 0)
 

@@ -118,7 +118,7 @@ def test_a_run_continues_what_an_earlier_one_left(tmp_path, server, monkeypatch)
     assert json.loads((tmp_path / DONE).read_text()) == {source.url: noted}
 
 
-def test_a_part_that_is_whole_already_is_taken(tmp_path, server):
+def test_a_complete_partial_download_is_kept(tmp_path, server):
     server.files["/a.bin"] = CONTENT
     (tmp_path / ".a.bin.part").write_bytes(CONTENT)
     (tmp_path / ".a.bin.part.version").write_text(_tag(CONTENT))
@@ -313,7 +313,7 @@ def test_the_version_of_the_photographs_in_words(tmp_path, server, monkeypatch):
         assert image_version(tmp_path / "b") == f"unknown version: {DONE} is unreadable"
 
 
-def test_the_sources_are_whole():
+def test_the_listed_sources_are_consistent():
     for published in SOURCES.values():
         assert len({source.url for source in published}) == len(published)
         for source in published:

@@ -141,7 +141,7 @@ def test_each_is_measured(tmp_path, name, write):
         assert again["metrics"]["mAP@100 public"] == pytest.approx(metrics["mAP@100 public"])
 
 
-def test_an_unanswered_query_counts_zero_and_is_said(tmp_path):
+def test_an_unanswered_query_counts_zero_and_is_reported(tmp_path):
     root = gldv2(tmp_path / "root")
     (tmp_path / "s.csv").write_text("id,images\na0cdef0123456789,0b0def0123456789 3b3def0123456789\n")
     scored = submitted.score_rankings("gldv2", tmp_path / "s.csv", tmp_path / "s", Request(root=str(root)))

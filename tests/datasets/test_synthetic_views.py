@@ -113,7 +113,7 @@ def test_the_pose_is_the_homography_of_the_corners(seed):
     np.testing.assert_array_equal(mask, np.all(sides, 0))
 
 
-def test_the_picture_is_seen_where_the_pose_says():
+def test_the_picture_is_pasted_where_its_pose_says():
     """Each quarter of the picture has a colour; a pixel inside the mask shows that of its plane coordinates."""
     picture = np.zeros((256, 200, 3), np.uint8)
     picture[:128, :100], picture[:128, 100:], picture[128:, :100], picture[128:, 100:] = 50, 100, 150, 200

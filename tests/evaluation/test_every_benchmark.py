@@ -31,7 +31,7 @@ from tests.support.photos import write_photos
 from tests.support.runs import config
 
 
-def test_none_is_left_out():
+def test_every_benchmark_has_a_miniature():
     assert set(MINIATURES) == set(BENCHMARKS) == {*SEARCHED, "synthetic"} == {*QUERIES, "synthetic"}
 
 
@@ -64,7 +64,7 @@ def test_it_is_measured_and_distractors_only_add_wrong_answers(tmp_path, benchma
 
 
 @pytest.mark.parametrize("benchmark", ["synthetic", "paintings", "proxford"])
-def test_objects_are_marked_where_somebody_has_drawn_them(tmp_path, benchmark, capsys):
+def test_localization_is_measured_where_ground_truth_masks_exist(tmp_path, benchmark, capsys):
     root = MINIATURES[benchmark](tmp_path / "root")
     local = LocalSearchConfig(most=50)
     settings = replace(config(), localize=LocalizeConfig(tuple(METHODS), image_size=64, query_size=64), local=local)
@@ -112,7 +112,7 @@ def test_a_folder_brings_its_masks(tmp_path):
     assert found["localization"]["everything"]["strict"]["mIoU"] == pytest.approx(50)
 
 
-def test_where_nobody_has_drawn_them_is_said(tmp_path):
+def test_localization_without_ground_truth_masks_is_refused(tmp_path):
     root = MINIATURES["roxford5k"](tmp_path / "root")
     settings = replace(config(), localize=LocalizeConfig(("everything",)))
     with pytest.raises(UserError, match="nobody knows where objects are .* choose a benchmark that has masks"):
@@ -179,7 +179,7 @@ def test_the_million_needs_a_root(tmp_path):
         open_benchmark("folder+1m", config(tmp_path), Request(), tmp_path)
 
 
-def test_deviations_have_folders_of_their_own_however_they_are_asked_for(tmp_path):
+def test_deviations_get_the_same_folder_from_flags_and_config(tmp_path):
     standard = config()
     by_config = replace(
         standard,

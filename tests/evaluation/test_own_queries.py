@@ -51,7 +51,7 @@ def test_what_is_found_of_a_click_a_box_or_a_mask_is_shown(tmp_path, regions):
     assert {"discovery", "lost"} <= set(shown) and not [text for text in shown if "IoU" in text or "show it" in text]
 
 
-def test_a_region_that_is_none_costs_no_time(tmp_path, monkeypatch):
+def test_an_invalid_region_is_refused_before_extraction(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "extract", lambda *_: pytest.fail("photographs were described first"))
     with pytest.raises(UserError, match=r"regions.json: 'a.png': query click \(64, 0\): outside the photograph"):
         ask(tmp_path, {"a.png": [64, 0]})

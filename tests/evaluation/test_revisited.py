@@ -115,7 +115,7 @@ def test_a_truncated_ranking_says_so_and_finds_less(tmp_path):
     assert results["metrics"]["mAP"] <= 50 < evaluate(tmp_path)["metrics"]["mAP"]
 
 
-def test_what_approximate_search_did_not_rank_is_said(tmp_path):
+def test_photographs_unranked_by_approximate_search_are_reported(tmp_path):
     """By every judge, in the same words."""
     roots = {"revisited": write_benchmark(tmp_path / "root"), "gldv2": gldv2(tmp_path / "g")}
     roots |= {"ilias": ilias(tmp_path / "i"), "paintings": paintings(tmp_path / "p")}
@@ -271,7 +271,7 @@ def test_the_retrieval_submission(tmp_path):
             read_retrieval_csv(path, {"a"})
 
 
-def test_junk_is_not_judged(tmp_path):
+def test_junk_is_ignored_by_the_protocol(tmp_path):
     truth = read_ground_truth(write_benchmark(tmp_path / "root") / "gnd_tiny.json")  # 0 easy, 2 hard, 4 junk of query 0
     x = np.eye(7, dtype=np.float32)
     queries = np.array([[4, 0, 3, 0, 5, 0, 2], [0, 9, 0, 8, 0, 7, 0]], np.float32)

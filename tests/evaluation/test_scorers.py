@@ -85,7 +85,7 @@ class TwoStages:
         return ids[:, [1, 0, *range(2, ids.shape[1])]], scores
 
 
-def test_junk_is_taken_out_before_the_second_stage_where_that_is_asked_for():
+def test_the_compat_protocol_removes_junk_before_reranking():
     """Photograph 0 is easy, 2 is hard, 4 is junk; easy does not count the hard one, and hard not the easy one."""
     rows = [np.array([x], np.int64) for x in (0, 2, 4)]
     truth = GroundTruth(list("abcdef"), ["q"], np.array([[0.0, 0, 9, 9]]), *([x] for x in rows), "", "")

@@ -45,7 +45,7 @@ def test_batches_and_chunks_do_not_matter(tmp_path, batch_size, chunk_rows):
     np.testing.assert_allclose(found.descriptors, expected, atol=1e-6)
 
 
-def test_rows_come_in_the_order_they_were_asked_for():
+def test_rows_come_in_the_requested_order():
     photos = photo_set()
     everything = describe(NETWORK, VARIABLES, photos, config(), range(11))
     np.testing.assert_allclose(

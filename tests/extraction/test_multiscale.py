@@ -38,7 +38,7 @@ def test_gem_over_scales_is_the_power_mean_with_the_networks_exponents(p):
     np.testing.assert_allclose(pool_scales(x, "gem", p), expected, rtol=1e-5)
 
 
-def test_the_other_poolings_are_as_published():
+def test_the_other_poolings_equal_the_published_code():
     x = scales()
 
     def cubes(v):

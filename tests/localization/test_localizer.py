@@ -79,7 +79,7 @@ def test_the_region_is_the_box_else_the_mask_else_everything(tmp_path):
     assert 0 < of_box.sum() < weights(PHOTOS).sum() == np.asarray(localizer(tmp_path).asked(0)[1]).sum()
 
 
-def test_a_region_that_somebody_asks_for_counts_like_a_box_or_a_mask_of_the_set(tmp_path):
+def test_a_requested_region_counts_like_a_box_or_mask_of_the_set(tmp_path):
     height, width = PHOTOS.sizes[0].tolist()
     box, marked = np.array([16, 8, 32, 24]), np.zeros((height, width), bool)
     marked[8:24, 16:32] = True

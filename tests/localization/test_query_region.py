@@ -37,7 +37,7 @@ def test_patches_of_fractional_size():
     np.testing.assert_allclose(region_weights(pixels, SIZE, np.ones((4, 7), bool)), weights, atol=1e-6)
 
 
-def test_a_box_is_cut_at_the_photograph_and_none_is_all():
+def test_boxes_are_clipped_to_the_photograph_and_default_to_all_of_it():
     np.testing.assert_allclose(region_weights((-50, -50, 500, 500), SIZE, MASK), MASK)
     np.testing.assert_array_equal(region_weights(None, SIZE, MASK), MASK)
 

@@ -88,7 +88,7 @@ def test_a_photo_without_positions_has_a_finite_gradient():
     assert np.isfinite(gradient).all() and not np.any(gradient[1])
 
 
-def test_statistics_move_only_where_asked():
+def test_batch_statistics_move_only_when_updates_are_on():
     x, mask = example()
     _, variables = random_block()
     for updates in (False, True):

@@ -62,7 +62,7 @@ def test_gem_gradient_is_finite_for_a_dead_map_and_an_empty_mask(p):
         assert np.isfinite(z).all()
 
 
-def test_gem_does_not_see_the_padding():
+def test_gem_ignores_the_padding():
     x, _ = example()
     mask = jnp.zeros(x.shape[:3], bool).at[:, :3, :2].set(True)
     full = jnp.ones((3, 3, 2), bool)

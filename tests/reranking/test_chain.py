@@ -81,7 +81,7 @@ def test_spatial_verification_finds_the_moved_points(tmp_path):
 
 
 @pytest.mark.parametrize(("source", "ratio", "found"), [("sift", 0.0, 0), ("map", 0.0, SLOTS), ("map", 0.9, 0)])
-def test_features_of_a_network_are_not_asked_to_be_unlike_their_neighbours(source, ratio, found):
+def test_the_ratio_test_is_left_out_for_features_of_a_network(source, ratio, found):
     rng = np.random.default_rng(0)
     own = rng.normal(size=(SLOTS // 2, 16)).repeat(2, 0) + 0.01 * rng.normal(size=(SLOTS, 16))  # two of each, nearly
     features, position = own.astype(np.float32), rng.random((SLOTS, 2)).astype(np.float32)
@@ -121,7 +121,7 @@ def hits(ids) -> int:
     return int((ids[:, :3] // 3 == np.arange(N)[:, None] // 3).sum())
 
 
-def test_who_asks_is_no_answer_to_itself(tmp_path):
+def test_query_expands_by_its_best_answer_and_not_by_itself(tmp_path):
     photos = side(2)
     two, _ = search(["aqe:1"], photos, photos, tmp_path)
     ids, scores = two(np.arange(N), N)
@@ -137,7 +137,7 @@ def test_who_asks_is_no_answer_to_itself(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"), [("sw", "no stage 'sw'; choose from sv"), ("sv:0", "sv:0"), ("sv:x", "sv:x"), ("aqe:-1", "aqe")]
 )
-def test_a_stage_that_is_none_is_named(text, reason):
+def test_an_unknown_stage_is_named(text, reason):
     with pytest.raises(UserError, match=reason):
         parse_stages([text])
 

@@ -85,7 +85,7 @@ def test_uncertainty_is_the_entropy_of_the_shares():
 
 
 @pytest.mark.parametrize("compat", [True, False])
-def test_none_and_lonely_photographs(compat):
+def test_empty_sets_and_single_photographs(compat):
     lists = graph([[], [2], [1], []])
     assert communities(lists, np.array([3, 2, 1, -1, -1]), compat=compat) == [{3}, {1, 2}]
     assert communities(lists, np.array([2, -1]), compat=compat) == [{2}]

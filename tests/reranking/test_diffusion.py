@@ -140,7 +140,7 @@ def test_the_walk_follows_the_manifold():
     assert sorted(found[0, :40].tolist()) == list(range(40))
 
 
-def test_equal_and_lonely_photographs():
+def test_identical_photographs_and_a_single_one():
     x = np.tile(unit(np.ones((1, D))), (5, 1))
     graph = affinity_graph(x, k=2, gamma=GAMMA, chunk_rows=2)
     found, f = rerank_by_diffusion(x[:1], x, np.arange(5)[None], graph, sources=2, **SOLVER)

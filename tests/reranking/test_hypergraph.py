@@ -114,7 +114,7 @@ def chain(*points, photos):
 SQUARE = [(1, 1), (1, 3), (3, 1), (3, 3)]
 
 
-def test_a_walk_ends_where_another_part_is_seen():
+def test_a_walk_goes_on_only_through_the_region_it_came_with():
     """0 and 1 share the square, 1 and 2 something beside it, 1 and 3 a corner of it."""
     beside, corner = [(5, 5), (6, 6)], [(3, 3), (4, 4)]
     graph = chain((0, 1, SQUARE, SQUARE), (1, 2, beside, beside), (1, 3, corner, corner), photos=5)
@@ -263,7 +263,7 @@ def test_damage_is_refused_and_mended(tmp_path, caplog):
         read_hypergraph(tmp_path / "nowhere")
 
 
-def test_photographs_that_nobody_verifies_make_an_empty_graph(tmp_path):
+def test_unverified_photographs_make_an_empty_graph(tmp_path):
     assert build(tmp_path, Verifier(), fewest=7)
     graph = read_hypergraph(tmp_path)
     assert not len(graph.neighbour) and propagate(graph, [3], 3).tolist() == [3]

@@ -213,7 +213,7 @@ def test_a_photograph_finds_itself_with_score_one():
     np.testing.assert_allclose(scores, 1, atol=1e-6)
 
 
-def test_features_past_the_count_are_not_seen():
+def test_features_past_the_count_are_ignored():
     x, count, centroids = photos(6)
     dirty = x.copy()
     for z, n in zip(dirty, count, strict=True):

@@ -94,7 +94,7 @@ def test_every_benchmark_can_be_searched(tmp_path, benchmark):
     assert 0 < next(value for name, value in results["metrics"].items() if name == "mAP" or "mAP@" in name) <= 100
 
 
-def test_a_folder_may_be_asked_by_others_and_re_ranked(tmp_path):
+def test_asmk_ranks_separate_queries_and_reranks(tmp_path):
     root = write_photos(tmp_path / "photos")
     write_photos(tmp_path / "queries", photos=1, seed=1)
     settings = replace(asmk(root), rerank=RerankConfig(stages=("sv:3", "alpha_qe:2")))
@@ -129,7 +129,7 @@ def test_words_and_lists_are_used_again_and_never_stale(tmp_path, caplog):
         assert path.name in caplog.text
 
 
-def test_words_are_of_the_photographs_asked_for(tmp_path):
+def test_the_codebook_is_learned_from_the_configured_photographs(tmp_path):
     root = write_photos(tmp_path / "photos")
     (tmp_path / "splits.json").write_text(json.dumps({"train": ["tower 0"], "test": ["tower 1", "tower 2"]}))
     settings = asmk(root)
@@ -143,7 +143,7 @@ def test_words_are_of_the_photographs_asked_for(tmp_path):
     assert "ASMK, binary, 3 words of 3 photographs, queries in 3 words" in evaluate(tmp_path, settings)["index"]
 
 
-def test_what_cannot_be_searched_is_said_in_one_line(tmp_path):
+def test_what_asmk_cannot_search_is_refused_in_one_line(tmp_path):
     root = write_photos(tmp_path / "photos")
     with pytest.raises(UserError, match="no local features of its own; set config.model.local.enabled"):
         evaluate(tmp_path, asmk(root), network=NETWORK, variables=VARIABLES)

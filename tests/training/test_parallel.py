@@ -191,7 +191,7 @@ def test_a_step_compiles_once_and_leaves_host_values_alone():
     jax.tree.map(np.testing.assert_array_equal, state, kept)
 
 
-def test_one_device_that_is_asked_stops_all():
+def test_a_stop_request_on_one_device_stops_all():
     config = TrainConfig(loss="contrastive", margin=1.5)
     (batch,) = batches(1)
     assert not run(config, optax.sgd(0.1), [[batch]])[1]["stop"]

@@ -92,7 +92,7 @@ def test_on_a_labelled_batch_solar_takes_the_hardest_and_skips_what_has_none():
     np.testing.assert_allclose(ours, solar_loops(wide[kept], wide[p[kept]], wide[n[kept]], 1.25, 10.0), rtol=1e-5)
 
 
-def test_fewer_negatives_than_asked_for_are_all_taken():
+def test_fewer_negatives_than_requested_are_all_taken():
     x, labels = batch(2, instances=2, photos=2)
     _, n, where = hardest_tuples(x, labels, 5)
     assert n.shape == (4, 4) and (where.sum(1) == 2).all()

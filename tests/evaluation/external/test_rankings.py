@@ -119,7 +119,7 @@ def test_distractors_are_in_the_file_itself(tmp_path):
         submitted.score_rankings("gldv2+1m", tmp_path / "s.csv", tmp_path / "out", Request(root=str(root)))
 
 
-def test_marks_tell_how_complete_they_are(tmp_path, capsys):
+def test_the_completeness_of_predicted_masks_is_reported(tmp_path, capsys):
     root = labelled(tmp_path / "root", "roxford5k")
     marks = [{"category_id": q, "image_id": i, "bbox": [0, 0, 48, 32]} for q, i in ((0, 0), (0, 2), (1, 5))]
     (tmp_path / "m.json").write_text(json.dumps(marks))  # of the relevant pairs 0_0, 0_2, 1_1 and 1_3

@@ -53,7 +53,7 @@ def test_the_ring_is_around_the_seed_where_there_is_one():
     assert abs(y - 20) < 1.5 and abs(x - 15) < 1.5
 
 
-def test_where_nobody_knows_the_truth_no_verdict_is_given(tmp_path):
+def test_no_verdict_is_shown_without_ground_truth(tmp_path):
     photos = photo_set()
     size, masks = photos.sizes[3].tolist(), [block(photos.sizes[row].tolist(), 2, 3, 12, 13) for row in (0, 1)]
     found = [located(masks[0]), located(masks[1] & False)]

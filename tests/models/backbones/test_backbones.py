@@ -149,7 +149,7 @@ def test_padding_is_invisible(name, sizes, bucket, random_variables):
             assert not np.asarray(padded[stage][0][i])[outside].any(), "outside the mask the map is exactly zero"
 
 
-def test_a_large_batch_is_the_photographs_one_by_one(random_variables):
+def test_a_large_batch_equals_its_photographs_one_by_one(random_variables):
     """Four photographs travel in two groups, three one at a time, and where the backbone trains all at once."""
     variables, images, mask = random_variables(RESNET), _photos(4, 32, 64), np.ones((4, 32, 64), bool)
     mask[2, :, 40:] = False
@@ -161,7 +161,7 @@ def test_a_large_batch_is_the_photographs_one_by_one(random_variables):
             np.testing.assert_array_equal(inside, expected[stage][1][:count])
 
 
-def test_lite_refuses_sizes_at_which_padding_would_be_seen():
+def test_lite_refuses_sizes_at_which_padding_would_show():
     with pytest.raises(UserError, match="48x64 images; resize to multiples of 32"):
         build_backbone(LITE).init(jax.random.key(0), jnp.zeros((1, 48, 64, 3)), jnp.ones((1, 48, 64), bool))
 

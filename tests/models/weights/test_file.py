@@ -239,7 +239,7 @@ def test_half_precision_is_read_as_float32(tmp_path):
 @pytest.mark.parametrize(
     ("mean", "std"), [([103.9, 116.8, 123.7], [1, 1, 1]), ([0.4, 0.5], [1, 1]), ("x", [1, 1, 1]), ([0.5] * 3, [0] * 3)]
 )
-def test_a_mean_of_photographs_that_is_none_is_refused(mean, std, tmp_path):
+def test_invalid_image_statistics_are_refused(mean, std, tmp_path):
     from sret_jax.models.weights.file import _image_statistics
 
     with pytest.raises(UserError, match="x: (its mean and std|mean )"):
@@ -255,7 +255,7 @@ def test_the_command_names_what_is_wrong(tmp_path, capsys):
     assert not (tmp_path / "b.safetensors").exists()
 
 
-def test_a_layer_for_vectors_as_they_are_pooled_cannot_start_from_pca():
+def test_whitening_of_unnormalised_vectors_cannot_start_from_pca():
     with pytest.raises(UserError, match=r'config\.model\.l2_pooled=False: .*model\.whitening_init="weights"'):
         validate(Config(model=ModelConfig(l2_pooled=False)))
     validate(Config(model=ModelConfig(l2_pooled=False, whitening_init="weights")))
