@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from golden.miniatures import MINIATURES, NETWORK, learned_whitening, variables
+from golden.miniatures import MINIATURES, NETWORK, learned_whitening, mask, variables
 from sret_jax import experiment, submitted
 from sret_jax.config import Config
 from sret_jax.evaluation.request import Request
@@ -119,8 +119,8 @@ SEARCHES = {
     "ah": _searched("ah"),
     "ah-reorder": _searched("ah", reorder=4),
     "tree_ah": _searched("tree_ah", leaves_to_search=3),
-    "asmk": _searched("asmk", words=8),
-    "asmk-real": _searched("asmk", words=8, binary=False, assignments=2),
+    "asmk": _searched("asmk", words=11),
+    "asmk-real": _searched("asmk", words=12, binary=False, assignments=2),
     "asmk-roxford5k": _searched("asmk", "roxford5k", words=6),
     "asmk-gldv2": _searched("asmk", "gldv2", words=6),
 }
@@ -130,11 +130,11 @@ RERANKINGS = {
     "sv-own-features": _reranked("sv:6", **OWN),
     "aqe": _reranked("aqe:2"),
     "alpha_qe": _reranked("alpha_qe:2"),
-    "dba": _reranked("dba:2"),
+    "dba": _reranked("dba:3"),
     "superglobal": _reranked("superglobal:8", rerank__neighbours=3),
     "diffusion": _reranked("diffusion:4", rerank__diffusion_queries=3),
-    "hypergraph": _reranked("hypergraph:6", rerank__inliers=5),
-    "hypergraph-compat": _reranked("hypergraph:6", rerank__inliers=5, rerank__compat=True),
+    "hypergraph": _reranked("hypergraph:9", rerank__inliers=4),
+    "hypergraph-compat": _reranked("hypergraph:9", rerank__inliers=4, rerank__compat=True),
     "chain": _with(_reranked("sv:6", "alpha_qe:3"), names=True),
     "sv-roxford5k": _reranked("sv:5", miniature="roxford5k"),
     "hypergraph-roxford5k": _reranked("hypergraph:5", miniature="roxford5k", rerank__inliers=5),
@@ -201,8 +201,7 @@ SCORED = {
         "halves",
         "folder",
         "s.csv",
-        'id,images\ntower 0/0.png,"""tower 1/1.png"" ""tower 0/1.png"" ""tower 0/3.png"""\ntower 1/0.png,\n'
-        'tower 2/0.png,"""tower 2/0.png"" ""tower 2/1.png"" ""tower 0/0.png"" ""tower 2/2.png"""\n',
+        'id,images\ntower 0/0.png,"""tower 1/1.png"" ""tower 0/2.png"" ""tower 0/1.png"""\ntower 1/0.png,\n',
         options=PHOTOS | {"queries": "{root}/queries"},
     ),
     "marks-coco": Scored(
@@ -283,8 +282,6 @@ def _written(case: Scored, folder: Path) -> Path:
     if file.suffix == ".npy":
         np.save(file, np.array(case.content) if isinstance(case.content, list) else case.content)
     elif isinstance(case.content, dict):
-        from golden.miniatures import mask
-
         for name, box in case.content.items():
             mask(file / name, box)
     else:

@@ -37,7 +37,7 @@ def differences(frozen: Any, found: Any, exact: bool, where: str = "") -> list[s
     if isinstance(frozen, list) and isinstance(found, list) and len(frozen) == len(found):
         pairs = enumerate(zip(frozen, found, strict=True))
         return [text for i, (a, b) in pairs for text in differences(a, b, exact, f"{where}/{i}")]
-    same = frozen == found and type(frozen) is type(found)
+    same = repr(frozen) == repr(found)  # NaN too
     if not exact and not same:
         same = _near(frozen, found)
     return [] if same else [f"{where}: frozen {frozen!r}, found {found!r}"]
