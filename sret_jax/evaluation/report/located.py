@@ -46,7 +46,7 @@ class Shown:
     query: int
     rows: Sequence[int]
     found: Sequence[Located]
-    truth: Sequence[Bool[np.ndarray, "H W"] | None] | None
+    truth: Sequence[Bool[np.ndarray, "_ _"] | None] | None
     region: Bool[np.ndarray, "H W"] | None = None
 
 

@@ -1,0 +1,92 @@
+"""Everything that is measured comes out as it is frozen in `frozen/`: metrics, rankings, masks and descriptors.
+
+    pytest tests/golden                         numbers within 1e-6, all else exactly: rounding differs by processor
+    SRET_GOLDEN=exact pytest tests/golden       bit for bit, on the machine where it was frozen
+    SRET_GOLDEN=freeze pytest tests/golden      writes the files anew, for a change that is meant: look at the diff
+
+A change of the code that is to change no result is proven by `exact` before and after it on one machine: freeze there
+first, for the files in the repository may be another processor's.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from golden.cases import CASES, outcome, unpacked
+
+FROZEN = Path(__file__).parent / "frozen"
+HOW = os.environ.get("SRET_GOLDEN", "")
+TOLERANCE = 1e-6
+
+
+def differences(frozen: Any, found: Any, exact: bool, where: str = "") -> list[str]:
+    """What differs, each with its place."""
+    if isinstance(frozen, dict) and isinstance(found, dict):
+        out = [f"{where}: {sorted(set(frozen) ^ set(found))} on one side only"] if set(frozen) != set(found) else []
+        for name in frozen.keys() & found.keys():
+            if where.endswith("/descriptors"):
+                out += _array_differences(frozen[name], found[name], exact, f"{where}/{name}")
+            else:
+                out += differences(frozen[name], found[name], exact, f"{where}/{name}")
+        return out
+    if isinstance(frozen, list) and isinstance(found, list) and len(frozen) == len(found):
+        pairs = enumerate(zip(frozen, found, strict=True))
+        return [text for i, (a, b) in pairs for text in differences(a, b, exact, f"{where}/{i}")]
+    same = repr(frozen) == repr(found)  # NaN too
+    if not exact and not same:
+        same = _near(frozen, found)
+    return [] if same else [f"{where}: frozen {frozen!r}, found {found!r}"]
+
+
+def _near(a: Any, b: Any) -> bool:
+    if isinstance(a, str) and isinstance(b, str):  # numbers as they are printed: one more or less in the last place
+        first, second = a.split(" "), b.split(" ")
+        return len(first) == len(second) and all(map(_near_printed, first, second))
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE) or (math.isnan(a) and math.isnan(b))
+    return False
+
+
+def _near_printed(a: str, b: str) -> bool:
+    try:
+        x, y = float(a), float(b)
+    except ValueError:
+        return a == b
+    digits = len(a.partition(".")[2])
+    return a == b or (digits > 0 and abs(x - y) <= 1.01 * 10**-digits + TOLERANCE * abs(x))
+
+
+def _array_differences(frozen: list, found: list, exact: bool, where: str) -> list[str]:
+    if frozen == found:
+        return []
+    if frozen[0] != found[0]:
+        return [f"{where}: shape {frozen[0]} is now {found[0]}"]
+    apart = float(np.abs(unpacked(frozen) - unpacked(found)).max())
+    return [f"{where}: {apart:.3g} apart"] if exact or not apart <= TOLERANCE else []
+
+
+def written(found: dict[str, Any]) -> str:
+    """JSON with a line for whatever has a name of its own, so that a diff says what changed."""
+    lines = []
+    for name, value in found.items():
+        if isinstance(value, dict):
+            inner = ",\n".join(f"  {json.dumps(key)}: {json.dumps(one)}" for key, one in value.items())
+            lines.append(f" {json.dumps(name)}: {{\n{inner}\n }}")
+        else:
+            lines.append(f" {json.dumps(name)}: {json.dumps(value)}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_comes_out_as_it_is_frozen(tmp_path, name):
+    found, file = json.loads(json.dumps(outcome(CASES[name], tmp_path))), FROZEN / f"{name}.json"
+    if HOW == "freeze":
+        FROZEN.mkdir(exist_ok=True)
+        file.write_text(written(found))
+    apart = differences(json.loads(file.read_text()), found, exact=HOW in ("exact", "freeze"))
+    assert not apart, f"{len(apart)} differences, the first:\n" + "\n".join(apart[:20])
