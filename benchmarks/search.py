@@ -41,7 +41,7 @@ from windows import window_descriptors
 from sret_jax.config import SearchConfig
 from sret_jax.retrieval.exact import normalized
 from sret_jax.retrieval.index import Index
-from sret_jax.storage.row_store import DescriptorStore
+from sret_jax.storage.row_store import RowStore
 
 RESCORED = {10: (50, 100, 200), 100: (200, 1000)}  # answers asked for: candidates of the codes that are scored again
 RECALLS = (0.9, 0.95, 0.97, 0.98, 0.99)
@@ -184,7 +184,7 @@ def descriptors(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, st
         x, queries = window_descriptors(options.photos, options.count, options.queries, options.dim)
         return x, queries, "windows of photographs, descriptors"
     if options.descriptors:
-        store = DescriptorStore.load(options.descriptors)
+        store = RowStore.load(options.descriptors)
         x = normalized(store.read(), store.names)
         asked = np.zeros(len(x), bool)
         asked[rng.permutation(len(x))[: options.queries]] = True

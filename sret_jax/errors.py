@@ -1,5 +1,16 @@
 """The one exception for bad input: its text names the thing and the remedy."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class UserError(Exception):
-    """Bad use or bad input. `train.py` and `eval.py` print its text as one line and exit with 2."""
+    """Bad use or bad input. The commands print its text as one line and exit with 2."""
+
+
+def choices(given: str, known: Iterable[str]) -> str:
+    """`'smoothign'; did you mean 'smoothing'? Choose one of ...`: what an error says of a name that is unknown."""
+    known = list(known)
+    near = get_close_matches(given, known, n=2, cutoff=0.6)
+    meant = f"; did you mean {' or '.join(map(repr, near))}?" if near else ";"
+    return f"{given!r}{meant} {'C' if near else 'c'}hoose one of {', '.join(known)}"

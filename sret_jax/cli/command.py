@@ -1,34 +1,49 @@
-"""What `train.py` and `eval.py` share: flags, one-line errors with an exit code, and the cache of compiled programs."""
+"""What the commands share: flags, configs by name, one-line errors with an exit code."""
 
 import argparse
 import contextlib
+import dataclasses
+import importlib
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 from absl import app, flags
 from absl import logging as absl_logging
+from ml_collections import config_flags
 
+import sret_jax
 from sret_jax.config import Config, run_config
-from sret_jax.errors import UserError
+from sret_jax.config.paths import with_expanded_paths
+from sret_jax.errors import UserError, choices
+from sret_jax.storage.compilation_cache import keep_compiled_programs
 
-COMPILED = "~/.cache/sret_jax/compiled"  # a second start finds its programs here; JAX_COMPILATION_CACHE_DIR overrides
 
+def run(name: str, words: Sequence[str] | None = None) -> None:
+    """Parses the flags of `sret_jax.cli.<name>` and calls its `main`.
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the flags and calls `main`. Bad use and bad input end with one line on stderr and exit code 2."""
-    jax.config.update("jax_threefry_partitionable", True)
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(Path(COMPILED).expanduser()))
+    Bad use and bad input end with one line on stderr and exit code 2.
+
+    Args:
+      words: of the command line behind the command; by default those of this process.
+    """
+    words = sys.argv[1:] if words is None else list(words)
+    with _one_line():
+        module = importlib.import_module(f"sret_jax.cli.{name}")
+        if set(words) & {"--help", "-h", "--helpfull", "--helpshort", "-help"}:
+            print(module.__doc__, flags.FLAGS.module_help(module.__name__), sep="\n")
+            return
+        jax.config.update("jax_threefry_partitionable", True)
+        keep_compiled_programs()
 
     def act(_: list[str]) -> None:
         with _one_line():
             try:
-                main()
+                module.main()
             except UserError:
                 raise
             except Exception:
@@ -36,39 +51,115 @@ def run(main: Callable[[], None]) -> None:
                     raise
                 leave(1, traceback.format_exc())
 
-    app.run(act, flags_parser=_parse)
+    app.run(act, argv=[f"sret {name}", *words], flags_parser=_parse)
 
 
 def _parse(words: list[str]) -> list[str]:
     with _one_line():
+        words = with_config(words)
         try:
-            rest = flags.FLAGS(with_config(words))
-        except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-            # An unknown field comes as a KeyError, a bad config file as whatever reading it raised.
-            raise UserError(f"{error.args[-1] if error.args else error}; see --help") from error
+            rest = flags.FLAGS(words)
+        except UserError:
+            raise
+        except Exception as error:
+            said = _said_of_flags(error, words)
+            if said is None:
+                raise
+            raise UserError(said) from error
         if not flags.FLAGS["verbosity"].present:
             absl_logging.set_verbosity(absl_logging.WARNING)
         absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
         config = flags.FLAGS["config"]
         if config.value is not None and not isinstance(config.value, Config):
-            raise UserError(f"--config={config.config_filename}: no such file, or its get_config() gives no Config")
+            raise UserError(f"--config={config.config_filename}: its get_config() gives no Config")
+        if config.value is not None:
+            config.value = with_expanded_paths(config.value)
         if len(rest) > 1:
             raise UserError(f"unknown argument {rest[1]!r}; fields are set as --config.field=value")
     return rest
 
 
+def _said_of_flags(error: Exception, words: Sequence[str]) -> str | None:
+    """One line about what reading the flags has raised: a config file may raise anything, and where is said. None for
+    what is no mistake of the command line's."""
+    file = next((word.split("=", 1)[1].partition(":")[0] for word in words if word.startswith("--config=")), "")
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).name == Path(file).name:
+        return f"--config={file}, line {error.lineno}: {error.msg}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if _same_file(frame.filename, file)]
+    if lines:
+        return f"--config={file}, line {lines[-1]}: {type(error).__name__}: {error}"
+    if isinstance(error, flags.Error | AttributeError | KeyError | OSError | TypeError | ValueError):
+        # An unknown field comes as a KeyError or an AttributeError.
+        return f"{error.args[-1] if error.args else error}; see --help"
+    return None
+
+
+def _same_file(one: str, other: str) -> bool:
+    return bool(other) and os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
+
+
 def with_config(words: list[str]) -> list[str]:
-    """The command line, with the config of the run in `--workdir` where fields are changed and no file is given."""
+    """The command line with the file of a config that is given by name, or with the config of the run in `--workdir`
+    where fields are changed and no config is given."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("config", "workdir"):
         parser.add_argument(f"--{name}", f"-{name}", nargs="?")  # one without its value is for absl to refuse
     given, rest = parser.parse_known_args(words[1:])
     fields = [word for word in rest if word.startswith(("--config.", "-config."))]
+    for field in fields:
+        _check_field(field.lstrip("-").partition("=")[0])
+    if given.config:
+        workdir = [] if given.workdir is None else [f"--workdir={given.workdir}"]
+        return [words[0], f"--config={config_file(given.config)}", *workdir, *rest]
     if not fields or given.config is not None:
         return words
     if given.workdir is None:
-        raise UserError(f"{fields[0]}: changes a field of which config? Give --config=FILE, or --workdir=DIR of a run")
-    return [words[0], f"--config={run_config.__file__}:{given.workdir}", *words[1:]]
+        raise UserError(f"{fields[0]}: changes a field of which config? Give --config=NAME, or --workdir=DIR of a run")
+    workdir = Path(given.workdir).expanduser()
+    return [words[0], f"--config={run_config.__file__}:{workdir}", *words[1:]]
+
+
+def _check_field(path: str) -> None:
+    """Raises `UserError` for "config.a.b" that no config has, with the nearest names."""
+    node: object = Config()
+    for part in path.split(".")[1:]:
+        known = [f.name for f in dataclasses.fields(node)] if dataclasses.is_dataclass(node) else []
+        if part not in known:
+            where = f"--{path}: no field"
+            raise UserError(f"{where} {choices(part, known)}" if known else f"{where} {part!r}: it is below a value")
+        node = getattr(node, part)
+
+
+def config_folder() -> Path:
+    """Where the configs are that come with the package: inside of it when installed, beside it in a checkout."""
+    package = Path(sret_jax.__file__).parent
+    return next(folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir())
+
+
+def config_file(given: str) -> str:
+    """`FILE[:ARGUMENT]` of a config that is given by its file, or by its name: `gem` is configs/gem.py."""
+    name, colon, argument = given.partition(":")
+    path = Path(name).expanduser()
+    if path.is_file():
+        return f"{path}{colon}{argument}"
+    if path.suffix == ".py" or len(path.parts) > 1:
+        beside = config_folder() / path.name  # configs/gem.py, from any folder
+        if path.parts[:-1] == ("configs",) and beside.is_file():
+            return f"{beside}{colon}{argument}"
+        raise UserError(f"--config={name}: no such file; give one, or a name: {', '.join(config_names())}")
+    if name not in config_names():
+        raise UserError(f"--config: no config {choices(name, config_names())}, or give a file")
+    return f"{config_folder() / name}.py{colon}{argument}"
+
+
+def config_names() -> list[str]:
+    return sorted(path.stem for path in config_folder().glob("*.py") if not path.stem.startswith("_"))
+
+
+def config_name() -> str:
+    """`gem` of configs/gem.py, `published-solar` of configs/published.py:solar."""
+    path, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    return "-".join([Path(path).stem, *([variant] if variant else [])])
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from sret_jax import config as configs
 from sret_jax.config import Config
 from sret_jax.errors import UserError
+from sret_jax.storage.workdir import RECORD, Workdir, is_checkpoint
 
 
 def get_config(workdir: str) -> Config:
@@ -17,8 +18,8 @@ def get_config(workdir: str) -> Config:
     Raises:
       UserError: there is none, or it is not readable.
     """
-    step, run = Path(workdir) / "record.json", Path(workdir) / "config.json"
-    path = step if step.exists() else run
+    folder = Path(workdir)
+    path = folder / RECORD if is_checkpoint(folder) else Workdir(folder).config
     if not path.exists():
         raise UserError(f"--workdir={workdir}: holds no run whose config could be changed; give --config=FILE")
     try:

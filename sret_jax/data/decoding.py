@@ -7,8 +7,6 @@ channel the upper eight are kept. Everything else is a `PhotoRejected`.
 
 import io
 import math
-import os
-import stat
 import struct
 import warnings
 import zlib
@@ -17,10 +15,10 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from sret_jax.errors import UserError
+from sret_jax.storage.files import Unreadable
 
+DECODING_VERSION = 1  # of the pixels that `decode_photo` makes of a file: raise it when they change
 FORMATS = ("JPEG", "PNG", "WEBP")
-MAX_BYTES = 64 * 2**20  # of a file
 MAX_PIXELS = 50_000_000  # of a photograph, checked before it is decoded
 MIN_SIDE = 16  # pixels
 
@@ -40,35 +38,8 @@ TURNS = {
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
-class PhotoRejected(UserError):
+class PhotoRejected(Unreadable):
     """A file that is not used as a photograph; `reason` says why, in a few words and without the file's name."""
-
-    def __init__(self, reason: str):
-        super().__init__(reason)
-        self.reason = reason
-
-
-def read_photo_file(path: str | os.PathLike[str], most: int = MAX_BYTES) -> bytes:
-    """The bytes of a regular file of at most `most`. A pipe or a device is refused instead of waited for."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:
-        raise PhotoRejected(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise PhotoRejected("not a regular file")
-        if status.st_size > most:
-            raise PhotoRejected(f"larger than {most // 2**20} MiB")
-        with open(handle, "rb", closefd=False) as file:
-            data = file.read(most + 1)
-    except OSError as error:
-        raise PhotoRejected(f"cannot be read: {error.strerror}") from None
-    finally:
-        os.close(handle)
-    if len(data) > most:  # it grew meanwhile
-        raise PhotoRejected(f"larger than {most // 2**20} MiB")
-    return data
 
 
 def decode_photo(data: bytes, at_least: int | None = None) -> UInt8[np.ndarray, "h w 3"]:

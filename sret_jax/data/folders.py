@@ -3,6 +3,7 @@
 Every file that is found is either in the set or in its report of skipped files with the reason.
 """
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -14,16 +15,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sret_jax.data.decoding import PhotoRejected, decode_photo, read_photo_file
+from sret_jax.data.decoding import decode_photo
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.prepared import Index, PhotoBuilder, in_order, open_prepared, prepared
 from sret_jax.errors import UserError
+from sret_jax.storage.files import Unreadable, read_file
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Found:
+class FolderEntry:
     """One entry of a photo folder; `reason` is set when it cannot be a photograph whatever it holds."""
 
     name: str  # below the root, with "/"
@@ -35,7 +37,7 @@ class Found:
 class ImageFolder(PhotoBuilder):
     """Writes the photographs of a folder as they are; nothing is re-encoded."""
 
-    def __init__(self, root: Path, found: list[Found], index: Index, data_dir: Path) -> None:
+    def __init__(self, root: Path, found: list[FolderEntry], index: Index, data_dir: Path) -> None:
         self.root, self.found = root, found
         super().__init__(index, data_dir)
 
@@ -61,31 +63,36 @@ def prepare_folder(
     """The photographs below `root`, read and checked once and kept in `cache_dir` while the folder stays as it is.
 
     splits    JSON file {split: [instance, ...]}; then only the instances of `split`
-    labelled  False: `root` holds photographs at any depth that belong to no instance
+    labelled  False: `root` holds photographs at any depth that belong to no instance, or is one photograph
 
     Raises `UserError` when there is no such folder, split or instance, or no photograph that can be used.
     """
     if not str(root):
         raise UserError("no photo folder given: name it by --config.data.root=DIR, or eval.py by --root=DIR")
     root = Path(root)
+    if root.is_file() and not labelled:
+        return _prepare(root.parent, [FolderEntry(root.name, os.fspath(root), None)], cache_dir, labelled, root.stem)
     if not root.is_dir():
         raise UserError(f"no photo folder {str(root)!r}: give a folder of <instance>/<photo>")
     if not os.access(root, os.R_OK | os.X_OK):
         raise UserError(f"photo folder {str(root)!r} may not be listed: give yourself permission to read it")
     wanted = _read_split(Path(splits), split) if splits else None
-    found = list(_walk_instances(root) if labelled else _walk(root, ""))
+    found = list(_walk_instances(root) if labelled else walk(root))
 
-    key = content_key(root, found, labelled)
-    name = root.resolve().name or "photos"
-    folder = Path(cache_dir) / "image_folder" / f"{plain_name(name)}-{key}"
-    prepared(folder, partial(ImageFolder, root, found))
-    photos = open_prepared([folder], f"{name}:{split}" if wanted is not None else name)
+    photos = _prepare(root, found, cache_dir, labelled, root.resolve().name or "photos")
     if wanted is not None:
-        photos = photos.select_instances(wanted)
+        photos = dataclasses.replace(photos, name=f"{photos.name}:{split}").select_instances(wanted)
         if not len(photos):
             raise UserError(f"split {split!r} of {splits}: " + _nothing_left(root, photos.skipped))
     _tell(photos, wanted)
     return photos
+
+
+def _prepare(root: Path, found: list[FolderEntry], cache_dir: str | Path, labelled: bool, name: str) -> PhotoSet:
+    key = content_key(root, found, labelled)
+    folder = Path(cache_dir) / "image_folder" / f"{plain_name(name)}-{key}"
+    prepared(folder, partial(ImageFolder, root, found))
+    return open_prepared([folder], name)
 
 
 def _read_split(path: Path, split: str) -> list[str]:
@@ -119,42 +126,42 @@ def _refusal(name: str) -> str:
     return "" if _printable(name) == name else "its name is not UTF-8"
 
 
-def _walk_instances(root: Path) -> Iterator[Found]:
+def _walk_instances(root: Path) -> Iterator[FolderEntry]:
     """`<instance>/<photo>`, sorted. An instance may be a link to a folder."""
     for entry in _entries(os.fspath(root)):
         name, reason = _printable(entry.name), _refusal(entry.name)
         if reason or not _is_folder(entry):
-            yield Found(name, entry.path, None, reason or "not in an instance folder")
+            yield FolderEntry(name, entry.path, None, reason or "not in an instance folder")
             continue
         try:
             inside = _entries(entry.path)
         except OSError as error:
-            yield Found(name, entry.path, None, f"cannot be listed: {error.strerror}")
+            yield FolderEntry(name, entry.path, None, f"cannot be listed: {error.strerror}")
             continue
         if not inside:
-            yield Found(name, entry.path, None, "an empty folder")
+            yield FolderEntry(name, entry.path, None, "an empty folder")
         for photo in inside:
             reason = _refusal(photo.name)
             if not reason and _is_folder(photo):
                 reason = "a folder inside an instance folder"
-            yield Found(f"{name}/{_printable(photo.name)}", photo.path, name, reason)
+            yield FolderEntry(f"{name}/{_printable(photo.name)}", photo.path, name, reason)
 
 
-def _walk(folder: str | Path, prefix: str) -> Iterator[Found]:
+def walk(folder: str | Path, prefix: str = "") -> Iterator[FolderEntry]:
     """Every file at any depth, sorted. Links to folders are not followed: they may lead in circles."""
     try:
         entries = _entries(os.fspath(folder))
     except OSError as error:
-        yield Found(prefix.rstrip("/"), os.fspath(folder), None, f"cannot be listed: {error.strerror}")
+        yield FolderEntry(prefix.rstrip("/"), os.fspath(folder), None, f"cannot be listed: {error.strerror}")
         return
     for entry in entries:
         name, reason = prefix + _printable(entry.name), _refusal(entry.name)
         if not reason and _is_folder(entry):
             if not entry.is_symlink():
-                yield from _walk(entry.path, name + "/")
+                yield from walk(entry.path, name + "/")
                 continue
             reason = "a link to a folder"
-        yield Found(name, entry.path, None, reason)
+        yield FolderEntry(name, entry.path, None, reason)
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -164,7 +171,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def content_key(root: Path, found: list[Found], *kind: Any) -> str:
+def content_key(root: Path, found: list[FolderEntry], *kind: Any) -> str:
     """16 hexadecimal digits that change with `kind` and with any file's name, size or modification time."""
     digest = hashlib.sha256(repr((os.fspath(root.resolve()), *kind)).encode("utf-8", "backslashreplace"))
     for entry in found:
@@ -177,14 +184,14 @@ def content_key(root: Path, found: list[Found], *kind: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_found(found: Found) -> tuple[bytes, tuple[int, int]] | str:
+def read_found(found: FolderEntry) -> tuple[bytes, tuple[int, int]] | str:
     """The photograph's bytes and upright size, or why there is none."""
     if found.reason:
         return found.reason
     try:
-        data = read_photo_file(found.path)
+        data = read_file(found.path)
         return data, decode_photo(data).shape[:2]
-    except PhotoRejected as rejected:
+    except Unreadable as rejected:
         return rejected.reason
 
 

@@ -17,11 +17,11 @@ from jaxtyping import Int
 
 from sret_jax.config import DataConfig
 from sret_jax.data.augmentation import augment
-from sret_jax.data.decoding import PhotoRejected
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.resizing import bucket_shapes, choose_bucket, content_size, place, resize, round_to
 from sret_jax.data.sampling import VIEW, InstancePlan, Plan, make_plan
 from sret_jax.errors import UserError
+from sret_jax.storage.files import Unreadable
 
 log = logging.getLogger(__name__)
 Batch = Mapping[str, np.ndarray]
@@ -90,10 +90,10 @@ def load(photos: PhotoSet, row: int, at_least: int | None = None) -> np.ndarray:
     """The photograph; it was decoded once when the set was prepared, so a failure means that the cache is damaged."""
     try:
         return photos.photo(row, at_least)
-    except (PhotoRejected, OSError, RuntimeError, ValueError) as error:
+    except (Unreadable, OSError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"{photos.name}: photograph {photos.names[row]!r} cannot be read from the prepared data ({error}); "
-            "delete the data cache and run again"
+            f"{photos.name}: photograph {photos.names[row]!r} cannot be read any more ({error}); "
+            "put it back, or delete the data cache where it was prepared, and run again"
         ) from error
 
 

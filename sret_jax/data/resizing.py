@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
+RESIZING_VERSION = 1  # of what is made of a decoded photograph before the network: raise it when that changes
+
 Size = tuple[int, int]  # (height, width), pixels
 
 

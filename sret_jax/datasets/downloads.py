@@ -1,7 +1,6 @@
 """Fetches the files of a benchmark from where their authors publish them, into the layout that its reader expects.
 
-    python -m sret_jax.datasets.downloads NAME DIR          says how much it is, and from where
-    python -m sret_jax.datasets.downloads NAME DIR --yes    fetches it; run again after an interruption, it continues
+`sret download` does it; run again after an interruption, it continues.
 
 An archive that lies in DIR already, or in --archives=DIR, is taken instead of fetched, and kept; where all do, no
 network is needed. `DIR/DOWNLOADED.json` lists what is done, with its md5 and, of photographs, the version. A file whose
@@ -10,7 +9,6 @@ unpacked beside and moved when whole; one with a member that is a link, a device
 and nothing of it is unpacked.
 """
 
-import argparse
 import hashlib
 import http.client
 import json
@@ -27,7 +25,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from sret_jax.datasets.sources import BYTES, SOURCES, UNKNOWN, VERSIONS, Source
+from sret_jax.datasets.sources import BYTES, UNKNOWN, VERSIONS, Source
 from sret_jax.datasets.unpacking import unpack
 from sret_jax.errors import UserError
 from sret_jax.storage.artifacts import write_json
@@ -53,7 +51,7 @@ def download(sources: Sequence[Source], folder: str | Path, archives: str | Path
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    done = _done(folder)
+    done = done_urls(folder)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     screen = Console(stderr=True)
     with Progress(*columns, TimeRemainingColumn(), console=screen, disable=not screen.is_terminal) as progress:
@@ -96,7 +94,7 @@ def by_hand(source: Source, folder: Path, archives: str | Path = "") -> Path | N
 def image_version(folder: str | Path) -> str:
     """Which version of the photographs was unpacked in a folder, in words: as `DOWNLOADED.json` records it."""
     try:
-        entries = [entry for entry in _done(Path(folder)).values() if "version" in entry]
+        entries = [entry for entry in done_urls(Path(folder)).values() if "version" in entry]
         words = []
         for version in sorted({entry["version"] for entry in entries}):
             of = [entry for entry in entries if entry["version"] == version]
@@ -108,7 +106,7 @@ def image_version(folder: str | Path) -> str:
     return "; ".join(words) or f"{UNKNOWN}: no archive is in a {DONE} beside the photographs"
 
 
-def _done(folder: Path) -> dict[str, dict[str, Any]]:
+def done_urls(folder: Path) -> dict[str, dict[str, Any]]:
     try:
         done = json.loads((folder / DONE).read_bytes())
         return {url: {"md5": entry} if isinstance(entry, str) else dict(entry) for url, entry in done.items()}
@@ -219,43 +217,3 @@ def _published(source: Source, own: Path | None) -> tuple[str, str]:
     if not right or not CHECKSUM.fullmatch(right[0]):
         raise UserError(f"{source.checksum}: no md5 or sha256 of {source.name} in it; run again later")
     return right[0], "as published"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=sorted(SOURCES))
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--archives", default="", metavar="DIR", help="where archives lie that you have already")
-    parser.add_argument("--yes", action="store_true", help="fetch it")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        if options.archives and not Path(options.archives).is_dir():
-            raise UserError(f"--archives={options.archives}: no such folder; give that of the archives you have")
-        done = _done(options.folder)
-        left = [source for source in SOURCES[options.name] if source.url not in done]
-        own = {source.url: by_hand(source, options.folder, options.archives) for source in left}
-        sources = [source for source in left if own[source.url] is None]
-        found = sizes(sources)
-        unknown = f", and {found.count(0)} whose size is not known" if 0 in found else ""
-        print(f"{options.name}: {len(sources)} files, {sum(found) / 1e9:.1f} GB{unknown}, to {options.folder}")
-        for host in sorted({source.url.rsplit("/", 1)[0] for source in sources}):
-            print(f"  from {host}/")
-        there = [path for path in own.values() if path]
-        if there:
-            print(f"  {len(there)} more lie there already and are not fetched, the first {there[0]}")
-        if not options.yes:
-            print("Photographs take about as much again while an archive is unpacked. Give --yes to fetch them.")
-            return
-        options.folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(options.folder).free
-        wanted = sum(found) + max(found, default=0) + sum(path.stat().st_size for path in there)
-        if wanted > free:
-            raise UserError(f"{options.folder}: {free / 1e9:.1f} GB are free, {wanted / 1e9:.1f} GB are needed")
-        download(left, options.folder, options.archives)
-    except UserError as error:
-        parser.exit(2, f"error: {error}\n")
-
-
-if __name__ == "__main__":
-    main()

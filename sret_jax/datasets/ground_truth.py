@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from sret_jax.data.decoding import PhotoRejected, read_photo_file
 from sret_jax.errors import UserError
+from sret_jax.storage.files import Unreadable, read_file
 from sret_jax.storage.plain_pickle import MALFORMED, PlainUnpickler, Refused, Stream
 
 MAX_READS = 10_000_000  # parts of one pickle, which bounds its memory; a list of a million photographs has 5 million
@@ -58,8 +58,8 @@ def read_plain_pickle(path: str | Path) -> Any:
 
 def _bytes(path: str | Path) -> bytes:
     try:
-        return read_photo_file(path)  # from a regular file of bounded size, whatever it holds
-    except PhotoRejected as rejected:
+        return read_file(path)  # from a regular file of bounded size, whatever it holds
+    except Unreadable as rejected:
         raise UserError(f"{path}: {rejected.reason}; give the file that its authors published") from None
 
 

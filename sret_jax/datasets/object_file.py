@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sret_jax.data.decoding import PhotoRejected, read_photo_file
 from sret_jax.errors import UserError
+from sret_jax.storage.files import Unreadable, read_file
 from sret_jax.storage.numpy_pickle import NUMPY, OPCODES, Array, Dtype, NumpyUnpickler
 from sret_jax.storage.plain_pickle import MALFORMED, Refused, Stream
 
@@ -60,7 +60,7 @@ def read_npy_dict(path: str | Path) -> dict[str, Any]:
     Raises `UserError` with the reason for anything else, among it a pickle that asks for a Python object.
     """
     try:
-        data = read_photo_file(path, MAX_BYTES)  # from a regular file of bounded size, whatever it holds
+        data = read_file(path, MAX_BYTES)  # from a regular file of bounded size, whatever it holds
         header = io.BytesIO(data)
         version = np.lib.format.read_magic(header)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -71,7 +71,7 @@ def read_npy_dict(path: str | Path) -> dict[str, Any]:
         if not isinstance(root, _Either) or not root.content or not isinstance(root.content[0], dict):
             raise Refused("it holds no dict")
         return {key: _plain(value, MAX_DEPTH) for key, value in root.content[0].items() if type(key) is str}
-    except PhotoRejected as rejected:
+    except Unreadable as rejected:
         raise UserError(f"{path}: {rejected.reason}; give the .npy file of a dict") from None
     except MALFORMED as error:
         reason = str(error) if isinstance(error, Refused) else f"damaged, or no .npy file ({type(error).__name__})"

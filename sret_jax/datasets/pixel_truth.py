@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from sret_jax.data.decoding import PhotoRejected, decode_mask, read_photo_file
+from sret_jax.data.decoding import decode_mask
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.datasets.ground_truth import GroundTruth
 from sret_jax.datasets.lookups import Lookup
 from sret_jax.datasets.object_file import read_npy_dict
 from sret_jax.datasets.polygons import polygon, polygon_mask
 from sret_jax.errors import UserError
+from sret_jax.storage.files import Unreadable, read_file
 
 log = logging.getLogger(__name__)
 
@@ -129,8 +130,8 @@ def paintings_truth(root: Path, lookup: Lookup) -> PixelTruth:
 def read_mask(path: Path, size: Sequence[int] | Int[np.ndarray, "2"]) -> Bool[np.ndarray, "h w"]:
     """A picture that is white where the object is; `UserError` if it cannot be read or has not (height, width)."""
     try:
-        mask = decode_mask(read_photo_file(path))
-    except PhotoRejected as rejected:
+        mask = decode_mask(read_file(path))
+    except Unreadable as rejected:
         raise UserError(f"{path}: {rejected.reason}; give the mask as its authors published it") from None
     if mask.shape != tuple(size):
         raise UserError(f"{path}: a mask of {mask.shape[1]}x{mask.shape[0]} for a photo of {size[1]}x{size[0]} pixels")

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from sret_jax.data.decoding import PhotoRejected, decode_photo, read_photo_file
+from sret_jax.data.decoding import PhotoRejected, decode_photo
 from sret_jax.data.resizing import content_size, resize
 from sret_jax.datasets.synthetic_textures import FAMILIES, PALETTES, gradient
 from sret_jax.errors import UserError
+from sret_jax.storage.files import Unreadable, read_file
 
 # Files inside the wheels of scikit-image ("data/") and scikit-learn ("datasets/images/"): nothing is downloaded.
 SOURCES = {
@@ -71,8 +72,8 @@ def source_photo(path: str) -> UInt8[np.ndarray, "h w 3"]:
     try:
         if spec is None or not spec.submodule_search_locations:
             raise PhotoRejected("the package is not installed")
-        photo = decode_photo(read_photo_file(Path(spec.submodule_search_locations[0]) / inner))
-    except PhotoRejected as rejected:
+        photo = decode_photo(read_file(Path(spec.submodule_search_locations[0]) / inner))
+    except Unreadable as rejected:
         raise UserError(
             f"the synthetic photographs need {path} ({rejected}): pip install --force-reinstall {WHEELS[package]}"
         ) from None

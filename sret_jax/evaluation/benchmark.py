@@ -1,4 +1,4 @@
-"""The benchmarks by name: what is searched, what asks, and how the answers are judged."""
+"""The benchmarks by name: the database, the queries, and what scores the answers."""
 
 import dataclasses
 import logging
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sret_jax.config import PROTOCOLS, Config
+from sret_jax.config import Config
 from sret_jax.data.folders import prepare_folder
 from sret_jax.data.lists import check_listed, dataset_folder
 from sret_jax.data.photo_set import PhotoSet, with_distractors
@@ -20,54 +20,80 @@ from sret_jax.datasets.pixel_truth import PixelTruth, folder_truth, labelled_tru
 from sret_jax.datasets.revisited import list_revisited, prepare_revisited
 from sret_jax.datasets.synthetic_views import prepare_synthetic
 from sret_jax.errors import UserError
-from sret_jax.evaluation.external.submissions import ranks_file, retrieval_csv
 from sret_jax.evaluation.request import BENCHMARKS as BENCHMARKS
-from sret_jax.evaluation.request import PIXEL, REVISITED, Request, resolved
-from sret_jax.evaluation.scorers import (
-    Ranked,
-    Search,
-    folder_protocol,
-    lookup_protocol,
-    query_protocol,
-    revisited_protocol,
-)
+from sret_jax.evaluation.request import PIXEL, REVISITED, Request, plain_benchmark, resolved
+from sret_jax.evaluation.scorers import InstanceScorer, LookupScorer, RevisitedScorer, Scorer, junk_first
+from sret_jax.reranking.answers import Answers
 
 log = logging.getLogger(__name__)
 
-KEPT = 100  # answers per query in rankings.csv
-
-Files = dict[str, bytes]  # submissions, by file name
-About = dict[str, str]  # for results.json, in words
-Judge = Callable[
-    [Search, np.ndarray], tuple[Ranked, Files, About]
-]  # (search over all photos, what stands for each query)
+USER_CACHE = Path("~/.cache/sret_jax/data")
+Filter = Callable[[Answers], list[Answers]]  # what is re-ranked and scored of what was found, subset by subset
 
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
     """Everything that a network is measured on.
 
+    name          as it was opened: "roxford5k", "rparis6k+1m"
     photos        searched, the benchmark's own
     distractors   searched as well
-    everything    both, in this order: rows of the index
-    queries       None: the photos ask for each other
-    judge         scores a search
-    searched, asked   in words
+    database      both, in this order
+    queries       None: the photos are each other's queries
+    scorer        makes one, which is told the answers and knows how good they are
+    searched, queries_from   what the database and the queries are, in words
+    request       what was opened: folders, protocol
     folder        of its files; None where nothing is read
-    pixels        where the relevant photos show what is asked for; None where nobody knows
+    pixels        where the relevant photos show what is searched for; None where nobody knows
+    filter        what of the answers is re-ranked and scored: all of them, or with "compat:junk-first" a part
     seconds       that it took to read and check all of it
     """
 
+    name: str
     photos: PhotoSet
     distractors: list[PhotoSet]
-    everything: PhotoSet
+    database: PhotoSet
     queries: PhotoSet | None
-    judge: Judge
+    scorer: Callable[[], Scorer]
     searched: str
-    asked: str = ""
+    request: Request
+    queries_from: str = ""
     folder: Path | None = None
     pixels: PixelTruth | None = None
+    filter: Filter = lambda answers: [answers]
     seconds: float = 0.0
+
+    @property
+    def query_photos(self) -> PhotoSet:
+        """The queries, or the photos themselves where they are each other's."""
+        return self.queries or self.photos
+
+    @property
+    def sets(self) -> dict[str, PhotoSet]:
+        """Photos and distractors by the names of what is stored of them."""
+        own = plain_benchmark(self.name)
+        return {own: self.photos} | {f"distractors-{part.name}": part for part in self.distractors}
+
+    @property
+    def query_set(self) -> str:
+        """The name of what is stored of the queries."""
+        deviation = "+uncropped" if self.request.protocol == "compat:uncropped" else ""
+        return f"{plain_benchmark(self.name)}{deviation}-queries"
+
+    @property
+    def database_name(self) -> str:
+        """The name of what is stored of photos and distractors together."""
+        named = len(self.distractors) - (
+            self.name != plain_benchmark(self.name)
+        )  # the million is in the name, and last
+        return "+".join([self.name, *(part.name for part in self.distractors[:named])])
+
+    @property
+    def ground_truth_masks(self) -> PixelTruth:
+        """Where objects are in its photographs. Raises `UserError` where nobody has drawn them."""
+        if self.pixels is None:
+            raise UserError(f"nobody knows where objects are in {self.searched}; choose a benchmark that has masks")
+        return self.pixels
 
     @property
     def photographs(self) -> str:
@@ -79,10 +105,10 @@ class Benchmark:
 def open_benchmarks(
     benchmarks: Sequence[str], config: Config, request: Request, cache_dir: str | Path
 ) -> dict[str, Benchmark]:
-    """`open_benchmark` for each. All their lists are compared with the disk first, so that a gap is found at once."""
+    """`open_requested` for each. All their lists are compared with the disk first, so that a gap is found at once."""
     for benchmark in benchmarks:
         _check_files(*resolved(benchmark, config, request))
-    return {benchmark: open_benchmark(benchmark, config, request, cache_dir) for benchmark in benchmarks}
+    return {benchmark: open_requested(benchmark, config, request, cache_dir) for benchmark in benchmarks}
 
 
 def _check_files(benchmark: str, request: Request) -> None:
@@ -96,30 +122,54 @@ def _check_files(benchmark: str, request: Request) -> None:
         check_listed(name, found)
 
 
-def open_benchmark(benchmark: str, config: Config, request: Request, cache_dir: str | Path) -> Benchmark:
-    """The photographs of a benchmark, read and checked, and what judges a search of them.
+def open_benchmark(
+    name: str,
+    root: str | Path = "",
+    *,
+    queries: str | Path = "",
+    gnd: str | Path = "",
+    distractors: Sequence[str | Path] = (),
+    protocol: str = "",
+    masks: str | Path = "",
+    config: Config | None = None,
+    cache: str | Path = USER_CACHE,
+) -> Benchmark:
+    """The photographs of a benchmark, read and checked, and what scores the answers to its queries.
 
     Args:
-      benchmark: one of `BENCHMARKS`.
-      config: `eval`, and the synthetic objects of `data`.
-      request: what differs from the config.
-      cache_dir: where prepared photographs are kept.
+      name: one of `BENCHMARKS`, or that and "+1m": with the million of `root`/revisitop1m too.
+      root: the benchmark's folder, or one of several benchmarks' folders; of "folder" that of <instance>/<photo>.
+      queries: "folder": a folder of queries, or one photograph, instead of leave-one-out; `<instance>/<photo>` is
+        scored, photographs without a folder are only ranked.
+      gnd: benchmarks like "roxford5k": the ground truth file.
+      distractors: folders whose photographs are searched as well, as wrong answers.
+      protocol: "compat:uncropped" and "compat:junk-first" deviate from the benchmark as some published numbers do.
+      masks: "folder": a folder of <instance>/<photo>.png, white where the object is, that localization is scored by.
+      config: its `eval`, and the synthetic objects of `data`, fill what is not given here.
+      cache: where prepared photographs are kept.
 
     Raises:
       UserError: names what is missing or wrong.
     """
-    start, asked_root = time.perf_counter(), request.root
-    name, request = resolved(benchmark, config, request)
+    others = tuple(map(str, distractors))
+    request = Request(str(root), str(queries), str(gnd), others, protocol, str(masks))
+    return open_requested(name, config or Config(), request, Path(cache).expanduser())
+
+
+def open_requested(name: str, config: Config, request: Request, cache_dir: str | Path) -> Benchmark:
+    """`open_benchmark` of a request as the command line makes it."""
+    start, given_root = time.perf_counter(), request.root
+    plain, request = resolved(name, config, request)
     distractors = [_distractors(folder, cache_dir) for folder in request.distractors]
     if len({part.name for part in distractors}) < len(distractors):
         raise UserError(f"--distractors={','.join(request.distractors)}: two folders of one name; rename one of them")
-    if name in REVISITED:
-        found = _revisited(name, config, request, distractors, cache_dir)
-    elif name in LOOKUPS:
-        found = _lookup(name, request, distractors, cache_dir)
+    if plain in REVISITED:
+        found = _revisited(plain, config, request, distractors, cache_dir)
+    elif plain in LOOKUPS:
+        found = _lookup(plain, request, distractors, cache_dir)
     else:
-        found = _labelled(name, config, request, asked_root, distractors, cache_dir)
-    return dataclasses.replace(found, seconds=time.perf_counter() - start)
+        found = _labelled(plain, config, request, given_root, distractors, cache_dir)
+    return dataclasses.replace(found, name=name, seconds=time.perf_counter() - start)
 
 
 def photo_root(benchmark: str, root: str | Path) -> Path:
@@ -149,45 +199,21 @@ def _labelled(
     benchmark: str,
     config: Config,
     request: Request,
-    asked_root: str,
+    given_root: str,
     distractors: list[PhotoSet],
     cache_dir: str | Path,
 ) -> Benchmark:
-    """Photographs with instances, which ask for each other or are asked for by a folder of queries."""
-    photos, searched, folder = _photos(config, benchmark, asked_root, cache_dir)
-    everything = with_distractors(photos, distractors)
-    labels, instances = everything.labels, photos.instances
+    """Photographs with instances, which are each other's queries or have a folder of queries."""
+    photos, searched, folder = _photos(config, benchmark, given_root, cache_dir)
+    database = with_distractors(photos, distractors)
+    found = partial(Benchmark, benchmark, photos, distractors, database, request=request, folder=folder)
     if request.queries and benchmark == "folder":
         queries = _queries(request.queries, cache_dir)
-        asked = partial(_query_judge, _labels_in(queries, photos), labels, instances)
-        return Benchmark(photos, distractors, everything, queries, asked, searched, request.queries, folder)
+        scorer = partial(InstanceScorer, database.labels, photos.instances, _labels_in(queries, photos))
+        return found(queries, scorer, searched, queries_from=request.queries)
     pixels = masked_truth(photos) if benchmark == "synthetic" else None
     pixels = folder_truth(Path(request.masks), photos) if request.masks else pixels
-    judge = partial(_folder_judge, labels, instances)
-    return Benchmark(photos, distractors, everything, None, judge, searched, folder=folder, pixels=pixels)
-
-
-def _folder_judge(
-    labels: np.ndarray, instances: list[str], search: Search, x: np.ndarray
-) -> tuple[Ranked, Files, About]:
-    ranked = folder_protocol(search, x, labels, instances, KEPT)
-    return ranked, {}, {"ranked": _filled(ranked, f"all {len(labels)} photographs for every query")}
-
-
-def _query_judge(
-    query_labels: np.ndarray, labels: np.ndarray, instances: list[str], search: Search, x: np.ndarray
-) -> tuple[Ranked, Files, About]:
-    ranked = query_protocol(search, x, query_labels, labels, instances, KEPT)
-    return ranked, {}, {"ranked": _filled(ranked, f"all {len(labels)} photographs for every query")}
-
-
-def _filled(ranked: Ranked, words: str) -> str:
-    """What was ranked, in words, and how much of it approximate search has not found."""
-    if not ranked.empty:
-        return words
-    return (
-        f"{words}, but approximate search left {ranked.empty} of {ranked.places} places empty: set search.method=exact"
-    )
+    return found(None, partial(InstanceScorer, database.labels, photos.instances), searched, pixels=pixels)
 
 
 def _revisited(
@@ -198,48 +224,44 @@ def _revisited(
     pixels = None
     if benchmark in PIXEL:
         pixels = labelled_truth(_label_root(benchmark, request.root), name, found.truth, found.photos)
-    queries, asked = found.queries, f"the {len(found.queries)} of {name}, cut to their boxes"
+    queries, queries_from = found.queries, f"the {len(found.queries)} of {name}, cut to their boxes"
     if request.protocol == "compat:uncropped":
         queries = dataclasses.replace(queries, boxes=None)
-        asked = f"the {len(found.queries)} of {name}, not cut"
-    everything = with_distractors(found.photos, distractors)
-    depth = min(config.eval.ranked or len(everything), len(everything))
-
-    def judge(search: Search, x: np.ndarray) -> tuple[Ranked, Files, About]:
-        junk_first = request.protocol == "compat:junk-first"
-        ranked, rankings = revisited_protocol(search, x, found.truth, depth, KEPT, junk_first)
-        part = "all" if depth == len(everything) else f"the first {depth} of"
-        about = {
-            "protocol": PROTOCOLS[request.protocol],
-            "compat": request.protocol if request.protocol.startswith("compat:") else "",
-            "ground_truth": found.truth.version,
-            "ranked": _filled(ranked, f"{part} {len(everything)} photographs for every query"),
-        }
-        return ranked, {"ranks.npy": ranks_file(rankings)}, about
-
-    folder = dataset_folder(root, name)
-    searched = " + ".join([str(folder), *request.distractors])
-    return Benchmark(found.photos, distractors, everything, queries, judge, searched, asked, folder, pixels)
+        queries_from = f"the {len(found.queries)} of {name}, not cut"
+    database, folder = with_distractors(found.photos, distractors), dataset_folder(root, name)
+    return Benchmark(
+        benchmark,
+        found.photos,
+        distractors,
+        database,
+        queries,
+        partial(RevisitedScorer, found.truth, len(database), config.eval.ranked),
+        " + ".join([str(folder), *request.distractors]),
+        request,
+        queries_from,
+        folder,
+        pixels,
+        **({"filter": partial(junk_first, found.truth)} if request.protocol == "compat:junk-first" else {}),
+    )
 
 
 def _lookup(benchmark: str, request: Request, distractors: list[PhotoSet], cache_dir: str | Path) -> Benchmark:
     folder = dataset_folder(request.root, benchmark)
     found = LOOKUPS[benchmark](folder, cache_dir)
-    everything = with_distractors(found.photos, distractors)
-
-    def judge(search: Search, x: np.ndarray) -> tuple[Ranked, Files, About]:
-        ranked = lookup_protocol(search, x, found, len(everything), KEPT)
-        counted = min(found.depth or len(everything), len(everything))
-        about = {"ranked": _filled(ranked, f"the first {counted} of {len(everything)} photographs count")}
-        if benchmark != "gldv2":
-            return ranked, {}, about
-        answers = [[everything.names[i] for i in row[: found.depth] if i >= 0] for row in ranked.ids]
-        return ranked, {"submission.csv": retrieval_csv(found.queries.names, answers)}, about
-
-    searched = " + ".join([str(folder), *request.distractors])
-    asked = f"the {len(found.queries)} of {benchmark}" + ("" if found.queries.boxes is None else ", cut to their boxes")
-    pixels = paintings_truth(folder, found) if benchmark == "paintings" else None
-    return Benchmark(found.photos, distractors, everything, found.queries, judge, searched, asked, folder, pixels)
+    database, cut = with_distractors(found.photos, distractors), found.queries.boxes is not None
+    return Benchmark(
+        benchmark,
+        found.photos,
+        distractors,
+        database,
+        found.queries,
+        partial(LookupScorer, found, database.names, submission=benchmark == "gldv2"),
+        " + ".join([str(folder), *request.distractors]),
+        request,
+        f"the {len(found.queries)} of {benchmark}" + (", cut to their boxes" if cut else ""),
+        folder,
+        paintings_truth(folder, found) if benchmark == "paintings" else None,
+    )
 
 
 def _photos(config: Config, benchmark: str, root: str, cache_dir: str | Path) -> tuple[PhotoSet, str, Path | None]:
@@ -264,7 +286,9 @@ def _photos(config: Config, benchmark: str, root: str, cache_dir: str | Path) ->
 
 
 def _queries(folder: str, cache_dir: str | Path) -> PhotoSet:
-    return prepare_folder(folder, cache_dir, labelled=any(child.is_dir() for child in Path(folder).iterdir()))
+    path = Path(folder)
+    labelled = path.is_dir() and any(child.is_dir() for child in path.iterdir())
+    return prepare_folder(path, cache_dir, labelled=labelled)
 
 
 def _labels_in(queries: PhotoSet, photos: PhotoSet) -> np.ndarray:

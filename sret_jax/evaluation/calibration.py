@@ -1,7 +1,10 @@
 """How well an uncertainty predicts which queries are answered badly. numpy only."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 
 def auroc(uncertainty: Float[np.ndarray, "q"], bad: Bool[np.ndarray, "q"]) -> float:
@@ -41,3 +44,28 @@ def risk_coverage(
     answered = np.cumsum(np.bincount(level, minlength=len(levels)))
     lost = np.cumsum(np.bincount(level, 1 - ap[asked], minlength=len(levels)))
     return answered / max(asked.sum(), 1), lost / answered
+
+
+def calibration(
+    uncertainty: Mapping[int, float], queries: Int[np.ndarray, "q"], ap: Float[np.ndarray, "q"]
+) -> dict[str, Any]:
+    """How well the uncertainty that a re-ranker has found predicts which queries are answered badly; {} without any.
+
+    Args:
+      uncertainty: by row of the query.
+      queries: rows of the queries that were searched.
+      ap: average precision of each; nan = not scored.
+    """
+    known = [i for i, row in enumerate(queries) if int(row) in uncertainty and not np.isnan(ap[i])]
+    if not known:
+        return {}
+    values, own = np.array([uncertainty[int(queries[i])] for i in known]), ap[known]
+    coverage, risk = risk_coverage(values, own)
+    worse = float(np.median(own))
+    return {
+        "queries": len(known),
+        "AUROC": auroc(values, own < worse),
+        "bad": f"AP below {100 * worse:.2f} %, the median",
+        "coverage": coverage.tolist(),
+        "risk": risk.tolist(),
+    }

@@ -1,4 +1,4 @@
-"""What is asked for: benchmarks by their names, and where their files are."""
+"""What is to be measured: benchmarks by their names, and where their files are."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sret_jax.config import PROTOCOLS, Config
 from sret_jax.datasets.lookups import LOOKUPS
-from sret_jax.errors import UserError
+from sret_jax.errors import UserError, choices
 
 PIXEL = {"proxford": "roxford5k", "prparis": "rparis6k"}  # the same photographs, with the object's pixels
 REVISITED = ("roxford5k", "rparis6k", "revisited", *PIXEL)  # "revisited": any folder with a ground truth like theirs
@@ -17,7 +17,7 @@ MILLION = "1m"  # NAME+1m is NAME with the million of <root>/revisitop1m as dist
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for beside the benchmark's name; "" and () leave it to the config."""
+    """What is given beside the benchmark's name; "" and () leave it to the config."""
 
     root: str = ""
     queries: str = ""
@@ -27,7 +27,7 @@ class Request:
     masks: str = ""
 
     def completed(self, config: Config) -> "Request":
-        """With the config's own settings where nothing else is asked for."""
+        """With the config's own settings where nothing else is given."""
         own = config.eval
         return dataclasses.replace(
             self,
@@ -42,9 +42,7 @@ def plain_benchmark(benchmark: str) -> str:
     """NAME of NAME or NAME+1m. Raises `UserError`, with the choices, for anything else."""
     name, plus, suffix = benchmark.partition("+")
     if name not in BENCHMARKS or suffix != MILLION * bool(plus):
-        raise UserError(
-            f"no benchmark {benchmark!r}; choose one of {', '.join(BENCHMARKS)}, or NAME+{MILLION} of one of them"
-        )
+        raise UserError(f"no benchmark {choices(benchmark, BENCHMARKS)}, or NAME+{MILLION} of one of them")
     return name
 
 
@@ -52,18 +50,19 @@ def check_benchmark(benchmark: str, request: Request) -> None:
     """Raises `UserError` for what is wrong before any work: an unknown benchmark, a folder that is not there."""
     name = plain_benchmark(benchmark)
     if request.protocol and request.protocol not in PROTOCOLS:
-        raise UserError(f"no protocol {request.protocol!r}; choose one of {', '.join(PROTOCOLS)}")
+        raise UserError(f"no protocol {choices(request.protocol, PROTOCOLS)}")
     if request.protocol.startswith("compat") and name not in REVISITED:
         raise UserError(f"--protocol={request.protocol} goes with {', '.join(REVISITED)}")
-    for flag, folder in (("root", request.root), ("queries", request.queries)):
-        if name != "synthetic" and folder and not Path(folder).is_dir():
-            raise UserError(f"--{flag}={folder}: no such folder; give a folder of photographs")
+    if name != "synthetic" and request.root and not Path(request.root).is_dir():
+        raise UserError(f"--root={request.root}: no such folder; give a folder of photographs")
+    if name != "synthetic" and request.queries and not Path(request.queries).exists():
+        raise UserError(f"--queries={request.queries}: no such folder; give a folder of photographs, or a photograph")
     if request.masks and (name != "folder" or request.queries):
         raise UserError("--masks says where objects are in the photos of --benchmark=folder that ask for each other")
     if request.masks and not Path(request.masks).is_dir():
         raise UserError(f"--masks={request.masks}: no such folder; give one of <instance>/<photo>.png")
     for folder in request.distractors:
-        if not Path(folder).is_dir():
+        if not Path(folder).exists():
             raise UserError(f"--distractors={folder}: no such folder; give a folder of photographs, at any depth")
 
 

@@ -1,15 +1,20 @@
-"""What is asked of a search, and how its answers are scored. numpy only."""
+"""What is searched for, and how good the answers are. numpy only.
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+A scorer says which queries are searched, and how deep, before anything is searched; it is told the answers, a few
+queries at a time, and sums them up. It never sees what made the answers.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 
 from sret_jax.datasets.ground_truth import GroundTruth
 from sret_jax.datasets.lookups import Lookup
 from sret_jax.errors import UserError
+from sret_jax.evaluation.external.submissions import ranks_file, retrieval_csv
 from sret_jax.evaluation.metrics import (
     average_precision,
     recall_at,
@@ -19,153 +24,165 @@ from sret_jax.evaluation.metrics import (
     score_rankings,
     summarize,
 )
+from sret_jax.reranking.answers import Answers
 
-# (what stands for each of q queries, k) -> ids and scores [q k]. One of two stages has them as `first` and `rerank`.
-Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
-QUERIES_AT_ONCE = 256  # a full ranking of so many queries is held at once
+KEPT = 100  # answers of each query that are kept
 WRONG, RIGHT, UNJUDGED = 0, 1, -1
 RECALLS = (1, 5, 10)  # k of R@k
 
 
 @dataclass(frozen=True)
-class Ranked:
-    """The queries of a protocol, their best answers and their scores."""
+class Scores:
+    """The queries of a benchmark, their best answers, and how good these are."""
 
     queries: Int[np.ndarray, "q"]  # row of each query in its photo set
-    ids: Int[np.ndarray, "q k"]  # row of each answer among the photos searched, best first; -1 = none
+    ids: Int[np.ndarray, "q k"]  # row of each answer in the database, best first; -1 = none
     scores: Float[np.ndarray, "q k"]  # cosine; -inf = none
     ap: Float[np.ndarray, "q"]  # average precision over the full ranking, 0..1; nan = the query has nothing to find
     verdicts: Int[np.ndarray, "q k"]  # of each answer: RIGHT, WRONG, or UNJUDGED
     metrics: dict[str, Any]  # percent; empty where nothing is labelled
-    places: int  # ranks that the search was asked for, of all queries together
-    empty: int  # of them without a photo (-1): what an approximate search has not found
+    about: dict[str, str] = field(default_factory=dict)  # for results.json, in words
+    files: dict[str, bytes] = field(default_factory=dict)  # submissions, by file name
 
 
-def folder_protocol(
-    search: Search,
-    asking: Shaped[np.ndarray, "n *d"],
-    labels: Int[np.ndarray, "n"],
-    instances: Sequence[str],
-    keep: int,
-) -> Ranked:
-    """Leave-one-out: every photo of an instance with at least two photos queries all the others.
+@runtime_checkable
+class Scorer(Protocol):
+    """What a benchmark makes of answers.
 
-    Args:
-      search: over the photos, in the order of `labels`.
-      asking: what stands for each photo as a query, its descriptor or its row.
-      labels: index into `instances`; -1 = none. Such photos, and those alone in their instance, are only searched.
-      keep: answers per query in the result; the scores always come from the full ranking.
-
-    Raises:
-      UserError: no instance has two photos.
+    queries  rows of the queries that are searched
+    depth    answers of each that it needs
+    scored   those of the queries that have something to find
     """
-    counts = np.bincount(labels[labels >= 0], minlength=len(instances))
-    queries = np.flatnonzero([label >= 0 and counts[label] >= 2 for label in labels])
-    return _run(search, asking, queries, labels[queries], labels, instances, keep, own=queries)
+
+    queries: Int[np.ndarray, "q"]
+    depth: int
+    scored: Int[np.ndarray, "s"]
+
+    def add(self, answers: Answers) -> None:
+        """Takes the answers to some queries, in the order of `queries`."""
+        ...
+
+    def result(self) -> Scores:
+        """The scores of everything that was added. Raises `UserError` where there is nothing to measure."""
+        ...
 
 
-def query_protocol(
-    search: Search,
-    asking: Shaped[np.ndarray, "q *d"],
-    query_labels: Int[np.ndarray, "q"],
-    labels: Int[np.ndarray, "n"],
-    instances: Sequence[str],
-    keep: int,
-) -> Ranked:
-    """Separate queries search all photos. A query without a label, or whose instance is not there, is not scored.
+class InstanceScorer:
+    """Right answers are photographs of the query's instance; what is scored is the full ranking.
 
-    Args:
-      search: over the photos searched.
-      asking: what stands for each query, its descriptor or its row.
-      query_labels: index into `instances`, which must be the instances of the photos searched; -1 = none of them.
-      labels: of the photos searched, index into `instances`.
-      keep: answers per query in the result.
+    Attributes:
+      leave_one_out: the photographs are each other's queries. Those of an instance with at least two are queries, and
+        a query is excluded from its own ranking.
     """
-    queries = np.arange(len(asking))
-    return _run(search, asking, queries, query_labels, labels, instances, keep, own=None)
+
+    def __init__(
+        self,
+        labels: Int[np.ndarray, "n"],
+        instances: Sequence[str],
+        query_labels: Int[np.ndarray, "q"] | None = None,
+        keep: int = KEPT,
+    ):
+        """
+        Args:
+          labels: of the database, index into `instances`; -1 = none.
+          query_labels: of separate queries, index into the same instances; -1 = none of them, and not scored. None:
+            leave-one-out.
+          keep: answers per query in the result.
+        """
+        self._labels, self._instances, self.leave_one_out = labels, instances, query_labels is None
+        counts = np.bincount(labels[labels >= 0], minlength=len(instances))
+        if query_labels is None:
+            self.queries = np.flatnonzero([label >= 0 and counts[label] >= 2 for label in labels])
+            self._query_labels, self.scored = labels, self.queries
+            if not len(self.queries):
+                raise UserError("no query has a photo to find: an instance needs at least two photos to be measured")
+        else:
+            self.queries, self._query_labels = np.arange(len(query_labels)), query_labels
+            self.scored = np.flatnonzero(query_labels >= 0)
+        self.depth = len(labels)
+        self._keep = min(keep, self.depth - self.leave_one_out)
+        self._parts: list[tuple[np.ndarray, ...]] = []
+
+    def add(self, answers: Answers) -> None:
+        ids, scores, labels = answers.ids, answers.scores, self._query_labels[answers.rows]
+        own = answers.rows if self.leave_one_out else None
+        ap, first = score_rankings(ids, labels, self._labels, own)
+        if own is not None:  # to the end, then cut off
+            last = np.argsort(ids == own[:, None], axis=1, kind="stable")
+            ids, scores = np.take_along_axis(ids, last, 1), np.take_along_axis(scores, last, 1)
+        # A copy: a view would keep the full rankings.
+        self._parts.append((ids[:, : self._keep].copy(), scores[:, : self._keep].astype(np.float32), ap, first))
+
+    def result(self) -> Scores:
+        ids, scores, ap, first = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        query_labels, metrics = self._query_labels[self.queries], {}
+        if self.leave_one_out or not np.isnan(ap).all():
+            metrics = summarize(ap, first, query_labels)
+            metrics["per_instance"] = {self._instances[label]: x for label, x in metrics["per_instance"].items()}
+        right = (ids >= 0) & (np.where(ids >= 0, self._labels[ids], -1) == query_labels[:, None])
+        verdicts = np.where(np.isnan(ap)[:, None], UNJUDGED, np.where(right, RIGHT, WRONG))
+        about = {"ranked": f"all {self.depth} photographs for every query"}
+        return Scores(self.queries, ids, scores, ap, verdicts, metrics, about)
 
 
-def revisited_protocol(
-    search: Search,
-    asking: Shaped[np.ndarray, "q *d"],
-    truth: GroundTruth,
-    depth: int,
-    keep: int,
-    junk_first: bool = False,
-) -> tuple[Ranked, Int[np.ndarray, "q depth"]]:
-    """The queries of a benchmark like ROxford5k search its photos, and distractors after them.
+class RevisitedScorer:
+    """Easy, medium and hard sets of a ground truth like that of ROxford5k, by its own trapezoid AP.
 
-    `ap`, `verdicts` and mAP are of the medium set; junk takes a rank but is not judged.
-
-    Args:
-      search: over the benchmark's photos and then the distractors.
-      asking: what stands for each query, its descriptor or its row, in the order of the ground truth.
-      truth: which photo is easy, hard or junk.
-      depth: how many photos are ranked; all that are searched, or fewer.
-      keep: answers per query in the result.
-      junk_first: of `search.first` what a set does not count is taken out before `search.rerank` sees it, which some
-        published systems do. Each set then has rankings of its own, and what is returned is of the medium one.
-
-    Returns:
-      The result, and the whole rankings.
+    `ap`, `verdicts` and mAP are of the medium set; junk takes a rank but is not judged. Answers to one subset only, see
+    `junk_first`, count for that one.
     """
-    sets = revisited_sets(truth.easy, truth.hard, truth.junk)
-    if junk_first:
-        found = search.first(asking, depth)
-        empty = found[0] < 0
-        each = {name: search.rerank(asking, *_without(*found, junk)) for name, (_, junk) in sets.items()}
-        ids, scores = each["medium"]
-        metrics = revisited_metrics({name: own for name, (own, _) in each.items()}, truth)
-    else:
-        ids, scores = search(asking, depth)
-        empty = ids < 0
-        metrics = revisited_metrics(dict.fromkeys(sets, ids), truth)
-    relevant, junk = sets["medium"]
-    ap, _ = revisited_scores(ids, relevant, junk)
-    ids_kept, verdicts = ids[:, :keep], np.full(ids[:, :keep].shape, WRONG)
-    for row, right, ignored, judged in zip(ids_kept, relevant, junk, verdicts, strict=True):
-        judged[np.isin(row, right)] = RIGHT
-        judged[np.isin(row, ignored)] = UNJUDGED
-    queries = np.arange(len(ids))
-    return Ranked(queries, ids_kept, scores[:, :keep], ap, verdicts, metrics, empty.size, int(empty.sum())), ids
+
+    def __init__(self, truth: GroundTruth, photos: int, depth: int = 0, keep: int = KEPT):
+        """
+        Args:
+          truth: which photographs are easy, hard or junk.
+          photos: in the database, distractors too.
+          depth: that are ranked; 0 for all.
+          keep: answers per query in the result.
+        """
+        self._truth, self._photos, self._keep = truth, photos, keep
+        self.queries = self.scored = np.arange(len(truth.queries))
+        self.depth = min(depth or photos, photos)
+        self._sets = revisited_sets(truth.easy, truth.hard, truth.junk)
+        self._parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in self._sets}
+
+    def add(self, answers: Answers) -> None:
+        part = answers.ids.astype(np.int32), answers.scores[:, : self._keep].copy()  # of a million, a gigabyte less
+        for name in [answers.subset] if answers.subset else self._parts:
+            self._parts[name].append(part)
+
+    def result(self) -> Scores:
+        rankings = {name: np.concatenate([ids for ids, _ in parts]) for name, parts in self._parts.items()}
+        metrics, ids = revisited_metrics(rankings, self._truth), rankings["medium"]
+        scores = np.concatenate([scores for _, scores in self._parts["medium"]])
+        relevant, junk = self._sets["medium"]
+        ap, _ = revisited_scores(ids, relevant, junk)
+        kept = ids[:, : self._keep].astype(np.int64)
+        verdicts = np.full(kept.shape, WRONG)
+        for row, right, ignored, judged in zip(kept, relevant, junk, verdicts, strict=True):
+            judged[np.isin(row, right)] = RIGHT
+            judged[np.isin(row, ignored)] = UNJUDGED
+        part = "all" if self.depth == self._photos else f"the first {self.depth} of"
+        about = {
+            "ground_truth": self._truth.version,
+            "ranked": f"{part} {self._photos} photographs for every query",
+        }
+        return Scores(self.queries, kept, scores, ap, verdicts, metrics, about, {"ranks.npy": ranks_file(ids)})
 
 
-def _without(ids: np.ndarray, scores: np.ndarray, junk: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The rankings without these photos, and with as many -1 at their ends."""
-    dropped = np.stack([np.isin(row, own) for row, own in zip(ids, junk, strict=True)])
-    order = np.argsort(dropped, axis=1, kind="stable")
-    ids, scores = np.where(dropped, -1, ids), np.where(dropped, -np.inf, scores)
-    return np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
+def junk_first(truth: GroundTruth, answers: Answers) -> list[Answers]:
+    """For each subset of the ground truth the answers without what it does not count, which are so many -1 at the end.
 
-
-def lookup_protocol(
-    search: Search, asking: Shaped[np.ndarray, "q *d"], lookup: Lookup, count: int, keep: int
-) -> Ranked:
-    """Queries with lists of right answers, as Google Landmarks v2 and ILIAS measure them: mAP@depth.
-
-    Args:
-      search: over the benchmark's photos and then the distractors.
-      asking: what stands for each query, its descriptor or its row, in the order of the benchmark.
-      lookup: the benchmark; its `depth` answers count.
-      count: how many photos are searched.
-      keep: answers per query in the result.
+    Some published systems re-rank only these. It takes the ground truth, and every subset has a ranking of its own.
     """
-    depth = min(lookup.depth or count, count)
-    ids, scores = search(asking, max(depth, min(keep, count)))
-    right = np.stack([np.isin(row, relevant) for row, relevant in zip(ids, lookup.relevant, strict=True)])
-    totals = [min(len(relevant), lookup.depth or count) for relevant in lookup.relevant]
-    ap = np.array([average_precision(row[:depth], total) for row, total in zip(right, totals, strict=True)])
-    name = f"mAP@{lookup.depth}" if lookup.depth else "mAP"
-    metrics: dict[str, Any] = {name: 100 * float(ap.mean())}
-    recall = recall_at(ids, lookup.relevant, RECALLS)
-    metrics |= {f"R@{k}": 100 * float(x) for k, x in zip(RECALLS, recall, strict=True)}
-    for group in sorted(set(lookup.groups) - {""}):
-        metrics[f"{name} {group}"] = 100 * float(ap[np.array(lookup.groups) == group].mean())
-    metrics["queries"] = len(ap)
-    metrics["per_query"] = {q: 100 * float(x) for q, x in zip(lookup.queries.names, ap, strict=True)}
-    verdicts = np.where(right, RIGHT, WRONG)[:, :keep]
-    queries, empty = np.arange(len(ids)), int((ids < 0).sum())
-    return Ranked(queries, ids[:, :keep], scores[:, :keep], ap, verdicts, metrics, ids.size, empty)
+    out = []
+    for name, (_, junk) in revisited_sets(truth.easy, truth.hard, truth.junk).items():
+        dropped = np.stack([np.isin(ids, junk[row]) for row, ids in zip(answers.rows, answers.ids, strict=True)])
+        order = np.argsort(dropped, axis=1, kind="stable")
+        ids, scores = np.where(dropped, -1, answers.ids), np.where(dropped, -np.inf, answers.scores)
+        ids, scores = np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
+        out.append(Answers(answers.rows, ids, scores, name))
+    return out
 
 
 def revisited_metrics(rankings: Mapping[str, Int[np.ndarray, "q k"]], truth: GroundTruth) -> dict[str, Any]:
@@ -183,34 +200,46 @@ def revisited_metrics(rankings: Mapping[str, Int[np.ndarray, "q k"]], truth: Gro
     return metrics | {"mAP": metrics["medium"]["mAP"], "queries": len(per_query), "per_query": per_query}
 
 
-def _run(
-    search: Search,
-    asking: np.ndarray,
-    queries: np.ndarray,
-    query_labels: np.ndarray,
-    labels: np.ndarray,
-    instances: Sequence[str],
-    keep: int,
-    own: np.ndarray | None,
-) -> Ranked:
-    n = len(labels)
-    keep = min(keep, n - (own is not None))
-    ids, scores = np.full((len(queries), keep), -1, np.int64), np.full((len(queries), keep), -np.inf, np.float32)
-    ap, first, empty = np.full(len(queries), np.nan), np.zeros(len(queries), bool), 0
-    for start in range(0, len(queries), QUERIES_AT_ONCE):
-        part = slice(start, start + QUERIES_AT_ONCE)
-        found, cosine = search(asking[queries[part]], n)
-        empty += int((found < 0).sum())
-        itself = None if own is None else own[part]
-        ap[part], first[part] = score_rankings(found, query_labels[part], labels, itself)
-        if itself is not None:  # to the end, then cut off: the query is not an answer to itself
-            last = np.argsort(found == itself[:, None], axis=1, kind="stable")
-            found, cosine = np.take_along_axis(found, last, 1), np.take_along_axis(cosine, last, 1)
-        ids[part], scores[part] = found[:, :keep], cosine[:, :keep]
-    metrics = {}
-    if own is not None or not np.isnan(ap).all():
-        metrics = summarize(ap, first, query_labels)
-        metrics["per_instance"] = {instances[label]: value for label, value in metrics["per_instance"].items()}
-    right = (ids >= 0) & (np.where(ids >= 0, labels[ids], -1) == query_labels[:, None])
-    verdicts = np.where(np.isnan(ap)[:, None], UNJUDGED, np.where(right, RIGHT, WRONG))
-    return Ranked(queries, ids, scores, ap, verdicts, metrics, len(queries) * n, empty)
+class LookupScorer:
+    """Queries with lists of right answers, as Google Landmarks v2 and ILIAS measure them: mAP@depth."""
+
+    def __init__(self, lookup: Lookup, names: Sequence[str], submission: bool = False, keep: int = KEPT):
+        """
+        Args:
+          lookup: right answers of each query; its `depth` answers count.
+          names: of the database.
+          submission: write the answers as the retrieval challenge of Google Landmarks takes them.
+          keep: answers per query in the result.
+        """
+        self._lookup, self._names, self._submission, self._keep = lookup, names, submission, keep
+        count = len(names)
+        self._counted = min(lookup.depth or count, count)
+        self.depth = max(self._counted, min(keep, count))
+        self.queries = self.scored = np.arange(len(lookup.relevant))
+        self._parts: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, answers: Answers) -> None:
+        self._parts.append((answers.ids, answers.scores[:, : self._keep].copy()))
+
+    def result(self) -> Scores:
+        lookup = self._lookup
+        ids, scores = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        right = np.stack([np.isin(row, relevant) for row, relevant in zip(ids, lookup.relevant, strict=True)])
+        totals = [min(len(relevant), lookup.depth or len(self._names)) for relevant in lookup.relevant]
+        counted = right[:, : self._counted]
+        ap = np.array([average_precision(row, total) for row, total in zip(counted, totals, strict=True)])
+        name = f"mAP@{lookup.depth}" if lookup.depth else "mAP"
+        metrics: dict[str, Any] = {name: 100 * float(ap.mean())}
+        recall = recall_at(ids, lookup.relevant, RECALLS)
+        metrics |= {f"R@{k}": 100 * float(x) for k, x in zip(RECALLS, recall, strict=True)}
+        for group in sorted(set(lookup.groups) - {""}):
+            metrics[f"{name} {group}"] = 100 * float(ap[np.array(lookup.groups) == group].mean())
+        metrics["queries"] = len(ap)
+        metrics["per_query"] = {q: 100 * float(x) for q, x in zip(lookup.queries.names, ap, strict=True)}
+        verdicts, kept = np.where(right, RIGHT, WRONG)[:, : self._keep], ids[:, : self._keep]
+        about = {"ranked": f"the first {self._counted} of {len(self._names)} photographs count"}
+        files = {}
+        if self._submission:
+            found = [[self._names[i] for i in row[: lookup.depth] if i >= 0] for row in kept]
+            files["submission.csv"] = retrieval_csv(lookup.queries.names, found)
+        return Scores(self.queries, kept, scores, ap, verdicts, metrics, about, files)

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +15,29 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 
-import sret_jax
 from sret_jax.config import Config, to_dict
+from sret_jax.data.decoding import DECODING_VERSION
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import Batch, evaluation_batches
+from sret_jax.data.resizing import RESIZING_VERSION
 from sret_jax.errors import UserError
-from sret_jax.extraction import multiscale
 from sret_jax.extraction.multiscale import pool_scales, resize_input
-from sret_jax.models.descriptor import RetrievalNetwork, Variables
+from sret_jax.models.descriptor import NETWORK_VERSION, RetrievalNetwork, Variables
 from sret_jax.models.pooling import GeM
-from sret_jax.models.whitening import apply_whitening
-from sret_jax.storage.artifacts import enough_space, file_digest, fingerprint, lock_folder
+from sret_jax.models.whitening import LearnedWhitening, apply_whitening
+from sret_jax.storage.artifacts import fingerprint
 from sret_jax.storage.provenance import enough_memory
-from sret_jax.storage.row_store import DescriptorStore, joined
+from sret_jax.storage.row_store import fill_store, joined
 
 log = logging.getLogger(__name__)
 
-Learned = tuple[np.ndarray, np.ndarray]  # mean [c] and projection [c d] of a whitening learned after training
+# What turns a photograph into a descriptor. Raising one of them makes stored descriptors, features and maps stale.
+VERSIONS = {"decoding": DECODING_VERSION, "resizing": RESIZING_VERSION, "network": NETWORK_VERSION}
 AHEAD = 2  # batches given to the device before the oldest is waited for
 
 
 @dataclass(frozen=True)
-class Extracted:
+class Extraction:
     """Descriptors of a photo set and how long they took."""
 
     chunks: list[Float[np.ndarray, "_ d"]]  # float32, unit length, in the order of the photos, mapped from the store
@@ -57,115 +58,105 @@ class Extracted:
         return self.photos / max(self.seconds - self.compiling, 1e-9) if self.photos else 0.0
 
 
-def extract(
-    network: RetrievalNetwork,
-    variables: Variables,
-    photos: PhotoSet,
-    config: Config,
-    folder: Path,
-    whitening: Learned | None = None,
-) -> Extracted:
-    """Descriptors of all photos, kept in a store in `folder`.
+class Extractor:
+    """One network on all local devices, whatever the photo set; every device gets the same share of a batch.
 
-    What the store has already is reused when its fingerprint (parameters, photographs, settings, source code of the
-    network) is the same, and made again otherwise. A kill costs one chunk.
-
-    Args:
-      network: whose `__call__` makes the descriptors.
-      variables: its parameters and statistics.
-      photos: described in their order.
+    Attributes:
+      network, variables: what describes the photographs.
       config: `data.image_size` and `data.bucket_ratios` shape the batches, `extract` sizes them. With several
         `extract.scales` a descriptor is pooled from those of the resized photo: `extraction/multiscale.py`.
-      folder: of the store; one process at a time.
-      whitening: a mean and a projection learned after training, applied last.
-
-    Raises:
-      UserError: a descriptor is not finite (the photo is named), or `whitening` is of another length; another process
-        writes to `folder`, the disk is full (what is in the store stays), or the device's memory is too small.
+      whitening: learned after training, applied last; None where there is none.
+      waiting, compiling: seconds so far, until decoded photographs arrived and for the first batch of each shape.
     """
-    start_time = time.perf_counter()
-    key = extraction_fingerprint(network, variables, photos, config, whitening)
-    with lock_folder(Path(folder)), enough_space(Path(folder)):
-        store = DescriptorStore.resume(folder, photos.names, key, config.extract.chunk_rows)
-        missing = store.missing()
-        extractor = Extractor(network, variables, photos, config)
-        for chunk, start, stop in missing:
-            described = extractor.describe(range(start, stop))
-            if whitening is not None:
-                if described.shape[1] != len(whitening[0]):
-                    raise UserError(
-                        f"the whitening was learned from descriptors of {len(whitening[0])} numbers, but this "
-                        f"network's have {described.shape[1]}; change config.model.whitening or whitening_dim"
-                    )
-                described = apply_whitening(described, *whitening)
-            store.write(chunk, described)
-            log.info("%s: %d of %d photographs described", photos.name, stop, len(photos))
-        chunks = store.parts()
-    return Extracted(
-        chunks=chunks,
-        fingerprint=key,
-        photos=sum(stop - start for _, start, stop in missing),
-        seconds=time.perf_counter() - start_time,
-        waiting=extractor.waiting,
-        compiling=extractor.compiling,
-    )
 
-
-def describe(
-    network: RetrievalNetwork, variables: Variables, photos: PhotoSet, config: Config, rows: Sequence[int]
-) -> Float[np.ndarray, "m d"]:
-    """Descriptors of some photos, in the order of `rows`, without a store."""
-    return Extractor(network, variables, photos, config).describe(rows)
-
-
-class Extractor:
-    """One network on all local devices, describing photos of one set; every device gets the same share of a batch."""
-
-    def __init__(self, network: RetrievalNetwork, variables: Variables, photos: PhotoSet, config: Config):
-        devices = np.asarray(jax.local_devices())
-        self.network, self.photos, self.config = network, photos, config
-        self.batch_size = -(-config.extract.batch_size // devices.size) * devices.size
-        mesh = Mesh(devices, ("batch",))
-        self.split = NamedSharding(mesh, PartitionSpec("batch"))
-        self.variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
-        self.waiting = self.compiling = 0.0  # seconds
+    def __init__(
+        self,
+        network: RetrievalNetwork,
+        variables: Variables,
+        config: Config,
+        whitening: LearnedWhitening | None = None,
+    ):
+        self.network, self.config, self.whitening = network, config, whitening
+        self._devices = np.asarray(jax.local_devices())
+        self.batch_size = -(-config.extract.batch_size // self._devices.size) * self._devices.size
+        mesh = Mesh(self._devices, ("batch",))
+        self._split, self._everywhere = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in (["batch"], []))
+        self.variables = jax.device_put(variables, self._everywhere)
+        self.waiting = self.compiling = 0.0
         self._compiled: set[tuple[float, ...]] = set()
 
-    def describe(self, rows: Sequence[int]) -> Float[np.ndarray, "m d"]:
-        """Descriptors of these photos, in the order of `rows`: pooled over the scales, unit length."""
-        settings = self.config.extract
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies everything that a descriptor depends on, but the photograph."""
+        digest = hashlib.sha256()
+        for path, leaf in jax.tree_util.tree_leaves_with_path((self.variables, self.whitening)):
+            array = np.asarray(leaf)
+            digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        data = to_dict(self.config.data)
+        shapes = {name: data[name] for name in ("image_size", "enlarge", "bucket_ratios")}
+        computed_by = [VERSIONS, jax.__version__, jax.default_backend()]
+        settings = [repr(self.network), to_dict(self.config.extract), shapes]
+        return fingerprint(digest.hexdigest(), settings, computed_by)
+
+    def describe(
+        self, photos: PhotoSet, rows: Sequence[int], batch_size: int | None = None
+    ) -> Float[np.ndarray, "m d"]:
+        """Descriptors of these photos, in the order of `rows`: pooled over the scales, whitened, unit length.
+
+        Args:
+          batch_size: photographs per compiled batch, which is filled up; by default as the config says.
+
+        Raises:
+          UserError: the whitening is of descriptors of another length, or the device's memory is too small.
+        """
+        settings, size = self.config.extract, batch_size or self.batch_size
         side = self.config.data.image_size * max(settings.scales)
         remedy = (
-            f"describing {self.batch_size} photographs of up to {side:.0f} px at once; lower "
+            f"describing {size} photographs of up to {side:.0f} px at once; lower "
             "config.extract.batch_size, config.data.image_size or config.extract.scales"
         )
         with enough_memory(remedy):
-            found = [self._at_scale(rows, scale) for scale in settings.scales]
-        return found[0] if len(found) == 1 else pool_scales(np.stack(found), settings.scale_pooling, self._exponents())
+            found = [self._at_scale(photos, rows, scale, size) for scale in settings.scales]
+        x = found[0]
+        if len(found) > 1:
+            x = pool_scales(np.stack(found), settings.scale_pooling, self._exponents())
+        if self.whitening is None:
+            return x
+        if x.shape[1] != len(self.whitening[0]):
+            raise UserError(
+                f"the whitening was learned from descriptors of {len(self.whitening[0])} dimensions, but this "
+                f"network's have {x.shape[1]}; change config.model.whitening or whitening_dim"
+            )
+        return apply_whitening(x, *self.whitening)
 
     def _exponents(self) -> np.ndarray:
         """Of the generalised mean over scales: those over positions, 1 where a layer mixes the channels afterwards."""
         plain = isinstance(self.network.pool, GeM) and self.network.whitening is None
         return np.asarray(self.variables["params"]["pool"]["p"] if plain else 1.0, np.float32)
 
-    def intermediates(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
+    def intermediates(self, photos: PhotoSet, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
         """For each row the network's named intermediates of that photo, and `"photo_mask"` [h w], True on the photo."""
         out = {}
-        for batch in self._batches(rows, 1.0):
-            images, masks = jax.device_put((batch["image"], batch["mask"]), self.split)
-            seen = jax.device_get(_apply(self.network, self.variables, images, masks, 1.0)[1])
+        for batch in self._batches(photos, rows, 1.0, self.batch_size):
+            intermediates = jax.device_get(_apply(self.network, self.variables, *self._placed(batch), 1.0)[1])
             for i in np.flatnonzero(batch["row"] >= 0):
-                seen_here = jax.tree.map(lambda x, i=i: x[i], seen)
-                out[int(batch["row"][i])] = seen_here | {"photo_mask": batch["mask"][i]}
+                own = jax.tree.map(lambda x, i=i: x[i], intermediates)
+                out[int(batch["row"][i])] = own | {"photo_mask": batch["mask"][i]}
         return out
 
-    def _batches(self, rows: Sequence[int], scale: float) -> Iterator[Batch]:
+    def _placed(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """Photographs and masks, shared out among the devices; a batch that does not divide is on each of them."""
+        divides = len(batch["row"]) % self._devices.size == 0
+        return jax.device_put((batch["image"], batch["mask"]), self._split if divides else self._everywhere)
+
+    def _batches(self, photos: PhotoSet, rows: Sequence[int], scale: float, batch_size: int) -> Iterator[Batch]:
         batches = evaluation_batches(
-            self.photos,
+            photos,
             image_size=round(self.config.data.image_size * scale),
             bucket_ratios=self.config.data.bucket_ratios,
             size_multiple=self.network.size_multiple,
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             rows=rows,
             threads=self.config.data.threads,
             enlarged=None if self.config.data.enlarge else scale,
@@ -178,7 +169,9 @@ class Extractor:
                 return
             yield batch
 
-    def _at_scale(self, rows: Sequence[int], scale: float) -> Float[np.ndarray, "m d"]:
+    def _at_scale(
+        self, photos: PhotoSet, rows: Sequence[int], scale: float, batch_size: int
+    ) -> Float[np.ndarray, "m d"]:
         found: dict[int, np.ndarray] = {}
         running: deque[tuple[np.ndarray, jax.Array]] = deque()
 
@@ -187,8 +180,8 @@ class Extractor:
             found.update((int(row), x) for row, x in zip(batch_rows, np.asarray(descriptors), strict=True) if row >= 0)
 
         resized = 1.0 if self.config.extract.resized == "photo" else scale  # by the device
-        for batch in self._batches(rows, scale / resized):
-            images, masks = jax.device_put((batch["image"], batch["mask"]), self.split)
+        for batch in self._batches(photos, rows, scale / resized, batch_size):
+            images, masks = self._placed(batch)
             start = time.perf_counter()
             running.append((batch["row"], _apply(self.network, self.variables, images, masks, resized)[0]))
             if (resized, *images.shape) not in self._compiled:  # the call returns at once, but for the compilation
@@ -201,32 +194,41 @@ class Extractor:
         return np.stack([found[row] for row in rows])
 
 
-def extraction_fingerprint(
-    network: RetrievalNetwork,
-    variables: Variables,
-    photos: PhotoSet,
-    config: Config,
-    whitening: Learned | None = None,
-) -> str:
+def extract(extractor: Extractor, photos: PhotoSet, folder: Path) -> Extraction:
+    """Descriptors of all photos, in their order, kept in a store in `folder`.
+
+    What the store has already is reused when its fingerprint (parameters, photographs, settings, versions of the code)
+    is the same, and made again otherwise. A kill costs one chunk.
+
+    Raises:
+      UserError: a descriptor is not finite (the photo is named), or the whitening is of another length; another process
+        writes to `folder`, the disk is full (what is in the store stays), or the device's memory is too small.
+    """
+    start, before = time.perf_counter(), (extractor.waiting, extractor.compiling)
+    described = 0
+
+    def rows_of(rows: range) -> Float[np.ndarray, "m d"]:
+        nonlocal described
+        found = extractor.describe(photos, rows)
+        described += len(rows)
+        log.info("%s: %d of %d photographs described", photos.name, rows.stop, len(photos))
+        return found
+
+    key = extraction_fingerprint(extractor, photos)
+    store = fill_store(folder, photos.names, key, extractor.config.extract.chunk_rows, rows_of)
+    return Extraction(
+        chunks=store.parts(),
+        fingerprint=key,
+        photos=described,
+        seconds=time.perf_counter() - start,
+        waiting=extractor.waiting - before[0],
+        compiling=extractor.compiling - before[1],
+    )
+
+
+def extraction_fingerprint(extractor: Extractor, photos: PhotoSet) -> str:
     """Identifies everything that the descriptors of `photos` depend on."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path((variables, whitening)):
-        array = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    shapes = {name: to_dict(config.data)[name] for name in ("image_size", "enlarge", "bucket_ratios")}
-    computed_by = [source_fingerprint(), jax.__version__, jax.default_backend()]
-    settings = [repr(network), to_dict(config.extract), shapes]
-    return fingerprint(digest.hexdigest(), photos.fingerprint, settings, computed_by)
-
-
-@cache
-def source_fingerprint() -> str:
-    """Identifies the code that turns a photograph into a descriptor: a change of it makes old descriptors stale."""
-    package = Path(sret_jax.__file__).parent
-    rooms = [file for part in ("models", "data", "datasets") for file in package.glob(f"{part}/**/*.py")]
-    files = sorted([*rooms, Path(__file__), Path(multiscale.__file__)])
-    return fingerprint([(file.relative_to(package).as_posix(), file_digest(file)) for file in files])
+    return fingerprint(extractor.fingerprint, photos.fingerprint)
 
 
 @partial(jax.jit, static_argnums=(0, 4))

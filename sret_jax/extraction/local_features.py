@@ -16,18 +16,18 @@ from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import Batch, evaluation_batches, load
 from sret_jax.data.resizing import content_size, resize
 from sret_jax.errors import UserError
-from sret_jax.extraction.descriptors import extraction_fingerprint
+from sret_jax.extraction.descriptors import Extractor, extraction_fingerprint
 from sret_jax.extraction.multiscale import resize_input
 from sret_jax.extraction.selection import Selected, extract_local
 from sret_jax.extraction.sift import SIFT_VERSION, sift
 from sret_jax.models.attention import l2_attention
-from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.models.pooling import l2_normalize
 from sret_jax.models.whitening import pca_whitening
-from sret_jax.storage.artifacts import enough_space, file_digest, fingerprint, lock_folder
+from sret_jax.storage.artifacts import fingerprint
 from sret_jax.storage.provenance import enough_memory
-from sret_jax.storage.row_store import DescriptorStore, StoredRows
+from sret_jax.storage.row_store import RowStore, StoredRows, fill_store
 
+LOCAL_VERSION = 1  # of what is made of a map besides what the network does: raise it when that changes
 SOURCES = ("sift", "head", "map", "backbone")
 LEVELS = 127  # of a number, each way
 LEARNED_ON = 200  # photographs, evenly spread, that the reduction of "map" and "backbone" is learned on
@@ -35,7 +35,7 @@ Reduction = tuple[Float[np.ndarray, "c"], Float[np.ndarray, "c d"]]  # mean and 
 
 
 @runtime_checkable
-class Source(Protocol):
+class FeatureSource(Protocol):
     """What describes photographs by local features."""
 
     fingerprint: str  # of everything that the features depend on but the photographs
@@ -85,7 +85,7 @@ class StoredLocal:
       fingerprint: of the photographs and of everything else that the features depend on.
     """
 
-    def __init__(self, stores: Sequence[DescriptorStore]):
+    def __init__(self, stores: Sequence[RowStore]):
         self._rows = StoredRows(stores)
         self.nbytes = self._rows.nbytes
         self.fingerprint = fingerprint(*(store.fingerprint for store in stores))
@@ -98,24 +98,29 @@ class StoredLocal:
         return unpack(self._rows[rows])
 
 
-def store_local(source: Source, photos: PhotoSet, config: Config, folder: Path) -> DescriptorStore:
+def store_local(source: FeatureSource, photos: PhotoSet, config: Config, folder: Path) -> RowStore:
     """The local features of all photos, kept in `folder` and used again while nothing has changed.
 
     Raises:
       UserError: a feature is not finite, another process writes to `folder`, the disk is full (what is in the store
         stays), or the device's memory is too small for a batch.
     """
-    with lock_folder(Path(folder)), enough_space(Path(folder)):
-        key = fingerprint(source.fingerprint, photos.fingerprint)
-        store = DescriptorStore.resume(folder, photos.names, key, config.local.chunk_rows)
-        for chunk, start, stop in store.missing():
-            found = dict(source(photos, range(start, stop)))
-            store.write(chunk, pack([found[row] for row in range(start, stop)]))
-        return store
+
+    def rows_of(rows: range) -> np.ndarray:
+        found = dict(source(photos, rows))
+        return pack([found[row] for row in rows])
+
+    key = fingerprint(source.fingerprint, photos.fingerprint)
+    return fill_store(folder, photos.names, key, config.local.chunk_rows, rows_of)
 
 
-def open_source(network: RetrievalNetwork, variables: Variables, photos: PhotoSet, config: Config) -> Source:
-    """What `config.local.source` asks for; `photos` are searched, and a reduction is learned from them.
+def open_source(extractor: Extractor, photos: PhotoSet, config: Config) -> FeatureSource:
+    """What finds the local features that `config.local.source` names.
+
+    Args:
+      extractor: the network, where features are its own.
+      photos: searched; a reduction of "map" and "backbone" is learned from them.
+      config: its `local`, `extract` and `data` say how; it may differ from the extractor's own in `local`.
 
     Raises:
       UserError: an unknown source, or a network without local features of its own.
@@ -125,12 +130,12 @@ def open_source(network: RetrievalNetwork, variables: Variables, photos: PhotoSe
         raise UserError(f"config.local.source={source!r}; choose one of {', '.join(SOURCES)}")
     if source == "sift":
         return Sift(config)
-    if source == "head" and network.local is None:
+    if source == "head" and extractor.network.local is None:
         raise UserError(
             "config.local.source='head': the network has no local features of its own; set config.model.local.enabled "
             "in its training, or choose another source"
         )
-    return NetworkFeatures(network, variables, photos, config)
+    return NetworkFeatures(extractor, photos, config)
 
 
 class Sift:
@@ -164,10 +169,10 @@ class NetworkFeatures:
     Those of a map have unit length and the strength of their norm; they are PCA-whitened and shortened.
     """
 
-    def __init__(self, network: RetrievalNetwork, variables: Variables, photos: PhotoSet, config: Config):
-        self._network, self._variables, self._config = network, variables, config
-        whole = [to_dict(config.local), extraction_fingerprint(network, variables, photos, config)]
-        self.fingerprint = fingerprint(whole, file_digest(Path(__file__)))
+    def __init__(self, extractor: Extractor, photos: PhotoSet, config: Config):
+        self._network, self._variables, self._config = extractor.network, extractor.variables, config
+        whole = [to_dict(config.local), extraction_fingerprint(extractor, photos)]
+        self.fingerprint = fingerprint(whole, LOCAL_VERSION)
         self._reduction: Reduction | None = None
         if config.local.source != "head":
             self._reduction = self._learn(photos)

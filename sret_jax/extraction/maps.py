@@ -12,12 +12,14 @@ from sret_jax.config import Config
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import evaluation_batches
 from sret_jax.errors import UserError
-from sret_jax.extraction.descriptors import extraction_fingerprint
+from sret_jax.extraction.descriptors import Extractor, extraction_fingerprint
 from sret_jax.models.backbones import BACKBONES
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
-from sret_jax.storage.artifacts import enough_space, file_digest, fingerprint, lock_folder
+from sret_jax.storage.artifacts import fingerprint
 from sret_jax.storage.provenance import enough_memory
-from sret_jax.storage.row_store import DescriptorStore, StoredRows
+from sret_jax.storage.row_store import RowStore, StoredRows, fill_store
+
+MAPS_VERSION = 1  # of what is stored of a map that the network makes: raise it when that changes
 
 
 def localizing_network(network: RetrievalNetwork, config: Config) -> RetrievalNetwork:
@@ -44,7 +46,7 @@ def localizing_network(network: RetrievalNetwork, config: Config) -> RetrievalNe
 class StoredMaps:
     """The maps of a photo set; only what is asked for is read from the disk."""
 
-    def __init__(self, store: DescriptorStore):
+    def __init__(self, store: RowStore):
         self._rows = StoredRows([store])
 
     def __len__(self) -> int:
@@ -59,24 +61,26 @@ class StoredMaps:
 
 
 def store_maps(
-    network: RetrievalNetwork, variables: Variables, photos: PhotoSet, config: Config, image_size: int, folder: Path
+    extractor: Extractor, network: RetrievalNetwork, photos: PhotoSet, image_size: int, folder: Path
 ) -> StoredMaps:
     """The maps of all photographs in 16 bits, kept in `folder` and used again while nothing has changed.
 
     Args:
-      network: of `localizing_network`.
+      extractor: parameters and settings.
+      network: of `localizing_network`, which shares the parameters.
       photos: all in one square shape of `image_size`.
 
     Raises:
       UserError: another process writes to `folder`, the disk is full, or the device's memory too small.
     """
-    settings = [image_size, config.localize.source, file_digest(Path(__file__))]
-    key = fingerprint(extraction_fingerprint(network, variables, photos, config), settings)
-    with lock_folder(Path(folder)), enough_space(Path(folder)):
-        store = DescriptorStore.resume(folder, photos.names, key, config.localize.chunk_rows)
-        for chunk, start, stop in store.missing():
-            store.write(chunk, _records(network, variables, photos, config, image_size, range(start, stop)))
-        return StoredMaps(store)
+    config = extractor.config
+    settings = [repr(network), image_size, config.localize.source, MAPS_VERSION]
+    key = fingerprint(extraction_fingerprint(extractor, photos), settings)
+
+    def rows_of(rows: range) -> np.ndarray:
+        return _records(network, extractor.variables, photos, config, image_size, rows)
+
+    return StoredMaps(fill_store(folder, photos.names, key, config.localize.chunk_rows, rows_of))
 
 
 def _records(network, variables, photos: PhotoSet, config: Config, image_size: int, rows: Sequence[int]) -> np.ndarray:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sret_jax.data.decoding import PhotoRejected, read_photo_file
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.datasets.pixel_truth import read_mask
 from sret_jax.errors import UserError
 from sret_jax.localization.query_region import region_weights
+from sret_jax.storage.files import Unreadable, read_file
 
 FORM = '{"<photo>": [left, top, right, bottom] or [x, y] or "<mask>.png"}, pixels'
 
@@ -27,10 +27,10 @@ def read_regions(path: str | Path, queries: PhotoSet) -> dict[int, np.ndarray]:
     """
     path = Path(path)
     try:
-        entries = json.loads(read_photo_file(path))
+        entries = json.loads(read_file(path))
         if not isinstance(entries, dict):
             raise ValueError("it holds no object")
-    except PhotoRejected as rejected:
+    except Unreadable as rejected:
         raise UserError(f"{path}: {rejected.reason}; give {FORM}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: no file of regions ({error}); give {FORM}") from None

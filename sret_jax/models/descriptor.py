@@ -29,6 +29,8 @@ from sret_jax.models.smoothing import LearnableSmoothing
 from sret_jax.models.weights.pretrained import start_from
 from sret_jax.models.whitening import Whitening
 
+NETWORK_VERSION = 1  # of what networks compute from the same pixels and parameters: raise it when that changes
+
 Variables = dict[str, Any]
 Images = UInt8[Array, "b h w 3"] | Float[Array, "b h w 3"]  # 0 to 255
 
@@ -196,7 +198,11 @@ def descriptor_length(config: ModelConfig) -> int:
 
 
 def init_network(network: RetrievalNetwork, config: ModelConfig, key: jax.Array) -> Variables:
-    """Parameters and BatchNorm statistics: the backbone's and what else `weights` holds from there, the rest fresh."""
+    """Parameters and BatchNorm statistics: the backbone's and what else `weights` holds from there, the rest fresh.
+
+    What training starts from the training photographs, the whitening layer and the reduction of local features with
+    "pca", is not a number until it does: a descriptor through it would look like one and mean nothing.
+    """
     side = 4 * (network.size_multiple if network.size_multiple > 1 else 32)
     fresh = config.weights == "none"
 
@@ -207,4 +213,15 @@ def init_network(network: RetrievalNetwork, config: ModelConfig, key: jax.Array)
         return {c: {n: v for n, v in tree.items() if fresh or n != "backbone"} for c, tree in variables.items()}
 
     variables = init(key)
-    return variables if fresh else start_from(variables, config)
+    variables = variables if fresh else start_from(variables, config)
+    learned = [
+        name
+        for name, start in (("whitening", config.whitening_init), ("local", _reduction_start(config)))
+        if start == "pca" and name in variables["params"]
+    ]
+    unfilled = {name: jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), variables["params"][name]) for name in learned}
+    return variables | {"params": variables["params"] | unfilled}
+
+
+def _reduction_start(config: ModelConfig) -> str:
+    return config.local.init if config.local.kind == "how" else ""  # DELG's head trains from random numbers

@@ -5,12 +5,21 @@ Both closed forms are computed in float64, on the host. Their columns are unique
 eigenvalues are equal.
 """
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
 from sret_jax.errors import UserError
+
+
+class LearnedWhitening(NamedTuple):
+    """A projection learned after training, which acts on finished descriptors: `apply_whitening(x, *whitening)`."""
+
+    mean: Float[np.ndarray, "c"]
+    projection: Float[np.ndarray, "c d"]
 
 
 class Whitening(nn.Module):

@@ -1,25 +1,24 @@
-"""Re-rankings one after the other, as `--rerank=sv:100,alpha_qe:10` names them: see `reranking/rerankers.py`.
+"""Re-rankers one after the other, as `--rerank=sv:100,alpha_qe:10` names them: see `reranking/rerankers.py`.
 
-A stage sees descriptors and local features of queries and photographs, and the ranking so far. It changes the order of
+A re-ranker sees descriptors and local features of queries and database, and the ranking so far. It changes the order of
 what was found and nothing else.
 """
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
 
-from sret_jax.config import Config
-from sret_jax.errors import UserError
-from sret_jax.reranking.answers import Answers, Side
-from sret_jax.reranking.rerankers import STAGES
+from sret_jax.errors import UserError, choices
+from sret_jax.reranking.answers import Answers, Candidates, Context
+from sret_jax.reranking.rerankers import RERANKERS
 
 
 @dataclass(frozen=True)
-class Stage:
+class Named:
+    """A re-ranker and how many of the first answers it concerns."""
+
     name: str
     number: int
 
@@ -27,51 +26,51 @@ class Stage:
         return f"{self.name}:{self.number}"
 
 
-def parse_stages(texts: Sequence[str]) -> list[Stage]:
+def parse_rerankers(texts: Sequence[str]) -> list[Named]:
     """Of NAME or NAME:NUMBER each. Raises `UserError` for an unknown or repeated one."""
-    stages = []
+    named: list[Named] = []
     for text in texts:
         name, _, number = text.partition(":")
-        if name not in STAGES:
-            raise UserError(f"--rerank: no stage {name!r}; choose from {', '.join(STAGES)}, each with :NUMBER or not")
+        if name not in RERANKERS:
+            raise UserError(f"--rerank: no re-ranker {choices(name, RERANKERS)}, each with :NUMBER or not")
         if number and not (number.isdecimal() and int(number)):
             raise UserError(f"--rerank={text}: the number after the colon must be at least 1")
-        stages.append(Stage(name, int(number) if number else STAGES[name][1]))
-        if stages[-1] in stages[:-1]:
-            raise UserError(f"--rerank: {stages[-1]} twice; name each stage once")
-    return stages
+        named.append(Named(name, int(number) if number else RERANKERS[name].number))
+        if named[-1] in named[:-1]:
+            raise UserError(f"--rerank: {named[-1]} twice; name each re-ranker once")
+    return named
+
+
+def uses_descriptors(named: Sequence[Named]) -> bool:
+    """Whether any of them reads global descriptors."""
+    return any(RERANKERS[one.name].descriptors for one in named)
 
 
 class Chain:
-    """Stages made ready for a collection: what can be computed before the first query is.
+    """Re-rankers made ready for a database: what can be computed before the first query is.
 
     Attributes:
-      seconds: per stage, {"prepare": once, "queries": in all calls, "asked": queries of these calls}.
-      uncertainty: by query row, where a stage has looked: see `reranking/community.py`.
+      seconds: per re-ranker, {"prepare": once, "queries": in all calls, "asked": queries of these calls}.
+      uncertainty: by query row, where a re-ranker has looked: see `reranking/community.py`.
     """
 
-    def __init__(self, stages: Sequence[Stage], queries: Side, photos: Side, config: Config, folder: Path):
-        """
-        Args:
-          queries: who asks; the same object as `photos` where the photographs ask for each other.
-          config: its `rerank` says how.
-          folder: what the stages keep between runs.
-        """
-        self._queries, self._photos, self._steps = queries, photos, []
+    def __init__(self, named: Sequence[Named], context: Context):
+        self._context, self._steps = context, []
+        self._uses_descriptors = uses_descriptors(named)
         self.seconds: dict[str, dict[str, float]] = {}
         self.uncertainty: dict[int, float] = {}
-        for stage in stages:
+        for one in named:
             start = time.perf_counter()
-            step = STAGES[stage.name][0](stage.number, queries, photos, config, folder)
-            self._steps.append((str(stage), step))
-            self.seconds[str(stage)] = {"prepare": time.perf_counter() - start, "queries": 0.0, "asked": 0}
+            step = RERANKERS[one.name].make(one.number, context)
+            self._steps.append((str(one), step))
+            self.seconds[str(one)] = {"prepare": time.perf_counter() - start, "queries": 0.0, "asked": 0}
 
-    def __call__(
-        self, rows: Int[np.ndarray, "q"], ids: Int[np.ndarray, "q k"], scores: Float[np.ndarray, "q k"]
-    ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
-        """The same photographs in their new order; where the photographs ask for each other, a query's own is kept
-        out of the stages and comes first."""
-        own = rows if self._queries is self._photos else np.full(len(rows), -1)
+    def __call__(self, answers: Answers) -> Answers:
+        """The same photographs in their new order; where the photographs are each other's queries, a query's own is
+        kept out of the re-rankers and comes first."""
+        rows, ids, scores = answers.rows, answers.ids, answers.scores
+        each_other = self._context.queries is self._context.database
+        own = rows if each_other else np.full(len(rows), -1)
         first = (ids == own[:, None]) & (ids >= 0)
         order = np.argsort(~first, axis=1, kind="stable")
         ids, scores = np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
@@ -81,20 +80,22 @@ class Chain:
             part = np.flatnonzero(has_own == found)
             if len(part):
                 skip = int(found)
-                answers = self._run(rows[part], ids[part, skip:], scores[part, skip:])
-                out_ids[part, skip:], out_scores[part, skip:] = answers.ids, answers.scores
+                candidates = self._run(rows[part], ids[part, skip:], scores[part, skip:])
+                out_ids[part, skip:], out_scores[part, skip:] = candidates.ids, candidates.scores
                 if found:  # above the others on whatever scale they are now
                     out_scores[part, 0] = np.maximum(out_scores[part, 0], out_scores[part, 1:].max(1, initial=-np.inf))
-        return out_ids, out_scores
+        return replace(answers, ids=out_ids, scores=out_scores)
 
-    def _run(self, rows: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> Answers:
-        nothing = np.full(len(rows), np.nan)
-        answers = Answers(rows, self._queries.descriptors[rows], self._photos.descriptors, ids, scores, nothing)
+    def _run(self, rows: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> Candidates:
+        queries = database = None
+        if self._uses_descriptors:
+            queries, database = self._context.queries.descriptors[rows], self._context.database.descriptors
+        candidates = Candidates(rows, queries, database, ids, scores, np.full(len(rows), np.nan))
         for name, step in self._steps:
             start = time.perf_counter()
-            answers = step(answers)
+            candidates = step(candidates)
             self.seconds[name]["queries"] += time.perf_counter() - start
             self.seconds[name]["asked"] += len(rows)
-        looked = np.flatnonzero(~np.isnan(answers.uncertainty))
-        self.uncertainty |= {int(rows[i]): float(answers.uncertainty[i]) for i in looked}
-        return answers
+        known = np.flatnonzero(~np.isnan(candidates.uncertainty))
+        self.uncertainty |= {int(rows[i]): float(candidates.uncertainty[i]) for i in known}
+        return candidates

@@ -9,16 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int
 
-from sret_jax.config import Config
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
 from sret_jax.extraction.local_features import StoredLocal, open_source
-from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.retrieval.asmk import BITS
 from sret_jax.retrieval.codebook import kmeans
 from sret_jax.retrieval.index import SearchResult
 from sret_jax.retrieval.inverted_file import InvertedFile
-from sret_jax.storage.artifacts import DamagedError, commit_folder, fingerprint, verify_folder, write_json
+from sret_jax.retriever import Retriever
+from sret_jax.storage.artifacts import commit_folder, fingerprint, open_or_build, verify_folder, write_json
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +59,15 @@ class AsmkIndex:
             f"in {self.file.nbytes / 1e6:.1f} MB"
         )
 
+    @property
+    def dim(self) -> int:
+        """Dimensions of a local feature."""
+        return self.file.centroids.shape[1]
+
+    @property
+    def fingerprint(self) -> str:
+        return self.file.fingerprint
+
     def search(self, rows: Int[np.ndarray, "q"], k: int) -> SearchResult:
         """The k most similar photographs to each query, best first; equal ones in the order of the index."""
         found = []
@@ -70,9 +78,7 @@ class AsmkIndex:
         return SearchResult(ids, scores, self.file.names)
 
 
-def open_codebook(
-    network: RetrievalNetwork, variables: Variables, photos: PhotoSet, config: Config, folder: Path
-) -> Codebook:
+def open_codebook(retriever: Retriever, photos: PhotoSet, folder: Path) -> Codebook:
     """The codebook in `folder` if it is of these photographs, network and settings and sound, else one learned and
     saved there: k-means over the strongest local features of at most `config.search.codebook_photos` photographs,
     evenly spread, at one scale. All of these features are in memory twice, 20 GB of 20,000 photographs with 1,000.
@@ -80,35 +86,36 @@ def open_codebook(
     Raises:
       UserError: the network has no local features, or the photographs have fewer than there are words.
     """
-    settings = config.search
-    source = open_source(
-        network, variables, photos, replace(config, local=replace(config.local, source="head", scales=(1.0,)))
-    )
+    config, settings = retriever.config, retriever.config.search
+    one_scale = replace(config, local=replace(config.local, source="head", scales=(1.0,)))
+    source = open_source(retriever.extractor, photos, one_scale)
     key = fingerprint(source.fingerprint, photos.fingerprint, settings.words, settings.codebook_photos)
-    if folder.is_dir():
-        try:
-            verify_folder(folder)
-            about = json.loads((folder / ABOUT).read_bytes())
-            if about["fingerprint"] == key:
-                return Codebook(np.load(folder / "centroids.npy", allow_pickle=False), key, about["photos"])
-        except DamagedError as error:
-            log.warning("%s; it is learned anew", error)
-        else:
-            log.info("%s: of other photographs or another network, learned anew", folder)
-    rows = np.unique(np.linspace(0, len(photos) - 1, min(settings.codebook_photos, len(photos))).astype(int)).tolist()
-    found = dict(source(photos, rows))
-    features = np.concatenate([found[row].features[: found[row].count] for row in rows])
-    words = settings.words or min(WORDS, max(1, len(features) // FEATURES_PER_WORD))
-    if len(features) < words:
-        raise UserError(
-            f"config.search.words={words}: {len(rows)} photographs of {photos.name} have {len(features)} local "
-            "features; lower it, or give more photographs with config.search.codebook"
-        )
-    codebook = Codebook(kmeans(features, words), key, len(rows))
-    with commit_folder(folder) as built:
-        np.save(built / "centroids.npy", codebook.centroids)
-        write_json(built / ABOUT, {"fingerprint": key, "photos": len(rows)})
-    return codebook
+
+    def learn() -> Codebook:
+        rows = np.unique(
+            np.linspace(0, len(photos) - 1, min(settings.codebook_photos, len(photos))).astype(int)
+        ).tolist()
+        found = dict(source(photos, rows))
+        features = np.concatenate([found[row].features[: found[row].count] for row in rows])
+        words = settings.words or min(WORDS, max(1, len(features) // FEATURES_PER_WORD))
+        if len(features) < words:
+            raise UserError(
+                f"config.search.words={words}: {len(rows)} photographs of {photos.name} have {len(features)} local "
+                "features; lower it, or give more photographs with config.search.codebook"
+            )
+        codebook = Codebook(kmeans(features, words), key, len(rows))
+        with commit_folder(folder) as built:
+            np.save(built / "centroids.npy", codebook.centroids)
+            write_json(built / ABOUT, {"fingerprint": key, "photos": len(rows)})
+        return codebook
+
+    return open_or_build(folder, key, _read_codebook, learn)
+
+
+def _read_codebook(folder: Path) -> Codebook:
+    verify_folder(folder)
+    about = json.loads((folder / ABOUT).read_bytes())
+    return Codebook(np.load(folder / "centroids.npy", allow_pickle=False), about["fingerprint"], about["photos"])
 
 
 def open_inverted_file(
@@ -126,19 +133,14 @@ def open_inverted_file(
             f"in multiples of {BITS}; set config.model.local.dim to one, or config.search.binary=False"
         )
     key = fingerprint(codebook.fingerprint, photos.fingerprint, names, binary)
-    if folder.is_dir():
-        try:
-            file = InvertedFile.load(folder)
-        except DamagedError as error:
-            log.warning("%s; it is built anew", error)
-        else:
-            if file.fingerprint == key:
-                return file
-            log.info("%s: of other local features or words, built anew", folder)
-    file = InvertedFile(codebook.centroids, binary=binary, fingerprint=key)
-    for start in range(0, len(names), AT_ONCE):
-        rows = np.arange(start, min(start + AT_ONCE, len(names)))
-        features, _, _, _, count = photos(rows)
-        file.add(features, count, [names[row] for row in rows])
-    file.save(folder)
-    return file
+
+    def build() -> InvertedFile:
+        file = InvertedFile(codebook.centroids, binary=binary, fingerprint=key)
+        for start in range(0, len(names), AT_ONCE):
+            rows = np.arange(start, min(start + AT_ONCE, len(names)))
+            features, _, _, _, count = photos(rows)
+            file.add(features, count, [names[row] for row in rows])
+        file.save(folder)
+        return file
+
+    return open_or_build(folder, key, InvertedFile.load, build)

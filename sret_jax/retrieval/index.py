@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 
 from sret_jax.config import SearchConfig
 from sret_jax.errors import UserError
+from sret_jax.extraction.origin import Descriptors, check_same_retriever, retriever_of
 from sret_jax.retrieval.approximate import build_scann, has_scann, load_scann, scann_top_k
 from sret_jax.retrieval.exact import cosines, exact_top_k, normalized, queries_at_once
 from sret_jax.storage.artifacts import DamagedError, commit_folder, fingerprint, verify_folder
@@ -51,6 +52,7 @@ class Index:
       method: "exact", "brute_force", "ah" or "tree_ah".
       settings: what `build` chose: leaves, leaves_to_search.
       fingerprint: of what it was built from, as `content_fingerprint` gives it.
+      retriever: fingerprint of the one that described the photos; "" where nobody knows.
     """
 
     def __init__(
@@ -62,8 +64,9 @@ class Index:
         settings: dict[str, int],
         fingerprint: str,
         scann: Any = None,
+        retriever: str = "",
     ):
-        self.descriptors, self.names, self.config = descriptors, names, config
+        self.descriptors, self.names, self.config, self.retriever = descriptors, names, config, retriever
         self.method, self.settings, self.fingerprint, self._scann = method, settings, fingerprint, scann
 
     @classmethod
@@ -93,19 +96,20 @@ class Index:
             if name in seen:
                 raise UserError(f"index: the name {name!r} occurs twice; photo names must be unique")
             seen.add(name)
-        key = content_fingerprint(descriptors, names, config)
+        key, retriever = content_fingerprint(descriptors, names, config), retriever_of(descriptors)
         descriptors = normalized(descriptors, names)
         method = _choose(config.method, len(names))
         settings = _settings(method, len(names), config)
         scann = None if method == "exact" else build_scann(descriptors, method, settings)
-        return cls(descriptors, list(names), config, method, settings, key, scann)
+        return cls(descriptors, list(names), config, method, settings, key, scann, retriever)
 
     def add(self, descriptors: Float[np.ndarray, "n d"], names: list[str]) -> "Index":
         """A new index of these photos after the present ones, built anew: the method may change with the size."""
         if descriptors.shape[1] != self.dim:
             raise UserError(f"index: descriptors of length {descriptors.shape[1]} added to an index of {self.dim}")
+        check_same_retriever(retriever_of(descriptors), self.retriever)
         everything = np.concatenate([self.descriptors, normalized(descriptors, names)])
-        return Index.build(everything, self.names + list(names), self.config)
+        return Index.build(Descriptors.of(everything, self.retriever), self.names + list(names), self.config)
 
     @property
     def dim(self) -> int:
@@ -130,10 +134,12 @@ class Index:
         """The k photos of largest cosine to each query.
 
         Raises:
-          UserError: k is not within 1 and the number of photos, or a query is zero, not finite or of another length.
+          UserError: k is not within 1 and the number of photos, a query is zero, not finite or of another length, or
+            it was described by another retriever than the photos.
         """
         if not 1 <= k <= len(self):
             raise UserError(f"asked for {k} neighbours of {len(self)} photos; ask for 1 to {len(self)}, or add photos")
+        check_same_retriever(retriever_of(queries), self.retriever)
         if queries.shape[1] != self.dim:
             raise UserError(f"queries of length {queries.shape[1]} but an index of {self.dim}: not the same network")
         queries = normalized(queries, [f"query {i}" for i in range(len(queries))])
@@ -175,6 +181,7 @@ class Index:
                 "config": vars(self.config),
                 "description": self.description,
                 "fingerprint": self.fingerprint,
+                "retriever": self.retriever,
                 "names": self.names,
             }
             (folder / "index.json").write_text(json.dumps(about, indent=1) + "\n")
@@ -211,7 +218,7 @@ class Index:
             log.warning("ScaNN is not installed (it has wheels for Linux only): exact search takes its place")
             method = "exact"
         scann = None if method == "exact" else load_scann(path / "scann", len(names))
-        return cls(np.asarray(descriptors), names, config, method, settings, key, scann)
+        return cls(np.asarray(descriptors), names, config, method, settings, key, scann, about.get("retriever", ""))
 
 
 def content_fingerprint(descriptors: Float[np.ndarray, "n d"], names: list[str], config: SearchConfig) -> str:
@@ -226,8 +233,8 @@ def _best_first(ids: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray
 
 
 def _choose(method: str, n: int) -> str:
-    if method == "asmk":  # searches local features; descriptors are for what re-ranks
-        return "exact"
+    if method == "asmk":
+        raise UserError("search.method='asmk' compares local features: an index of descriptors has none")
     if method == "auto":
         method = "brute_force" if n < BRUTE_FORCE_BELOW else "ah" if n < AH_BELOW else "tree_ah"
     if method != "exact" and not has_scann():

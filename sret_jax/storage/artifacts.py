@@ -9,14 +9,17 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from sret_jax.errors import UserError
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "MANIFEST.json"
 
@@ -127,6 +130,31 @@ def verify_folder(path: Path) -> None:
         file = path / name
         if file.is_symlink() or file.stat().st_size != expected["size"] or file_digest(file) != expected["sha256"]:
             raise DamagedError(f"{file}: changed since it was written; delete {path} and run again")
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """An artifact that knows what it was built from."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+F = TypeVar("F", bound=Fingerprinted)
+
+
+def open_or_build(folder: Path, key: str, load: Callable[[Path], F], build: Callable[[], F]) -> F:
+    """What `load` finds in `folder` if it is sound and has the fingerprint `key`, else what `build` makes and saves."""
+    if folder.is_dir():
+        try:
+            found = load(folder)
+        except DamagedError as error:
+            log.warning("%s; it is built again", error)
+        else:
+            if found.fingerprint == key:
+                return found
+            log.info("%s: was built from something else, it is built again", folder)
+    return build()
 
 
 @contextlib.contextmanager

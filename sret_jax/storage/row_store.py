@@ -3,7 +3,7 @@
 import io
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,22 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
 from sret_jax.errors import UserError
-from sret_jax.storage.artifacts import DamagedError, file_digest, fingerprint, write_file, write_json
+from sret_jax.storage.artifacts import (
+    DamagedError,
+    enough_space,
+    file_digest,
+    fingerprint,
+    lock_folder,
+    write_file,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
 
 STORE = "STORE.json"
 
 
-class DescriptorStore:
+class RowStore:
     """One row of numbers, or one record, for every photo of a list.
 
     Chunk i is the file `<i>.npy`, of any dtype without objects, with the photos i * chunk_rows onwards in their order:
@@ -37,7 +45,7 @@ class DescriptorStore:
         self._digests = digests
 
     @classmethod
-    def resume(cls, folder: Path, names: list[str], fingerprint: str, chunk_rows: int) -> "DescriptorStore":
+    def resume(cls, folder: Path, names: list[str], fingerprint: str, chunk_rows: int) -> "RowStore":
         """The store in `folder` for these photos: with the chunks that are there and sound, or empty.
 
         A store of other photos or of another network is discarded, and a damaged chunk is taken out, both with a line
@@ -68,7 +76,7 @@ class DescriptorStore:
         return store
 
     @classmethod
-    def load(cls, folder: Path, fingerprint: str | None = None) -> "DescriptorStore":
+    def load(cls, folder: Path, fingerprint: str | None = None) -> "RowStore":
         """The store in `folder`.
 
         Raises:
@@ -160,6 +168,34 @@ class DescriptorStore:
         write_json(self.folder / STORE, about | {"digest": _digest(about)})
 
 
+def fill_store(
+    folder: Path,
+    names: list[str],
+    fingerprint: str,
+    chunk_rows: int,
+    make_rows: Callable[[range], Shaped[np.ndarray, "m *d"]],
+) -> RowStore:
+    """The complete store in `folder`: what is missing of it is made and committed chunk by chunk.
+
+    Args:
+      folder: of the store; one process at a time.
+      names: of the photos, in order.
+      fingerprint: of everything that the rows depend on. A store with another one is discarded.
+      chunk_rows: photos per chunk; a kill costs one chunk.
+      make_rows: the rows of a range of photos.
+
+    Raises:
+      UserError: a row is not finite (the photo is named), another process writes to `folder`, or the disk is full; what
+        is in the store stays.
+    """
+    folder = Path(folder)
+    with lock_folder(folder), enough_space(folder):
+        store = RowStore.resume(folder, names, fingerprint, chunk_rows)
+        for chunk, start, stop in store.missing():
+            store.write(chunk, make_rows(range(start, stop)))
+        return store
+
+
 def joined(parts: Sequence[Shaped[np.ndarray, "_ *d"]]) -> Shaped[np.ndarray, "n *d"]:
     """The rows of chunks one after the other, copied once; of a single chunk the chunk itself, which may be mapped."""
     return np.asarray(parts[0]) if len(parts) == 1 else np.concatenate(parts)
@@ -168,7 +204,7 @@ def joined(parts: Sequence[Shaped[np.ndarray, "_ *d"]]) -> Shaped[np.ndarray, "n
 class StoredRows:
     """The rows of stores, one store after the other; only what is asked for is read from the disk."""
 
-    def __init__(self, stores: Sequence[DescriptorStore]):
+    def __init__(self, stores: Sequence[RowStore]):
         self._parts = [part for store in stores for part in store.parts()]
         self._ends = np.cumsum([len(part) for part in self._parts])
 

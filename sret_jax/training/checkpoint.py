@@ -20,10 +20,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from sret_jax import config as configs
-from sret_jax.config import Config, ModelConfig
+from sret_jax.config import Config
 from sret_jax.errors import UserError
 from sret_jax.models.descriptor import build_network
+from sret_jax.models.whitening import LearnedWhitening
 from sret_jax.storage import artifacts
+from sret_jax.storage.workdir import RECORD, Workdir, is_checkpoint
 from sret_jax.training import parallel
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,11 @@ class Checkpoint(NamedTuple):
     step: int
     arrays: Tree
     record: Tree
+
+    @property
+    def whitening(self) -> LearnedWhitening | None:
+        learned = self.arrays.get("whitening")
+        return learned and LearnedWhitening(**learned)
 
 
 class Checkpoints:
@@ -52,7 +59,7 @@ class Checkpoints:
             folder.mkdir(parents=True, exist_ok=True)
             _clean(folder)
 
-    def save(self, step: int, state: Any, record: Tree, whitening: Tree | None = None) -> None:
+    def save(self, step: int, state: Any, record: Tree, whitening: LearnedWhitening | None = None) -> None:
         """Copies the values and returns; the folder appears later.
 
         An error of the save before is raised here, or by `close`. So is a `UserError` when a value is not finite.
@@ -60,7 +67,7 @@ class Checkpoints:
         self.wait()
         if not parallel.is_main():
             return
-        arrays = {"state": _to_dict(parallel.fetch(state))} | ({"whitening": whitening} if whitening else {})
+        arrays = {"state": _to_dict(parallel.fetch(state))} | ({"whitening": whitening._asdict()} if whitening else {})
         for name, value in _flatten(arrays).items():
             if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
                 raise UserError(f"step {step}: {name} is not finite, so it was not saved; lower the learning rate")
@@ -71,7 +78,7 @@ class Checkpoints:
             with artifacts.commit_folder(self.folder / str(step)) as built:
                 with _orbax() as checkpointer:
                     checkpointer.save(built.absolute() / "arrays", args=ocp.args.PyTreeSave(arrays))
-                artifacts.write_json(built / "record.json", record)
+                artifacts.write_json(built / RECORD, record)
         except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError
             where = self.folder / str(step)
             raise UserError(f"{where} could not be saved ({error}); free space or check the permissions") from error
@@ -123,45 +130,48 @@ def restore(template: Any, saved: Tree, source: str) -> Any:
     return flax.serialization.from_state_dict(template, tree)
 
 
-class LoadedNetwork(NamedTuple):
-    """A trained network as its run left it; `whitening` is None or {"mean": [d], "projection": [d d2]}."""
+class TrainedNetwork(NamedTuple):
+    """A network as its run left it at one step."""
 
     config: Config
-    params: Tree
-    batch_stats: Tree
-    whitening: Tree | None
+    variables: Tree  # {"params", "batch_stats"}
+    whitening: LearnedWhitening | None
     step: int
 
 
-def load_network(path: str | Path, model: ModelConfig | None = None) -> LoadedNetwork:
+def load_network(path: str | Path) -> TrainedNetwork:
     """The newest intact checkpoint of a workdir, or the one in a step folder.
 
-    With `model` the run must have been of that architecture. Raises `UserError` naming the folder that holds no
-    checkpoint, or the field, parameter or shape in which the checkpoint differs.
+    Raises `UserError` naming the folder that holds no checkpoint, or the parameter or shape in which the checkpoint
+    differs from its own config.
     """
     path = Path(path)
-    if not (path / "record.json").exists():
-        step = _newest(path / "checkpoints")
+    if not is_checkpoint(path):
+        step = _newest(Workdir(path).checkpoints)
         if step is None:
             raise UserError(f"{path}: holds no checkpoint; train first, or name the folder that train.py wrote")
-        path = path / "checkpoints" / str(step)
+        path = Workdir(path).checkpoint(step)
     else:
         artifacts.verify_folder(path)
     saved = _read(path)
     config = configs.from_dict(saved.record["config"])
-    if model is not None:
-        for field, stored, wanted in configs.differences(configs.to_dict(config.model), configs.to_dict(model)):
-            raise UserError(f"{path}: trained with config.model.{field}={stored!r}, not {wanted!r}")
     state = saved.arrays["state"]
     loaded = {"params": state["params"]["network"], "batch_stats": state.get("batch_stats", {})}
     image = jax.ShapeDtypeStruct((1, 128, 128, 3), np.uint8), jax.ShapeDtypeStruct((1, 128, 128), bool)
     expected = jax.eval_shape(build_network(config.model).init, jax.random.key(0), *image)
     _check_same(_flatten(expected), _flatten(loaded), str(path), allow_extra="/backbone/")
-    return LoadedNetwork(config, *loaded.values(), saved.arrays.get("whitening"), saved.step)
+    return TrainedNetwork(config, loaded, saved.whitening, saved.step)
+
+
+def check_same_model(trained: Config, config: Config | None, source: Path) -> None:
+    """Raises `UserError` that names the first field of `model` in which `config` is not what was trained."""
+    wanted = configs.to_dict(config.model if config else trained.model)
+    for field, stored, value in configs.differences(configs.to_dict(trained.model), wanted):
+        raise UserError(f"{source}: trained with config.model.{field}={stored!r}, not {value!r}")
 
 
 def _read(folder: Path) -> Checkpoint:
-    record = json.loads((folder / "record.json").read_bytes())
+    record = json.loads((folder / RECORD).read_bytes())
     with _orbax() as checkpointer:
         shapes = checkpointer.metadata(folder.absolute() / "arrays").item_metadata.tree
         kind = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)

@@ -43,12 +43,12 @@ def _sample(config: Config, variables: Tree, photos: PhotoSet) -> Float[np.ndarr
     """Averaged local features at random positions of evenly spread photographs."""
     model = dataclasses.replace(config.model, whitening=False, pool="spoc")
     model.local = dataclasses.replace(model.local, enabled=False)
-    extractor = Extractor(build_network(model), variables, photos, config)
+    extractor = Extractor(build_network(model), variables, config)
     rows = np.unique(np.linspace(0, len(photos) - 1, min(PHOTOS, len(photos))).round().astype(int)).tolist()
     rng, share, found = np.random.default_rng(config.seed), -(-FEATURES // len(rows)), []
     averaged = jax.jit(partial(average, window=config.model.local.window))
     for start in range(0, len(rows), config.extract.batch_size):
-        for seen in extractor.intermediates(rows[start : start + config.extract.batch_size]).values():
+        for seen in extractor.intermediates(photos, rows[start : start + config.extract.batch_size]).values():
             x, mask = jnp.asarray(seen["map"], jnp.float32)[None], jnp.asarray(seen["mask"])[None]
             inside = np.asarray(averaged(x, mask=mask))[0, seen["mask"]]
             found.append(inside[rng.permutation(len(inside))[:share]])

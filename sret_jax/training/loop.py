@@ -22,12 +22,13 @@ from sret_jax.datasets.lookups import prepare_landmark_training
 from sret_jax.datasets.sfm120k import prepare_sfm
 from sret_jax.datasets.synthetic_views import prepare_synthetic
 from sret_jax.errors import UserError
-from sret_jax.evaluation.request import Request, variant
 from sret_jax.models.descriptor import RetrievalNetwork, build_network, descriptor_length, init_network
+from sret_jax.models.whitening import LearnedWhitening
 from sret_jax.storage.artifacts import enough_space, lock_folder
 from sret_jax.storage.provenance import enough_memory
+from sret_jax.storage.workdir import UNTRAINED, Workdir
 from sret_jax.training import parallel
-from sret_jax.training.checkpoint import Checkpoints, restore
+from sret_jax.training.checkpoint import Checkpoints, TrainedNetwork, restore
 from sret_jax.training.delg_loss import init_delg_loss
 from sret_jax.training.local_features import reduced_start
 from sret_jax.training.losses import init_loss, init_loss_state
@@ -40,6 +41,7 @@ from sret_jax.training.whitening import learn_whitening, whitened_start
 
 log = logging.getLogger(__name__)
 Tree = dict[str, Any]
+Measure = Callable[[TrainedNetwork, str], None]  # (network, tag of what it leaves in the workdir)
 
 
 class Stopped(Exception):
@@ -53,7 +55,7 @@ class Stopped(Exception):
         )
 
 
-def train(config: Config, workdir: Path, evaluate: Callable[..., Any] | None = None) -> TrainState:
+def train(config: Config, workdir: Path, measure: Measure | None = None) -> TrainState:
     """Trains until `config.train.steps`, from the newest checkpoint in `workdir` where there is one.
 
     Killed at any moment and called again with the same config and devices, it ends with the same bits. A finished run
@@ -61,8 +63,8 @@ def train(config: Config, workdir: Path, evaluate: Callable[..., Any] | None = N
 
     Args:
         workdir: `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `eval/` and the data cache go here.
-        evaluate: called as `sret_jax.evaluation.run.evaluate` for each of `config.eval.benchmarks`, after training, and
-            before it with `config.eval.untrained`. None measures nothing.
+        measure: called in the main process with the trained network, and with `config.eval.untrained` before the first
+            step with that of the start; the tag is that of `Workdir`. None measures nothing.
 
     Returns:
         The final state, on the host.
@@ -84,14 +86,14 @@ def train(config: Config, workdir: Path, evaluate: Callable[..., Any] | None = N
         if parallel.is_main():
             check_same_run(workdir, run)
             write_run(workdir, run)
-        checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", config.train.keep))
-        return _train(config, workdir, photos, run, checkpoints, evaluate)
+        checkpoints = stack.enter_context(Checkpoints(Workdir(workdir).checkpoints, config.train.keep))
+        return _train(config, workdir, photos, run, checkpoints, measure)
 
 
 def prepare_photos(config: Config, workdir: Path) -> PhotoSet:
     """The photographs to train on, prepared once in the data cache."""
     data = config.data
-    cache = Path(data.cache_dir) if data.cache_dir else workdir / "data"
+    cache = Path(data.cache_dir) if data.cache_dir else Workdir(workdir).data
     if data.dataset == "synthetic":
         return prepare_synthetic(
             cache,
@@ -108,26 +110,25 @@ def prepare_photos(config: Config, workdir: Path) -> PhotoSet:
 
 
 def _train(
-    config: Config, workdir: Path, photos: PhotoSet, run: Tree, checkpoints: Checkpoints, evaluate: Any
+    config: Config, workdir: Path, photos: PhotoSet, run: Tree, checkpoints: Checkpoints, measure: Measure | None
 ) -> TrainState:
     network = build_network(config.model, train_from=config.train.train_from, batch_stats=config.train.batch_stats)
     variables = init_network(network, config.model, jax.random.key(config.seed))
     optimizer, state = initial_state(config, variables, photos)
     tuples = config.data.sampling == "tuples"
     batches = MinedBatches(config, network, photos) if tuples else _planned_batches(config, network, photos)
-    measure = _measurer(config, workdir, photos, evaluate)
 
     saved = checkpoints.latest()
     if saved is None:
         start = learned_start(config, variables, photos) if parallel.is_main() else variables
         state.params["network"] = parallel.from_main(start["params"])
         if config.eval.untrained:
-            measure(state, None, "-untrained")
+            _measured(measure, config, state, None, UNTRAINED)
     else:
-        state = restore(state, saved.arrays, str(workdir / "checkpoints" / str(saved.step)))
+        state = restore(state, saved.arrays, str(Workdir(workdir).checkpoint(saved.step)))
         batches.set_state(saved.record["data"])
 
-    start, whitening = int(state.step), saved and saved.arrays.get("whitening")
+    start, whitening = int(state.step), saved and saved.whitening
     if start < config.train.steps:
         if start:
             check_same_devices(workdir, saved.record, run)
@@ -141,7 +142,7 @@ def _train(
             whitening = learn_whitening(config, network, _variables(state), photos)
         checkpoints.save(config.train.steps, state, run | {"data": batches.get_state()}, whitening)
     checkpoints.wait()
-    measure(state, whitening, "")
+    _measured(measure, config, state, whitening, "")
     return state
 
 
@@ -266,26 +267,15 @@ def _stop_request() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _measurer(config: Config, workdir: Path, photos: PhotoSet, evaluate: Any) -> Callable[..., None]:
-    """The function that measures a state on the config's benchmarks, in the main process while the others wait."""
-
-    def measure(state: TrainState, whitening: Tree | None, suffix: str) -> None:
-        if evaluate is None:
-            return
-        for benchmark in config.eval.benchmarks if parallel.is_main() else ():
-            evaluate(
-                build_network(config.model),
-                _variables(state),
-                config,
-                benchmark,
-                workdir / "eval" / (variant(benchmark, config, Request()) + suffix),
-                cache_dir=Path(config.data.cache_dir) if config.data.cache_dir else workdir / "data",
-                whitening=whitening and (whitening["mean"], whitening["projection"]),
-                workdir=None if suffix else workdir,  # where eval.py looks for the trained network's descriptors
-            )
-        parallel.wait_for_all(f"evaluation{suffix}")
-
-    return measure
+def _measured(
+    measure: Measure | None, config: Config, state: TrainState, whitening: LearnedWhitening | None, tag: str
+) -> None:
+    """Has a state measured by the main process while the others wait."""
+    if measure is None:
+        return
+    if parallel.is_main():
+        measure(TrainedNetwork(config, _variables(state), whitening, int(state.step)), tag)
+    parallel.wait_for_all(f"evaluation{tag}")
 
 
 def _variables(state: TrainState) -> Tree:

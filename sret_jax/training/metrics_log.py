@@ -13,6 +13,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from sret_jax.storage.artifacts import write_file
+from sret_jax.storage.workdir import Workdir
 
 
 class MetricsLog:
@@ -28,10 +29,10 @@ class MetricsLog:
         self._file = None
         if not active:
             return
-        path = workdir / "metrics.jsonl"
+        path = Workdir(workdir).metrics
         _keep_until(path, start)
         self._file = open(path, "a", encoding="utf-8")
-        self._events = EventFileWriter(str(workdir / "tensorboard"), flush_secs=10)
+        self._events = EventFileWriter(str(Workdir(workdir).tensorboard), flush_secs=10)
         self._event(start + 1, session_log=SessionLog(status=SessionLog.START))  # what is later there is not shown
         console = Console(stderr=True)
         self._live = console.is_terminal

@@ -21,7 +21,7 @@ from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import Batch, training_batches
 from sret_jax.data.sampling import MINE, TuplePlan, rows_of_instances
 from sret_jax.errors import UserError
-from sret_jax.extraction.descriptors import describe
+from sret_jax.extraction.descriptors import Extractor
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.training import parallel
 
@@ -155,5 +155,5 @@ def _describe_together(
     )
     processes = jax.process_count()
     shares = np.resize(rows, (processes, -(-len(rows) // processes)))  # of one length, by describing some twice
-    described = describe(network, variables, photos, settings, shares[jax.process_index()].tolist())
+    described = Extractor(network, variables, settings).describe(photos, shares[jax.process_index()].tolist())
     return parallel.gather_processes(described)[: len(rows)]

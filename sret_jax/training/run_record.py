@@ -11,6 +11,7 @@ from sret_jax.config import Config
 from sret_jax.errors import UserError
 from sret_jax.storage.artifacts import write_json
 from sret_jax.storage.provenance import environment
+from sret_jax.storage.workdir import Workdir
 
 # What may change between two starts in one workdir: nothing here reaches the parameters.
 FREE = ("data.threads", "eval.", "search.", "train.keep", "train.log_every", "train.save_every")
@@ -29,7 +30,7 @@ def describe_run(config: Config, data_fingerprint: str) -> dict[str, Any]:
 
 def check_same_run(workdir: Path, run: dict[str, Any]) -> None:
     """Raises `UserError` when `workdir` belongs to a run with another config or other photographs."""
-    path = workdir / "config.json"
+    path = Workdir(workdir).config
     if not path.exists():
         return
     try:
@@ -60,4 +61,4 @@ def check_same_devices(workdir: Path, record: dict[str, Any], run: dict[str, Any
 
 
 def write_run(workdir: Path, run: dict[str, Any]) -> None:
-    write_json(workdir / "config.json", run)
+    write_json(Workdir(workdir).config, run)

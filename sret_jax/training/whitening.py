@@ -12,7 +12,7 @@ from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import Extractor
 from sret_jax.models.descriptor import RetrievalNetwork, build_network
 from sret_jax.models.weights.pretrained import stored_whitening
-from sret_jax.models.whitening import pair_whitening, pca_whitening
+from sret_jax.models.whitening import LearnedWhitening, pair_whitening, pca_whitening
 
 Tree = dict[str, Any]
 PARTNERS = 5  # matching pairs made of each photograph, so that their number grows with the photographs alone
@@ -33,26 +33,28 @@ def whitened_start(config: Config, variables: Tree, photos: PhotoSet) -> Tree:
         )
     one_scale = dataclasses.replace(config, extract=dataclasses.replace(config.extract, scales=(1.0,)))
     pooled = build_network(config.model, whitening=False)
-    described = Extractor(pooled, variables, photos, one_scale).describe(range(len(photos)))
+    described = Extractor(pooled, variables, one_scale).describe(photos, range(len(photos)))
     mean, projection = pca_whitening(described, dim, config.model.whitening_shrinkage)
     start = {"kernel": projection.astype(np.float32), "bias": (-mean @ projection).astype(np.float32)}
     return variables | {"params": variables["params"] | {"whitening": layer | start}}
 
 
-def learn_whitening(config: Config, network: RetrievalNetwork, variables: Tree, photos: PhotoSet) -> Tree | None:
-    """`{"mean", "projection"}` learned from the training photographs as `config.whitening` says; None for "none"."""
+def learn_whitening(
+    config: Config, network: RetrievalNetwork, variables: Tree, photos: PhotoSet
+) -> LearnedWhitening | None:
+    """The whitening learned from the training photographs as `config.whitening` says; None for "none"."""
     settings = config.whitening
     if settings.kind == "none":
         return None
     if settings.kind == "weights":
         return stored_whitening(config)
-    x = Extractor(network, variables, photos, config).describe(range(len(photos)))
+    x = Extractor(network, variables, config).describe(photos, range(len(photos)))
     if settings.kind == "pca":
         mean, projection = pca_whitening(x, settings.dim, settings.shrinkage)
     else:
         pairs = matching_pairs(photos.labels) if photos.pairs is None else photos.pairs.T
         mean, projection = pair_whitening(x, *pairs, settings.dim, settings.shrinkage)
-    return {"mean": mean, "projection": projection}
+    return LearnedWhitening(mean, projection)
 
 
 def matching_pairs(labels: Int[np.ndarray, "n"]) -> tuple[Int[np.ndarray, "m"], Int[np.ndarray, "m"]]:

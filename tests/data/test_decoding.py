@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sret_jax.data.decoding import PhotoRejected, decode_mask, decode_photo, encode_jpeg, encode_mask, read_photo_file
+from sret_jax.data.decoding import PhotoRejected, decode_mask, decode_photo, encode_jpeg, encode_mask
+from sret_jax.storage.files import Unreadable, read_file
 from tests.support import photo_files as files
 
 
@@ -87,8 +88,8 @@ def test_a_pipe_is_refused_at_once(tmp_path):
     outcome = []
 
     def read():
-        with pytest.raises(PhotoRejected, match="not a regular file"):
-            read_photo_file(tmp_path / "pipe")
+        with pytest.raises(Unreadable, match="not a regular file"):
+            read_file(tmp_path / "pipe")
         outcome.append("refused")
 
     thread = threading.Thread(target=read, daemon=True)  # so that a hang fails the test instead of holding it
@@ -100,25 +101,25 @@ def test_a_pipe_is_refused_at_once(tmp_path):
 
 def test_reading_files(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"photo")
-    assert read_photo_file(tmp_path / "a.jpg") == b"photo"
+    assert read_file(tmp_path / "a.jpg") == b"photo"
     (tmp_path / "link.jpg").symlink_to("a.jpg")
-    assert read_photo_file(tmp_path / "link.jpg") == b"photo"
+    assert read_file(tmp_path / "link.jpg") == b"photo"
     for missing, reason in (("none.jpg", "No such file"), (".", "not a regular file")):
-        with pytest.raises(PhotoRejected, match=reason):
-            read_photo_file(tmp_path / missing)
-    with pytest.raises(PhotoRejected, match="null byte"):
-        read_photo_file("a\0b")
-    assert read_photo_file(tmp_path / "a.jpg", 5) == b"photo"
-    with pytest.raises(PhotoRejected, match="larger than"):
-        read_photo_file(tmp_path / "a.jpg", 4)
+        with pytest.raises(Unreadable, match=reason):
+            read_file(tmp_path / missing)
+    with pytest.raises(Unreadable, match="null byte"):
+        read_file("a\0b")
+    assert read_file(tmp_path / "a.jpg", 5) == b"photo"
+    with pytest.raises(Unreadable, match="larger than"):
+        read_file(tmp_path / "a.jpg", 4)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_an_unreadable_file_is_refused(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"photo")
     (tmp_path / "a.jpg").chmod(0)
-    with pytest.raises(PhotoRejected, match="Permission denied"):
-        read_photo_file(tmp_path / "a.jpg")
+    with pytest.raises(Unreadable, match="Permission denied"):
+        read_file(tmp_path / "a.jpg")
 
 
 def test_masks_come_back_exactly():

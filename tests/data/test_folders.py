@@ -229,7 +229,7 @@ def test_a_flipped_bit_is_never_taken_for_a_photograph(folder, cache):
                 np.testing.assert_array_equal(load(damaged, row), pixels[row])
                 outcomes.append("whole")
             except UserError as error:
-                assert "cannot be read from the prepared data" in str(error)
+                assert "cannot be read any more" in str(error)
                 outcomes.append("named")
     assert outcomes.count("named") >= 20
 

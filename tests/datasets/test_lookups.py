@@ -9,14 +9,13 @@ from sret_jax.config import Config, DataConfig
 from sret_jax.config.validation import validate
 from sret_jax.datasets.lookups import prepare_gldv2, prepare_ilias, prepare_million, prepare_paintings
 from sret_jax.errors import UserError
-from sret_jax.evaluation import run as experiment
 from sret_jax.evaluation.benchmark import Request
-from sret_jax.evaluation.external import scoring as submitted
+from sret_jax.evaluation.external import scoring
 from sret_jax.training.loop import prepare_photos
 from tests.support.miniatures import gldv2, ilias, million, paintings
 from tests.support.networks import NETWORK, VARIABLES
 from tests.support.photos import write_photo
-from tests.support.runs import config
+from tests.support.runs import config, measure
 
 
 def test_gldv2(tmp_path):
@@ -116,7 +115,7 @@ def test_the_million_is_what_its_list_says(tmp_path):
 @pytest.mark.parametrize(("name", "write"), [("gldv2", gldv2), ("ilias", ilias), ("paintings", paintings)])
 def test_each_is_measured(tmp_path, name, write):
     root, out = write(tmp_path / "root"), tmp_path / "run/eval" / name
-    results = experiment.evaluate(
+    results = measure(
         NETWORK,
         VARIABLES,
         config(),
@@ -136,7 +135,7 @@ def test_each_is_measured(tmp_path, name, write):
         assert metrics[first] == pytest.approx((metrics["mAP@100 public"] + metrics["mAP@100 private"]) / 2)
         rows = list(csv.DictReader((out / "submission.csv").open()))
         assert [len(row["images"].split()) for row in rows] == [9, 9]
-        again = submitted.score_rankings("gldv2", out / "submission.csv", tmp_path / "s", Request(root=str(root)))
+        again = scoring.score_rankings("gldv2", out / "submission.csv", tmp_path / "s", Request(root=str(root)))
         assert again["metrics"][first] == pytest.approx(metrics[first])
         assert again["metrics"]["mAP@100 public"] == pytest.approx(metrics["mAP@100 public"])
 
@@ -144,7 +143,7 @@ def test_each_is_measured(tmp_path, name, write):
 def test_an_unanswered_query_counts_zero_and_is_reported(tmp_path):
     root = gldv2(tmp_path / "root")
     (tmp_path / "s.csv").write_text("id,images\na0cdef0123456789,0b0def0123456789 3b3def0123456789\n")
-    scored = submitted.score_rankings("gldv2", tmp_path / "s.csv", tmp_path / "s", Request(root=str(root)))
+    scored = scoring.score_rankings("gldv2", tmp_path / "s.csv", tmp_path / "s", Request(root=str(root)))
     assert scored["metrics"] == {"mAP@100": 50, "mAP@100 private": 0, "mAP@100 public": 100, "queries": 2}
     assert scored["ranked"] == "1 of 2 queries are answered; the others count as zero"
 
@@ -155,7 +154,7 @@ RECOGNITION = "id,landmarks,Usage\na,7,Public\nb,8 9,Private\nc,,Public\nd,3,Pri
 def test_recognition_answers_are_scored(tmp_path):
     (tmp_path / "recognition_solution_v2.1.csv").write_text(RECOGNITION)
     (tmp_path / "s.csv").write_text("id,landmarks\na,7 0.5\nb,9 0.9\nc,4 0.7\nd,\n")
-    scored = submitted.score_rankings("gldv2", tmp_path / "s.csv", tmp_path / "s", Request(root=str(tmp_path)))
+    scored = scoring.score_rankings("gldv2", tmp_path / "s.csv", tmp_path / "s", Request(root=str(tmp_path)))
     # All: b right, c wrong, a right, of the three that show a landmark; public: c, a of one; private: b of two.
     assert scored["metrics"]["µAP"] == pytest.approx(100 * (1 + 2 / 3) / 3)
     assert scored["metrics"]["µAP public"] == pytest.approx(50) and scored["metrics"]["µAP private"] == pytest.approx(
@@ -171,7 +170,7 @@ def test_recognition_answers_are_scored(tmp_path):
     ]:
         (tmp_path / "s.csv").write_text("id,landmarks\n" + text + "\n")
         with pytest.raises(UserError, match=reason):
-            submitted.score_rankings("gldv2", tmp_path / "s.csv", tmp_path / "s", Request(root=str(tmp_path)))
+            scoring.score_rankings("gldv2", tmp_path / "s.csv", tmp_path / "s", Request(root=str(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -182,4 +181,4 @@ def test_a_mixed_up_recognition_solution_is_named(tmp_path, row, reason):
     (tmp_path / "recognition_solution_v2.1.csv").write_text(RECOGNITION.replace("a,7,Public", row))
     (tmp_path / "s.csv").write_text("id,landmarks\n" + "b,9 0.9\n")
     with pytest.raises(UserError, match=reason):
-        submitted.score_rankings("gldv2", tmp_path / "s.csv", tmp_path / "s", Request(root=str(tmp_path)))
+        scoring.score_rankings("gldv2", tmp_path / "s.csv", tmp_path / "s", Request(root=str(tmp_path)))

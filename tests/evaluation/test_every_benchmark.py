@@ -11,9 +11,8 @@ from PIL import Image
 
 from sret_jax.config import LocalizeConfig, LocalSearchConfig
 from sret_jax.errors import UserError
-from sret_jax.evaluation import run as experiment
 from sret_jax.evaluation.benchmark import open_benchmark, open_benchmarks
-from sret_jax.evaluation.external import scoring as submitted
+from sret_jax.evaluation.external import scoring
 from sret_jax.evaluation.report.table import print_summary
 from sret_jax.evaluation.request import BENCHMARKS, REVISITED, Request, variant
 from sret_jax.localization.localizer import METHODS
@@ -28,7 +27,7 @@ from tests.support.miniatures import (
 )
 from tests.support.networks import NETWORK, VARIABLES
 from tests.support.photos import write_photos
-from tests.support.runs import config
+from tests.support.runs import config, measure
 
 
 def test_every_benchmark_has_a_miniature():
@@ -50,9 +49,7 @@ def test_it_is_measured_and_distractors_only_add_wrong_answers(tmp_path, benchma
         options["gnd"] = str(root / "gnd_own.json")
 
     def measure(out: str, **more) -> dict:
-        return experiment.evaluate(
-            NETWORK, VARIABLES, settings, benchmark, tmp_path / "run/eval" / out, **options, **more
-        )
+        return measure(NETWORK, VARIABLES, settings, benchmark, tmp_path / "run/eval" / out, **options, **more)
 
     alone, more = measure("alone"), measure("more", distractors=[str(distractors)])
     assert alone["photos"] == SEARCHED.get(benchmark, 4) and more["photos"] == alone["photos"] + 3
@@ -94,7 +91,7 @@ def assert_written_marks_are_worth_as_much(out: Path, method: str, official: dic
     file, ranks, request = out / f"marks-{method}.npy", str(out / "ranks.npy"), Request(root=str(root))
     pairs = np.load(file, allow_pickle=True).item()
     assert set(pairs) == {f"qimlist_{q}_imlist_{i}" for q in range(2) for i in (q, q + 2)}  # easy and hard, not junk
-    scored = submitted.score_marks("proxford", file, out / "scored", request, out / "cache", ranks)
+    scored = scoring.score_marks("proxford", file, out / "scored", request, out / "cache", ranks)
     assert scored["localization"][file.name]["official"] == official
 
 
@@ -108,7 +105,7 @@ def test_a_folder_brings_its_masks(tmp_path):
         half.save(mask)
     settings = replace(config(), localize=LocalizeConfig(("everything",)))
     options = {"root": str(tmp_path / "root"), "masks": str(tmp_path / "masks"), "cache_dir": tmp_path / "cache"}
-    found = experiment.evaluate(NETWORK, VARIABLES, settings, "folder", tmp_path / "x", **options)
+    found = measure(NETWORK, VARIABLES, settings, "folder", tmp_path / "x", **options)
     assert found["localization"]["everything"]["strict"]["mIoU"] == pytest.approx(50)
 
 
@@ -116,9 +113,7 @@ def test_localization_without_ground_truth_masks_is_refused(tmp_path):
     root = MINIATURES["roxford5k"](tmp_path / "root")
     settings = replace(config(), localize=LocalizeConfig(("everything",)))
     with pytest.raises(UserError, match="nobody knows where objects are .* choose a benchmark that has masks"):
-        experiment.evaluate(
-            NETWORK, VARIABLES, settings, "roxford5k", tmp_path / "x", root=str(root), cache_dir=tmp_path / "cache"
-        )
+        measure(NETWORK, VARIABLES, settings, "roxford5k", tmp_path / "x", root=str(root), cache_dir=tmp_path / "cache")
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +192,7 @@ def test_several_are_measured_and_one_table_has_them_all(tmp_path, folder, capsy
     names, request = ["roxford5k", "rparis6k+1m", "gldv2"], {"root": str(folder)}
     opened = open_benchmarks(names, config(), Request(**request), tmp_path / "cache")
     measured = [
-        experiment.evaluate(
+        measure(
             NETWORK,
             VARIABLES,
             config(),

@@ -8,7 +8,6 @@ from PIL import Image
 
 from sret_jax.config import LocalizeConfig
 from sret_jax.errors import UserError
-from sret_jax.evaluation import run as experiment
 from tests.support.networks import NETWORK, VARIABLES
 from tests.support.photos import write_photos
 from tests.support.reports import Elements

@@ -13,10 +13,9 @@ from PIL import Image
 from sret_jax.config import Config, DataConfig, ModelConfig
 from sret_jax.datasets.ground_truth import read_ground_truth
 from sret_jax.errors import UserError
-from sret_jax.evaluation import run as experiment
 from sret_jax.evaluation.anchors import ANCHORS, published
 from sret_jax.evaluation.benchmark import open_benchmark
-from sret_jax.evaluation.external import scoring as submitted
+from sret_jax.evaluation.external import scoring
 from sret_jax.evaluation.external.submissions import ranks_file, read_ranks, read_retrieval_csv, retrieval_csv
 from sret_jax.evaluation.metrics import revisited_map
 from sret_jax.evaluation.report.pictures import boxed
@@ -27,14 +26,14 @@ from tests.support.commands import run_eval
 from tests.support.miniatures import gldv2, ilias, paintings, write_benchmark
 from tests.support.networks import NETWORK, VARIABLES
 from tests.support.photos import write_photos
-from tests.support.runs import config
+from tests.support.runs import config, measure
 from tests.support.twins import search_over
 
 
 def evaluate(tmp_path: Path, settings: Config | None = None, out: str = "revisited", **options) -> dict:
     """The tiny benchmark of two colours."""
     options = {"root": str(tmp_path / "root"), "gnd": str(tmp_path / "root/gnd_tiny.json")} | options
-    return experiment.evaluate(
+    return measure(
         NETWORK,
         VARIABLES,
         settings or config(),
@@ -101,7 +100,7 @@ def test_descriptors_are_shared_between_the_variants_and_the_query_s_part_matter
     )
     assert all(abs(whole[pair] - score) > 1e-4 for pair, score in cut.items())
     with pytest.raises(UserError, match="goes with roxford5k"):
-        experiment.evaluate(
+        measure(
             NETWORK, VARIABLES, config(tmp_path), "folder", tmp_path, protocol="compat:uncropped", cache_dir=tmp_path
         )
 
@@ -214,10 +213,10 @@ def test_nothing_is_measured_on_a_part(tmp_path):
 
 def test_foreign_rankings_are_scored_without_photographs(tmp_path, capsys):
     root = write_benchmark(tmp_path / "root", name="roxford5k")
-    measured = experiment.evaluate(
+    measured = measure(
         NETWORK, VARIABLES, config(), "roxford5k", tmp_path / "run/eval/x", root=str(root), cache_dir=tmp_path / "cache"
     )
-    scored = submitted.score_rankings(
+    scored = scoring.score_rankings(
         "roxford5k", tmp_path / "run/eval/x/ranks.npy", tmp_path / "out", Request(root=str(root)), anchors=True
     )
     assert scored["metrics"] == measured["metrics"]
@@ -226,11 +225,11 @@ def test_foreign_rankings_are_scored_without_photographs(tmp_path, capsys):
     assert "medium" in shown and "SOLAR" in shown and "of 6 and 0 distractors" in shown
     short = tmp_path / "short.npy"
     np.save(short, np.array([[0, 1], [8, 0]]))
-    scored = submitted.score_rankings("roxford5k", short, tmp_path / "out", Request(root=str(root)))
+    scored = scoring.score_rankings("roxford5k", short, tmp_path / "out", Request(root=str(root)))
     assert "4 of the benchmark's photographs are in no ranking" in scored["ranked"]
     assert "3 distractors" in scored["ranked"]
     with pytest.raises(UserError, match="not on 'synthetic'"):
-        submitted.score_rankings("synthetic", short, tmp_path / "out", Request())
+        scoring.score_rankings("synthetic", short, tmp_path / "out", Request())
 
 
 def test_ranks_survive_the_file_and_what_does_not_fit_is_named(tmp_path):
@@ -309,7 +308,7 @@ def test_the_revisited_protocol_on_real_photographs(tmp_path, photos):
     settings = Config(data=data, model=ModelConfig(whitening=False))
     network = build_network(settings.model)
     variables = init_network(network, settings.model, jax.random.key(0))
-    results = experiment.evaluate(
+    results = measure(
         network,
         variables,
         settings,

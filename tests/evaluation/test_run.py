@@ -13,24 +13,23 @@ from PIL import Image
 
 from sret_jax.config import Config, DataConfig, EvalConfig, ModelConfig, SearchConfig
 from sret_jax.errors import UserError
-from sret_jax.evaluation import run as experiment
 from sret_jax.evaluation.report.table import print_results
 from sret_jax.extraction.descriptors import Extracted
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.retrieval import exact
-from sret_jax.storage.row_store import DescriptorStore
+from sret_jax.storage.row_store import RowStore
 from sret_jax.training import loop
 from sret_jax.training.step import TrainState
 from tests.support.commands import CONFIG, REPOSITORY, run_eval
 from tests.support.networks import NETWORK, VARIABLES
 from tests.support.photos import photo_set, write_photos
-from tests.support.runs import config
+from tests.support.runs import config, measure
 
 
 def evaluate(tmp_path: Path, benchmark: str = "folder", settings: Config | None = None, **options) -> dict:
     settings = settings or config(tmp_path / "photos")
     options = {"cache_dir": tmp_path / "cache"} | options
-    return experiment.evaluate(NETWORK, VARIABLES, settings, benchmark, tmp_path / "run/eval" / benchmark, **options)
+    return measure(NETWORK, VARIABLES, settings, benchmark, tmp_path / "run/eval" / benchmark, **options)
 
 
 def test_everything_a_run_leaves_on_disk(tmp_path):
@@ -66,9 +65,7 @@ def test_a_second_run_reuses_and_a_changed_network_does_not(tmp_path):
     assert index.stat().st_mtime_ns == written
     other = jax.tree.map(lambda x: x + 0.01, VARIABLES)
     out = tmp_path / "run/eval/folder"
-    third = experiment.evaluate(
-        NETWORK, other, config(tmp_path / "photos"), "folder", out, cache_dir=tmp_path / "cache"
-    )
+    third = measure(NETWORK, other, config(tmp_path / "photos"), "folder", out, cache_dir=tmp_path / "cache")
     assert third["extracted"] == 12 and third["fingerprint"] != first["fingerprint"]
     assert index.stat().st_mtime_ns != written
 
@@ -77,7 +74,7 @@ def test_the_figures_before_training_stand_beside_those_after(tmp_path):
     write_photos(tmp_path / "photos")
     settings, out = config(tmp_path / "photos"), tmp_path / "run/eval/folder"
     options = {"cache_dir": tmp_path / "cache"}
-    before = experiment.evaluate(
+    before = measure(
         NETWORK, VARIABLES, settings, "folder", out.with_name("folder-untrained"), **options, workdir=tmp_path / "run"
     )
     after = evaluate(tmp_path)
@@ -126,7 +123,7 @@ def test_descriptors_are_in_memory_twice_at_most_and_mapped_where_they_are_one_c
         (1000, 2.6),
         (20_000, 1.6),
     ):  # the normalised ones, those of several chunks joined, and small pieces
-        store = DescriptorStore.resume(tmp_path / f"d{rows}", names, "net", rows)
+        store = RowStore.resume(tmp_path / f"d{rows}", names, "net", rows)
         for chunk, start, stop in store.chunks():
             store.write(chunk, x[start:stop])
         part = Extracted(store.parts(), "net", 0, 0.0, 0.0, 0.0)
@@ -187,7 +184,7 @@ def test_a_run_measures_a_deviation_in_a_folder_of_its_own(tmp_path):
 def test_out_may_be_any_folder(tmp_path):
     write_photos(tmp_path / "photos")
     settings = config(tmp_path / "photos")
-    experiment.evaluate(NETWORK, VARIABLES, settings, "folder", tmp_path / "x", cache_dir=tmp_path / "cache")
+    measure(NETWORK, VARIABLES, settings, "folder", tmp_path / "x", cache_dir=tmp_path / "cache")
     assert (tmp_path / "x/results.json").exists() and (tmp_path / "x/index/folder").is_dir()
 
 
@@ -259,6 +256,6 @@ def test_pretrained_features_find_real_landmarks(tmp_path, photos):
     network = build_network(settings.model)
     variables = init_network(network, settings.model, jax.random.key(0))
     out = tmp_path / "out"
-    results = experiment.evaluate(network, variables, settings, "folder", out, cache_dir=tmp_path / "cache")
+    results = measure(network, variables, settings, "folder", out, cache_dir=tmp_path / "cache")
     assert results["instances"] == 3 and results["photos"] > 100
     assert results["metrics"]["mAP"] > 85 and results["metrics"]["R@1"] > 95

@@ -99,7 +99,7 @@ def test_a_set_of_one_chunk_stays_on_disk(tmp_path):
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch):
     photos, settings = photo_set(), config(chunk_rows=4)
     extract(NETWORK, VARIABLES, photos, settings, tmp_path / "whole")
-    write, done = module.DescriptorStore.write, []
+    write, done = module.RowStore.write, []
 
     def fail_after_one(self, chunk, descriptors):
         if done:
@@ -107,10 +107,10 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(tmp_path, monke
         done.append(chunk)
         write(self, chunk, descriptors)
 
-    monkeypatch.setattr(module.DescriptorStore, "write", fail_after_one)
+    monkeypatch.setattr(module.RowStore, "write", fail_after_one)
     with pytest.raises(KeyboardInterrupt):
         extract(NETWORK, VARIABLES, photos, settings, tmp_path / "s")
-    monkeypatch.setattr(module.DescriptorStore, "write", write)
+    monkeypatch.setattr(module.RowStore, "write", write)
     assert extract(NETWORK, VARIABLES, photos, settings, tmp_path / "s").photos == 7
     for path in (tmp_path / "whole").glob("*.*"):
         assert path.read_bytes() == (tmp_path / "s" / path.name).read_bytes()

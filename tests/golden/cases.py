@@ -12,11 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from golden.miniatures import MINIATURES, NETWORK, learned_whitening, mask, variables
-from sret_jax import experiment, submitted
 from sret_jax.config import Config
+from sret_jax.evaluation.benchmark import open_benchmark
+from sret_jax.evaluation.external import scoring
 from sret_jax.evaluation.request import Request
+from sret_jax.evaluation.run import evaluate
 from sret_jax.localization.methods import METHODS
+from sret_jax.models.whitening import LearnedWhitening
+from sret_jax.retriever import Retriever
+from tests.golden.miniatures import MINIATURES, NETWORK, learned_whitening, mask, variables
 
 SETTINGS = {
     "data.image_size": 64,
@@ -234,27 +238,23 @@ def outcome(case: Measured | Scored, folder: Path) -> dict[str, Any]:
     if isinstance(case, Scored):
         file, request, cache = _written(case, folder), Request(**options), folder / "cache"
         if case.kind == "rankings":
-            submitted.score_rankings(case.benchmark, file, out, request, cache_dir=cache)
+            scoring.score_rankings(case.benchmark, file, out, request, cache_dir=cache)
         else:
             rankings = ""
             if case.rankings is not None:
                 rankings = str(folder / "ranks.npy")
                 np.save(rankings, np.array(case.rankings))
-            submitted.score_marks(case.benchmark, file, out, request, cache, rankings)
+            scoring.score_marks(case.benchmark, file, out, request, cache, rankings)
         return _read(out, case.names)
     settings = {name: _placed(value, root) for name, value in (SETTINGS | case.settings).items()}
-    whitening = learned_whitening() if case.whitened else None
+    whitening = LearnedWhitening(*learned_whitening()) if case.whitened else None
+    retriever = Retriever(NETWORK, variables(), _config(settings), whitening)
+    options |= {"root": ""} if case.miniature == "synthetic" else {}
+    measured = {name: options.pop(name) for name in ("anchors", "regions") if name in options}
+    name, cache = case.benchmark or case.miniature, folder / "cache"
     with _marks() as marks:
-        experiment.evaluate(
-            NETWORK,
-            variables(),
-            _config(settings),
-            case.benchmark or case.miniature,
-            out,
-            **(options | ({"root": ""} if case.miniature == "synthetic" else {})),
-            cache_dir=folder / "cache",
-            whitening=whitening,
-        )
+        benchmark = open_benchmark(name, **options, config=retriever.config, cache=cache)
+        evaluate(retriever, benchmark, out, workdir=folder / "run", **measured)
     found = _read(out, case.names)
     stores = sorted((folder / "run/descriptors").iterdir())
     found["descriptors"] = {store.name: _packed(sorted(store.glob("[0-9]*.npy"))) for store in stores}

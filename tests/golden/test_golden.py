@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from golden.cases import CASES, outcome, unpacked
+from tests.golden.cases import CASES, outcome, unpacked
 
 FROZEN = Path(__file__).parent / "frozen"
 HOW = os.environ.get("SRET_GOLDEN", "")

@@ -5,13 +5,13 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sret_jax.evaluation.second_stage import check_methods
 
 from sret_jax.config import Config, DataConfig, ExtractConfig, LocalizeConfig, ModelConfig
 from sret_jax.config.validation import validate
 from sret_jax.data.decoding import encode_mask
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
-from sret_jax.evaluation.second_stage import check_methods
 from sret_jax.extraction import maps as maps_module
 from sret_jax.extraction.local_features import StoredLocal, pack
 from sret_jax.extraction.maps import StoredMaps, localizing_network
@@ -20,7 +20,7 @@ from sret_jax.localization.localizer import METHODS, Localizer
 from sret_jax.localization.query_region import directions, mean_direction, region_heat
 from sret_jax.models.descriptor import build_network
 from sret_jax.reranking.answers import Side
-from sret_jax.storage.row_store import DescriptorStore
+from sret_jax.storage.row_store import RowStore
 from tests.support.networks import NETWORK, VARIABLES
 from tests.support.photos import photo_set
 
@@ -33,7 +33,7 @@ def local_features(folder, photos: PhotoSet) -> StoredLocal:
     place = np.stack(np.meshgrid(np.linspace(0.1, 0.9, 6), np.linspace(0.1, 0.9, 5)), -1).reshape(30, 2)
     ones = np.ones(30, np.float32)
     one = Selected(features, ones, place.astype(np.float32), ones, np.int32(30))
-    store = DescriptorStore.resume(folder, photos.names, "key", len(photos))
+    store = RowStore.resume(folder, photos.names, "key", len(photos))
     if store.missing():
         store.write(0, pack([one] * len(photos)))
     return StoredLocal([store])

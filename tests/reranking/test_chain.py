@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sret_jax.reranking.search import TwoStageSearch
 
 from sret_jax.config import Config, LocalSearchConfig, RerankConfig, SearchConfig
 from sret_jax.errors import UserError
@@ -11,7 +12,6 @@ from sret_jax.reranking.answers import Side
 from sret_jax.reranking.chain import Chain, parse_stages
 from sret_jax.reranking.matching import LocalFeatures
 from sret_jax.reranking.rerankers import STAGES, verify_candidates
-from sret_jax.reranking.search import TwoStageSearch
 from sret_jax.retrieval.index import Index
 
 N, SLOTS = 30, 24

@@ -15,7 +15,6 @@ from sret_jax.config.validation import validate
 from sret_jax.data.folders import prepare_folder
 from sret_jax.data.pipeline import evaluation_batches
 from sret_jax.errors import UserError
-from sret_jax.evaluation import run as experiment
 from sret_jax.evaluation.benchmark import BENCHMARKS
 from sret_jax.extraction.local_features import pack, unpack
 from sret_jax.extraction.multiscale import resize_input
@@ -28,7 +27,7 @@ from tests.support.commands import run_eval
 from tests.support.miniatures import MINIATURES, QUERIES, SEARCHED
 from tests.support.networks import NETWORK, VARIABLES
 from tests.support.photos import write_photos
-from tests.support.runs import config
+from tests.support.runs import config, measure
 
 SCALES, MOST = (1.0, 0.5), 40
 FIELDS = {"backbone": NETWORK.backbone, "pool": GeM(3.0), "stage": "last", "size_multiple": 8}
@@ -43,7 +42,7 @@ def asmk(root: Path | str = "", **search):
 
 def evaluate(tmp_path: Path, settings, benchmark="folder", variables=START, network=WITH_HEAD, **options) -> dict:
     out = tmp_path / "run/eval" / benchmark
-    return experiment.evaluate(network, variables, settings, benchmark, out, cache_dir=tmp_path / "cache", **options)
+    return measure(network, variables, settings, benchmark, out, cache_dir=tmp_path / "cache", **options)
 
 
 def maps_of(images, mask, scale):

@@ -12,20 +12,20 @@ import pytest
 
 from sret_jax.errors import UserError
 from sret_jax.storage.artifacts import DamagedError, seal_folder
-from sret_jax.storage.row_store import STORE, DescriptorStore, joined
+from sret_jax.storage.row_store import STORE, RowStore, joined
 
 NAMES = [f"église/{i}.jpg" for i in range(10)]
 X = np.random.default_rng(0).normal(size=(10, 8)).astype(np.float32)
 
 
-def fill(store: DescriptorStore, limit: int = 99) -> int:
+def fill(store: RowStore, limit: int = 99) -> int:
     for chunk, start, stop in store.missing()[:limit]:
         store.write(chunk, X[start:stop])
     return len(store.missing())
 
 
-def resume(folder, fingerprint="net") -> DescriptorStore:
-    return DescriptorStore.resume(folder, NAMES, fingerprint, 4)
+def resume(folder, fingerprint="net") -> RowStore:
+    return RowStore.resume(folder, NAMES, fingerprint, 4)
 
 
 def content(folder) -> dict[str, bytes]:
@@ -38,13 +38,13 @@ def test_what_is_written_is_read_in_the_order_of_the_photos(tmp_path):
     for chunk in (2, 0, 1):
         store.write(chunk, X[slice(*store.chunks()[chunk][1:])])
     np.testing.assert_array_equal(store.read(), X)
-    np.testing.assert_array_equal(DescriptorStore.load(tmp_path / "s", "net").read(), X)
+    np.testing.assert_array_equal(RowStore.load(tmp_path / "s", "net").read(), X)
 
 
 def test_a_single_chunk_is_not_copied(tmp_path):
     assert np.shares_memory(joined([X]), X)
     np.testing.assert_array_equal(joined([X[:3], X[3:]]), X)
-    store = DescriptorStore.resume(tmp_path / "s", NAMES, "net", 100)
+    store = RowStore.resume(tmp_path / "s", NAMES, "net", 100)
     store.write(0, X)
     found = store.read()
     np.testing.assert_array_equal(found, X)
@@ -56,7 +56,7 @@ def test_an_interrupted_store_goes_on_and_ends_the_same(tmp_path):
     fill(resume(tmp_path / "whole"))
     fill(resume(tmp_path / "s"), limit=2)
     with pytest.raises(UserError, match="photos 8 to 9 are not extracted yet"):
-        DescriptorStore.load(tmp_path / "s").read()
+        RowStore.load(tmp_path / "s").read()
     store = resume(tmp_path / "s")
     assert [chunk for chunk, _, _ in store.missing()] == [2]
     fill(store)
@@ -86,11 +86,11 @@ def test_a_damaged_chunk_is_named_and_alone_made_again(tmp_path, damage, caplog)
     else:
         chunk.write_bytes((folder / "00000.npy").read_bytes())
     with pytest.raises(DamagedError, match="00001.npy"):
-        DescriptorStore.load(folder).read()
+        RowStore.load(folder).read()
     store = resume(folder)
     assert [i for i, _, _ in store.missing()] == [1] and "00001.npy: damaged" in caplog.text
     fill(store)
-    np.testing.assert_array_equal(DescriptorStore.load(folder).read(), X)
+    np.testing.assert_array_equal(RowStore.load(folder).read(), X)
 
 
 @pytest.mark.parametrize("position", range(0, 400, 23))
@@ -101,23 +101,23 @@ def test_a_changed_list_is_never_trusted(tmp_path, position):
     data[position % len(data)] ^= 1
     (folder / STORE).write_bytes(data)
     try:
-        store = DescriptorStore.load(folder)
+        store = RowStore.load(folder)
     except UserError:
         pass
     else:  # white space
         np.testing.assert_array_equal(store.read(), X)
     fill(resume(folder))
-    np.testing.assert_array_equal(DescriptorStore.load(folder, "net").read(), X)
+    np.testing.assert_array_equal(RowStore.load(folder, "net").read(), X)
 
 
 def test_another_network_or_other_photos_start_anew(tmp_path):
     fill(resume(tmp_path / "s"))
     with pytest.raises(UserError, match="another network or other photos"):
-        DescriptorStore.load(tmp_path / "s", "other net")
+        RowStore.load(tmp_path / "s", "other net")
     assert len(resume(tmp_path / "s", "other net").missing()) == 3
     assert not list((tmp_path / "s").glob("*.npy"))
     fill(resume(tmp_path / "s"))
-    assert len(DescriptorStore.resume(tmp_path / "s", NAMES[::-1], "net", 4).missing()) == 3
+    assert len(RowStore.resume(tmp_path / "s", NAMES[::-1], "net", 4).missing()) == 3
 
 
 def test_a_descriptor_that_is_not_finite_is_refused_by_name(tmp_path):
@@ -133,17 +133,17 @@ def test_a_descriptor_that_is_not_finite_is_refused_by_name(tmp_path):
 
 def test_no_store_there(tmp_path):
     with pytest.raises(UserError, match="no descriptors there"):
-        DescriptorStore.load(tmp_path)
+        RowStore.load(tmp_path)
     seal_folder(tmp_path)
     (tmp_path / STORE).write_text(json.dumps([]))
     with pytest.raises(DamagedError, match="unreadable"):
-        DescriptorStore.load(tmp_path)
+        RowStore.load(tmp_path)
 
 
 WRITER = """
 import sys, numpy as np
-from sret_jax.storage.row_store import DescriptorStore
-store = DescriptorStore.resume(sys.argv[1], [str(i) for i in range(3000)], "net", 5)
+from sret_jax.storage.row_store import RowStore
+store = RowStore.resume(sys.argv[1], [str(i) for i in range(3000)], "net", 5)
 print("ready", flush=True)
 for chunk, start, stop in store.missing():
     store.write(chunk, np.arange(start, stop, dtype=np.float32)[:, None] + np.ones((1, 3), np.float32))
@@ -159,7 +159,7 @@ def test_kills_lose_nothing_that_was_committed(tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
-        store = DescriptorStore.load(folder, "net")
+        store = RowStore.load(folder, "net")
         present = 600 - len(store.missing())
         assert present >= done and not store._damaged()
         for i, start, stop in store.chunks():

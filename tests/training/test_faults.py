@@ -135,7 +135,7 @@ def test_a_device_that_is_full_while_describing_names_what_to_lower(monkeypatch)
 def test_a_disk_that_fills_up_while_describing_keeps_the_chunks_before(tmp_path, monkeypatch):
     small = settings()
     small.extract.chunk_rows = 4
-    write, chunks = extraction.DescriptorStore.write, []
+    write, chunks = extraction.RowStore.write, []
 
     def fill(self, chunk, descriptors):
         chunks.append(chunk)
@@ -144,7 +144,7 @@ def test_a_disk_that_fills_up_while_describing_keeps_the_chunks_before(tmp_path,
         write(self, chunk, descriptors)
 
     with monkeypatch.context() as patch:
-        patch.setattr(extraction.DescriptorStore, "write", fill)
+        patch.setattr(extraction.RowStore, "write", fill)
         with pytest.raises(UserError, match="No space left on device; free space and run the same command again"):
             extract(NETWORK, start(), PHOTOS, small, tmp_path)
     assert extract(NETWORK, start(), PHOTOS, small, tmp_path).photos == len(PHOTOS) - 8

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from sret_jax.data.decoding import PhotoRejected, read_photo_file
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.datasets.object_file import read_npy_dict
 from sret_jax.datasets.pixel_truth import PAIR, Mask, read_mask
 from sret_jax.datasets.polygons import MAX_COORDINATE, outline_polygon, polygon, polygon_mask
 from sret_jax.datasets.run_length import decode_runs
 from sret_jax.errors import UserError
+from sret_jax.storage.files import Unreadable, read_file
 
 Size = tuple[int, int]  # (height, width)
 
@@ -83,10 +83,10 @@ def read_marks(path: str | Path, queries: Sequence[str], photos: PhotoSet) -> Ma
     return Marks(mark, outline)
 
 
-Found = Mapping[tuple[int, int], Sequence[Callable[[Size], Bool[np.ndarray, "h w"]]]]  # what draws each pair
+DrawnPairs = Mapping[tuple[int, int], Sequence[Callable[[Size], Bool[np.ndarray, "h w"]]]]  # what draws each pair
 
 
-def _pictures(folder: Path, queries: Sequence[str], photos: PhotoSet) -> Found:
+def _pictures(folder: Path, queries: Sequence[str], photos: PhotoSet) -> DrawnPairs:
     found = {}
     for path in sorted(folder.glob("*.png")):
         found[_pair(path.stem, PICTURE, queries, photos, path)] = [lambda size, path=path: read_mask(path, size)]
@@ -115,12 +115,12 @@ def _pair(
     return int(numbers[1]), int(numbers[2])
 
 
-def _coco(path: Path, queries: Sequence[str], photos: PhotoSet) -> Found:
+def _coco(path: Path, queries: Sequence[str], photos: PhotoSet) -> DrawnPairs:
     try:
-        entries = json.loads(read_photo_file(path))
+        entries = json.loads(read_file(path))
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise ValueError("it holds no list of objects")
-    except PhotoRejected as rejected:
+    except Unreadable as rejected:
         raise UserError(f"{path}: {rejected.reason}; give {FORMATS}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not COCO's results ({error}); give {FORMATS}") from None

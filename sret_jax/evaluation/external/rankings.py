@@ -15,7 +15,7 @@ from sret_jax.datasets.lookups import LOOKUPS, gldv2_recognition_solution, gldv2
 from sret_jax.datasets.revisited import ground_truth_path
 from sret_jax.datasets.tables import read_csv
 from sret_jax.errors import UserError
-from sret_jax.evaluation.benchmark import open_benchmark, photo_root
+from sret_jax.evaluation.benchmark import open_requested, photo_root
 from sret_jax.evaluation.external.submissions import (
     is_recognition,
     read_ranks,
@@ -24,12 +24,13 @@ from sret_jax.evaluation.external.submissions import (
 )
 from sret_jax.evaluation.metrics import gldv2_map_at_100, gldv2_micro_ap
 from sret_jax.evaluation.request import PIXEL, REVISITED, Request, check_benchmark, plain_benchmark
-from sret_jax.evaluation.scorers import Search, revisited_metrics
+from sret_jax.evaluation.scorers import Scorer, Scores, revisited_metrics
+from sret_jax.reranking.answers import Answers
 
 RANKABLE = (*REVISITED, *LOOKUPS, "folder")
 
 
-def judge_rankings(
+def rank_metrics(
     benchmark: str, file: Path, request: Request, cache_dir: str | Path
 ) -> tuple[dict[str, Any], dict[str, str], int]:
     """`(metrics, more for results.json, distractors ranked)` of rankings in a file.
@@ -52,9 +53,9 @@ def judge_rankings(
     if name != benchmark and name in (*REVISITED, "gldv2"):
         raise UserError(f"--rankings={file} holds the distractors that were ranked: give --benchmark={name}")
     if name == "gldv2":
-        return *_judge_gldv2(file, dataset_folder(request.root, name)), 0
+        return *_gldv2_metrics(file, dataset_folder(request.root, name)), 0
     if name not in REVISITED:
-        return _judge_answers(benchmark, file, request, cache_dir)
+        return _answer_metrics(benchmark, file, request, cache_dir)
     own = PIXEL.get(name, name)
     truth = read_ground_truth(request.gnd or ground_truth_path(photo_root(name, request.root), own), own)
     rankings = read_ranks(file, len(truth.queries), len(truth.photos))
@@ -81,7 +82,7 @@ def ranked_depth(rankings: Int[np.ndarray, "q k"], photos: int) -> tuple[str, in
 
 
 def read_answers(
-    path: str | Path, queries: Sequence[str], photos: Sequence[str], asked: Collection[int]
+    path: str | Path, queries: Sequence[str], photos: Sequence[str], scored: Collection[int]
 ) -> Int[np.ndarray, "q k"]:
     """Rankings by name, as photo indices, best first and -1 behind them.
 
@@ -90,7 +91,7 @@ def read_answers(
         is quoted, "so"; a query without answers has a line without images.
       queries: the q names there are.
       photos: names of what is searched.
-      asked: rows of the queries that are scored, which have to be there.
+      scored: rows of the queries that have something to find, which have to be there.
 
     Raises:
       UserError: names the line with a query or an image that is unknown or there twice, and queries that are missing.
@@ -100,22 +101,22 @@ def read_answers(
     for number, (query, names) in enumerate(_lines(path), 2):
         where = f"{path}, line {number}"
         if query not in rows:
-            raise UserError(f"{where}: {query!r} is no query of the benchmark; they have names like {queries[0]!r}")
+            raise UserError(f"{where}: unknown query {query!r}; query names look like {queries[0]!r}")
         if rows[query] in answers:
             raise UserError(f"{where}: query {query!r} is answered twice")
         if unknown := [name for name in names if name not in row]:
             raise UserError(
-                f"{where}: {unknown[0]!r} is no photograph that is searched ({len(unknown)} such); they have names "
-                f"like {photos[0]!r}, and a name with a space is quoted"
+                f"{where}: unknown photograph {unknown[0]!r} ({len(unknown)} such); names look like {photos[0]!r}, and "
+                "a name with a space is quoted"
             )
         found = answers[rows[query]] = [row[name] for name in names]
         if len(set(found)) < len(found):
             twice = next(name for i, name in enumerate(names) if name in names[:i])
             raise UserError(f"{where}: {twice!r} is named twice; every photograph has one rank")
-    if missing := [queries[i] for i in sorted(asked) if i not in answers]:
+    if missing := [queries[i] for i in sorted(scored) if i not in answers]:
         named = ", ".join(map(repr, missing[:NAMED])) + (", …" if len(missing) > NAMED else "")
         raise UserError(
-            f"{path}: {len(missing)} of the {len(asked)} queries are not in it ({named}); one without answers has a "
+            f"{path}: {len(missing)} of the {len(scored)} queries are not in it ({named}); one without answers has a "
             "line without images"
         )
     out = np.full((len(queries), max(map(len, answers.values()), default=0)), -1, np.int64)
@@ -135,34 +136,29 @@ def _lines(path: str | Path) -> list[tuple[str, list[str]]]:
     return out
 
 
-def _judge_answers(
+def _answer_metrics(
     benchmark: str, file: Path, request: Request, cache_dir: str | Path
 ) -> tuple[dict[str, Any], dict[str, str], int]:
-    opened = open_benchmark(benchmark, Config(), request, cache_dir)
-    photos, queries = opened.everything, opened.queries or opened.photos
-    rows = np.arange(len(queries))
-    nothing, _, _ = opened.judge(_replay(np.empty((len(queries), 0), np.int64)), rows)  # says which queries are scored
-    asked = nothing.queries[~np.isnan(nothing.ap)].tolist()
-    if not asked:
+    opened = open_requested(benchmark, Config(), request, cache_dir)
+    scorer = opened.scorer()
+    if not len(scorer.scored):
         raise UserError(f"{request.queries}: no query has a photograph to find; there is nothing to measure")
-    given = read_answers(file, queries.names, photos.names, asked)
-    ranked, _, _ = opened.judge(_replay(given), rows)
-    words, _ = ranked_depth(given[asked], len(opened.photos))
-    return ranked.metrics, {"photographs": opened.photographs, "ranked": words}, sum(map(len, opened.distractors))
+    given = read_answers(file, opened.query_photos.names, opened.database.names, scorer.scored.tolist())
+    words, _ = ranked_depth(given[scorer.scored], len(opened.photos))
+    about = {"photographs": opened.photographs, "ranked": words}
+    return score(scorer, given).metrics, about, sum(map(len, opened.distractors))
 
 
-def _replay(rankings: Int[np.ndarray, "q n"]) -> Search:
-    """A search that finds what is in these rankings, by row of the query."""
-
-    def search(rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        found = rankings[rows][:, :k]
-        ids = np.pad(found, ((0, 0), (0, k - found.shape[1])), constant_values=-1)
-        return ids, np.where(ids < 0, -np.inf, -np.arange(k, dtype=np.float32))
-
-    return search
+def score(scorer: Scorer, rankings: Int[np.ndarray, "q n"]) -> Scores:
+    """What a scorer makes of rankings by row of the query, best first and -1 = none, as deep as they go."""
+    found = rankings[scorer.queries][:, : scorer.depth]
+    ids = np.pad(found, ((0, 0), (0, scorer.depth - found.shape[1])), constant_values=-1)
+    scores = np.where(ids < 0, -np.inf, -np.arange(scorer.depth, dtype=np.float32))
+    scorer.add(Answers(scorer.queries, ids, scores))
+    return scorer.result()
 
 
-def _judge_gldv2(file: Path, root: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def _gldv2_metrics(file: Path, root: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The columns of the file say which challenge it answers: retrieval `id,images` or recognition `id,landmarks`."""
     if is_recognition(file):
         solution, name, metric = gldv2_recognition_solution(root), "µAP", gldv2_micro_ap

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -10,16 +9,14 @@ from jaxtyping import Int
 from sret_jax.config import Config
 from sret_jax.datasets.pixel_truth import PixelTruth
 from sret_jax.evaluation.anchors import published
-from sret_jax.evaluation.benchmark import open_benchmark
+from sret_jax.evaluation.benchmark import open_requested
 from sret_jax.evaluation.external.marks import read_marks
-from sret_jax.evaluation.external.rankings import judge_rankings, ranked_depth, read_answers
+from sret_jax.evaluation.external.rankings import rank_metrics, ranked_depth, read_answers
 from sret_jax.evaluation.external.submissions import read_ranks
 from sret_jax.evaluation.pixel_protocol import pixel_protocol
 from sret_jax.evaluation.report.table import print_marks, print_rankings
 from sret_jax.evaluation.request import Request, plain_benchmark
-from sret_jax.evaluation.second_stage import masks_of
-from sret_jax.storage.artifacts import write_json
-from sret_jax.storage.provenance import environment
+from sret_jax.evaluation.results import Results
 
 EXAMPLES = 3  # of relevant pairs that are not marked
 
@@ -31,35 +28,34 @@ def score_rankings(
     request: Request,
     anchors: bool = False,
     cache_dir: str | Path | None = None,
-) -> dict[str, Any]:
+) -> Results:
     """Scores rankings that something else made, without a network, and writes `out`/results.json.
 
     Args:
-      benchmark, file: see `evaluation.foreign_rankings.judge_rankings`.
+      benchmark, file: see `evaluation.foreign_rankings.rank_metrics`.
       out: folder of the results.
       request: its `root` or `gnd` says where the ground truth is.
       anchors: published numbers beside these.
       cache_dir: where prepared photographs are kept, of benchmarks that need them; default beside `out`.
     """
-    metrics, about, distractors = judge_rankings(benchmark, file, request, cache_dir or out.parent / "data")
-    results = {
-        "benchmark": benchmark,
-        "metrics": metrics,
-        "rankings": str(file),
+    metrics, about, distractors = rank_metrics(benchmark, file, request, cache_dir or out.parent / "data")
+    results = Results(
+        benchmark,
+        metrics=metrics,
+        rankings=str(file),
         **about,
-        "anchors": published(plain_benchmark(benchmark), distractors, "standard") if anchors else [],
-        "before_training": {},
-        "rerank": {},
-    } | environment()
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "results.json", results)
+        anchors=published(plain_benchmark(benchmark), distractors, "standard") if anchors else [],
+        before_training={},
+        rerank={},
+    )
+    results.write(out)
     print_rankings(results, out)
     return results
 
 
 def score_marks(
     benchmark: str, file: Path, out: Path, request: Request, cache_dir: str | Path, rankings: str = ""
-) -> dict[str, Any]:
+) -> Results:
     """Scores where something else has marked the objects, without a network, and writes `out`/results.json.
 
     Args:
@@ -71,9 +67,9 @@ def score_marks(
       rankings: of the photographs, by number (.npy, see `read_ranks`) or by name (.csv, see `read_answers`); without
         them only the overlaps are measured, no mAP.
     """
-    opened = open_benchmark(benchmark, Config(), request, cache_dir)
-    truth = masks_of(opened)
-    queries, photos = (opened.queries or opened.photos).names, opened.photos
+    opened = open_requested(benchmark, Config(), request, cache_dir)
+    truth = opened.ground_truth_masks
+    queries, photos = opened.query_photos.names, opened.photos
     marks = read_marks(file, queries, photos)
     order = _order(rankings, queries, photos.names, truth) if rankings else np.empty((len(queries), 0), np.int64)
     pairs: dict[tuple[int, int], bool] = {}  # whether it is marked
@@ -86,18 +82,17 @@ def score_marks(
     metrics, _ = pixel_protocol(order, truth, locate, marks.outline)
     if not rankings:
         metrics = {rules: {k: v for k, v in of.items() if "mAP" not in k} for rules, of in metrics.items()}
-    results = {
-        "benchmark": benchmark,
-        "marks": str(file),
-        "rankings": rankings,
-        "localization": {Path(file).name: metrics},
-        "marked": _completeness(pairs, queries, photos.names),
-        "ranked": ranked_depth(order, len(photos))[0] if rankings else "",
-        "photo_fingerprint": photos.fingerprint,
-        "photographs": opened.photographs,
-    } | environment()
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "results.json", results)
+    results = Results(
+        benchmark,
+        marks=str(file),
+        rankings=rankings,
+        localization={Path(file).name: metrics},
+        marked=_completeness(pairs, queries, photos.names),
+        ranked=ranked_depth(order, len(photos))[0] if rankings else "",
+        photo_fingerprint=photos.fingerprint,
+        photographs=opened.photographs,
+    )
+    results.write(out)
     print_marks(results, out)
     return results
 
@@ -106,8 +101,8 @@ def _order(file: str, queries: Sequence[str], photos: Sequence[str], truth: Pixe
     """Rankings by number (.npy) or by name (.csv)."""
     if not file.endswith(".csv"):
         return read_ranks(file, len(queries), len(photos))
-    asked = [q for q, right in enumerate(truth.relevant) if len(right) and q not in truth.unlabelled]
-    return read_answers(file, queries, photos, asked)
+    scored = [q for q, right in enumerate(truth.relevant) if len(right) and q not in truth.unlabelled]
+    return read_answers(file, queries, photos, scored)
 
 
 def _completeness(pairs: Mapping[tuple[int, int], bool], queries: Sequence[str], photos: Sequence[str]) -> str:

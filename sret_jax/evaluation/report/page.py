@@ -1,7 +1,7 @@
 """The report of a benchmark: one HTML file that holds its pictures, and one picture of a few answers."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +9,21 @@ import numpy as np
 from PIL import Image
 
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.evaluation.report.located import LOCATED_STYLE, Shown, located_picture, located_section
+from sret_jax.evaluation.benchmark import Benchmark
+from sret_jax.evaluation.report.marked import MARKED_STYLE, MarkedAnswers, marked_picture, marked_section
 from sret_jax.evaluation.report.pictures import (
-    asked,
     content,
     escaped,
     heat_map,
     jpeg_uri,
     node_graph,
+    query_picture,
     strip_picture,
     thumbnail,
 )
 from sret_jax.evaluation.report.table import headline, row_name
-from sret_jax.evaluation.scorers import RIGHT, UNJUDGED, WRONG, Ranked
+from sret_jax.evaluation.results import Results
+from sret_jax.evaluation.scorers import RIGHT, UNJUDGED, WRONG, Scores
 from sret_jax.storage.artifacts import write_file
 
 VERDICTS = {RIGHT: ("right", "✓"), WRONG: ("wrong", "✗"), UNJUDGED: ("", "")}
@@ -71,8 +73,8 @@ figcaption { font-size: 12px; color: var(--soft); line-height: 1.35; margin-top:
 .row figcaption { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .right figcaption b { color: var(--right); }
 .wrong figcaption b { color: var(--wrong); }
-.asked img { object-fit: contain; }
-.asked { padding-right: 12px; border-right: 2px solid var(--line); }
+.query img { object-fit: contain; }
+.query { padding-right: 12px; border-right: 2px solid var(--line); }
 .maps { display: grid; grid-template-columns: repeat(5, 1fr); gap: 12px; margin-bottom: 16px; }
 @media (max-width: 900px) { .maps { grid-template-columns: repeat(2, 1fr); } }
 .maps img { max-width: 100%; max-height: 230px; display: block; border-radius: 8px; }
@@ -82,44 +84,43 @@ footer { margin-top: 40px; color: var(--soft); font-size: 13px; overflow-wrap: a
 
 def write_report(
     out: Path,
-    results: dict[str, Any],
-    ranked: Ranked,
-    queries: PhotoSet,
-    photos: PhotoSet,
-    seen: dict[int, dict[str, Any]],
-    located: Sequence[Shown] = (),
+    results: Results,
+    scores: Scores,
+    benchmark: Benchmark,
+    intermediates: Mapping[int, dict[str, Any]],
+    marked: Sequence[MarkedAnswers] = (),
 ) -> None:
-    """Writes `report.html` and `strip.png` to `out`, and `located.png` where objects were located.
+    """Writes `report.html` and `strip.png` to `out`, and `located.png` where objects were marked.
 
     Args:
       out: an existing folder.
-      results: as `experiment.evaluate` returns them.
-      ranked: the answers; its queries are rows of `queries` and its ids rows of `photos`.
-      queries, photos: what asked and what was searched; the same set in leave-one-out.
-      seen: the network's intermediates of some queries, by row, as `Extractor.intermediates` gives them.
-      located: where methods of localization found what some queries ask for.
+      results: what is said above the pictures.
+      scores: of the benchmark's queries and database.
+      intermediates: of the network, for some queries, by row.
+      marked: what methods of localization mark in the answers to some queries.
     """
-    best, worst = choose_queries(ranked, queries)
-    labelled = bool(ranked.metrics)
-    body = [_head(results, queries, labelled), located_section(located, queries, photos)]
+    queries, photos = benchmark.query_photos, benchmark.database
+    best, worst = choose_queries(scores, queries)
+    labelled = bool(scores.metrics)
+    body = [_head(results, queries, labelled), marked_section(marked, queries, photos)]
     if labelled:
-        body.append("<h2>Worst queries</h2>" + "".join(_strip(q, ranked, queries, photos) for q in worst))
-        body.append("<h2>Best queries</h2>" + "".join(_strip(q, ranked, queries, photos) for q in best))
+        body.append("<h2>Worst queries</h2>" + "".join(_strip(q, scores, queries, photos) for q in worst))
+        body.append("<h2>Best queries</h2>" + "".join(_strip(q, scores, queries, photos) for q in best))
     else:
-        body.append("<h2>Queries</h2>" + "".join(_strip(q, ranked, queries, photos) for q in best + worst))
-    body += [_tables(results), _maps(queries, seen), _foot(results)]
-    title = f"sret_jax: {results['benchmark']}"
+        body.append("<h2>Queries</h2>" + "".join(_strip(q, scores, queries, photos) for q in best + worst))
+    body += [_tables(results), _maps(queries, intermediates), _foot(results)]
+    title = f"sret_jax: {results.benchmark}"
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escaped(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE}{LOCATED_STYLE}</style></head>\n"
+        f"<style>{STYLE}{MARKED_STYLE}</style></head>\n"
         f"<body><main>{''.join(body)}</main></body></html>\n"
     )
     write_file(out / "report.html", page.encode("utf-8", "replace"))
-    rows = [_strip_row(q, ranked, queries, photos) for q in (worst[:1] + best[:2] if labelled else best[:3])]
+    rows = [_strip_row(q, scores, queries, photos) for q in (worst[:1] + best[:2] if labelled else best[:3])]
     _write_png(out / "strip.png", strip_picture(rows))
-    if located:
-        _write_png(out / "located.png", located_picture(located, queries, photos))
+    if marked:
+        _write_png(out / "located.png", marked_picture(marked, queries, photos))
 
 
 def _write_png(path: Path, image: Image.Image) -> None:
@@ -128,32 +129,32 @@ def _write_png(path: Path, image: Image.Image) -> None:
     write_file(path, picture.getvalue())
 
 
-def choose_queries(ranked: Ranked, queries: PhotoSet) -> tuple[list[int], list[int]]:
+def choose_queries(scores: Scores, queries: PhotoSet) -> tuple[list[int], list[int]]:
     """Positions of the best and the worst queries by AP, of as many different instances as there are; disjoint."""
-    if not ranked.metrics:
-        return list(range(min(len(ranked.queries), 2 * STRIPS))), []
-    scored = [q for q in range(len(ranked.queries)) if not np.isnan(ranked.ap[q])]
-    rising = sorted(scored, key=lambda q: (ranked.ap[q], q))
+    if not scores.metrics:
+        return list(range(min(len(scores.queries), 2 * STRIPS))), []
+    scored = [q for q in range(len(scores.queries)) if not np.isnan(scores.ap[q])]
+    rising = sorted(scored, key=lambda q: (scores.ap[q], q))
     wanted = min(STRIPS, (len(scored) + 1) // 2)
-    worst = _spread(rising, ranked, queries, wanted)
-    falling = sorted((q for q in scored if q not in worst), key=lambda q: (-ranked.ap[q], q))
-    return _spread(falling, ranked, queries, wanted), worst
+    worst = _spread(rising, scores, queries, wanted)
+    falling = sorted((q for q in scored if q not in worst), key=lambda q: (-scores.ap[q], q))
+    return _spread(falling, scores, queries, wanted), worst
 
 
-def choose_photos(ranked: Ranked, queries: PhotoSet) -> list[int]:
+def choose_photos(scores: Scores, queries: PhotoSet) -> list[int]:
     """Rows of the queries whose maps are worth a look: some that were answered well, some badly."""
-    best, worst = choose_queries(ranked, queries)
+    best, worst = choose_queries(scores, queries)
     chosen = best[: LOOKS // 2] + worst[: LOOKS // 2]
     chosen += [q for q in best + worst if q not in chosen][: LOOKS - len(chosen)]
-    return [int(ranked.queries[q]) for q in chosen]
+    return [int(scores.queries[q]) for q in chosen]
 
 
-def _spread(order: Sequence[int], ranked: Ranked, queries: PhotoSet, wanted: int) -> list[int]:
+def _spread(order: Sequence[int], scores: Scores, queries: PhotoSet, wanted: int) -> list[int]:
     """The first of each instance in this order, then the rest of the order."""
     met: set[int] = set()
     first, rest = [], []
     for q in order:
-        label = int(queries.labels[ranked.queries[q]])
+        label = int(queries.labels[scores.queries[q]])
         (rest if label in met else first).append(q)
         met.add(label)
     return sorted((first + rest)[:wanted], key=list(order).index)
@@ -163,10 +164,10 @@ def _instance(photos: PhotoSet, row: int) -> str:
     return photos.instances[photos.labels[row]] if photos.labels[row] >= 0 else ""
 
 
-def _head(results: dict[str, Any], queries: PhotoSet, labelled: bool) -> str:
-    metrics, before = results["metrics"], results["before_training"]
+def _head(results: Results, queries: PhotoSet, labelled: bool) -> str:
+    metrics, before = results.metrics, results.before_training
     was = {name: f", {value:.1f} before training" for name, value in before.items()}
-    if first := results.get("rerank", {}).get("before"):
+    if first := results.rerank.get("before"):
         was |= {name: f", {value:.1f} before re-ranking" for name, value in headline(first)}
     cards = (
         [("main", f"{x:.1f}", f"{row_name(name, results)}, %{was.get(name, '')}") for name, x in headline(metrics)]
@@ -174,28 +175,28 @@ def _head(results: dict[str, Any], queries: PhotoSet, labelled: bool) -> str:
         if labelled
         else [("", f"{len(queries):,}", "queries")]
     )
-    for method, found in results.get("localization", {}).items():
+    for method, found in results.localization.items():
         if "mIoU" in found["strict"]:
             cards.append(("main", f"{found['strict']['mIoU']:.1f}", f"{escaped(method)}: mIoU, %"))
-    cards.append(("", f"{results['photos']:,}", "photographs"))
-    if results["instances"]:
-        cards.append(("", f"{results['instances']:,}", "instances"))
-    if results["images_per_second"]:
-        cards.append(("", f"{results['images_per_second']:.1f}", "images/s extracted"))
-    ways = f"queries from {results['queries_from']}" if results["queries_from"] else "leave-one-out"
-    about = [results["searched"], ways, results["index"]]
-    about += [results[name] for name in ("protocol", "ground_truth", "photographs", "ranked") if results.get(name)]
+    cards.append(("", f"{results.photos:,}", "photographs"))
+    if results.instances:
+        cards.append(("", f"{results.instances:,}", "instances"))
+    if results.images_per_second:
+        cards.append(("", f"{results.images_per_second:.1f}", "images/s extracted"))
+    ways = f"queries from {results.queries_from}" if results.queries_from else "leave-one-out"
+    about = [results.searched, ways, results.index]
+    about += [x for x in (results.protocol, results.ground_truth, results.photographs, results.ranked) if x]
     lead = " &middot; ".join(escaped(part) for part in about)
     boxes = (f'<div class="card {kind}"><b>{value}</b><span>{name}</span></div>' for kind, value, name in cards)
-    title = f"Retrieval, benchmark {escaped(row_name(results['benchmark'], results))}"
+    title = f"Retrieval, benchmark {escaped(row_name(results.benchmark, results))}"
     return f"<h1>{title}</h1><p>{lead}</p><div class=cards>{''.join(boxes)}</div>"
 
 
-def _tables(results: dict[str, Any]) -> str:
-    metrics = results["metrics"]
+def _tables(results: Results) -> str:
+    metrics = results.metrics
     each = "query" if "per_query" in metrics else "instance"
     per_instance = sorted(metrics.get(f"per_{each}", {}).items(), key=lambda item: -item[1])
-    stages = results["timings"]
+    stages = results.timings
     longest = max([*stages.values(), 1e-9])
     left = "".join(_bar_row(name, f"{value:.1f}", value / 100) for name, value in per_instance)
     right = "".join(_bar_row(name, f"{value:.2f}", value / longest) for name, value in stages.items())
@@ -203,9 +204,7 @@ def _tables(results: dict[str, Any]) -> str:
     if left:
         title = "AP per query" if each == "query" else "mAP per instance"
         boxes.append(f"<div><h2>{title}</h2><div class=box><table>{left}</table></div></div>")
-    skipped = (
-        f"<p>Files that could not be used: {results['skipped']}, see skipped.json.</p>" if results["skipped"] else ""
-    )
+    skipped = f"<p>Files that could not be used: {results.skipped}, see skipped.json.</p>" if results.skipped else ""
     boxes.append(f"<div><h2>Seconds per stage</h2><div class=box><table>{right}</table></div>{skipped}</div>")
     return f'<div class="{"two" if left else ""}">{"".join(boxes)}</div>'
 
@@ -215,12 +214,12 @@ def _bar_row(name: str, value: str, share: float) -> str:
     return f"<tr><td>{escaped(name)}</td>{bar}<td class=n>{value}</td></tr>"
 
 
-def _strip(q: int, ranked: Ranked, queries: PhotoSet, photos: PhotoSet) -> str:
-    row = int(ranked.queries[q])
+def _strip(q: int, scores: Scores, queries: PhotoSet, photos: PhotoSet) -> str:
+    row = int(scores.queries[q])
     title = _instance(queries, row) or queries.names[row]
-    about = f"AP {100 * ranked.ap[q]:.1f}, {_first_right(q, ranked)}" if not np.isnan(ranked.ap[q]) else "not scored"
-    parts = [_figure(asked(queries, row, HEIGHT), "asked", f"query: {queries.names[row]}", "query")]
-    answers = zip(ranked.ids[q].tolist(), ranked.scores[q], ranked.verdicts[q].tolist(), strict=True)
+    about = f"AP {100 * scores.ap[q]:.1f}, {_first_right(q, scores)}" if not np.isnan(scores.ap[q]) else "not scored"
+    parts = [_figure(query_picture(queries, row, HEIGHT), "query", f"query: {queries.names[row]}", "query")]
+    answers = zip(scores.ids[q].tolist(), scores.scores[q], scores.verdicts[q].tolist(), strict=True)
     for rank, (i, score, verdict) in enumerate(list(answers)[:ANSWERS], 1):
         if i < 0:
             break
@@ -236,11 +235,11 @@ def _strip(q: int, ranked: Ranked, queries: PhotoSet, photos: PhotoSet) -> str:
     )
 
 
-def _first_right(q: int, ranked: Ranked) -> str:
-    right = np.flatnonzero(ranked.verdicts[q] == RIGHT)
+def _first_right(q: int, scores: Scores) -> str:
+    right = np.flatnonzero(scores.verdicts[q] == RIGHT)
     if len(right):
         return f"first right photograph at rank {right[0] + 1}"
-    return f"no right photograph among the first {len(ranked.ids[q])}"
+    return f"no right photograph among the first {len(scores.ids[q])}"
 
 
 def _figure(image: Image.Image, kind: str, title: str, caption: str) -> str:
@@ -250,25 +249,25 @@ def _figure(image: Image.Image, kind: str, title: str, caption: str) -> str:
     )
 
 
-def _strip_row(q: int, ranked: Ranked, queries: PhotoSet, photos: PhotoSet) -> tuple[str, Any, list[Any]]:
-    row = int(ranked.queries[q])
+def _strip_row(q: int, scores: Scores, queries: PhotoSet, photos: PhotoSet) -> tuple[str, Any, list[Any]]:
+    row = int(scores.queries[q])
     name = _instance(queries, row)
     answers = [
         (thumbnail(photos.photo(i), 2 * HEIGHT, photos.mask(i)), SURE.get(verdict), score)
         for i, score, verdict in zip(
-            *(x[q][:ANSWERS].tolist() for x in (ranked.ids, ranked.scores, ranked.verdicts)), strict=True
+            *(x[q][:ANSWERS].tolist() for x in (scores.ids, scores.scores, scores.verdicts)), strict=True
         )
         if i >= 0
     ]
     caption = (name or queries.names[row]).encode("utf-8", "replace").decode()
-    caption += "" if np.isnan(ranked.ap[q]) else f"   AP {100 * ranked.ap[q]:.0f}"
-    return caption, asked(queries, row, 2 * HEIGHT), answers
+    caption += "" if np.isnan(scores.ap[q]) else f"   AP {100 * scores.ap[q]:.0f}"
+    return caption, query_picture(queries, row, 2 * HEIGHT), answers
 
 
-def _maps(queries: PhotoSet, seen: dict[int, dict[str, Any]]) -> str:
+def _maps(queries: PhotoSet, intermediates: Mapping[int, dict[str, Any]]) -> str:
     """What the network looked at: strength of the local features, `a`, `c`, and the graph, as far as it has them."""
     rows = []
-    for row, values in seen.items():
+    for row, values in intermediates.items():
         photo, mask = queries.photo(row), values["photo_mask"]
         maps = [("strength of the features", np.linalg.norm(values["map"].astype(np.float32), axis=-1))]
         if "smoothing" in values:
@@ -291,7 +290,7 @@ def _map(image: Image.Image, caption: str) -> str:
     return f'<figure><img alt="" src="{jpeg_uri(image)}"><figcaption>{escaped(caption)}</figcaption></figure>'
 
 
-def _foot(results: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    lines = [f"commit {results['commit'] or 'unknown'}", versions, results["device"]]
+def _foot(results: Results) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    lines = [f"commit {results.commit or 'unknown'}", versions, results.device]
     return f"<footer>{'<br>'.join(escaped(line) for line in lines)}</footer>"

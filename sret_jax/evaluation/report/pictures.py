@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from sret_jax.data.photo_set import PhotoSet
 
-RIGHT, WRONG, ASKED, OBJECT = (22, 163, 74), (220, 38, 38), (71, 85, 105), (250, 204, 21)  # RGB
+RIGHT, WRONG, QUERY, OBJECT = (22, 163, 74), (220, 38, 38), (71, 85, 105), (250, 204, 21)  # RGB
 INK = (15, 23, 42)
 NODE, EDGE = (250, 204, 21), (56, 189, 248)
 FINE = 2  # drawings are made so many times larger and reduced, which smooths their lines
@@ -57,7 +57,7 @@ def outline(inside: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     return inside & ~core
 
 
-def asked(queries: PhotoSet, row: int, height: int) -> Image.Image:
+def query_picture(queries: PhotoSet, row: int, height: int) -> Image.Image:
     """A query, with the box or the mask of the object that is asked for."""
     photo = queries.whole(row)
     if queries.boxes is not None:
@@ -179,12 +179,12 @@ def strip_picture(
     for i, (caption, query, found) in enumerate(rows):
         x, y = margin, margin + i * step[1]
         draw.text((x, y), caption, font=font(14, bold=True), fill=INK)
-        whole = ImageOps.pad(query, tile, Image.Resampling.LANCZOS, color=ASKED)  # with all of its box
-        put(whole, x, y + text, ASKED, "query")
+        whole = ImageOps.pad(query, tile, Image.Resampling.LANCZOS, color=QUERY)  # with all of its box
+        put(whole, x, y + text, QUERY, "query")
         line = x + step[0] + gap // 2
         draw.line([(line, y + text), (line, y + text + tile[1] + 2 * frame - 1)], fill=(203, 213, 225), width=2)
         for rank, (image, right, score) in enumerate(found[:answers], 1):
-            colour = ASKED if right is None else RIGHT if right else WRONG
+            colour = QUERY if right is None else RIGHT if right else WRONG
             cut = ImageOps.fit(image, tile, Image.Resampling.LANCZOS)
             put(cut, x + rank * step[0] + 2 * gap, y + text, colour, f"{score:.2f}")
     return out

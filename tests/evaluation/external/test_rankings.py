@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 
 from sret_jax.errors import UserError
-from sret_jax.evaluation import run as experiment
-from sret_jax.evaluation.external import scoring as submitted
+from sret_jax.evaluation.external import scoring
 from sret_jax.evaluation.external.rankings import ranked_depth, read_answers
 from sret_jax.evaluation.request import Request
 from tests.support.commands import run_eval
 from tests.support.miniatures import gldv2, ilias, labelled, masked_paintings, million
 from tests.support.networks import NETWORK, VARIABLES
 from tests.support.photos import write_photos
-from tests.support.runs import config
+from tests.support.runs import config, measure
 
 QUERIES, PHOTOS = ["p", "a tower/1.jpg"], ["a", "b/c.jpg", "a tower/1.jpg", 'the "old" one']
 
@@ -78,19 +77,19 @@ MINIATURES = {"ilias": ilias, "paintings": masked_paintings, "folder": write_pho
 @pytest.mark.parametrize("benchmark", MINIATURES)
 def test_our_own_rankings_are_worth_the_same(tmp_path, benchmark, capsys):
     request = Request(root=str(MINIATURES[benchmark](tmp_path / "root")))
-    measured = experiment.evaluate(
+    measured = measure(
         NETWORK, VARIABLES, config(), benchmark, tmp_path / "run", root=request.root, cache_dir=tmp_path / "cache"
     )
     rows: dict[str, list[str]] = {}
     for row in csv.DictReader((tmp_path / "run/rankings.csv").open(encoding="utf-8")):
         rows.setdefault(row["query"], []).append(row["photo"])
     path, out = answers(tmp_path / "s.csv", rows), tmp_path / "scored"
-    scored = submitted.score_rankings(benchmark, path, out, request, cache_dir=tmp_path / "cache")
+    scored = scoring.score_rankings(benchmark, path, out, request, cache_dir=tmp_path / "cache")
     assert scored["metrics"] == measured["metrics"] and scored == json.loads((out / "results.json").read_text())
     assert f"mAP{'@1000' * (benchmark == 'ilias')}, %" in capsys.readouterr().out
 
     short = {query: names[:1] for query, names in rows.items()}
-    scored = submitted.score_rankings(benchmark, answers(path, short), out, request, cache_dir=tmp_path / "cache")
+    scored = scoring.score_rankings(benchmark, answers(path, short), out, request, cache_dir=tmp_path / "cache")
     metric = next(name for name in measured["metrics"] if name.startswith("mAP"))
     assert scored["metrics"][metric] < measured["metrics"][metric]
     assert scored["ranked"].startswith("1 photographs for every query, of ")
@@ -99,7 +98,7 @@ def test_our_own_rankings_are_worth_the_same(tmp_path, benchmark, capsys):
     last = list(rows)[-1]
     with pytest.raises(UserError, match=f"1 of the {len(rows)} queries are not in it .'{last}'"):
         short.pop(last)
-        submitted.score_rankings(benchmark, answers(path, short), out, request, cache_dir=tmp_path / "cache")
+        scoring.score_rankings(benchmark, answers(path, short), out, request, cache_dir=tmp_path / "cache")
 
 
 def test_queries_of_their_own_and_distractors(tmp_path):
@@ -108,7 +107,7 @@ def test_queries_of_their_own_and_distractors(tmp_path):
     request = Request(str(tmp_path / "root"), str(tmp_path / "asked"), distractors=(str(million(tmp_path / "m")),))
     best = ["revisitop1m/00/a.jpg", "tower 0/1.jpg", "tower 0/0.jpg"]
     path = answers(tmp_path / "s.csv", {"tower 0/0.jpg": best})
-    scored = submitted.score_rankings("folder", path, tmp_path / "out", request)
+    scored = scoring.score_rankings("folder", path, tmp_path / "out", request)
     assert scored["metrics"]["mAP"] == pytest.approx(100 * (1 / 2 + 2 / 3) / 2) and scored["metrics"]["queries"] == 1
     assert scored["ranked"].startswith("3 photographs for every query, of 4 and 1 distractors; 2 of")
 
@@ -116,7 +115,7 @@ def test_queries_of_their_own_and_distractors(tmp_path):
 def test_distractors_are_in_the_file_itself(tmp_path):
     root = gldv2(tmp_path / "root")
     with pytest.raises(UserError, match="holds the distractors that were ranked: give --benchmark=gldv2"):
-        submitted.score_rankings("gldv2+1m", tmp_path / "s.csv", tmp_path / "out", Request(root=str(root)))
+        scoring.score_rankings("gldv2+1m", tmp_path / "s.csv", tmp_path / "out", Request(root=str(root)))
 
 
 def test_the_completeness_of_predicted_masks_is_reported(tmp_path, capsys):
@@ -125,7 +124,7 @@ def test_the_completeness_of_predicted_masks_is_reported(tmp_path, capsys):
     (tmp_path / "m.json").write_text(json.dumps(marks))  # of the relevant pairs 0_0, 0_2, 1_1 and 1_3
     np.save(tmp_path / "r.npy", np.array([[0, 1], [2, 3]]))
     options = Request(root=str(root)), tmp_path / "cache"
-    found = submitted.score_marks(
+    found = scoring.score_marks(
         "proxford", tmp_path / "m.json", tmp_path / "out", *options, rankings=str(tmp_path / "r.npy")
     )
     assert found == json.loads((tmp_path / "out/results.json").read_text())
@@ -140,7 +139,7 @@ def test_the_completeness_of_predicted_masks_is_reported(tmp_path, capsys):
     (tmp_path / "m.json").write_text(json.dumps(everything))
     by_name = {f"query_{q}": [f"photo_{i}" for i in range(q, 6, 2)] for q in range(2)}
     path = str(answers(tmp_path / "r.csv", by_name))
-    found = submitted.score_marks("proxford", tmp_path / "m.json", tmp_path / "out", *options, rankings=path)
+    found = scoring.score_marks("proxford", tmp_path / "m.json", tmp_path / "out", *options, rankings=path)
     assert found["marked"] == "marks for 4 of 4 relevant pairs"
     (metrics,) = found["localization"].values()
     assert metrics["strict"]["mAP@50:5:95"] == pytest.approx(100)

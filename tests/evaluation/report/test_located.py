@@ -2,8 +2,8 @@
 
 import numpy as np
 from PIL import Image
-
 from sret_jax.evaluation.report.located import FOUND, HOTTEST, Shown, heated, located_picture, located_section, marked
+
 from sret_jax.evaluation.report.page import write_report
 from sret_jax.evaluation.report.pictures import OBJECT, RIGHT, WRONG
 from sret_jax.localization.localizer import Located

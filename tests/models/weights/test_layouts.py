@@ -15,7 +15,7 @@ from sret_jax.models.weights.file import read_weights
 from sret_jax.models.weights.layouts import FORMS, find_layout
 from sret_jax.models.weights.pretrained import main, stored_whitening
 from sret_jax.models.whitening import apply_whitening
-from sret_jax.storage.row_store import DescriptorStore
+from sret_jax.storage.row_store import RowStore
 from tests.support.commands import run_eval
 
 torch = pytest.importorskip("torch")
@@ -200,7 +200,7 @@ def test_the_command_measures_all_of_a_foreign_checkpoint(tmp_path):
     done = run_eval("--config=foreign.py", "--benchmark=folder", "--root=photos", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     expected = torch.tensor(p).float() @ (_expected(reference).T - torch.tensor(m).float())
-    _same(DescriptorStore.load(tmp_path / "runs/untrained-foreign/descriptors/folder").read(), expected.T)
+    _same(RowStore.load(tmp_path / "runs/untrained-foreign/descriptors/folder").read(), expected.T)
 
 
 @pytest.mark.parametrize("layout", ["torchvision", "cirtorch-imagenet"])

@@ -1,4 +1,4 @@
-"""Pictures of where objects were found: the answers of a query with outlines, and the heat that these were made of."""
+"""Pictures of predicted masks: the answers of a query with outlines, and the heat that these were made of."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,15 +9,24 @@ from PIL import Image, ImageDraw
 
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.evaluation.pixel_metrics import mask_iou
-from sret_jax.evaluation.report.pictures import FINE, OBJECT, asked, coloured, escaped, jpeg_uri, outline, strip_picture
-from sret_jax.localization.localizer import Located
+from sret_jax.evaluation.report.pictures import (
+    FINE,
+    OBJECT,
+    coloured,
+    escaped,
+    jpeg_uri,
+    outline,
+    query_picture,
+    strip_picture,
+)
+from sret_jax.localization.methods import PredictedMask
 
 FOUND, HOTTEST = (236, 72, 153), (56, 189, 248)  # RGB
 SIDE = 200  # longest of a photograph in the report, pixels
 TILE = (170, 128)  # width and height of a photograph in the picture
 IN_PICTURE = 3, 5  # queries, and answers of each
 
-LOCATED_STYLE = f"""
+MARKED_STYLE = f"""
 .located {{ display: grid; grid-template-columns: repeat(7, 1fr); gap: 8px; align-items: end; margin-top: 6px; }}
 .located.heat {{ align-items: start; }}
 .located img {{ display: block; width: 100%; max-height: 190px; object-fit: contain; border-radius: 6px; }}
@@ -31,21 +40,21 @@ LOCATED_STYLE = f"""
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class MarkedAnswers:
     """What one method has marked for one query in its first answers.
 
     query   row of the queries
     rows    of the photographs, best answer first
-    found   in each of them
-    truth   where the object is in each; None where the photograph does not show it, or nobody has drawn it. None
+    masks   predicted, in each of them
+    truth   ground-truth mask of each; None where the photograph does not show the object, or nobody has drawn it. None
             instead of all: nobody knows
-    region  what of the query is asked for, where that is in neither its box nor its mask
+    region  what of the query is searched for, where that is in neither its box nor its mask
     """
 
     method: str
     query: int
     rows: Sequence[int]
-    found: Sequence[Located]
+    masks: Sequence[PredictedMask]
     truth: Sequence[Bool[np.ndarray, "_ _"] | None] | None
     region: Bool[np.ndarray, "H W"] | None = None
 
@@ -89,13 +98,13 @@ def heated(
     return large.resize(image.size, Image.Resampling.LANCZOS)
 
 
-def located_section(shown: Sequence[Shown], queries: PhotoSet, photos: PhotoSet) -> str:
+def marked_section(shown: Sequence[MarkedAnswers], queries: PhotoSet, photos: PhotoSet) -> str:
     """The part of the report about localization, "" without any: a strip per query, in it rows of each method."""
     if not shown:
         return ""
     legend = {
         "found": "found by the method",
-        "truth": "truth, and what is asked for",
+        "truth": "ground truth, and what is searched for",
         "hottest": "seed, or hottest point",
     }
     keys = "".join(f'<span><i class="{name}"></i>{words}</span>' for name, words in legend.items())
@@ -106,30 +115,30 @@ def located_section(shown: Sequence[Shown], queries: PhotoSet, photos: PhotoSet)
     return f"<h2>Where the object is</h2><div class=legend>{keys}</div>{''.join(strips)}"
 
 
-def _rows(one: Shown, queries: PhotoSet, photos: PhotoSet) -> str:
+def _rows(one: MarkedAnswers, queries: PhotoSet, photos: PhotoSet) -> str:
     """The query and the photographs with outlines, and below them their heat."""
-    above = [_figure(_question(one, queries, SIDE), f"query: {queries.names[one.query]}", f"<b>{one.method}</b>")]
+    above = [_figure(_query(one, queries, SIDE), f"query: {queries.names[one.query]}", f"<b>{one.method}</b>")]
     below = ["<span></span>"]
-    for row, found, truth in zip(one.rows, one.found, one.truth or [None] * len(one.rows), strict=True):
+    for row, found, truth in zip(one.rows, one.masks, one.truth or [None] * len(one.rows), strict=True):
         photo = photos.photo(row)
         words = _overlap(found, truth) if one.truth is not None else "found" if found.mask.any() else "not found"
         above.append(_figure(marked(photo, found.mask, truth, SIDE), photos.names[row], words))
         heat = None if found.heat is None else heated(photo, found.heat, SIDE, found.seed)
         below.append("<span></span>" if heat is None else _figure(heat, f"heat in {photos.names[row]}", ""))
     out = f'<div class="located">{"".join(above)}</div>'
-    if any(found.heat is not None for found in one.found):
+    if any(found.heat is not None for found in one.masks):
         out += f'<div class="located heat">{"".join(below)}</div>'
     return out
 
 
-def _question(one: Shown, queries: PhotoSet, side: int) -> Image.Image:
-    """The query, with what of it is asked for."""
+def _query(one: MarkedAnswers, queries: PhotoSet, side: int) -> Image.Image:
+    """The query, with what of it is searched for."""
     if one.region is None:
-        return asked(queries, one.query, side)
+        return query_picture(queries, one.query, side)
     return marked(queries.whole(one.query), np.zeros_like(one.region), one.region, side)
 
 
-def _overlap(found: Located, truth: Bool[np.ndarray, "H W"] | None) -> str:
+def _overlap(found: PredictedMask, truth: Bool[np.ndarray, "H W"] | None) -> str:
     if truth is None:
         return "does not show it" if found.mask.any() else "nothing found"
     return f"IoU {mask_iou(found.mask, truth):.2f}" if found.mask.any() else "not found"
@@ -142,7 +151,7 @@ def _figure(image: Image.Image, title: str, caption: str) -> str:
     )
 
 
-def located_picture(shown: Sequence[Shown], queries: PhotoSet, photos: PhotoSet) -> Image.Image:
+def marked_picture(shown: Sequence[MarkedAnswers], queries: PhotoSet, photos: PhotoSet) -> Image.Image:
     """The first method's answers to a few queries as one picture: photographs with outlines, below them their heat.
 
     A plate names the overlap with the truth; photographs that do not show the object are framed red. Where nobody
@@ -153,7 +162,7 @@ def located_picture(shown: Sequence[Shown], queries: PhotoSet, photos: PhotoSet)
     for one in [each for each in shown if each.method == method][: IN_PICTURE[0]]:
         answers = []
         truths = one.truth or [None] * len(one.rows)
-        for row, found, truth in list(zip(one.rows, one.found, truths, strict=True))[: IN_PICTURE[1]]:
+        for row, found, truth in list(zip(one.rows, one.masks, truths, strict=True))[: IN_PICTURE[1]]:
             photo = photos.photo(row)
             side = int(max(photo.shape) * min(TILE[0] / photo.shape[1], TILE[1] / photo.shape[0]))  # not resized again
             tiles = [marked(photo, found.mask, truth, side)]
@@ -163,7 +172,7 @@ def located_picture(shown: Sequence[Shown], queries: PhotoSet, photos: PhotoSet)
             else:
                 overlap = 0.0 if truth is None else mask_iou(found.mask, truth)
                 answers.append((_stacked(tiles), truth is not None, overlap))
-        query = _stacked([_question(one, queries, 2 * TILE[1])])
+        query = _stacked([_query(one, queries, 2 * TILE[1])])
         rows.append((f"{method}: {queries.names[one.query]}".encode("utf-8", "replace").decode(), query, answers))
     return strip_picture(rows, tile=(TILE[0], 2 * TILE[1]), answers=IN_PICTURE[1])
 

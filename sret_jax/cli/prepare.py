@@ -1,11 +1,11 @@
 """Prepares a large benchmark, or photographs to train on, by Apache Beam before they are used.
 
     pip install "sret_jax[beam]"
-    python -m sret_jax.datasets.prepare NAME ROOT CACHE [--beam_options="--runner=FlinkRunner --flink_master=host:8081"]
+    sret prepare NAME ROOT CACHE [--beam_options="--runner=FlinkRunner --flink_master=host:8081"]
 
-`eval.py --benchmark=NAME --root=ROOT --config.data.cache_dir=CACHE` then finds everything prepared, and so does
-train.py with `--config.data.root=ROOT` ("sfm120k" and "landmark_training"): the sets are the same as without Beam, in
-the same order. A list of more than 50,000 photographs is prepared in blocks of that many, and a run that was killed
+`sret eval --benchmark=NAME --root=ROOT --config.data.cache_dir=CACHE` then finds everything prepared, and so does
+`sret train` with `--config.data.root=ROOT` ("sfm120k" and "landmark_training"): the sets are the same as without Beam,
+in the same order. A list of more than 50,000 photographs is prepared in blocks of that many, and a run that was killed
 goes on with the first one that is not whole. Without `--beam_options` the workers are processes of this machine, one
 per core; on Flink, Spark or Dataflow, ROOT and CACHE have to lie where every worker sees them under the same path.
 
@@ -15,11 +15,12 @@ labels, and the masks of "paintings", are read where they are, from ROOT.
 
 import argparse
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sret_jax.config.paths import expanded
 from sret_jax.data.beam import with_beam
 from sret_jax.datasets.lookups import LOOKUPS, prepare_landmark_training, prepare_million
 from sret_jax.datasets.revisited import prepare_revisited
@@ -36,21 +37,17 @@ PREPARE: dict[str, Callable[..., Any]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(words: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "sret prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name", choices=sorted(PREPARE))
-    parser.add_argument("root", type=Path)
-    parser.add_argument("cache", type=Path)
+    parser.add_argument("root", type=expanded)
+    parser.add_argument("cache", type=expanded)
     parser.add_argument("--beam_options", default="", help="of the pipeline, in one string; empty: this machine")
-    options = parser.parse_args()
-    try:
-        if not options.root.is_dir():
-            raise UserError(f"{options.root}: no such folder; give that of the benchmark's files")
-        PREPARE[options.name](options.root, options.cache, builder=with_beam(shlex.split(options.beam_options)))
-    except UserError as error:
-        parser.exit(2, f"error: {error}\n")
-    print(f"{options.name} is prepared in {options.cache}")
-
-
-if __name__ == "__main__":
-    main()
+    options = parser.parse_args(words)
+    root, cache = Path(options.root), Path(options.cache)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; give that of the benchmark's files")
+    PREPARE[options.name](root, cache, builder=with_beam(shlex.split(options.beam_options)))
+    print(f"{options.name} is prepared in {cache}")

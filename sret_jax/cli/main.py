@@ -1,0 +1,53 @@
+"""`sret COMMAND ...`: everything that is done from a command line."""
+
+import sys
+
+import sret_jax
+from sret_jax.errors import UserError, choices
+
+FLAGGED = {  # with a config and absl's flags
+    "train": "train the network of a config",
+    "eval": "measure a network on benchmarks, search with queries, re-rank, localize",
+}
+PLAIN = {
+    "convert": "convert a checkpoint from elsewhere",
+    "download": "fetch the files of a benchmark",
+    "prepare": "prepare a large benchmark by Apache Beam",
+}
+
+
+def main() -> None:
+    """The entry point of `sret`. Bad use and bad input end with one line on stderr and exit code 2."""
+    command, words = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
+    if command in ("--help", "-h", "help"):
+        print(usage())
+    elif command == "--version":
+        print(sret_jax.__version__)
+    elif command in FLAGGED:
+        from sret_jax.cli.command import run
+
+        run(command, words)
+    else:
+        try:
+            _plain(command, words)
+        except UserError as error:
+            print("error: " + " ".join(str(error).split()), file=sys.stderr)
+            sys.exit(2)
+
+
+def _plain(command: str, words: list[str]) -> None:
+    if command not in PLAIN:
+        raise UserError(f"no command {choices(command, [*FLAGGED, *PLAIN])}")
+    from importlib import import_module
+
+    import_module(f"sret_jax.cli.{command}").main(words)
+
+
+def usage() -> str:
+    commands = FLAGGED | PLAIN
+    lines = [f"  {name:10} {what}" for name, what in commands.items()]
+    return "\n".join(["usage: sret COMMAND ...", "", *lines, "", "`sret COMMAND --help` says more."])
+
+
+if __name__ == "__main__":
+    main()

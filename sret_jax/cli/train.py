@@ -1,0 +1,37 @@
+"""Trains the network of a config: `sret train --config=NAME|FILE --workdir=DIR [--config.field=value ...]`.
+
+Stopped or killed, the same command goes on where it was. For several processes (one per host, or per group of
+devices) start the same command in each with `--coordinator=HOST:PORT --num_processes=N --process_id=I`; on a cluster
+that JAX knows (Slurm, TPU pods, ...) `--coordinator=auto` is enough. All must see the same `--workdir`.
+"""
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from sret_jax.cli import command
+from sret_jax.config.paths import expanded
+from sret_jax.errors import UserError
+from sret_jax.evaluation.training_run import train
+from sret_jax.training.loop import Stopped
+
+CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, logs and results go.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, 'Address of process 0, HOST:PORT; "auto" on a cluster.')
+PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.")
+PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+HEARTBEAT = 30  # seconds without a sign of life after which a process counts as lost
+
+
+def main() -> None:
+    if CONFIG.value is None or WORKDIR.value is None:
+        raise UserError("give --config=NAME or a file, and --workdir=DIR")
+    if COORDINATOR.value == "auto":
+        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
+    elif COORDINATOR.value:
+        address = COORDINATOR.value, PROCESSES.value, PROCESS.value
+        jax.distributed.initialize(*address, heartbeat_timeout_seconds=HEARTBEAT)
+    try:
+        train(CONFIG.value, expanded(WORKDIR.value))
+    except Stopped as stopped:
+        command.leave(128 + stopped.number, str(stopped))

@@ -1,0 +1,186 @@
+"""Whatever a person calls photographs, as a photo set: a folder, paths, bytes, Pillow images, arrays."""
+
+import dataclasses
+import hashlib
+import io
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from sret_jax.data.decoding import PhotoRejected, decode_photo
+from sret_jax.data.folders import FolderEntry, prepare_folder, walk
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.errors import UserError
+from sret_jax.storage.files import Unreadable, read_file
+
+log = logging.getLogger(__name__)
+
+Photo = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoFiles:
+    """Photographs where they lie; each is read again when it is needed, and has to be the one that was opened."""
+
+    paths: Sequence[str]
+    digests: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Mapping[str, bytes]:
+        data = read_file(self.paths[index])
+        if hashlib.sha256(data).hexdigest() != self.digests[index]:
+            raise PhotoRejected("changed since it was opened; open the photographs again")
+        return {"image": data}
+
+
+@dataclass(frozen=True)
+class PhotoBytes:
+    """Encoded photographs in memory."""
+
+    encoded: Sequence[bytes]
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, index: int) -> Mapping[str, bytes]:
+        return {"image": self.encoded[index]}
+
+
+def open_photos(
+    source: Photo | Iterable[Photo], *, names: Sequence[str] | None = None, cache: str | Path | None = None
+) -> PhotoSet:
+    """Photographs to describe or to search, in the order of their names or of the list.
+
+    Each is decoded once now, so that what cannot be used is known. Photographs on disk stay there and are read again
+    when they are needed; everything else is kept in memory, encoded.
+
+    Args:
+      source: a folder, whose photographs may lie at any depth, and of which files that are no photographs are skipped
+        (`PhotoSet.skipped` has each with the reason); or one photograph or a list of them: paths, encoded bytes, Pillow
+        images, uint8 arrays [h w 3] or [h w].
+      names: of the photographs of a list; by default their paths, and "photo 0" and so on for what has none.
+      cache: where a copy of a folder's photographs is kept as ArrayRecord, as training and benchmarks keep theirs.
+
+    Returns:
+      A photo set. Photographs of a folder that lie in folders of it belong to the instance of the first one's name.
+
+    Raises:
+      UserError: no such folder, none of its files is a photograph, or one of a list is none (it is named).
+    """
+    if isinstance(source, str | os.PathLike) and Path(source).expanduser().is_dir():
+        if names is not None:
+            raise UserError(
+                "open_photos: names are for a list of photographs; those of a folder are named by their paths"
+            )
+        folder = Path(source).expanduser()
+        photos = _folder(folder) if cache is None else prepare_folder(folder, cache, labelled=False)
+        return _labelled_by_folder(photos)
+    several = isinstance(source, Iterable) and not isinstance(source, str | bytes | os.PathLike | np.ndarray)
+    several = several or (isinstance(source, np.ndarray) and source.ndim == 4)
+    return _listed(list(source) if several else [source], names)  # type: ignore[arg-type]  # narrowed just above
+
+
+def _folder(root: Path) -> PhotoSet:
+    entries = list(walk(root))
+
+    def checked(entry: FolderEntry) -> tuple[str, tuple[int, int]] | str:
+        if entry.reason:
+            return entry.reason
+        try:
+            data = read_file(entry.path)
+            height, width = decode_photo(data).shape[:2]
+        except Unreadable as rejected:
+            return rejected.reason
+        return hashlib.sha256(data).hexdigest(), (height, width)
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        outcomes = list(threads.map(checked, entries))
+    used = [(entry, found) for entry, found in zip(entries, outcomes, strict=True) if not isinstance(found, str)]
+    skipped = [(entry.name, found) for entry, found in zip(entries, outcomes, strict=True) if isinstance(found, str)]
+    if not used:
+        examples = "; ".join(f"{file}: {reason}" for file, reason in skipped[:3])
+        raise UserError(f"{root}: none of its {len(skipped)} files is a photograph{': ' if examples else ''}{examples}")
+    if skipped:
+        log.warning("%s: %d files skipped, the first %s: %s", root, len(skipped), *skipped[0])
+    digests = [found[0] for _, found in used]
+    return PhotoSet(
+        name=root.resolve().name or "photos",
+        names=[entry.name for entry, _ in used],
+        labels=np.full(len(used), -1, np.int32),
+        instances=[],
+        sizes=np.array([found[1] for _, found in used], np.int32).reshape(-1, 2),
+        digests=digests,
+        source=PhotoFiles([entry.path for entry, _ in used], digests),
+        skipped=skipped,
+    )
+
+
+def _labelled_by_folder(photos: PhotoSet) -> PhotoSet:
+    """Each photograph belongs to the instance that the folder below the root is named after, if it lies in one."""
+    folders = [name.partition("/")[0] if "/" in name else None for name in photos.names]
+    instances = sorted({folder for folder in folders if folder is not None})
+    label = {instance: i for i, instance in enumerate(instances)}
+    labels = [-1 if folder is None else label[folder] for folder in folders]
+    return dataclasses.replace(photos, labels=np.array(labels, np.int32), instances=instances)
+
+
+def _listed(photos: list[Any], names: Sequence[str] | None) -> PhotoSet:
+    if not photos:
+        raise UserError("open_photos: the list is empty; give at least one photograph")
+    names = [_name(photo, i) for i, photo in enumerate(photos)] if names is None else list(names)
+    if len(names) != len(photos):
+        raise UserError(f"open_photos: {len(names)} names for {len(photos)} photographs; give one name each")
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise UserError(f"open_photos: {twice!r} is there twice; every photograph needs a name of its own")
+    encoded, sizes = [], []
+    for name, photo in zip(names, photos, strict=True):
+        try:
+            data = _encoded(photo)
+            sizes.append(decode_photo(data).shape[:2])
+        except Unreadable as rejected:
+            raise UserError(f"{name}: {rejected.reason}; give a JPEG, PNG or WebP photograph") from None
+        encoded.append(data)
+    return PhotoSet(
+        name="photos",
+        names=names,
+        labels=np.full(len(names), -1, np.int32),
+        instances=[],
+        sizes=np.array(sizes, np.int32).reshape(-1, 2),
+        digests=[hashlib.sha256(data).hexdigest() for data in encoded],
+        source=PhotoBytes(encoded),
+        skipped=[],
+    )
+
+
+def _name(photo: Any, number: int) -> str:
+    return os.fspath(photo) if isinstance(photo, str | os.PathLike) else f"photo {number}"
+
+
+def _encoded(photo: Any) -> bytes:
+    """The bytes of a photograph; of pixels, a lossless PNG, so that every photograph meets the same decoder."""
+    if isinstance(photo, str | os.PathLike):
+        return read_file(Path(photo).expanduser())
+    if isinstance(photo, bytes):
+        return photo
+    if isinstance(photo, np.ndarray):
+        if photo.dtype != np.uint8 or not (photo.ndim == 2 or (photo.ndim == 3 and photo.shape[2] == 3)):
+            raise UserError(f"an array {photo.dtype} {list(photo.shape)} is no photograph: give uint8 [h w 3] or [h w]")
+        photo = Image.fromarray(photo)
+    if not isinstance(photo, Image.Image):
+        kinds = "a path, bytes, a Pillow image or an array"
+        raise UserError(f"{type(photo).__name__} is no photograph: give {kinds}, or a list of these")
+    file = io.BytesIO()
+    image = ImageOps.exif_transpose(photo)
+    image = image if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else image.convert("RGB")
+    image.save(file, "PNG", compress_level=1)
+    return file.getvalue()

@@ -1,0 +1,99 @@
+"""What is known of a measurement, as `results.json` holds it."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sret_jax.storage.artifacts import write_json
+from sret_jax.storage.provenance import environment
+
+FILE = "results.json"
+
+
+@dataclass
+class Results:
+    """The fields of `results.json`. What does not apply is None, and not in the file.
+
+    benchmark          its name
+    metrics            percent: `{"mAP", "R@1", "queries", "per_instance"}`, or of benchmarks like "roxford5k` `{"easy",
+                       "medium", "hard": {"mAP", "mP@1", "mP@5", "mP@10", "queries"}, "mAP" (medium), "queries",
+                       "per_query" (AP, medium)}`
+    timings            seconds by name of what was done
+    images_per_second  described, compilation left out; 0 when the store had everything
+    extracted          photographs described in this evaluation
+    photos, instances, skipped   of the database: how many, and files that could not be used
+    searched, queries_from       what database and queries are, in words
+    index, dim         how was searched, in words, and the dimensions of what was compared
+    index_recall       what an approximate index finds of the exact answers, percent; {} of an exact one
+    rerank             seconds of each re-ranker, the metrics before all of them, and how well an uncertainty that they
+                       found predicts the AP
+    localization       metrics and photographs per second of each method
+    fingerprint, photo_fingerprint   of the descriptors (of local features, where ASMK searches alone), and the database
+    photographs        which version of them it is, as far as anybody has noted
+    distractors        how many of each set were searched as well
+    protocol, compat   a protocol that deviates, in words and by name; of benchmarks like "roxford5k"
+    ground_truth, ranked         which version, and how many photographs were ranked, in words
+    anchors            published numbers
+    config             of the network and of the evaluation
+    rankings, marks, marked      the files that something else made, and how many pairs the marks cover
+    commit, versions, device     what computed it
+    before_training    mAP and R@1 of these photographs at the start of the run, where they were measured
+    """
+
+    benchmark: str
+    metrics: dict[str, Any] | None = None
+    timings: dict[str, float] | None = None
+    images_per_second: float | None = None
+    extracted: int | None = None
+    photos: int | None = None
+    instances: int | None = None
+    skipped: int | None = None
+    searched: str | None = None
+    queries_from: str | None = None
+    index: str | None = None
+    index_recall: dict[str, float] | None = None
+    rerank: dict[str, Any] | None = None
+    localization: dict[str, Any] | None = None
+    dim: int | None = None
+    fingerprint: str | None = None
+    photo_fingerprint: str | None = None
+    photographs: str | None = None
+    distractors: dict[str, int] | None = None
+    protocol: str | None = None
+    compat: str | None = None
+    ground_truth: str | None = None
+    ranked: str | None = None
+    anchors: list[dict[str, Any]] | None = None
+    config: dict[str, Any] | None = None
+    rankings: str | None = None
+    marks: str | None = None
+    marked: str | None = None
+    commit: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    device: str = ""
+    before_training: dict[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.versions:
+            for name, value in environment().items():
+                setattr(self, name, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def write(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / FILE, self.to_dict())
+
+
+def read_results(folder: Path) -> Results | None:
+    """The results that were written to `folder`; None where there are none that this version can read."""
+    try:
+        found = json.loads((folder / FILE).read_bytes())
+        return Results(**found)
+    except (OSError, ValueError, TypeError):
+        return None

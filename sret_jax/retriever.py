@@ -1,0 +1,198 @@
+"""A network ready to use, as one value: what describes photographs the same way wherever they come from."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Float
+from safetensors import SafetensorError
+
+from sret_jax.config import Config, from_dict, to_dict
+from sret_jax.config.validation import validate
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.errors import UserError
+from sret_jax.extraction.descriptors import Extraction, Extractor, extract
+from sret_jax.extraction.local_features import StoredLocal, open_source, store_local
+from sret_jax.extraction.maps import StoredMaps, localizing_network, store_maps
+from sret_jax.extraction.origin import Descriptors
+from sret_jax.models.descriptor import RetrievalNetwork, Variables, build_network, init_network
+from sret_jax.models.weights.pretrained import stored_whitening
+from sret_jax.models.whitening import LearnedWhitening
+from sret_jax.storage.artifacts import commit_folder, verify_folder, write_json
+from sret_jax.storage.compilation_cache import keep_compiled_programs
+from sret_jax.training.checkpoint import TrainedNetwork, check_same_model, load_network
+
+FORMAT, PARAMETERS = "sret_jax retriever 1", "model.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Retriever:
+    """Describes photographs: a network, its parameters, and how photographs are shown to it.
+
+    `load` makes one; `dataclasses.replace(retriever, config=...)` changes how photographs are shown.
+
+    Attributes:
+      network: whose `__call__` makes the descriptors.
+      variables: its parameters and statistics.
+      config: `data` and `extract` say how photographs are described, `search`, `rerank`, `localize` and `eval` what
+        follows.
+      whitening: learned after training, applied last; None where there is none.
+    """
+
+    network: RetrievalNetwork
+    variables: Variables
+    config: Config
+    whitening: LearnedWhitening | None = None
+
+    @classmethod
+    def of(cls, trained: TrainedNetwork, config: Config | None = None) -> "Retriever":
+        """A trained network, shown photographs as its own config says, or another."""
+        network = build_network(trained.config.model)
+        return cls(network, trained.variables, config or trained.config, trained.whitening)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies everything that a descriptor depends on, but the photograph."""
+        return self.extractor.fingerprint
+
+    @cached_property
+    def extractor(self) -> Extractor:
+        """The network on this process's devices.
+
+        Raises `UserError` for a whitening layer, or local features that are pooled, which nothing has ever filled.
+        """
+        keep_compiled_programs()
+        self._check_filled("whitening")
+        if self.config.model.pool == "how":
+            self._check_filled("local")
+        return Extractor(self.network, self.variables, self.config, self.whitening)
+
+    def describe(self, photos: PhotoSet, rows: Sequence[int] | None = None) -> Float[np.ndarray, "n d"]:
+        """Descriptors of unit length, float32, on which every whitening has acted.
+
+        They know which retriever made them: an `Index` of another one refuses them as queries. A few photographs are
+        described one by one, more in batches; after the first of each shape, nothing is compiled again.
+
+        Args:
+          photos: what `open_photos` returns.
+          rows: of the photographs to describe, in this order; by default all.
+
+        Raises:
+          UserError: a whitening layer that was never filled, or a photograph that cannot be read any more.
+        """
+        if not isinstance(photos, PhotoSet):
+            raise UserError(
+                f"describe takes photographs, not {type(photos).__name__}: sret_jax.open_photos(...) opens them"
+            )
+        rows = range(len(photos)) if rows is None else [int(row) for row in rows]
+        few = len(rows) <= self.extractor.batch_size // 4
+        return Descriptors.of(self.extractor.describe(photos, rows, batch_size=1 if few else None), self.fingerprint)
+
+    def extract(self, photos: PhotoSet, folder: str | Path) -> Extraction:
+        """Descriptors of all photographs, kept in a store in `folder`: reused while nothing has changed, resumable."""
+        return extract(self.extractor, photos, Path(folder))
+
+    def local_features(self, photos: PhotoSet, folder: str | Path) -> StoredLocal:
+        """The local features that `config.local` asks for, kept in a store in `folder`, resumable.
+
+        A reduction of "map" and "backbone" is learned from these photographs.
+        """
+        self._check_filled("local")
+        source = open_source(self.extractor, photos, self.config)
+        return StoredLocal([store_local(source, photos, self.config, Path(folder))])
+
+    def maps(self, photos: PhotoSet, folder: str | Path, image_size: int) -> StoredMaps:
+        """The feature maps that `config.localize.source` asks for, kept in a store in `folder`, resumable.
+
+        Args:
+          image_size: longest side of a photograph, pixels.
+        """
+        return store_maps(
+            self.extractor, localizing_network(self.network, self.config), photos, image_size, Path(folder)
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the retriever as one folder, config.json and model.safetensors, which `load` reads anywhere."""
+        with commit_folder(Path(folder).expanduser()) as built:
+            named = {"network": self.variables, "learned": self.whitening._asdict() if self.whitening else {}}
+            arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(named, sep="/").items()}
+            safetensors.numpy.save_file(arrays, built / PARAMETERS)
+            write_json(built / "config.json", {"format": FORMAT, "config": to_dict(self.config)})
+
+    def intermediates(self, photos: PhotoSet, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """By row, what the network computes on the way to a descriptor, by name; see `Extractor.intermediates`."""
+        return self.extractor.intermediates(photos, rows)
+
+    def _check_filled(self, module: str) -> None:
+        unfilled = self.variables["params"].get(module, {})
+        if any(np.isnan(leaf).any() for leaf in jax.tree.leaves(unfilled)):
+            field = {"whitening": "whitening_init", "local": "local.init"}[module]
+            layer = {"whitening": "whitening layer", "local": "reduction of local features"}[module]
+            raise UserError(
+                f"the {layer} of this network was never filled, so it cannot describe photographs: train it "
+                f'(sret_jax.train), take it from a checkpoint (config.model.{field}="weights"), or leave it out '
+                "(config.model.whitening=False)"
+            )
+
+
+def load(source: str | Path | Config, config: Config | None = None) -> Retriever:
+    """A retriever, from whatever holds a network.
+
+    Args:
+      source: a workdir that training wrote (its newest intact checkpoint), the folder of one step in it, a folder that
+        `Retriever.save` wrote, or a `Config`, whose `model.weights` says where parameters come from: a pretrained
+        backbone, or a whole checkpoint from elsewhere.
+      config: how photographs are shown to it and what follows, where that is not as it was trained; its `model` must be
+        the one that was trained.
+
+    Raises:
+      UserError: names the folder that holds no checkpoint, the field in which it differs, or the weights that are
+        missing.
+    """
+    if isinstance(source, Config):
+        return _untrained(source)
+    folder = Path(source).expanduser()
+    trained = _read_saved(folder) if (folder / PARAMETERS).is_file() else load_network(folder)
+    check_same_model(trained.config, config, folder)
+    validate(config or trained.config)
+    return Retriever.of(trained, config)
+
+
+def _read_saved(folder: Path) -> TrainedNetwork:
+    """Inverse of `Retriever.save`."""
+    verify_folder(folder)
+    try:
+        about = json.loads((folder / "config.json").read_bytes())
+        if about["format"] != FORMAT:
+            raise UserError(f"{folder}: written as {about['format']!r}, this version reads {FORMAT!r}; save it again")
+        arrays = safetensors.numpy.load_file(folder / PARAMETERS)
+        named = unflatten_dict({tuple(name.split("/")): x for name, x in arrays.items()})
+        learned = named.get("learned")
+        config = from_dict(about["config"])
+        variables = {"batch_stats": {}} | named["network"]
+        return TrainedNetwork(config, variables, learned and LearnedWhitening(**learned), 0)
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise UserError(f"{folder}: not a retriever that this version saved ({error}); save it again") from None
+
+
+def _untrained(config: Config) -> Retriever:
+    validate(config)
+    network = build_network(config.model)
+    variables = init_network(network, config.model, jax.random.key(config.seed))
+    learned = stored_whitening(config) if config.whitening.kind == "weights" else None
+    return Retriever(network, variables, config, learned)
+
+
+def without_unfilled_layers(config: Config) -> Config:
+    """The config of the network that can be measured before training: without a whitening layer to be learned."""
+    if not config.model.whitening or config.model.whitening_init == "weights":
+        return config
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, whitening=False))

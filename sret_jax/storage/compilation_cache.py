@@ -1,0 +1,14 @@
+"""Compiled programs are kept between processes: the second one that needs a program finds it on disk."""
+
+import os
+from pathlib import Path
+
+import jax
+
+FOLDER = "~/.cache/sret_jax/compiled"
+
+
+def keep_compiled_programs() -> None:
+    """Turns JAX's persistent compilation cache on, where neither `JAX_COMPILATION_CACHE_DIR` nor the caller has."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(Path(FOLDER).expanduser()))
