@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sret_jax.cli.convert import main
 from sret_jax.config.validation import validate
 from sret_jax.data.folders import prepare_folder
-from sret_jax.extraction.descriptors import extract
+from sret_jax.extraction.descriptors import Extractor, extract
 from sret_jax.extraction.local_features import open_source
 from sret_jax.models.descriptor import build_network, init_network
-from sret_jax.models.weights.pretrained import main, stored_whitening
+from sret_jax.models.weights.pretrained import stored_whitening
 from tests.support.commands import REPOSITORY
 
 torch = pytest.importorskip("torch")
@@ -106,9 +107,9 @@ def test_descriptors_are_those_of_the_authors(name, tmp_path):
     weights = str(tmp_path / "net.safetensors")
     main([str(tmp_path / "net.pth"), weights, *([f"--learned-whitening={whitening}"] if whitening else [])])
     config, network, variables, photos = opened(name, weights, tmp_path, whitening_dim=24 if name == "ap_gem" else 512)
-    stored = stored_whitening(config) if config.whitening.kind == "weights" else None
-    learned = stored and (stored["mean"], stored["projection"])
-    ours = extract(network, variables, photos, config, tmp_path / "descriptors", learned).descriptors
+    learned = stored_whitening(config) if config.whitening.kind == "weights" else None
+    extractor = Extractor(network, variables, config, learned)
+    ours = extract(extractor, photos, tmp_path / "descriptors").descriptors
     with torch.no_grad():
         expected = computed(reference)
     assert (ours * expected).sum(1).min() > 0.99999
@@ -124,7 +125,7 @@ def test_local_features_of_how_are_those_of_the_authors(tmp_path):
     assert config.search.method == "asmk" and config.local.most == 2000 and len(config.local.scales) == 7
     config = replace(config, local=replace(config.local, most=60))
     x = ((torch.tensor(IMAGES) / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).float().movedim(3, 1)
-    for row, found in open_source(network, variables, photos, config)(photos, range(3)):
+    for row, found in open_source(Extractor(network, variables, config), photos, config)(photos, range(3)):
         features, strengths = [], []
         for scale in config.local.scales:
             resized = F.interpolate(
