@@ -188,7 +188,7 @@ def count_inliers(context: Context, rows: Int[np.ndarray, "q"], ids: Int[np.ndar
 def _verified_pairs(photos: PhotoFeatures, a: int, others: Int[np.ndarray, "k"], config: Config) -> VerifiedPairs:
     k = len(others)
     padded = np.pad(others, (0, -k % PAIRS_AT_ONCE), constant_values=-1)  # one shape, compiled once
-    query, candidates = LocalFeatures(*(x[0] for x in photos.features(np.array([a])))), photos.features(padded)
+    query, candidates = LocalFeatures(*(x[0] for x in photos.local_features(np.array([a])))), photos.local_features(padded)
     parts = []
     for start in range(0, len(padded), PAIRS_AT_ONCE):
         part = LocalFeatures(*(x[start : start + PAIRS_AT_ONCE] for x in candidates))

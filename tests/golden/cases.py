@@ -256,8 +256,9 @@ def outcome(case: Measured | Scored, folder: Path) -> dict[str, Any]:
         benchmark = open_benchmark(name, **options, config=retriever.config, cache=cache)
         evaluate(retriever, benchmark, out, workdir=folder / "run", **measured)
     found = _read(out, case.names)
-    stores = sorted((folder / "run/descriptors").iterdir())
-    found["descriptors"] = {store.name: _packed(sorted(store.glob("[0-9]*.npy"))) for store in stores}
+    stores = sorted((folder / "run/descriptors").glob("*"))  # there are none where local features alone are searched
+    named = {f"{name}-queries" if store.name.endswith("-queries") else store.name: store for store in stores}
+    found["descriptors"] = {own: _packed(sorted(store.glob("[0-9]*.npy"))) for own, store in named.items()}
     return found | ({"marks": marks} if marks else {})
 
 
