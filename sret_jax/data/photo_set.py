@@ -17,7 +17,7 @@ from sret_jax.storage.artifacts import fingerprint
 
 
 @runtime_checkable
-class Source(Protocol):
+class RecordSource(Protocol):
     """Random access to records `{"image": encoded bytes, "mask": PNG bytes or absent}`; safe to read from threads."""
 
     def __len__(self) -> int: ...
@@ -29,7 +29,7 @@ class Source(Protocol):
 class Rows:
     """A source that shows only some rows of another."""
 
-    source: Source
+    source: RecordSource
     rows: Int[np.ndarray, " n"]
 
     def __len__(self) -> int:
@@ -43,7 +43,7 @@ class Rows:
 class Chain:
     """Sources one after the other."""
 
-    sources: Sequence[Source]
+    sources: Sequence[RecordSource]
 
     @cached_property
     def _ends(self) -> list[int]:
@@ -80,7 +80,7 @@ class PhotoSet:
     instances: list[str]
     sizes: Int[np.ndarray, "n 2"]
     digests: list[str]
-    source: Source
+    source: RecordSource
     skipped: list[tuple[str, str]]
     boxes: Int[np.ndarray, "n 4"] | None = None
     pairs: Int[np.ndarray, "m 2"] | None = None

@@ -25,7 +25,7 @@ import tensorflow_datasets as tfds
 from rich.console import Console
 from rich.progress import track
 
-from sret_jax.data.photo_set import Chain, PhotoSet, Source
+from sret_jax.data.photo_set import Chain, PhotoSet, RecordSource
 from sret_jax.errors import UserError
 from sret_jax.storage.artifacts import MANIFEST, commit_folder, recover_folder, write_json
 
@@ -147,7 +147,7 @@ def open_prepared(folders: Sequence[Path], name: str) -> PhotoSet:
     """The whole photo set of prepared folders, one after the other."""
     columns: dict[str, list[Any]] = {"names": [], "instances": [], "sizes": [], "digests": []}
     skipped: list[dict[str, str]] = []
-    sources: list[Source] = []
+    sources: list[RecordSource] = []
     for folder in folders:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         for key, column in columns.items():
