@@ -40,7 +40,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Chain:
+class ConcatenatedRecords:
     """Sources one after the other."""
 
     sources: Sequence[RecordSource]
@@ -179,6 +179,6 @@ def with_distractors(photos: PhotoSet, distractors: Sequence[PhotoSet]) -> Photo
         instances=photos.instances,
         sizes=np.concatenate([part.sizes for part in sets]),
         digests=[digest for part in sets for digest in part.digests],
-        source=Chain([part.source for part in sets]),
+        source=ConcatenatedRecords([part.source for part in sets]),
         skipped=[entry for part in sets for entry in part.skipped],
     )

@@ -25,7 +25,7 @@ import tensorflow_datasets as tfds
 from rich.console import Console
 from rich.progress import track
 
-from sret_jax.data.photo_set import Chain, PhotoSet, RecordSource
+from sret_jax.data.photo_set import ConcatenatedRecords, PhotoSet, RecordSource
 from sret_jax.errors import UserError
 from sret_jax.storage.artifacts import MANIFEST, commit_folder, recover_folder, write_json
 
@@ -163,7 +163,7 @@ def open_prepared(folders: Sequence[Path], name: str) -> PhotoSet:
         instances=instances,
         sizes=np.array(columns["sizes"], np.int32).reshape(-1, 2),
         digests=columns["digests"],
-        source=sources[0] if len(sources) == 1 else Chain(sources),
+        source=sources[0] if len(sources) == 1 else ConcatenatedRecords(sources),
         skipped=[(entry["photo"], entry["reason"]) for entry in skipped],
     )
 
