@@ -26,7 +26,7 @@ class RecordSource(Protocol):
 
 
 @dataclass(frozen=True)
-class Rows:
+class SelectedRecords:
     """A source that shows only some rows of another."""
 
     source: RecordSource
@@ -148,7 +148,7 @@ class PhotoSet:
             instances=[self.instances[label] for label in kept],
             sizes=self.sizes[rows],
             digests=[self.digests[row] for row in rows],
-            source=Rows(self.source, rows),
+            source=SelectedRecords(self.source, rows),
             boxes=None if self.boxes is None else self.boxes[rows],
         )
 
