@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 
 from sret_jax.data.folders import Found, read_found
 from sret_jax.data.lists import ListedPhotos
-from sret_jax.data.prepared import SPLIT, Index
+from sret_jax.data.prepared import SPLIT, RecordIndex
 from sret_jax.errors import UserError
 
 LIST, NOTES = "list.jsonl", "notes"  # beside the records while they are made: what to read, and what was found
@@ -33,7 +33,7 @@ class BeamPhotos(ListedPhotos):
         benchmark: str,
         found: Sequence[Found],
         complete: bool,
-        index: Index,
+        index: RecordIndex,
         data_dir: Path,
     ) -> None:
         self.options = options

@@ -16,7 +16,7 @@ from typing import Any
 
 from sret_jax.data.decoding import PhotoRejected, decode_photo, read_photo_file
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.prepared import Index, PhotoBuilder, in_order, open_prepared, prepared
+from sret_jax.data.prepared import PhotoBuilder, RecordIndex, in_order, open_prepared, prepared
 from sret_jax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Found:
 class ImageFolder(PhotoBuilder):
     """Writes the photographs of a folder as they are; nothing is re-encoded."""
 
-    def __init__(self, root: Path, found: list[Found], index: Index, data_dir: Path) -> None:
+    def __init__(self, root: Path, found: list[Found], index: RecordIndex, data_dir: Path) -> None:
         self.root, self.found = root, found
         super().__init__(index, data_dir)
 

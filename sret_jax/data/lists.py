@@ -8,7 +8,7 @@ from typing import Any
 
 from sret_jax.data.folders import Found, content_key, plain_name, read_found
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.prepared import Index, PhotoBuilder, in_order, open_prepared, prepared
+from sret_jax.data.prepared import PhotoBuilder, RecordIndex, in_order, open_prepared, prepared
 from sret_jax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,9 @@ class ListedPhotos(PhotoBuilder):
     One that cannot be used is `Unusable` where the list has to be `complete`, otherwise among those skipped.
     """
 
-    def __init__(self, benchmark: str, found: Sequence[Found], complete: bool, index: Index, data_dir: Path) -> None:
+    def __init__(
+        self, benchmark: str, found: Sequence[Found], complete: bool, index: RecordIndex, data_dir: Path
+    ) -> None:
         self.benchmark, self.found, self.complete = benchmark, found, complete
         super().__init__(index, data_dir)
 
@@ -51,7 +53,7 @@ class ListedPhotos(PhotoBuilder):
             raise Unusable(self.index.skipped)
 
 
-Builder = Callable[[str, Sequence[Found], bool, Index, Path], PhotoBuilder]
+Builder = Callable[[str, Sequence[Found], bool, RecordIndex, Path], PhotoBuilder]
 
 
 def prepare_listed(

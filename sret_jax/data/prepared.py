@@ -34,7 +34,7 @@ T, R = TypeVar("T"), TypeVar("R")
 SPLIT = "photos"  # the one tfds split; which instances train and which test is decided when a set is opened
 
 
-class Index:
+class RecordIndex:
     """What a builder notes about every record while it writes them, in order."""
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class PhotoBuilder(tfds.core.GeneratorBasedBuilder):
     # Nothing is downloaded. tfds would look for a list of URLs, and for that import a package it does not require.
     url_infos = None
 
-    def __init__(self, index: "Index", data_dir: Path) -> None:
+    def __init__(self, index: "RecordIndex", data_dir: Path) -> None:
         self.index = index
         super().__init__(file_format="array_record", data_dir=data_dir)
 
@@ -102,7 +102,7 @@ class PhotoBuilder(tfds.core.GeneratorBasedBuilder):
         return {SPLIT: self._generate_examples()}
 
 
-def prepared(folder: Path, make: Callable[[Index, Path], PhotoBuilder]) -> Path:
+def prepared(folder: Path, make: Callable[[RecordIndex, Path], PhotoBuilder]) -> Path:
     """`folder`, made first if it is not there whole. `make(index, data_dir)` returns the builder that fills it.
 
     Of several processes one makes it and the others wait. A kill leaves nothing that is later taken for whole.
@@ -117,7 +117,7 @@ def prepared(folder: Path, make: Callable[[Index, Path], PhotoBuilder]) -> Path:
         recover_folder(folder)
         if not _whole(folder):
             with commit_folder(folder) as building:
-                index = Index()
+                index = RecordIndex()
                 tfds.disable_progress_bar()
                 with contextlib.redirect_stdout(io.StringIO()):  # tfds prints the temporary folder as the result
                     make(index, building).download_and_prepare()
