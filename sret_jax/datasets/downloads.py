@@ -27,7 +27,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from sret_jax.datasets.sources import BYTES, SOURCES, UNKNOWN, VERSIONS, Source
+from sret_jax.datasets.sources import BYTES, SOURCES, UNKNOWN, VERSIONS, PublishedFile
 from sret_jax.datasets.unpacking import unpack
 from sret_jax.errors import UserError
 from sret_jax.storage.artifacts import write_json
@@ -41,12 +41,12 @@ PATIENCE = 60  # seconds without an answer
 TRIES, PAUSE = 5, 2.0  # in a row without a single new byte, and seconds between them
 
 
-def sizes(sources: Sequence[Source]) -> list[int]:
+def sizes(sources: Sequence[PublishedFile]) -> list[int]:
     """Bytes of each, as stated or as its server says; 0 where neither does."""
     return [source.size or _length(source.url) for source in sources]
 
 
-def download(sources: Sequence[Source], folder: str | Path, archives: str | Path = "") -> None:
+def download(sources: Sequence[PublishedFile], folder: str | Path, archives: str | Path = "") -> None:
     """Takes what lies in `archives` or `folder` and fetches what is not there yet; checks and unpacks it.
 
     Raises `UserError` that names the file: it cannot be reached, is not what was published, or is not to be unpacked.
@@ -85,7 +85,7 @@ def download(sources: Sequence[Source], folder: str | Path, archives: str | Path
             log.info("%s: md5 %s, %s%s", name, md5, how, f"; {own} is kept" if own else "")
 
 
-def by_hand(source: Source, folder: Path, archives: str | Path = "") -> Path | None:
+def by_hand(source: PublishedFile, folder: Path, archives: str | Path = "") -> Path | None:
     """Where the file lies that somebody has put there: in its place, in `archives` or in `folder`."""
     places = [Path(archives), folder] if archives else [folder]
     found = [] if source.is_archive else [folder / source.target]
@@ -181,7 +181,7 @@ def _append(url: str, part: Path, start: int) -> Iterator[tuple[int, int | None]
         raise OSError(f"cut after {start} of {total} bytes")
 
 
-def _checked(source: Source, part: Path, own: Path | None) -> tuple[str, str]:
+def _checked(source: PublishedFile, part: Path, own: Path | None) -> tuple[str, str]:
     """The md5, and in words what it was compared with; a checksum that is published must be that of the file."""
     published, how = _published(source, own)
     with open(own or part, "rb") as file:
@@ -199,7 +199,7 @@ def _checked(source: Source, part: Path, own: Path | None) -> tuple[str, str]:
     return md5, how
 
 
-def _published(source: Source, own: Path | None) -> tuple[str, str]:
+def _published(source: PublishedFile, own: Path | None) -> tuple[str, str]:
     """`(checksum, in words)`; the list of checksums may lie beside a file of one's own. "" where there is none."""
     if not source.checksum.startswith("http"):
         return source.checksum, "as published" if source.checksum else "no checksum is published"
