@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from sret_jax.data.folders import Found, read_found
+from sret_jax.data.folders import FolderEntry, read_found
 from sret_jax.data.lists import ListedPhotos
 from sret_jax.data.prepared import SPLIT, RecordIndex
 from sret_jax.errors import UserError
@@ -31,7 +31,7 @@ class BeamPhotos(ListedPhotos):
         self,
         options: Sequence[str],
         benchmark: str,
-        found: Sequence[Found],
+        found: Sequence[FolderEntry],
         complete: bool,
         index: RecordIndex,
         data_dir: Path,
@@ -92,7 +92,7 @@ Read = tuple[int, str, bytes | None, tuple[int, int], str]  # number, name, phot
 def _read(line: str) -> Read:
     entry = json.loads(line)
     number = entry.pop("number")
-    outcome = read_found(Found(**entry))
+    outcome = read_found(FolderEntry(**entry))
     if isinstance(outcome, str):
         return number, entry["name"], None, (0, 0), outcome
     return number, entry["name"], outcome[0], (int(outcome[1][0]), int(outcome[1][1])), ""

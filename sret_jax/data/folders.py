@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Found:
+class FolderEntry:
     """One entry of a photo folder; `reason` is set when it cannot be a photograph whatever it holds."""
 
     name: str  # below the root, with "/"
@@ -35,7 +35,7 @@ class Found:
 class ImageFolder(PhotoBuilder):
     """Writes the photographs of a folder as they are; nothing is re-encoded."""
 
-    def __init__(self, root: Path, found: list[Found], index: RecordIndex, data_dir: Path) -> None:
+    def __init__(self, root: Path, found: list[FolderEntry], index: RecordIndex, data_dir: Path) -> None:
         self.root, self.found = root, found
         super().__init__(index, data_dir)
 
@@ -119,33 +119,33 @@ def _refusal(name: str) -> str:
     return "" if _printable(name) == name else "its name is not UTF-8"
 
 
-def _walk_instances(root: Path) -> Iterator[Found]:
+def _walk_instances(root: Path) -> Iterator[FolderEntry]:
     """`<instance>/<photo>`, sorted. An instance may be a link to a folder."""
     for entry in _entries(os.fspath(root)):
         name, reason = _printable(entry.name), _refusal(entry.name)
         if reason or not _is_folder(entry):
-            yield Found(name, entry.path, None, reason or "not in an instance folder")
+            yield FolderEntry(name, entry.path, None, reason or "not in an instance folder")
             continue
         try:
             inside = _entries(entry.path)
         except OSError as error:
-            yield Found(name, entry.path, None, f"cannot be listed: {error.strerror}")
+            yield FolderEntry(name, entry.path, None, f"cannot be listed: {error.strerror}")
             continue
         if not inside:
-            yield Found(name, entry.path, None, "an empty folder")
+            yield FolderEntry(name, entry.path, None, "an empty folder")
         for photo in inside:
             reason = _refusal(photo.name)
             if not reason and _is_folder(photo):
                 reason = "a folder inside an instance folder"
-            yield Found(f"{name}/{_printable(photo.name)}", photo.path, name, reason)
+            yield FolderEntry(f"{name}/{_printable(photo.name)}", photo.path, name, reason)
 
 
-def _walk(folder: str | Path, prefix: str) -> Iterator[Found]:
+def _walk(folder: str | Path, prefix: str) -> Iterator[FolderEntry]:
     """Every file at any depth, sorted. Links to folders are not followed: they may lead in circles."""
     try:
         entries = _entries(os.fspath(folder))
     except OSError as error:
-        yield Found(prefix.rstrip("/"), os.fspath(folder), None, f"cannot be listed: {error.strerror}")
+        yield FolderEntry(prefix.rstrip("/"), os.fspath(folder), None, f"cannot be listed: {error.strerror}")
         return
     for entry in entries:
         name, reason = prefix + _printable(entry.name), _refusal(entry.name)
@@ -154,7 +154,7 @@ def _walk(folder: str | Path, prefix: str) -> Iterator[Found]:
                 yield from _walk(entry.path, name + "/")
                 continue
             reason = "a link to a folder"
-        yield Found(name, entry.path, None, reason)
+        yield FolderEntry(name, entry.path, None, reason)
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -164,7 +164,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def content_key(root: Path, found: list[Found], *kind: Any) -> str:
+def content_key(root: Path, found: list[FolderEntry], *kind: Any) -> str:
     """16 hexadecimal digits that change with `kind` and with any file's name, size or modification time."""
     digest = hashlib.sha256(repr((os.fspath(root.resolve()), *kind)).encode("utf-8", "backslashreplace"))
     for entry in found:
@@ -177,7 +177,7 @@ def content_key(root: Path, found: list[Found], *kind: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_found(found: Found) -> tuple[bytes, tuple[int, int]] | str:
+def read_found(found: FolderEntry) -> tuple[bytes, tuple[int, int]] | str:
     """The photograph's bytes and upright size, or why there is none."""
     if found.reason:
         return found.reason

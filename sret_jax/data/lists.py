@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sret_jax.data.folders import Found, content_key, plain_name, read_found
+from sret_jax.data.folders import FolderEntry, content_key, plain_name, read_found
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.prepared import PhotoBuilder, RecordIndex, in_order, open_prepared, prepared
 from sret_jax.errors import UserError
@@ -33,7 +33,7 @@ class ListedPhotos(PhotoBuilder):
     """
 
     def __init__(
-        self, benchmark: str, found: Sequence[Found], complete: bool, index: RecordIndex, data_dir: Path
+        self, benchmark: str, found: Sequence[FolderEntry], complete: bool, index: RecordIndex, data_dir: Path
     ) -> None:
         self.benchmark, self.found, self.complete = benchmark, found, complete
         super().__init__(index, data_dir)
@@ -53,11 +53,11 @@ class ListedPhotos(PhotoBuilder):
             raise Unusable(self.index.skipped)
 
 
-Builder = Callable[[str, Sequence[Found], bool, RecordIndex, Path], PhotoBuilder]
+Builder = Callable[[str, Sequence[FolderEntry], bool, RecordIndex, Path], PhotoBuilder]
 
 
 def prepare_listed(
-    benchmark: str, root: Path, found: Sequence[Found], cache_dir: str | Path, builder: Builder = ListedPhotos
+    benchmark: str, root: Path, found: Sequence[FolderEntry], cache_dir: str | Path, builder: Builder = ListedPhotos
 ) -> PhotoSet:
     """The photographs of a list, in its order, read and checked once and kept in `cache_dir`.
 
@@ -88,7 +88,7 @@ def prepare_listed(
     return open_prepared(folders, benchmark)
 
 
-def check_listed(benchmark: str, found: Sequence[Found]) -> None:
+def check_listed(benchmark: str, found: Sequence[FolderEntry]) -> None:
     """Raises `UserError` that names what is listed twice or missing, before any photograph is read."""
     _check_list(benchmark, found)
     missing = [(entry.name, entry.reason) for entry in found if entry.reason]
@@ -96,7 +96,7 @@ def check_listed(benchmark: str, found: Sequence[Found]) -> None:
         raise UserError(_incomplete(benchmark, len(found), missing))
 
 
-def _check_list(benchmark: str, found: Sequence[Found]) -> None:
+def _check_list(benchmark: str, found: Sequence[FolderEntry]) -> None:
     seen: set[str] = set()
     for entry in found:
         if entry.name in seen:
@@ -106,15 +106,15 @@ def _check_list(benchmark: str, found: Sequence[Found]) -> None:
         raise UserError(f"{benchmark}: its list names no photograph; fetch it again from its authors")
 
 
-def listed(folder: Path, name: str, instance: str | None = None) -> Found:
+def listed(folder: Path, name: str, instance: str | None = None) -> FolderEntry:
     """The entry of a list for the photograph `name` below `folder`, given there with or without its ending."""
     if name.startswith("/") or ".." in PurePosixPath(name).parts or not name.isprintable():
-        return Found(name, "", instance, "not a name below the photo folder")
+        return FolderEntry(name, "", instance, "not a name below the photo folder")
     for ending in ENDINGS:
         path = folder / (name + ending)
         if path.is_file():
-            return Found(name, str(path), instance)
-    return Found(name, str(folder / name), instance, f"not in {folder}")
+            return FolderEntry(name, str(path), instance)
+    return FolderEntry(name, str(folder / name), instance, f"not in {folder}")
 
 
 def dataset_folder(root: str | Path, *names: str) -> Path:

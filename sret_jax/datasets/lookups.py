@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from sret_jax.data.folders import Found
+from sret_jax.data.folders import FolderEntry
 from sret_jax.data.lists import Builder, ListedPhotos, dataset_folder, listed, prepare_listed
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.datasets.tables import read_csv
 from sret_jax.errors import UserError
 
 NO_GROUP = ""
-Lists = dict[str, list[Found]]  # what has to be there, by the name of each list
+Lists = dict[str, list[FolderEntry]]  # what has to be there, by the name of each list
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +107,10 @@ def gldv2_recognition_solution(root: Path) -> dict[str, tuple[list[int], str]]:
     return solution
 
 
-def _sharded(folder: Path, name: str) -> Found:
+def _sharded(folder: Path, name: str) -> FolderEntry:
     """`abcdef...` lies in `a/b/c/`."""
     if len(name) < 3 or not name.isalnum():
-        return Found(name, "", None, "not an id of Google Landmarks")
+        return FolderEntry(name, "", None, "not an id of Google Landmarks")
     return listed(folder / name[0] / name[1] / name[2], name)
 
 
@@ -266,6 +266,6 @@ def prepare_million(root: Path, cache_dir: str | Path, builder: Builder = Listed
     return prepare_listed("revisitop1m", root / "jpg", million_list(root), cache_dir, builder)
 
 
-def million_list(root: Path) -> list[Found]:
+def million_list(root: Path) -> list[FolderEntry]:
     names = (root / "revisitop1m.txt").read_text(encoding="utf-8").splitlines()
     return [listed(root / "jpg", name) for name in names if name]

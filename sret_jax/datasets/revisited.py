@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from sret_jax.data.folders import Found
+from sret_jax.data.folders import FolderEntry
 from sret_jax.data.lists import Builder, ListedPhotos, dataset_folder, listed, prepare_listed
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.datasets.ground_truth import GroundTruth, read_ground_truth
@@ -58,7 +58,9 @@ def prepare_revisited(
     )
 
 
-def list_revisited(benchmark: str, root: str | Path, gnd: str | Path = "") -> tuple[GroundTruth, Path, list[Found]]:
+def list_revisited(
+    benchmark: str, root: str | Path, gnd: str | Path = ""
+) -> tuple[GroundTruth, Path, list[FolderEntry]]:
     """The ground truth, the folder of the photographs, and of these what has to be there; arguments as above."""
     root = Path(root)
     if not root.is_dir():

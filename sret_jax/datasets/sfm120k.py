@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sret_jax.data.folders import Found, content_key
+from sret_jax.data.folders import FolderEntry, content_key
 from sret_jax.data.lists import Builder, ListedPhotos, Unusable
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.prepared import open_prepared, prepared
@@ -42,7 +42,7 @@ def prepare_sfm(root: str | Path, cache_dir: str | Path, *, split: str, builder:
         )
     ids, clusters, queries, positives = _columns(lists[0], split)
     found = [
-        Found(cid, str(root / "ims" / cid[-2:] / cid[-4:-2] / cid[-6:-4] / cid), cluster)
+        FolderEntry(cid, str(root / "ims" / cid[-2:] / cid[-4:-2] / cid[-6:-4] / cid), cluster)
         for cid, cluster in zip(ids, clusters, strict=True)
     ]
     key = fingerprint(split, file_digest(lists[0]), content_key(root, found, True))
