@@ -34,8 +34,7 @@ from sret_jax.extraction.multiscale import resize_input
 from sret_jax.extraction.selection import HOW_SCALES, Selected, select_local
 from sret_jax.models.attention import l2_attention
 from sret_jax.models.descriptor import RetrievalNetwork, Variables, build_network, init_network
-from sret_jax.models.fixed_smoothing import bilateral, gaussian
-from sret_jax.models.local_features import average
+from sret_jax.models.fixed_smoothing import average, bilateral, gaussian
 from sret_jax.models.regional_pooling import regional_gem
 from sret_jax.models.whitening import pca_whitening
 from sret_jax.retrieval.asmk import distinct_words

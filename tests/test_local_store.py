@@ -13,7 +13,7 @@ from sret_jax.errors import UserError
 from sret_jax.extraction.local_features import StoredLocal, open_source, pack, store_local, unpack
 from sret_jax.extraction.selection import Selected
 from sret_jax.models.descriptor import RetrievalNetwork
-from sret_jax.models.local_features import LocalFeatures
+from sret_jax.models.local_features import LocalFeatureHead
 from sret_jax.models.pooling import GeM
 
 
@@ -79,7 +79,7 @@ def test_stores_are_read_as_one(tmp_path):
 
 def test_a_network_gives_those_of_its_own_head(tmp_path):
     network = RetrievalNetwork(
-        backbone=NETWORK.backbone, pool=GeM(3.0), stage="last", size_multiple=8, local=LocalFeatures(6)
+        backbone=NETWORK.backbone, pool=GeM(3.0), stage="last", size_multiple=8, local=LocalFeatureHead(6)
     )
     images, mask = jnp.zeros((1, 32, 32, 3), jnp.uint8), jnp.ones((1, 32, 32), bool)
     variables = network.init(jax.random.key(1), images, mask)

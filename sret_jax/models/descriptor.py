@@ -22,7 +22,7 @@ from sret_jax.models.backbones import BACKBONES, build_backbone
 from sret_jax.models.backbones.resnet import ResNet
 from sret_jax.models.delg import STAGE, DelgHead
 from sret_jax.models.graph import SpatialContextRefinement
-from sret_jax.models.local_features import LocalFeatures
+from sret_jax.models.local_features import LocalFeatureHead
 from sret_jax.models.pooling import MAC, GeM, SPoC, WeightedSum, l2_normalize
 from sret_jax.models.regional_pooling import RMAC, SuperGlobalPooling
 from sret_jax.models.smoothing import LearnableSmoothing
@@ -159,7 +159,7 @@ def _local(config: ModelConfig) -> nn.Module | None:
     if not config.local.enabled:
         return None
     if config.local.kind == "how":
-        return LocalFeatures(config.local.dim, config.local.window)
+        return LocalFeatureHead(config.local.dim, config.local.window)
     stages = list(BACKBONES[config.backbone].stages)
     if STAGE not in stages or stages.index(STAGE) > stages.index(config.stage):
         raise UserError(

@@ -10,7 +10,7 @@ from sret_jax.models.backbones.layers import erase
 from sret_jax.models.fixed_smoothing import average
 
 
-class LocalFeatures(nn.Module):
+class LocalFeatureHead(nn.Module):
     """Local features of `dim` numbers and their strengths.
 
         feature = average(x) @ kernel + bias,    strength = l2_attention(map)
