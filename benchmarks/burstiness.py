@@ -29,7 +29,7 @@ from timing import command, machine, save
 from sret_jax.config import Config
 from sret_jax.data.folders import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.pipeline import Batch, evaluation_batches
+from sret_jax.data.pipeline import PhotoBatch, evaluation_batches
 from sret_jax.extraction.multiscale import resize_input
 from sret_jax.extraction.selection import HOW_SCALES, Selected, select_local
 from sret_jax.models.attention import l2_attention
@@ -74,7 +74,7 @@ def load(options: argparse.Namespace) -> tuple[RetrievalNetwork, Variables, str]
 
 def batches(
     photos: PhotoSet, network: RetrievalNetwork, options: argparse.Namespace, rows: Sequence[int]
-) -> Iterator[Batch]:
+) -> Iterator[PhotoBatch]:
     """All in one square shape: compiling seven scales takes longer than what other shapes would save."""
     return evaluation_batches(
         photos,
@@ -114,7 +114,7 @@ def local_maps(
 
 
 def at_one_scale(
-    found: Iterator[Batch], maps_of: Callable[..., Any], reductions: dict[str, Any]
+    found: Iterator[PhotoBatch], maps_of: Callable[..., Any], reductions: dict[str, Any]
 ) -> dict[str, np.ndarray]:
     """All local features of photographs, by row of the table."""
     parts: dict[str, list[np.ndarray]] = {}
@@ -125,7 +125,7 @@ def at_one_scale(
 
 
 def count(
-    found: Iterator[Batch],
+    found: Iterator[PhotoBatch],
     maps_of: Callable[..., Any],
     reductions: dict[str, Reduction],
     codebooks: dict[str, np.ndarray],

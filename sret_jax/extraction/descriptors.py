@@ -18,7 +18,7 @@ from jaxtyping import Float
 import sret_jax
 from sret_jax.config import Config, to_dict
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.pipeline import Batch, evaluation_batches
+from sret_jax.data.pipeline import PhotoBatch, evaluation_batches
 from sret_jax.errors import UserError
 from sret_jax.extraction import multiscale
 from sret_jax.extraction.multiscale import pool_scales, resize_input
@@ -159,7 +159,7 @@ class Extractor:
                 out[int(batch["row"][i])] = seen_here | {"photo_mask": batch["mask"][i]}
         return out
 
-    def _batches(self, rows: Sequence[int], scale: float) -> Iterator[Batch]:
+    def _batches(self, rows: Sequence[int], scale: float) -> Iterator[PhotoBatch]:
         batches = evaluation_batches(
             self.photos,
             image_size=round(self.config.data.image_size * scale),

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Shaped
 
 from sret_jax.config import Config, to_dict
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.pipeline import Batch, evaluation_batches, load
+from sret_jax.data.pipeline import PhotoBatch, evaluation_batches, load
 from sret_jax.data.resizing import content_size, resize
 from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import extraction_fingerprint
@@ -186,7 +186,7 @@ class NetworkFeatures:
         mean, projection = pca_whitening(features, dim, self._config.local.shrinkage)
         return mean.astype(np.float32), projection.astype(np.float32)
 
-    def _batches(self, photos: PhotoSet, rows: Sequence[int]) -> Iterator[Batch]:
+    def _batches(self, photos: PhotoSet, rows: Sequence[int]) -> Iterator[PhotoBatch]:
         """All in one square shape: several shapes at every scale would compile for longer than they save."""
         return evaluation_batches(
             photos,

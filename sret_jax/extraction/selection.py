@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32
 
-from sret_jax.data.pipeline import Batch
+from sret_jax.data.pipeline import PhotoBatch
 
 HOW_SCALES = (2.0, 1.414, 1.0, 0.707, 0.5, 0.353, 0.25)
 
@@ -94,7 +94,7 @@ def _union(parts: Sequence[Selected], most: int) -> Selected:
 
 def extract_local(
     maps_of: Callable[[Array, Array, float], Mapping[str, Array]],
-    batches: Iterable[Batch],
+    batches: Iterable[PhotoBatch],
     *,
     scales: tuple[float, ...] = HOW_SCALES,
     most: int = 1000,
