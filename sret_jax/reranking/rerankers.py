@@ -31,7 +31,7 @@ from sret_jax.reranking.hypergraph import rerank_by_propagation
 from sret_jax.reranking.hypergraph_building import VerifiedPairs, build_hypergraph, read_hypergraph
 from sret_jax.reranking.matching import LocalFeatures, Matches, match
 from sret_jax.reranking.neighbours import nearest_others
-from sret_jax.reranking.spatial_verification import Verified, rerank_by_inliers, verify
+from sret_jax.reranking.spatial_verification import Verification, rerank_by_inliers, verify
 from sret_jax.storage.artifacts import fingerprint
 
 SIFT_RATIO = 0.9
@@ -148,7 +148,7 @@ def _find_local(*sides: Side) -> None:
         _ = side.local
 
 
-def verify_candidates(query: LocalFeatures, candidates: LocalFeatures, config: Config) -> tuple[Matches, Verified]:
+def verify_candidates(query: LocalFeatures, candidates: LocalFeatures, config: Config) -> tuple[Matches, Verification]:
     """Matches of one photograph with others and what one transform explains of them, as `config.rerank` says.
 
     `query` without and `candidates` with the axis of the photographs.
