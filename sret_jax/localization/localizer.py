@@ -28,7 +28,7 @@ from sret_jax.data.pipeline import load
 from sret_jax.extraction.maps import StoredMaps, localizing_network, store_maps
 from sret_jax.localization.dense_matching import match_region
 from sret_jax.localization.geometric import warp_region
-from sret_jax.localization.object_discovery import Discovered, centre, discover, discover_several, facing_inwards
+from sret_jax.localization.object_discovery import DiscoveredObjects, centre, discover, discover_several, facing_inwards
 from sret_jax.localization.pixels import (
     enlarge,
     grab_cut,
@@ -202,7 +202,7 @@ def _query_lost(localizer: Localizer, query: int, rows: Sequence[int]) -> list[L
     return _grown(localizer, rows, found, mask)
 
 
-def _grown(localizer: Localizer, rows: Sequence[int], found: Discovered, mask: jax.Array) -> list[Located]:
+def _grown(localizer: Localizer, rows: Sequence[int], found: DiscoveredObjects, mask: jax.Array) -> list[Located]:
     """An object of LOST as it is in each photograph, the middle of its seed marked."""
     parts = (np.asarray(part) for part in (found.mask, found.heat, found.seed, mask))
     out = []
