@@ -14,7 +14,7 @@ import scipy.sparse
 from jaxtyping import Float, Float32, Int, Int32, Int64, Shaped
 
 from sret_jax.errors import UserError
-from sret_jax.retrieval.asmk import Aggregated, aggregate, selectivity, similarity
+from sret_jax.retrieval.asmk import AggregatedFeatures, aggregate, selectivity, similarity
 from sret_jax.storage.artifacts import DamagedError, commit_folder, verify_folder, write_json
 
 STRETCH = 64  # entries of one list that are compared together
@@ -130,16 +130,16 @@ class InvertedFile:
         order = np.argsort(-scores[: len(x)], axis=1, kind="stable")[:, :k]
         return np.take_along_axis(ids[: len(x)], order, 1), np.take_along_axis(scores[: len(x)], order, 1)
 
-    def _aggregate(self, x: np.ndarray, count: np.ndarray, assignments: int) -> Aggregated:
+    def _aggregate(self, x: np.ndarray, count: np.ndarray, assignments: int) -> AggregatedFeatures:
         x, count, centroids = jax.device_put((x, count, self.centroids))
         return aggregate(x, count, centroids, assignments=assignments, binary=self.binary)
 
-    def _padded(self, group: Aggregated) -> Aggregated:
+    def _padded(self, group: AggregatedFeatures) -> AggregatedFeatures:
         """On the host, with queries without words up to `QUERIES`."""
         words, vectors = (np.asarray(z) for z in group)
         missing = QUERIES - len(words)
         words = np.pad(words, [(0, missing), (0, 0)], constant_values=len(self.centroids))
-        return Aggregated(words, np.pad(vectors, [(0, missing), (0, 0), (0, 0)]))
+        return AggregatedFeatures(words, np.pad(vectors, [(0, missing), (0, 0), (0, 0)]))
 
     def _seal(self) -> None:
         """Makes a part of the photographs added since the last one."""
