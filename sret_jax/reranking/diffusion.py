@@ -41,7 +41,7 @@ class AffinityGraph(NamedTuple):
     gamma: float
 
 
-class Diffused(NamedTuple):
+class DiffusionResult(NamedTuple):
     """Solutions of q systems.
 
     f           float32 [q n]
@@ -83,7 +83,7 @@ def diffuse(
     alpha: float,
     tolerance: float,
     most_iterations: int,
-) -> Diffused:
+) -> DiffusionResult:
     """Solves (I - alpha S) f = y for each row of y by conjugate gradient.
 
     The systems share the products with S and nothing else; one that has converged stays as it is. Memory is a few
@@ -127,7 +127,7 @@ def diffuse(
     iterations, f, *_ = jax.lax.while_loop(unfinished, step, start)
     size = jnp.sqrt(squared(y))
     residual = jnp.sqrt(squared(y - product(f))) / jnp.where(size > 0, size, 1)
-    return Diffused(f.T, residual, iterations)
+    return DiffusionResult(f.T, residual, iterations)
 
 
 def rerank_by_diffusion(
