@@ -31,7 +31,7 @@ from sret_jax.data.folders import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import PhotoBatch, evaluation_batches
 from sret_jax.extraction.multiscale import resize_input
-from sret_jax.extraction.selection import HOW_SCALES, Selected, select_local
+from sret_jax.extraction.selection import HOW_SCALES, SelectedFeatures, select_local
 from sret_jax.models.attention import l2_attention
 from sret_jax.models.descriptor import RetrievalNetwork, Variables, build_network, init_network
 from sret_jax.models.fixed_smoothing import average, bilateral, gaussian
@@ -138,7 +138,7 @@ def count(
         maps = [maps_of(reductions, batch["image"], batch["mask"], scale) for scale in scales]
         real = batch["row"] >= 0
         for name, centroids in codebooks.items():
-            chosen: Selected = select_local([one[name] for one in maps], scales, most)
+            chosen: SelectedFeatures = select_local([one[name] for one in maps], scales, most)
             words = distinct_words(chosen.features, chosen.count, jnp.asarray(centroids))
             counts[name].append(np.stack([chosen.count, words], 1)[real])
     return {name: np.concatenate(x) for name, x in counts.items()}

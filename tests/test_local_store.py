@@ -11,7 +11,7 @@ from sret_jax.data.photo_set import with_distractors
 from sret_jax.data.pipeline import evaluation_batches
 from sret_jax.errors import UserError
 from sret_jax.extraction.local_features import StoredLocal, open_source, pack, store_local, unpack
-from sret_jax.extraction.selection import Selected
+from sret_jax.extraction.selection import SelectedFeatures
 from sret_jax.models.descriptor import RetrievalNetwork
 from sret_jax.models.local_features import LocalFeatureHead
 from sret_jax.models.pooling import GeM
@@ -29,7 +29,7 @@ def opened(photos, settings, network=NETWORK, variables=VARIABLES):
 def test_numbers_are_kept_to_eight_bits():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(5, 8)).astype(np.float32) * np.array([1, 100, 1e-3, 1, 0], np.float32)[:, None]
-    one = Selected(features, rng.random(5), rng.random((5, 2)), np.ones(5), np.int32(4))
+    one = SelectedFeatures(features, rng.random(5), rng.random((5, 2)), np.ones(5), np.int32(4))
     back = unpack(pack([one, one]))
     assert (np.abs(back.features[1] - features) <= np.abs(features).max(1, keepdims=True) / 200).all()
     np.testing.assert_allclose(back.position[0], one.position, atol=3e-4)

@@ -18,7 +18,7 @@ from sret_jax.data.resizing import content_size, resize
 from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import extraction_fingerprint
 from sret_jax.extraction.multiscale import resize_input
-from sret_jax.extraction.selection import Selected, extract_local
+from sret_jax.extraction.selection import SelectedFeatures, extract_local
 from sret_jax.extraction.sift import SIFT_VERSION, sift
 from sret_jax.models.attention import l2_attention
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
@@ -40,12 +40,12 @@ class Source(Protocol):
 
     fingerprint: str  # of everything that the features depend on but the photographs
 
-    def __call__(self, photos: PhotoSet, rows: Sequence[int]) -> Iterator[tuple[int, Selected]]:
+    def __call__(self, photos: PhotoSet, rows: Sequence[int]) -> Iterator[tuple[int, SelectedFeatures]]:
         """The features of each row, in any order; as many slots for every photograph."""
         ...
 
 
-def pack(selected: Sequence[Selected]) -> Shaped[np.ndarray, "b"]:
+def pack(selected: Sequence[SelectedFeatures]) -> Shaped[np.ndarray, "b"]:
     """A record per photograph: every feature as 8-bit numbers times its own length, the rest in 16 bits.
 
     A number is off by at most 1/254 of the largest of its feature, a position by 2^-12 of the photograph.
@@ -69,12 +69,12 @@ def pack(selected: Sequence[Selected]) -> Shaped[np.ndarray, "b"]:
     return out
 
 
-def unpack(records: Shaped[np.ndarray, "b"]) -> Selected:
+def unpack(records: Shaped[np.ndarray, "b"]) -> SelectedFeatures:
     """Inverse of `pack`, up to rounding; float32."""
     features = records["features"].astype(np.float32)
     features *= (records["length"].astype(np.float32) / LEVELS)[..., None]
     strength, position, scale = (records[name].astype(np.float32) for name in ("strength", "position", "scale"))
-    return Selected(features, strength, position, scale, records["count"])
+    return SelectedFeatures(features, strength, position, scale, records["count"])
 
 
 class StoredLocal:
@@ -93,7 +93,7 @@ class StoredLocal:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __call__(self, rows: Int[np.ndarray, "b"]) -> Selected:
+    def __call__(self, rows: Int[np.ndarray, "b"]) -> SelectedFeatures:
         """Features of these photographs, in this order."""
         return unpack(self._rows[rows])
 
@@ -141,18 +141,18 @@ class Sift:
         settings = [config.local.most, config.local.image_size]
         self.fingerprint = fingerprint("sift", settings, SIFT_VERSION)
 
-    def __call__(self, photos: PhotoSet, rows: Sequence[int]) -> Iterator[tuple[int, Selected]]:
+    def __call__(self, photos: PhotoSet, rows: Sequence[int]) -> Iterator[tuple[int, SelectedFeatures]]:
         with ThreadPoolExecutor(self._config.data.threads) as threads:
             yield from zip(rows, threads.map(partial(self._one, photos), rows), strict=True)
 
-    def _one(self, photos: PhotoSet, row: int) -> Selected:
+    def _one(self, photos: PhotoSet, row: int) -> SelectedFeatures:
         photo = load(photos, row)
         longest = min(self._config.local.image_size, max(photo.shape[:2]))
         photo = resize(photo, content_size(photo.shape[:2], longest, 1))
         found = sift(photo, self._config.local.most)
         height, width = photo.shape[:2]
         count, most = len(found.features), self._config.local.most
-        out = Selected(*(np.zeros((most, *z), np.float32) for z in ((128,), (), (2,), ())), np.int32(count))
+        out = SelectedFeatures(*(np.zeros((most, *z), np.float32) for z in ((128,), (), (2,), ())), np.int32(count))
         out.features[:count], out.strength[:count], out.scale[:count] = found.features, found.strength, found.scale
         out.position[:count] = found.position * max(height, width) / [width, height]
         return out
@@ -172,7 +172,7 @@ class NetworkFeatures:
         if config.local.source != "head":
             self._reduction = self._learn(photos)
 
-    def __call__(self, photos: PhotoSet, rows: Sequence[int]) -> Iterator[tuple[int, Selected]]:
+    def __call__(self, photos: PhotoSet, rows: Sequence[int]) -> Iterator[tuple[int, SelectedFeatures]]:
         settings = self._config.local
         with enough_memory("finding local features; lower config.extract.batch_size or config.local.scales"):
             batches = self._batches(photos, rows)

@@ -14,7 +14,7 @@ from sret_jax.data.pipeline import PhotoBatch
 HOW_SCALES = (2.0, 1.414, 1.0, 0.707, 0.5, 0.353, 0.25)
 
 
-class Selected(NamedTuple):
+class SelectedFeatures(NamedTuple):
     """Local features of b photographs, strongest first; the first `count` of each are real, the rest is zero.
 
     features  as the network gives them
@@ -31,7 +31,7 @@ class Selected(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("scales", "most"))
-def select_local(maps: Sequence[Mapping[str, Array]], scales: tuple[float, ...], most: int) -> Selected:
+def select_local(maps: Sequence[Mapping[str, Array]], scales: tuple[float, ...], most: int) -> SelectedFeatures:
     """The `most` local features with the greatest strength over all scales; equals in the order of scales and rows.
 
     Strengths are divided by the greatest of the photograph over all scales. Neither are the features normalised, nor
@@ -48,14 +48,14 @@ def select_local(maps: Sequence[Mapping[str, Array]], scales: tuple[float, ...],
 
 
 @partial(jax.jit, static_argnames=("scale", "most"))
-def _strongest_of(maps: Mapping[str, Array], scale: float, most: int) -> Selected:
+def _strongest_of(maps: Mapping[str, Array], scale: float, most: int) -> SelectedFeatures:
     """The strongest of one scale, with strengths as they are."""
     strength, mask = maps["strength"], maps["mask"]
     b, h, w = mask.shape
     size = jnp.stack([mask.any(1).sum(1), mask.any(2).sum(1)], axis=1)[:, None, None]  # width, height
     centres = np.stack(np.meshgrid(np.arange(w) + 0.5, np.arange(h) + 0.5), axis=2, dtype=np.float32)
     position = centres[None] / jnp.maximum(size, 1)
-    every = Selected(
+    every = SelectedFeatures(
         features=maps["features"].astype(jnp.float32).reshape(b, h * w, -1),
         strength=strength.astype(jnp.float32).reshape(b, -1),
         position=position.reshape(b, -1, 2),
@@ -65,7 +65,7 @@ def _strongest_of(maps: Mapping[str, Array], scale: float, most: int) -> Selecte
     return _strongest(every, mask.reshape(b, -1), most)
 
 
-def _strongest(x: Selected, real: Bool[Array, "b m"], most: int) -> Selected:
+def _strongest(x: SelectedFeatures, real: Bool[Array, "b m"], most: int) -> SelectedFeatures:
     """The `most` strongest of the real ones, strongest first and zero behind the last."""
     most = min(most, real.shape[1])
     _, chosen = jax.lax.top_k(jnp.where(real, x.strength, -jnp.inf), most)
@@ -77,19 +77,21 @@ def _strongest(x: Selected, real: Bool[Array, "b m"], most: int) -> Selected:
         kept = jnp.arange(most)[None] < count[:, None]
         return jnp.where(kept.reshape(index.shape), z, 0)
 
-    return Selected(*(pick(z) for z in x[:-1]), count)
+    return SelectedFeatures(*(pick(z) for z in x[:-1]), count)
 
 
 @partial(jax.jit, static_argnames="most")
-def _union(parts: Sequence[Selected], most: int) -> Selected:
+def _union(parts: Sequence[SelectedFeatures], most: int) -> SelectedFeatures:
     """The strongest of several selections of the same photographs, in `most` slots."""
-    joined = Selected(*(jnp.concatenate(z, axis=1) for z in zip(*(p[:-1] for p in parts), strict=True)), None)
+    joined = SelectedFeatures(*(jnp.concatenate(z, axis=1) for z in zip(*(p[:-1] for p in parts), strict=True)), None)
     real = jnp.concatenate([jnp.arange(p.strength.shape[1])[None] < p.count[:, None] for p in parts], axis=1)
     best = _strongest(joined._replace(count=real.sum(1, dtype=jnp.int32)), real, most)
     greatest = best.strength[:, :1]
     best = best._replace(strength=best.strength / jnp.where(greatest > 0, greatest, 1))
     missing = most - best.strength.shape[1]
-    return Selected(*(jnp.pad(z, [(0, 0), (0, missing)] + [(0, 0)] * (z.ndim - 2)) for z in best[:-1]), best.count)
+    return SelectedFeatures(
+        *(jnp.pad(z, [(0, 0), (0, missing)] + [(0, 0)] * (z.ndim - 2)) for z in best[:-1]), best.count
+    )
 
 
 def extract_local(
@@ -98,7 +100,7 @@ def extract_local(
     *,
     scales: tuple[float, ...] = HOW_SCALES,
     most: int = 1000,
-) -> Iterator[tuple[int, Selected]]:
+) -> Iterator[tuple[int, SelectedFeatures]]:
     """For each row in the batches that row and the selected local features of the photograph, as numpy arrays.
 
     Args:
