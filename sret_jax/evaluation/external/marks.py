@@ -83,10 +83,10 @@ def read_marks(path: str | Path, queries: Sequence[str], photos: PhotoSet) -> Ma
     return Marks(mark, outline)
 
 
-Found = Mapping[tuple[int, int], Sequence[Callable[[Size], Bool[np.ndarray, "h w"]]]]  # what draws each pair
+PairMasks = Mapping[tuple[int, int], Sequence[Callable[[Size], Bool[np.ndarray, "h w"]]]]  # what draws each pair
 
 
-def _pictures(folder: Path, queries: Sequence[str], photos: PhotoSet) -> Found:
+def _pictures(folder: Path, queries: Sequence[str], photos: PhotoSet) -> PairMasks:
     found = {}
     for path in sorted(folder.glob("*.png")):
         found[_pair(path.stem, PICTURE, queries, photos, path)] = [lambda size, path=path: read_mask(path, size)]
@@ -115,7 +115,7 @@ def _pair(
     return int(numbers[1]), int(numbers[2])
 
 
-def _coco(path: Path, queries: Sequence[str], photos: PhotoSet) -> Found:
+def _coco(path: Path, queries: Sequence[str], photos: PhotoSet) -> PairMasks:
     try:
         entries = json.loads(read_photo_file(path))
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
