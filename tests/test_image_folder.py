@@ -275,13 +275,13 @@ def test_processes_that_prepare_the_same_set_wait_for_each_other(folder, cache):
 KILLED = """
 import os, signal, sys
 from sret_jax.data import image_folder
-read, left = image_folder.read_found, [4]
+read, left = image_folder.read_entry, [4]
 def dying(found):
     left[0] -= 1
     if left[0] < 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return read(found)
-image_folder.read_found = dying
+image_folder.read_entry = dying
 image_folder.prepare_folder(sys.argv[1], sys.argv[2])
 """
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from sret_jax.data.folders import FolderEntry, read_found
+from sret_jax.data.folders import FolderEntry, read_entry
 from sret_jax.data.lists import ListedPhotos
 from sret_jax.data.prepared import SPLIT, RecordIndex
 from sret_jax.errors import UserError
@@ -31,21 +31,21 @@ class BeamPhotos(ListedPhotos):
         self,
         options: Sequence[str],
         benchmark: str,
-        found: Sequence[FolderEntry],
+        entries: Sequence[FolderEntry],
         complete: bool,
         index: RecordIndex,
         data_dir: Path,
     ) -> None:
         self.options = options
-        super().__init__(benchmark, found, complete, index, data_dir)
+        super().__init__(benchmark, entries, complete, index, data_dir)
 
     def download_and_prepare(self) -> None:
         from apache_beam.options.pipeline_options import PipelineOptions
 
         folder = Path(self._data_dir_root)
         with open(folder / LIST, "w", encoding="ascii") as file:
-            for number, found in enumerate(self.found):
-                file.write(json.dumps({"number": number} | dataclasses.asdict(found)) + "\n")
+            for number, entry in enumerate(self.entries):
+                file.write(json.dumps({"number": number} | dataclasses.asdict(entry)) + "\n")
         options = PipelineOptions(list(self.options))
         super().download_and_prepare(download_config=tfds.download.DownloadConfig(beam_options=options))
         self._read_notes(folder)
@@ -68,16 +68,16 @@ class BeamPhotos(ListedPhotos):
         files = sorted(folder.glob(f"{NOTES}-*"))
         notes = [json.loads(line) for file in files for line in file.read_text(encoding="ascii").splitlines()]
         notes.sort(key=lambda note: note["number"])
-        if [note["number"] for note in notes] != list(range(len(self.found))):
+        if [note["number"] for note in notes] != list(range(len(self.entries))):
             raise UserError(
-                f"{self.benchmark}: the workers noted {len(notes)} of {len(self.found)} photographs; {AGAIN}"
+                f"{self.benchmark}: the workers noted {len(notes)} of {len(self.entries)} photographs; {AGAIN}"
             )
-        for found, note in zip(self.found, notes, strict=True):
+        for entry, note in zip(self.entries, notes, strict=True):
             if note["reason"]:
-                self.index.skipped.append((found.name, note["reason"]))
+                self.index.skipped.append((entry.name, note["reason"]))
             else:
-                self.index.names.append(found.name)
-                self.index.instances.append(found.instance)
+                self.index.names.append(entry.name)
+                self.index.instances.append(entry.instance)
                 self.index.sizes.append(tuple(note["size"]))
                 self.index.digests.append(note["digest"])
         self.check_complete()
@@ -92,7 +92,7 @@ Read = tuple[int, str, bytes | None, tuple[int, int], str]  # number, name, phot
 def _read(line: str) -> Read:
     entry = json.loads(line)
     number = entry.pop("number")
-    outcome = read_found(FolderEntry(**entry))
+    outcome = read_entry(FolderEntry(**entry))
     if isinstance(outcome, str):
         return number, entry["name"], None, (0, 0), outcome
     return number, entry["name"], outcome[0], (int(outcome[1][0]), int(outcome[1][1])), ""

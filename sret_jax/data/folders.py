@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FolderEntry:
-    """One entry of a photo folder; `reason` is set when it cannot be a photograph whatever it holds."""
+    """One entry of a photo folder, or of a list; `reason` is set when it cannot be a photograph whatever it holds."""
 
     name: str  # below the root, with "/"
     path: str
@@ -35,17 +35,17 @@ class FolderEntry:
 class ImageFolder(PhotoBuilder):
     """Writes the photographs of a folder as they are; nothing is re-encoded."""
 
-    def __init__(self, root: Path, found: list[FolderEntry], index: RecordIndex, data_dir: Path) -> None:
-        self.root, self.found = root, found
+    def __init__(self, root: Path, entries: list[FolderEntry], index: RecordIndex, data_dir: Path) -> None:
+        self.root, self.entries = root, entries
         super().__init__(index, data_dir)
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for found, outcome in in_order("reading photographs", read_found, self.found):
+        for entry, outcome in in_order("reading photographs", read_entry, self.entries):
             if isinstance(outcome, str):
-                self.index.skipped.append((found.name, outcome))
+                self.index.skipped.append((entry.name, outcome))
                 continue
             data, size = outcome
-            yield self.index.add(found.name, found.instance, size, data), {"image": data, "name": found.name}
+            yield self.index.add(entry.name, entry.instance, size, data), {"image": data, "name": entry.name}
         if not self.index.names:
             raise UserError(_nothing_left(self.root, self.index.skipped))
 
@@ -73,12 +73,12 @@ def prepare_folder(
     if not os.access(root, os.R_OK | os.X_OK):
         raise UserError(f"photo folder {str(root)!r} may not be listed: give yourself permission to read it")
     wanted = _read_split(Path(splits), split) if splits else None
-    found = list(_walk_instances(root) if labelled else _walk(root, ""))
+    entries = list(_walk_instances(root) if labelled else _walk(root, ""))
 
-    key = content_key(root, found, labelled)
+    key = content_key(root, entries, labelled)
     name = root.resolve().name or "photos"
     folder = Path(cache_dir) / "image_folder" / f"{plain_name(name)}-{key}"
-    prepared(folder, partial(ImageFolder, root, found))
+    prepared(folder, partial(ImageFolder, root, entries))
     photos = open_prepared([folder], f"{name}:{split}" if wanted is not None else name)
     if wanted is not None:
         photos = photos.select_instances(wanted)
@@ -164,10 +164,10 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def content_key(root: Path, found: list[FolderEntry], *kind: Any) -> str:
+def content_key(root: Path, entries: list[FolderEntry], *kind: Any) -> str:
     """16 hexadecimal digits that change with `kind` and with any file's name, size or modification time."""
     digest = hashlib.sha256(repr((os.fspath(root.resolve()), *kind)).encode("utf-8", "backslashreplace"))
-    for entry in found:
+    for entry in entries:
         try:
             status = os.stat(entry.path)
             state = (status.st_mode, status.st_size, status.st_mtime_ns)
@@ -177,12 +177,12 @@ def content_key(root: Path, found: list[FolderEntry], *kind: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_found(found: FolderEntry) -> tuple[bytes, tuple[int, int]] | str:
+def read_entry(entry: FolderEntry) -> tuple[bytes, tuple[int, int]] | str:
     """The photograph's bytes and upright size, or why there is none."""
-    if found.reason:
-        return found.reason
+    if entry.reason:
+        return entry.reason
     try:
-        data = read_photo_file(found.path)
+        data = read_photo_file(entry.path)
         return data, decode_photo(data).shape[:2]
     except PhotoRejected as rejected:
         return rejected.reason
