@@ -139,8 +139,8 @@ def count(
         real = batch["row"] >= 0
         for name, centroids in codebooks.items():
             chosen: SelectedFeatures = select_local([one[name] for one in maps], scales, most)
-            words = distinct_words(chosen.features, chosen.count, jnp.asarray(centroids))
-            counts[name].append(np.stack([chosen.count, words], 1)[real])
+            words = distinct_words(chosen.features, chosen.counts, jnp.asarray(centroids))
+            counts[name].append(np.stack([chosen.counts, words], 1)[real])
     return {name: np.concatenate(x) for name, x in counts.items()}
 
 

@@ -33,7 +33,7 @@ def test_numbers_are_kept_to_eight_bits():
     back = unpack(pack([one, one]))
     assert (np.abs(back.features[1] - features) <= np.abs(features).max(1, keepdims=True) / 200).all()
     np.testing.assert_allclose(back.position[0], one.position, atol=3e-4)
-    assert back.count.tolist() == [4, 4] and back.features.dtype == np.float32
+    assert back.counts.tolist() == [4, 4] and back.features.dtype == np.float32
 
 
 @pytest.mark.parametrize("source", ["sift", "map"])
@@ -45,7 +45,7 @@ def test_a_photograph_has_the_features_it_has_alone(tmp_path, source):
     rows = np.array([7, 2, 7])
     for row, *found in zip(rows, *stored(rows), strict=True):
         ((_, alone),) = find(photos, [int(row)])
-        assert found[-1] == alone.count > 3
+        assert found[-1] == alone.counts > 3
         np.testing.assert_allclose(found[0], alone.features, atol=np.abs(alone.features).max() / 200)
         np.testing.assert_allclose(found[2], alone.position, atol=1e-3)
         assert (found[2] >= 0).all() and (found[2] <= 1).all()
@@ -88,7 +88,7 @@ def test_a_network_gives_those_of_its_own_head(tmp_path):
     own = network.apply(variables, *shown(photos, 1))[1]["local"]
     expected = np.asarray(own["features"])[np.asarray(own["mask"])]
     order = np.argsort(-np.asarray(own["strength"])[np.asarray(own["mask"])], kind="stable")[:20]
-    np.testing.assert_allclose(found.features[: found.count], expected[order], atol=1e-4)
+    np.testing.assert_allclose(found.features[: found.counts], expected[order], atol=1e-4)
 
 
 def shown(photos, row):

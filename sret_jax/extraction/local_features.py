@@ -65,7 +65,7 @@ def pack(selected: Sequence[SelectedFeatures]) -> Shaped[np.ndarray, "b"]:
         divisor = np.where(length > 0, length, 1).astype(np.float32)[:, None]
         to["features"] = np.clip(np.rint(one.features / divisor * LEVELS), -LEVELS, LEVELS)
         to["length"], to["strength"], to["position"] = length, one.strength, one.position
-        to["scale"], to["count"] = one.scale, one.count
+        to["scale"], to["count"] = one.scale, one.counts
     return out
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float32, Int32
 
 from sret_jax.data.pipeline import PhotoBatch
@@ -15,7 +16,9 @@ HOW_SCALES = (2.0, 1.414, 1.0, 0.707, 0.5, 0.353, 0.25)
 
 
 class SelectedFeatures(NamedTuple):
-    """Local features of b photographs, strongest first; the first `count` of each are real, the rest is zero.
+    """Local features of b photographs, or of one without the axis b, strongest first.
+
+    The first `counts` of each photograph are real, the rest is zero.
 
     features  as the network gives them
     strength  1 for the strongest of the photograph
@@ -23,11 +26,11 @@ class SelectedFeatures(NamedTuple):
     scale     of the photograph in which the feature was found
     """
 
-    features: Float32[Array, "b n c"]
-    strength: Float32[Array, "b n"]
-    position: Float32[Array, "b n 2"]
-    scale: Float32[Array, "b n"]
-    count: Int32[Array, "b"]
+    features: Float32[Array | np.ndarray, "*b n c"]
+    strength: Float32[Array | np.ndarray, "*b n"]
+    position: Float32[Array | np.ndarray, "*b n 2"]
+    scale: Float32[Array | np.ndarray, "*b n"]
+    counts: Int32[Array | np.ndarray, "*b"]
 
 
 @partial(jax.jit, static_argnames=("scales", "most"))
@@ -54,13 +57,13 @@ def _strongest_of(maps: Mapping[str, Array], scale: float, most: int) -> Selecte
     b, h, w = mask.shape
     size = jnp.stack([mask.any(1).sum(1), mask.any(2).sum(1)], axis=1)[:, None, None]  # width, height
     centres = np.stack(np.meshgrid(np.arange(w) + 0.5, np.arange(h) + 0.5), axis=2, dtype=np.float32)
-    position = centres[None] / jnp.maximum(size, 1)
+    position = jnp.asarray(centres)[None] / jnp.maximum(size, 1)
     every = SelectedFeatures(
         features=maps["features"].astype(jnp.float32).reshape(b, h * w, -1),
         strength=strength.astype(jnp.float32).reshape(b, -1),
         position=position.reshape(b, -1, 2),
         scale=jnp.full((b, h * w), scale, jnp.float32),
-        count=mask.sum((1, 2), dtype=jnp.int32),
+        counts=mask.sum((1, 2), dtype=jnp.int32),
     )
     return _strongest(every, mask.reshape(b, -1), most)
 
@@ -69,33 +72,32 @@ def _strongest(x: SelectedFeatures, real: Bool[Array, "b m"], most: int) -> Sele
     """The `most` strongest of the real ones, strongest first and zero behind the last."""
     most = min(most, real.shape[1])
     _, chosen = jax.lax.top_k(jnp.where(real, x.strength, -jnp.inf), most)
-    count = jnp.minimum(x.count, most)
+    count = jnp.minimum(x.counts, most)
 
-    def pick(z: Array) -> Array:
+    def pick(z: Array | np.ndarray) -> Array:
         index = chosen.reshape(*chosen.shape, *(1,) * (z.ndim - 2))
         z = jnp.take_along_axis(z, index, axis=1)
         kept = jnp.arange(most)[None] < count[:, None]
         return jnp.where(kept.reshape(index.shape), z, 0)
 
-    return SelectedFeatures(*(pick(z) for z in x[:-1]), count)
+    return SelectedFeatures._make([*map(pick, x[:-1]), count])
 
 
 @partial(jax.jit, static_argnames="most")
 def _union(parts: Sequence[SelectedFeatures], most: int) -> SelectedFeatures:
     """The strongest of several selections of the same photographs, in `most` slots."""
-    joined = SelectedFeatures(*(jnp.concatenate(z, axis=1) for z in zip(*(p[:-1] for p in parts), strict=True)), None)
-    real = jnp.concatenate([jnp.arange(p.strength.shape[1])[None] < p.count[:, None] for p in parts], axis=1)
-    best = _strongest(joined._replace(count=real.sum(1, dtype=jnp.int32)), real, most)
+    real = jnp.concatenate([jnp.arange(p.strength.shape[1])[None] < p.counts[:, None] for p in parts], axis=1)
+    fields = (jnp.concatenate(z, axis=1) for z in zip(*(p[:-1] for p in parts), strict=True))
+    best = _strongest(SelectedFeatures._make([*fields, real.sum(1, dtype=jnp.int32)]), real, most)
     greatest = best.strength[:, :1]
     best = best._replace(strength=best.strength / jnp.where(greatest > 0, greatest, 1))
     missing = most - best.strength.shape[1]
-    return SelectedFeatures(
-        *(jnp.pad(z, [(0, 0), (0, missing)] + [(0, 0)] * (z.ndim - 2)) for z in best[:-1]), best.count
-    )
+    padded = (jnp.pad(z, [(0, 0), (0, missing)] + [(0, 0)] * (z.ndim - 2)) for z in best[:-1])
+    return SelectedFeatures._make([*padded, best.counts])
 
 
 def extract_local(
-    maps_of: Callable[[Array, Array, float], Mapping[str, Array]],
+    maps_of: Callable[[ArrayLike, ArrayLike, float], Mapping[str, Array]],
     batches: Iterable[PhotoBatch],
     *,
     scales: tuple[float, ...] = HOW_SCALES,

@@ -37,7 +37,7 @@ class Side:
         return LocalFeatures(
             jnp.asarray(found.features / np.where(length > 0, length, 1)),
             jnp.asarray(found.position * aspect[:, None], jnp.float32),
-            jnp.asarray(np.where(rows >= 0, found.count, 0), jnp.int32),
+            jnp.asarray(np.where(rows >= 0, found.counts, 0), jnp.int32),
         )
 
 

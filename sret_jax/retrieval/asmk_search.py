@@ -97,7 +97,7 @@ def open_codebook(
             log.info("%s: of other photographs or another network, learned anew", folder)
     rows = np.unique(np.linspace(0, len(photos) - 1, min(settings.codebook_photos, len(photos))).astype(int)).tolist()
     found = dict(source(photos, rows))
-    features = np.concatenate([found[row].features[: found[row].count] for row in rows])
+    features = np.concatenate([found[row].features[: found[row].counts] for row in rows])
     words = settings.words or min(WORDS, max(1, len(features) // FEATURES_PER_WORD))
     if len(features) < words:
         raise UserError(
