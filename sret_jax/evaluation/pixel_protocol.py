@@ -8,8 +8,7 @@ from jaxtyping import Bool, Int
 
 from sret_jax.datasets.pixel_truth import PixelTruth
 from sret_jax.evaluation.pixel_metrics import (
-    box_iou,
-    mask_box,
+    mask_box_iou,
     mask_iou,
     mean_iou_official,
     mean_iou_strict,
@@ -32,7 +31,7 @@ def pixel_protocol(
       rankings: photos, best first; -1 = none.
       truth: what is to be found, and where.
       locate: marks the object of a query in photos; an empty mask is no mark.
-      outline: the same marks as the polygons that the published evaluator takes, asked for after `locate`. With it, and
+      outline: the same marks as the polygons that the published evaluator takes, called after `locate`. With it, and
         a truth that was drawn by polygons, the official overlaps are those of that evaluator; else they are of masks.
 
     Returns:
@@ -54,10 +53,12 @@ def pixel_protocol(
                     continue
                 true = truth.mask(query, photo)
                 ious["mask"][query][photo] = mask_iou(found, true)
-                ious["box"][query][photo] = box_iou(mask_box(found), mask_box(true))
+                ious["box"][query][photo] = mask_box_iou(found, true)
                 if drawn is None:
                     official[0][photo], official[1][photo] = official_mask_ious(found, true)
-        for photo in photos if drawn else ():  # queries that are not asked too, where they have labels
+        if outline is None or drawn is None:
+            continue
+        for photo in photos:  # of unlabelled queries too, where they have labels
             mark, shapes = outline(query, photo), drawn(query, photo)
             if len(mark) and shapes:
                 official[0][photo], official[1][photo] = official_ious(mark, shapes)
