@@ -251,7 +251,7 @@ def test_a_damaged_cache_is_made_again(folder, cache, damage, caplog):
 
 PREPARE = """
 import sys
-from sret_jax.data.image_folder import prepare_folder
+from sret_jax.data.folders import prepare_folder
 print("ready", flush=True)
 sys.stdin.readline()
 print(prepare_folder(sys.argv[1], sys.argv[2]).fingerprint)
@@ -274,15 +274,15 @@ def test_processes_that_prepare_the_same_set_wait_for_each_other(folder, cache):
 
 KILLED = """
 import os, signal, sys
-from sret_jax.data import image_folder
-read, left = image_folder.read_entry, [4]
+from sret_jax.data import folders
+read, left = folders.read_entry, [4]
 def dying(found):
     left[0] -= 1
     if left[0] < 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return read(found)
-image_folder.read_entry = dying
-image_folder.prepare_folder(sys.argv[1], sys.argv[2])
+folders.read_entry = dying
+folders.prepare_folder(sys.argv[1], sys.argv[2])
 """
 
 

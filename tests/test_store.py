@@ -142,7 +142,7 @@ def test_no_store_there(tmp_path):
 
 WRITER = """
 import sys, numpy as np
-from sret_jax.retrieval.store import DescriptorStore
+from sret_jax.storage.row_store import DescriptorStore
 store = DescriptorStore.resume(sys.argv[1], [str(i) for i in range(3000)], "net", 5)
 print("ready", flush=True)
 for chunk, start, stop in store.missing():
