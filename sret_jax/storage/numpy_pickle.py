@@ -4,7 +4,6 @@ The globals by which a pickle asks for them stand for functions of this file; an
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -79,7 +78,7 @@ def _fill(array: Array, state: Any) -> None:
     array.value = np.frombuffer(data, dtype.value).reshape(shape, order="F" if fortran is True else "C")
 
 
-NUMPY: Mapping[tuple[str, str], Any] = (
+NUMPY: dict[tuple[str, str], Any] = (
     {("_codecs", "encode"): _latin1, ("numpy", "ndarray"): _NDARRAY, ("numpy", "dtype"): _dtype}
     | {(module, "bytes"): _no_bytes for module in ("builtins", "__builtin__")}
     | {(f"numpy.{core}.multiarray", "_reconstruct"): _array for core in ("core", "_core")}
