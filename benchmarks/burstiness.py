@@ -29,13 +29,12 @@ from timing import command, machine, save
 from sret_jax.config import Config
 from sret_jax.data.folders import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.pipeline import Batch, evaluation_batches
+from sret_jax.data.pipeline import PhotoBatch, evaluation_batches
 from sret_jax.extraction.multiscale import resize_input
-from sret_jax.extraction.selection import HOW_SCALES, Selected, select_local
+from sret_jax.extraction.selection import HOW_SCALES, SelectedFeatures, select_local
 from sret_jax.models.attention import l2_attention
 from sret_jax.models.descriptor import RetrievalNetwork, Variables, build_network, init_network
-from sret_jax.models.fixed_smoothing import bilateral, gaussian
-from sret_jax.models.local_features import average
+from sret_jax.models.fixed_smoothing import average, bilateral, gaussian
 from sret_jax.models.regional_pooling import regional_gem
 from sret_jax.models.whitening import pca_whitening
 from sret_jax.retrieval.asmk import distinct_words
@@ -75,7 +74,7 @@ def load(options: argparse.Namespace) -> tuple[RetrievalNetwork, Variables, str]
 
 def batches(
     photos: PhotoSet, network: RetrievalNetwork, options: argparse.Namespace, rows: Sequence[int]
-) -> Iterator[Batch]:
+) -> Iterator[PhotoBatch]:
     """All in one square shape: compiling seven scales takes longer than what other shapes would save."""
     return evaluation_batches(
         photos,
@@ -115,7 +114,7 @@ def local_maps(
 
 
 def at_one_scale(
-    found: Iterator[Batch], maps_of: Callable[..., Any], reductions: dict[str, Any]
+    found: Iterator[PhotoBatch], maps_of: Callable[..., Any], reductions: dict[str, Any]
 ) -> dict[str, np.ndarray]:
     """All local features of photographs, by row of the table."""
     parts: dict[str, list[np.ndarray]] = {}
@@ -126,7 +125,7 @@ def at_one_scale(
 
 
 def count(
-    found: Iterator[Batch],
+    found: Iterator[PhotoBatch],
     maps_of: Callable[..., Any],
     reductions: dict[str, Reduction],
     codebooks: dict[str, np.ndarray],
@@ -139,9 +138,9 @@ def count(
         maps = [maps_of(reductions, batch["image"], batch["mask"], scale) for scale in scales]
         real = batch["row"] >= 0
         for name, centroids in codebooks.items():
-            chosen: Selected = select_local([one[name] for one in maps], scales, most)
-            words = distinct_words(chosen.features, chosen.count, jnp.asarray(centroids))
-            counts[name].append(np.stack([chosen.count, words], 1)[real])
+            chosen: SelectedFeatures = select_local([one[name] for one in maps], scales, most)
+            words = distinct_words(chosen.features, chosen.counts, jnp.asarray(centroids))
+            counts[name].append(np.stack([chosen.counts, words], 1)[real])
     return {name: np.concatenate(x) for name, x in counts.items()}
 
 

@@ -12,7 +12,7 @@ from burstiness import DIM, at_one_scale, count, spread
 from sret_jax.config import Config
 from sret_jax.data.folders import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.pipeline import Batch, evaluation_batches
+from sret_jax.data.pipeline import PhotoBatch, evaluation_batches
 from sret_jax.extraction.multiscale import resize_input
 from sret_jax.models.attention import l2_attention
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
@@ -24,7 +24,7 @@ CODEBOOK_PHOTOS, COUNTED_PHOTOS = 400, 100  # evenly spread: learned on, and cou
 COUNTED_SCALES = (1.414, 1.0, 0.707)  # of the photographs that words are counted on
 
 
-def batches(photos: PhotoSet, network: RetrievalNetwork, config: Config, rows: Any = None) -> Iterator[Batch]:
+def batches(photos: PhotoSet, network: RetrievalNetwork, config: Config, rows: Any = None) -> Iterator[PhotoBatch]:
     """All in one square shape: seven scales of several shapes would compile for longer than they run."""
     return evaluation_batches(
         photos,

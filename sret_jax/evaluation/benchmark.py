@@ -31,6 +31,11 @@ USER_CACHE = Path("~/.cache/sret_jax/data")
 Filter = Callable[[Answers], list[Answers]]  # what is re-ranked and scored of what was found, subset by subset
 
 
+def everything(answers: Answers) -> list[Answers]:
+    """The filter of a benchmark that takes all answers as they are."""
+    return [answers]
+
+
 @dataclass(frozen=True, eq=False)
 class Benchmark:
     """Everything that a network is measured on.
@@ -60,7 +65,7 @@ class Benchmark:
     queries_from: str = ""
     folder: Path | None = None
     pixels: PixelTruth | None = None
-    filter: Filter = lambda answers: [answers]
+    filter: Filter = everything
     seconds: float = 0.0
 
     @property
@@ -241,7 +246,7 @@ def _revisited(
         queries_from,
         folder,
         pixels,
-        **({"filter": partial(junk_first, found.truth)} if request.protocol == "compat:junk-first" else {}),
+        partial(junk_first, found.truth) if request.protocol == "compat:junk-first" else everything,
     )
 
 

@@ -155,7 +155,8 @@ def evaluate(
     with timings("score"):
         before = first.result()
         scores = reranked.result() if chain else before
-    files, located = dict(scores.files), {}
+    files = dict(scores.files)
+    located: dict[str, Any] = {}
     if localization:
         with timings("localize"):
             located, marks = localization.result()
@@ -168,7 +169,7 @@ def evaluate(
     recall: dict[str, float] = {}
     if isinstance(index, Index):
         recall = index_recall(index, features.queries.descriptors, scorer.depth)
-    about = _about_protocol(benchmark) | scores.about
+    about: dict[str, Any] = _about_protocol(benchmark) | scores.about
     about["ranked"] += _about_gaps(places, empty)
     distractors = {part.name: len(part) for part in benchmark.distractors}
     protocol, plain = benchmark.request.protocol, plain_benchmark(benchmark.name)

@@ -41,14 +41,14 @@ class AsmkIndex:
       file: the photographs.
     """
 
-    def __init__(self, file: InvertedFile, asking: StoredLocal, assignments: int, learned_on: int):
+    def __init__(self, file: InvertedFile, queries: StoredLocal, assignments: int, learned_on: int):
         """
         Args:
-          asking: local features of all queries.
+          queries: local features of all queries.
           assignments: visual words of each of them, or all words where there are fewer.
           learned_on: photographs that the words are of.
         """
-        self.file, self._asking, self._learned_on = file, asking, learned_on
+        self.file, self._queries, self._learned_on = file, queries, learned_on
         self._assignments = min(assignments, len(file.centroids))
 
     @property
@@ -72,8 +72,9 @@ class AsmkIndex:
         """The k most similar photographs to each query, best first; equal ones in the order of the index."""
         found = []
         for start in range(0, len(rows), AT_ONCE):
-            features, _, _, _, count = self._asking(rows[start : start + AT_ONCE])
-            found.append(self.file.search(features, count, k, assignments=self._assignments))
+            own = self._queries(rows[start : start + AT_ONCE])
+            features, counts = np.asarray(own.features), np.asarray(own.counts)
+            found.append(self.file.search(features, counts, k, assignments=self._assignments))
         ids, scores = (np.concatenate(part) for part in zip(*found, strict=True))
         return SearchResult(ids, scores, self.file.names)
 
@@ -96,7 +97,7 @@ def open_codebook(retriever: Retriever, photos: PhotoSet, folder: Path) -> Codeb
             np.linspace(0, len(photos) - 1, min(settings.codebook_photos, len(photos))).astype(int)
         ).tolist()
         found = dict(source(photos, rows))
-        features = np.concatenate([found[row].features[: found[row].count] for row in rows])
+        features = np.concatenate([found[row].features[: found[row].counts] for row in rows])
         words = settings.words or min(WORDS, max(1, len(features) // FEATURES_PER_WORD))
         if len(features) < words:
             raise UserError(
@@ -138,8 +139,8 @@ def open_inverted_file(
         file = InvertedFile(codebook.centroids, binary=binary, fingerprint=key)
         for start in range(0, len(names), AT_ONCE):
             rows = np.arange(start, min(start + AT_ONCE, len(names)))
-            features, _, _, _, count = photos(rows)
-            file.add(features, count, [names[row] for row in rows])
+            own = photos(rows)
+            file.add(np.asarray(own.features), np.asarray(own.counts), [names[row] for row in rows])
         file.save(folder)
         return file
 

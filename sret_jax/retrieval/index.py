@@ -223,7 +223,7 @@ class Index:
 
 def content_fingerprint(descriptors: Float[np.ndarray, "n d"], names: list[str], config: SearchConfig) -> str:
     """Identifies what an index is built from."""
-    return fingerprint(names, vars(config), hashlib.sha256(np.ascontiguousarray(descriptors)).hexdigest())
+    return fingerprint(names, vars(config), hashlib.sha256(np.ascontiguousarray(descriptors).data).hexdigest())
 
 
 def _best_first(ids: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

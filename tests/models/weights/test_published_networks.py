@@ -136,7 +136,7 @@ def test_local_features_of_how_are_those_of_the_authors(tmp_path):
             strengths.append(strength.flatten().numpy())
         features, strengths = np.concatenate(features), np.concatenate(strengths)
         strongest = np.argsort(-strengths)[:60]
-        assert found.count == 60
+        assert found.counts == 60
         np.testing.assert_allclose(found.strength, strengths[strongest] / strengths.max(), rtol=1e-4)
         # Of two equally strong ones the order is chance.
         likeness = unit(found.features) @ unit(features[strongest]).T
