@@ -25,7 +25,7 @@ from sret_jax.errors import UserError, choices
 from sret_jax.localization.dense_matching import match_region
 from sret_jax.localization.geometric import warp_region
 from sret_jax.localization.localizer import Localizer
-from sret_jax.localization.object_discovery import discover, discover_several, facing_inwards
+from sret_jax.localization.object_discovery import DiscoveredObjects, discover, discover_several, facing_inwards
 from sret_jax.localization.pixels import (
     enlarge,
     grab_cut,
