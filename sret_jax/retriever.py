@@ -113,7 +113,7 @@ class Retriever:
         return StoredLocal([store_local(source, photos, self.config, Path(folder))])
 
     def maps(self, photos: PhotoSet, folder: str | Path, image_size: int) -> StoredMaps:
-        """The feature maps that `config.localize.source` asks for, kept in a store in `folder`, resumable.
+        """The feature maps that `config.localize.source` names, kept in a store in `folder`, resumable.
 
         Args:
           image_size: longest side of a photograph, pixels.

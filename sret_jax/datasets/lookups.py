@@ -247,7 +247,7 @@ def _shown(root: Path) -> list[tuple[str, list[str]]]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not a list of images with their objects ({error!r})") from None
     if not any(paintings for _, paintings in shown):
-        raise UserError(f"{path}: no photograph shows a painting; there is nothing to ask")
+        raise UserError(f"{path}: no photograph shows a painting; there is nothing to search for")
     return shown
 
 

@@ -1,4 +1,4 @@
-"""How well a way of localization marks what queries ask for, in the photographs that show it."""
+"""How well predicted masks overlap the ground-truth masks, over all relevant photographs of every query."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -79,7 +79,7 @@ def unpack(records: Shaped[np.ndarray, "b"]) -> SelectedFeatures:
 
 
 class StoredLocal:
-    """The local features of photo sets, one after the other; only what is asked for is read from the disk.
+    """The local features of photo sets, one after the other; rows are read from the disk on demand.
 
     Attributes:
       nbytes: of all of them on disk.

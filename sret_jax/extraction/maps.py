@@ -24,7 +24,7 @@ MAPS_VERSION = 1  # of what is stored of a map that the network makes: raise it 
 
 
 def localizing_network(network: RetrievalNetwork, config: Config) -> RetrievalNetwork:
-    """The network whose `feature_map` is what `config.localize.source` asks for; the variables stay the same.
+    """The network whose `feature_map` is what `config.localize.source` names; the variables stay the same.
 
     Raises `UserError` for a stage that the backbone does not have up to the one that is pooled.
     """
@@ -45,7 +45,7 @@ def localizing_network(network: RetrievalNetwork, config: Config) -> RetrievalNe
 
 
 class StoredMaps:
-    """The maps of a photo set; only what is asked for is read from the disk."""
+    """The maps of a photo set; rows are read from the disk on demand."""
 
     def __init__(self, store: RowStore):
         self._rows = StoredRows([store])

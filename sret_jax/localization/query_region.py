@@ -182,16 +182,16 @@ def discover_region(
     patches = directions(query).reshape(-1, query.shape[-1])
     if weights is None:
         seed, grown = expand_seed(similarities(query[None], query_mask[None]), query_mask[None], k)
-        region, asked = grown[0], jax.nn.one_hot(seed[0], patches.shape[0], dtype=bool)
+        region, sought = grown[0], jax.nn.one_hot(seed[0], patches.shape[0], dtype=bool)
     else:
         flat = weights.reshape(-1)
-        region = asked = (flat > 0) & (flat >= jnp.minimum(0.5, flat.max()))
+        region = sought = (flat > 0) & (flat >= jnp.minimum(0.5, flat.max()))
 
     def of_photo(photo: tuple[Array, Array]) -> DiscoveredObjects:
         one, inside = (z[None] for z in photo)
         cosine = jnp.einsum("hwc,ic->hwi", directions(one[0]), patches, precision="highest")
         cosine = jnp.where(query_mask.reshape(1, 1, -1), cosine, -jnp.inf).reshape(-1, patches.shape[0])
-        best = jnp.max(jnp.where(asked[None], cosine, -jnp.inf), axis=1)
+        best = jnp.max(jnp.where(sought[None], cosine, -jnp.inf), axis=1)
         seed = jnp.argmax(jnp.where(inside.reshape(-1), best, -jnp.inf)).astype(jnp.int32)[None]
         a = similarities(one, inside)
         grown = region[jnp.argmax(cosine, axis=1)] & (a[0, seed[0]] > 0) & inside.reshape(-1)

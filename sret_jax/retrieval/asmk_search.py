@@ -1,4 +1,4 @@
-"""A collection searched by ASMK: a codebook and an inverted file on disk, asked by stored local features."""
+"""A collection searched by ASMK: a codebook and an inverted file on disk, searched with stored local features."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ from sret_jax.storage.artifacts import commit_folder, fingerprint, open_or_build
 log = logging.getLogger(__name__)
 
 WORDS, FEATURES_PER_WORD = 65_536, 39  # as published; and the fewest, below which faiss warns of too few
-AT_ONCE = 64  # photographs whose local features are read and aggregated, or asked with, together
+AT_ONCE = 64  # photographs whose local features are read and aggregated, or searched with, together
 ABOUT = "CODEBOOK.json"
 
 
@@ -130,7 +130,7 @@ def open_inverted_file(
     """
     if binary and codebook.centroids.shape[1] % BITS:
         raise UserError(
-            f"config.search.binary=True: local features have {codebook.centroids.shape[1]} numbers, signs are packed "
+            f"config.search.binary=True: local features have {codebook.centroids.shape[1]} dimensions, signs are packed "
             f"in multiples of {BITS}; set config.model.local.dim to one, or config.search.binary=False"
         )
     key = fingerprint(codebook.fingerprint, photos.fingerprint, names, binary)

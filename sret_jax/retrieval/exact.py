@@ -35,7 +35,7 @@ def normalized(x: Float[np.ndarray, "n d"], names: list[str]) -> Float[np.ndarra
 
 
 def queries_at_once(rows: int, k: int, chunk_rows: int) -> int:
-    """How many may ask `exact_top_k` together, so that their scores take bounded memory."""
+    """How many queries `exact_top_k` takes at once, so that their scores take bounded memory."""
     return max(1, SCORES_AT_ONCE // min(rows, max(chunk_rows, 4 * k)))
 
 

@@ -30,7 +30,7 @@ from sret_jax.data import decoding, resizing
 from sret_jax.data.opening import open_photos
 from sret_jax.extraction import local_features, maps
 from sret_jax.extraction.multiscale import pool_scales, resize_input
-from sret_jax.extraction.selection import Selected
+from sret_jax.extraction.selection import SelectedFeatures
 from sret_jax.models import descriptor
 from sret_jax.models.descriptor import RetrievalNetwork, build_network
 from sret_jax.models.pooling import GeM
@@ -131,7 +131,7 @@ def computed() -> Values:
 
 def packed() -> Values:
     rng = np.random.default_rng(2)
-    one = Selected(
+    one = SelectedFeatures(
         rng.normal(size=(5, 4)).astype(np.float32),
         *(rng.random(shape, np.float32) for shape in ((5,), (5, 2), (5,))),
         np.int32(4),

@@ -49,7 +49,7 @@ def rank_metrics(
     if name not in RANKABLE:
         raise UserError(f"rankings in a file can be scored on {', '.join(RANKABLE)}, not on {benchmark!r}")
     if request.protocol not in ("", "standard"):
-        raise UserError("--protocol says how a network is asked; rankings in a file were made already")
+        raise UserError("--protocol changes how queries are described; rankings in a file were made already")
     if name != benchmark and name in (*REVISITED, "gldv2"):
         raise UserError(f"--rankings={file} holds the distractors that were ranked: give --benchmark={name}")
     if name == "gldv2":

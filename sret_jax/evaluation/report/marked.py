@@ -46,8 +46,8 @@ class MarkedAnswers:
     query   row of the queries
     rows    of the photographs, best answer first
     masks   predicted, in each of them
-    truth   ground-truth mask of each; None where the photograph does not show the object, or nobody has drawn it. None
-            instead of all: nobody knows
+    truth   ground-truth mask of each; None where the photograph does not show the object, or it was not drawn. None
+            instead of all: there are no ground-truth masks
     region  what of the query is searched for, where that is in neither its box nor its mask
     """
 
