@@ -130,8 +130,8 @@ def open_inverted_file(
     """
     if binary and codebook.centroids.shape[1] % BITS:
         raise UserError(
-            f"config.search.binary=True: local features have {codebook.centroids.shape[1]} dimensions, signs are packed "
-            f"in multiples of {BITS}; set config.model.local.dim to one, or config.search.binary=False"
+            f"config.search.binary=True: local features have {codebook.centroids.shape[1]} dimensions, but signs are "
+            f"packed in multiples of {BITS}; set config.model.local.dim to one, or config.search.binary=False"
         )
     key = fingerprint(codebook.fingerprint, photos.fingerprint, names, binary)
 
