@@ -50,7 +50,8 @@ class BeamPhotos(ListedPhotos):
         super().download_and_prepare(download_config=tfds.download.DownloadConfig(beam_options=options))
         self._read_notes(folder)
 
-    def _split_generators(self, dl_manager: Any, pipeline: Any) -> dict[str, Any]:
+    # tfds looks for the parameter, and makes a pipeline for the builders that have it.
+    def _split_generators(self, dl_manager: Any, pipeline: Any) -> dict[str, Any]:  # type: ignore[override]
         import apache_beam as beam
 
         folder = Path(self._data_dir_root)

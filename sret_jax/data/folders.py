@@ -104,7 +104,7 @@ def _read_split(path: Path, split: str) -> list[str]:
     return names
 
 
-def _entries(folder: str) -> list[os.DirEntry]:
+def _entries(folder: str) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name)
 
@@ -157,7 +157,7 @@ def _walk(folder: str | Path, prefix: str) -> Iterator[FolderEntry]:
         yield FolderEntry(name, entry.path, None, reason)
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link that leads in a circle
@@ -170,7 +170,7 @@ def content_key(root: Path, entries: list[FolderEntry], *kind: Any) -> str:
     for entry in entries:
         try:
             status = os.stat(entry.path)
-            state = (status.st_mode, status.st_size, status.st_mtime_ns)
+            state: tuple[int | None, ...] = (status.st_mode, status.st_size, status.st_mtime_ns)
         except OSError as error:
             state = (error.errno,)
         digest.update(repr((entry.name, entry.reason, state)).encode("utf-8", "backslashreplace"))
@@ -183,7 +183,8 @@ def read_entry(entry: FolderEntry) -> tuple[bytes, tuple[int, int]] | str:
         return entry.reason
     try:
         data = read_photo_file(entry.path)
-        return data, decode_photo(data).shape[:2]
+        height, width = decode_photo(data).shape[:2]
+        return data, (height, width)
     except PhotoRejected as rejected:
         return rejected.reason
 

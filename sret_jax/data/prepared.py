@@ -16,7 +16,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +30,8 @@ from sret_jax.errors import UserError
 from sret_jax.storage.artifacts import MANIFEST, commit_folder, recover_folder, write_json
 
 log = logging.getLogger(__name__)
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 SPLIT = "photos"  # the one tfds split; which instances train and which test is decided when a set is opened
 
 
@@ -86,7 +87,7 @@ class PhotoBuilder(tfds.core.GeneratorBasedBuilder):
     # Nothing is downloaded. tfds would look for a list of URLs, and for that import a package it does not require.
     url_infos = None
 
-    def __init__(self, index: "RecordIndex", data_dir: Path) -> None:
+    def __init__(self, index: RecordIndex, data_dir: Path) -> None:
         self.index = index
         super().__init__(file_format="array_record", data_dir=data_dir)
 
@@ -133,7 +134,7 @@ def in_order(what: str, function: Callable[[T], R], items: Sequence[T]) -> Itera
     threads = min(8, os.cpu_count() or 1)
     screen = Console(stderr=True)
     with ThreadPoolExecutor(threads) as pool:
-        ahead: deque = deque()
+        ahead: deque[tuple[T, Future[R]]] = deque()
         for item in track(items, what, console=screen, transient=True, disable=not screen.is_terminal):
             ahead.append((item, pool.submit(function, item)))
             if len(ahead) > 2 * threads:

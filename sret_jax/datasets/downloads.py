@@ -21,11 +21,20 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from sret_jax.datasets.sources import BYTES, SOURCES, UNKNOWN, VERSIONS, PublishedFile
 from sret_jax.datasets.unpacking import unpack
@@ -64,7 +73,7 @@ def download(sources: Sequence[PublishedFile], folder: str | Path, archives: str
             name, part = own.name if own else source.name, folder / f".{source.name}.part"
             bar = progress.add_task(f"{number}/{len(sources)} {name}", total=None)
             if own is None:
-                _fetch(source.url, part, lambda n, total, bar=bar: progress.update(bar, completed=n, total=total))
+                _fetch(source.url, part, partial(_show, progress, bar))
             md5, how = _checked(source, part, own)
             entry: dict[str, Any] = {"name": name, "bytes": (own or part).stat().st_size, "md5": md5, "checked": how}
             if source.is_archive:
@@ -83,6 +92,10 @@ def download(sources: Sequence[PublishedFile], folder: str | Path, archives: str
                 leftover.unlink(missing_ok=True)
             progress.remove_task(bar)
             log.info("%s: md5 %s, %s%s", name, md5, how, f"; {own} is kept" if own else "")
+
+
+def _show(progress: Progress, bar: TaskID, size: int, total: int | None) -> None:
+    progress.update(bar, completed=size, total=total)
 
 
 def by_hand(source: PublishedFile, folder: Path, archives: str | Path = "") -> Path | None:
