@@ -3,7 +3,7 @@
     python -m sret_jax.models.weights IN OUT.safetensors
 
 IN is a torch checkpoint (`.pth`, `.pt`) or a safetensors file with torch's names, in one of the layouts of
-`checkpoint_layouts`. `config.model.weights` takes either file.
+`layouts.py`. `config.model.weights` takes either file.
 """
 
 import argparse
