@@ -74,7 +74,7 @@ def positions(mask: Bool[Array, "h w"]) -> Float32[Array, "h w 2"]:
     h, w = mask.shape
     size = jnp.stack([mask.any(0).sum(), mask.any(1).sum()])
     grid = np.stack(np.meshgrid(np.arange(w) + 0.5, np.arange(h) + 0.5), axis=2)
-    return grid.astype(np.float32) / jnp.maximum(size, 1)[None, None]
+    return jnp.asarray(grid, jnp.float32) / jnp.maximum(size, 1)[None, None]
 
 
 @jax.jit

@@ -26,6 +26,9 @@ from sret_jax.retrieval.exact import cosines
 log = logging.getLogger(__name__)
 
 QUERIES_AT_ONCE = 64
+State = tuple[
+    Array, Array, Array, Array, Array
+]  # of conjugate gradient: iteration, f, residual, direction, |residual|^2
 
 
 class AffinityGraph(NamedTuple):
@@ -97,22 +100,22 @@ def diffuse(
     """
     y = y.T
 
-    def product(f):
-        def add(total, edge):
+    def product(f: Array) -> Array:
+        def add(total: Array, edge: tuple[Array, Array]) -> tuple[Array, None]:
             return total + edge[1][:, None] * f[edge[0]], None
 
         return f - alpha * jax.lax.scan(add, jnp.zeros_like(f), (neighbours.T, weights.T))[0]
 
-    def squared(r):
+    def squared(r: Array) -> Array:
         return jnp.sum(r * r, axis=0)
 
     bound = tolerance**2 * squared(y)
 
-    def unfinished(state):
+    def unfinished(state: State) -> Array:
         i, _, _, _, rr = state
         return (i < most_iterations) & jnp.any(rr > bound)
 
-    def step(state):
+    def step(state: State) -> State:
         i, f, r, p, rr = state
         going = rr > bound
         ap = product(p)

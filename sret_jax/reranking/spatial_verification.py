@@ -96,13 +96,13 @@ def verify(
         sample = order[(draws * jnp.sum(valid)).astype(jnp.int32)]
         transforms, plausible = _through(source[sample], target[sample])
 
-        def score_of(transform):
+        def score_of(transform: Array) -> Array:
             return jnp.sum(jnp.where(_inlying(transform, source, target, tolerance), votes, 0))
 
         scores = jnp.where(plausible, jax.vmap(score_of)(transforms), 0)
         best = jnp.argmax(scores)
 
-        def refine(_, state):
+        def refine(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
             old, old_score = state
             weight = _inlying(old, source, target, tolerance) & valid
             new = _least_squares(old, source, target, weight, PARAMETERS[kind])

@@ -58,7 +58,9 @@ def exact_top_k(
 
 
 @partial(jax.jit, static_argnames="k")
-def _merge_top_k(best, queries, rows, first, seen, k):
+def _merge_top_k(
+    best: tuple[Array, Array], queries: Array, rows: Array, first: Array, seen: Array, k: int
+) -> tuple[Array, Array]:
     """The k best so far and of these rows, whose first one has the index `first`; so many of them were `seen`."""
     scores = jnp.dot(queries, rows.T, precision=jax.lax.Precision.HIGHEST)
     position = jnp.arange(rows.shape[0])
