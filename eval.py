@@ -102,7 +102,7 @@ OUT = flags.DEFINE_string("out", None, "Where the results go; with several bench
 def load(config: Config | None, workdir: str | None) -> tuple[Any, Any, Config, Any, Path]:
     """`(network, variables, config, learned whitening or None, workdir)` that the flags ask for."""
     if workdir:
-        loaded = load_network(workdir, config and config.model)
+        loaded = load_network(workdir, config.model if config else None)
         variables = {"params": loaded.params, "batch_stats": loaded.batch_stats}
         learned = loaded.whitening and (loaded.whitening["mean"], loaded.whitening["projection"])
         config = config or loaded.config
@@ -141,27 +141,27 @@ def main() -> None:
     logging.getLogger("sret_jax").setLevel(logging.INFO)
     parse_stages(RERANK.value or [])  # so that a mistake costs no time
     check_methods(LOCALIZE.value or [])
-    for benchmark in BENCHMARK.value or []:
+    named = BENCHMARK.value or []
+    for benchmark in named:
         check_benchmark(benchmark, request())
-    if QUERIES.value and not any(name.startswith("folder") for name in BENCHMARK.value or ["folder"]):
+    if QUERIES.value and not any(name.startswith("folder") for name in named or ["folder"]):
         raise UserError("--queries goes with --benchmark=folder")
-    if ROOT.value and BENCHMARK.value == ["synthetic"]:
+    if ROOT.value and named == ["synthetic"]:
         raise UserError("--root does not go with --benchmark=synthetic, whose objects are drawn")
     if REGIONS.value and not (QUERIES.value and LOCALIZE.value):
         raise UserError(
             "--regions says what of the photographs of --queries=DIR is asked for: give --localize=METHOD too"
         )
     for flag in (MARKS, RANKINGS):
-        if flag.value and len(BENCHMARK.value or []) != 1:
+        if flag.value and len(named) != 1:
             raise UserError(f"--{flag.name}=FILE is scored on one benchmark: give --benchmark=NAME")
     if MARKS.value:
-        out = Path(OUT.value or f"runs/marks-{Path(MARKS.value).stem}") / BENCHMARK.value[0]
-        cache = out.parent / "data"
-        submitted.score_marks(BENCHMARK.value[0], Path(MARKS.value), out, request(), cache, RANKINGS.value)
+        out = Path(OUT.value or f"runs/marks-{Path(MARKS.value).stem}") / named[0]
+        submitted.score_marks(named[0], Path(MARKS.value), out, request(), out.parent / "data", RANKINGS.value)
         return
     if RANKINGS.value:
-        out = Path(OUT.value or f"runs/rankings-{Path(RANKINGS.value).stem}") / BENCHMARK.value[0]
-        submitted.score_rankings(BENCHMARK.value[0], Path(RANKINGS.value), out, request(), ANCHORS.value)
+        out = Path(OUT.value or f"runs/rankings-{Path(RANKINGS.value).stem}") / named[0]
+        submitted.score_rankings(named[0], Path(RANKINGS.value), out, request(), ANCHORS.value)
         return
     network, variables, config, learned, workdir = load(CONFIG.value, WORKDIR.value)
     if RERANK.value is not None:
@@ -170,7 +170,7 @@ def main() -> None:
         config = replace(config, localize=replace(config.localize, methods=tuple(LOCALIZE.value)))
     if REGIONS.value and not config.localize.methods:
         raise UserError("--regions=FILE says what is to be marked: say how with --localize=METHOD")
-    benchmarks = list(dict.fromkeys(BENCHMARK.value or config.eval.benchmarks))
+    benchmarks = list(dict.fromkeys(named or config.eval.benchmarks))
     cache = config.data.cache_dir or workdir / "data"
     opened = open_benchmarks(benchmarks, config, request(), cache)
     measured = []

@@ -1,5 +1,5 @@
 """Every setting of the project, with its unit and its default; there are no defaults anywhere else. What follows
-training is in `search_config`.
+training is in `config/search.py`.
 
 An experiment is a file in `configs/` whose `get_config()` returns a `Config`; the command line overrides
 single fields (`--config.train.steps=200`). `sret_jax.config.validation` says which values can be used together.

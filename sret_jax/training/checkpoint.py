@@ -153,11 +153,12 @@ def load_network(path: str | Path, model: ModelConfig | None = None) -> LoadedNe
         for field, stored, wanted in configs.differences(configs.to_dict(config.model), configs.to_dict(model)):
             raise UserError(f"{path}: trained with config.model.{field}={stored!r}, not {wanted!r}")
     state = saved.arrays["state"]
-    loaded = {"params": state["params"]["network"], "batch_stats": state.get("batch_stats", {})}
+    params, batch_stats = state["params"]["network"], state.get("batch_stats", {})
     image = jax.ShapeDtypeStruct((1, 128, 128, 3), np.uint8), jax.ShapeDtypeStruct((1, 128, 128), bool)
     expected = jax.eval_shape(build_network(config.model).init, jax.random.key(0), *image)
-    _check_same(_flatten(expected), _flatten(loaded), str(path), allow_extra="/backbone/")
-    return LoadedNetwork(config, *loaded.values(), saved.arrays.get("whitening"), saved.step)
+    found = _flatten({"params": params, "batch_stats": batch_stats})
+    _check_same(_flatten(expected), found, str(path), allow_extra="/backbone/")
+    return LoadedNetwork(config, params, batch_stats, saved.arrays.get("whitening"), saved.step)
 
 
 def _read(folder: Path) -> Checkpoint:

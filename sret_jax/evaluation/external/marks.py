@@ -128,7 +128,8 @@ def _coco(path: Path, queries: Sequence[str], photos: PhotoSet) -> PairMasks:
     best: dict[tuple[int, int], tuple[float, list[Any]]] = {}
     for number, entry in enumerate(entries):
         where = f"{path}, entry {number}"
-        pair = tuple(_row(entry.get(key), of, f"{where}: {key}") for key, of in rows.items())
+        query, photo = (_row(entry.get(key), of, f"{where}: {key}") for key, of in rows.items())
+        pair = query, photo
         score = entry.get("score", 0)
         if not isinstance(score, int | float) or score != score:
             raise UserError(f"{where}: score {score!r} is no number")
