@@ -16,14 +16,14 @@ _TYPES = {f"{kind}{size}" for kind in "iuf" for size in (1, 2, 4, 8)} - {"f1"} |
 _NDARRAY = object()  # stands for the class; nothing can be done with it
 
 
-class Dtype:
+class PickledDtype:
     """Type of a numpy array; its byte order arrives later, as its state."""
 
     def __init__(self, name: str):
         self.value = np.dtype(name)
 
 
-class Array:
+class PickledArray:
     """A numpy array whose content arrives as its state."""
 
     value: np.ndarray | None = None
@@ -48,30 +48,35 @@ def _no_bytes(*content: Any) -> bytes:
     return b""
 
 
-def _dtype(name: Any, *_: Any) -> Dtype:
+def _dtype(name: Any, *_: Any) -> PickledDtype:
     if type(name) is not str or name not in _TYPES:
         raise Refused(f"a numpy array of type {str(name)[:20]!r}, which is not a plain number")
-    return Dtype(name)
+    return PickledDtype(name)
 
 
-def _array(kind: Any, *_: Any) -> Array:
+def _array(kind: Any, *_: Any) -> PickledArray:
     if kind is not _NDARRAY:
         raise Refused("a numpy array of another class")
-    return Array()
+    return PickledArray()
 
 
 def _scalar(dtype: Any, data: Any) -> int | float | bool:
-    if not isinstance(dtype, Dtype) or type(data) is not bytes or len(data) != dtype.value.itemsize:
+    if not isinstance(dtype, PickledDtype) or type(data) is not bytes or len(data) != dtype.value.itemsize:
         raise Refused("a numpy number whose bytes do not fit its type")
     return np.frombuffer(data, dtype.value)[0].item()
 
 
-def _fill(array: Array, state: Any) -> None:
+def _fill(array: PickledArray, state: Any) -> None:
     """Sets an array from numpy's (version, shape, type, Fortran order, bytes)."""
     if not isinstance(state, tuple) or len(state) != 5:
         raise Refused("a numpy array with an unknown state")
     _, shape, dtype, fortran, data = state
-    if not isinstance(shape, tuple) or not isinstance(dtype, Dtype) or type(data) is not bytes or len(shape) > 16:
+    if (
+        not isinstance(shape, tuple)
+        or not isinstance(dtype, PickledDtype)
+        or type(data) is not bytes
+        or len(shape) > 16
+    ):
         raise Refused("a numpy array without shape, type and bytes")
     if math.prod(map(count, shape)) * dtype.value.itemsize != len(data):
         raise Refused(f"a numpy array of shape {list(shape)} with {len(data)} bytes")
@@ -87,7 +92,7 @@ NUMPY: dict[tuple[str, str], Any] = (
 
 
 class NumpyUnpickler(PlainUnpickler):
-    """An array comes out as `Array`, a type as `Dtype`. Another kind of file has more in its `known` globals."""
+    """Arrays come out as `PickledArray`, types as `PickledDtype`. Another kind of file has more `known` globals."""
 
     known = NUMPY
 
@@ -99,9 +104,9 @@ class NumpyUnpickler(PlainUnpickler):
     def load_build(self) -> None:
         """The state of what was made before."""
         state, made = self.stack.pop(), self.stack[-1]
-        if isinstance(made, Array):
+        if isinstance(made, PickledArray):
             _fill(made, state)
-        elif isinstance(made, Dtype):
+        elif isinstance(made, PickledDtype):
             if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
                 raise Refused("a numpy type with an unknown state")
             made.value = made.value.newbyteorder(state[1])

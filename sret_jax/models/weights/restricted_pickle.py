@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from sret_jax.storage.numpy_pickle import NUMPY, OPCODES, Array, Dtype, NumpyUnpickler, count
+from sret_jax.storage.numpy_pickle import NUMPY, OPCODES, NumpyUnpickler, PickledArray, PickledDtype, count
 from sret_jax.storage.plain_pickle import MALFORMED, Refused, Stream
 
 MAX_READS = 4_000_000  # a checkpoint of 5,000 tensors and an optimiser needs 400,000; each may allocate some 100 bytes
@@ -173,7 +173,7 @@ def plain(root: Any, array_of: Any) -> Any:
             return done[id(value)]
         if isinstance(value, Tensor):
             return array_of(name, value)
-        if isinstance(value, Array | Dtype):
+        if isinstance(value, PickledArray | PickledDtype):
             return value.value
         if isinstance(value, _Pca):
             value = value.state
