@@ -87,10 +87,10 @@ class BeamPhotos(ListedPhotos):
 
 
 AGAIN = "is the cache where every worker sees it? Run it again"
-Read = tuple[int, str, bytes | None, tuple[int, int], str]  # number, name, photograph, size, why there is none
+ReadPhoto = tuple[int, str, bytes | None, tuple[int, int], str]  # number, name, photograph, size, why there is none
 
 
-def _read(line: str) -> Read:
+def _read(line: str) -> ReadPhoto:
     entry = json.loads(line)
     number = entry.pop("number")
     outcome = read_entry(FolderEntry(**entry))
@@ -99,13 +99,13 @@ def _read(line: str) -> Read:
     return number, entry["name"], outcome[0], (int(outcome[1][0]), int(outcome[1][1])), ""
 
 
-def _note(read: Read) -> str:
+def _note(read: ReadPhoto) -> str:
     number, _, data, size, reason = read
     digest = hashlib.sha256(data or b"").hexdigest()
     return json.dumps({"number": number, "size": size, "digest": digest, "reason": reason})
 
 
-def _example(read: Read) -> Iterator[tuple[int, dict[str, Any]]]:
+def _example(read: ReadPhoto) -> Iterator[tuple[int, dict[str, Any]]]:
     number, name, data, _, _ = read
     if data is not None:
         yield number, {"image": data, "name": name}

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
+from sret_jax.data.resizing import Size
+
 SINGULAR = 1e-6  # determinant of a transform of largest entry 1, below which it maps the plane to a line or a point
-Size = tuple[int, int]  # (height, width), pixels
 
 
 class WarpedRegion(NamedTuple):

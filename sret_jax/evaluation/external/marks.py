@@ -12,13 +12,12 @@ from jaxtyping import Bool, Int
 
 from sret_jax.data.decoding import PhotoRejected, read_photo_file
 from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.resizing import Size
 from sret_jax.datasets.object_file import read_npy_dict
 from sret_jax.datasets.pixel_truth import PAIR, Mask, read_mask
 from sret_jax.datasets.polygons import MAX_COORDINATE, outline_polygon, polygon, polygon_mask
 from sret_jax.datasets.run_length import decode_runs
 from sret_jax.errors import UserError
-
-Size = tuple[int, int]  # (height, width)
 
 FORMATS = "COCO's results (.json), a folder of <query>_<photo>.png, or pixel retrieval's dict of polygons (.npy)"
 PICTURE = PAIR, "<query>_<photo>"  # how a pair is named
