@@ -65,27 +65,27 @@ class RetrievalNetwork(nn.Module):
         inside = {} if self.attention is None else {"attention": self.attention}
         maps = self.backbone(images, mask, train=train, last_stage=self.stage, **inside)
         x, mask = maps[self.stage]
-        seen: dict[str, Any] = {"backbone": x}
+        intermediates: dict[str, Any] = {"backbone": x}
         if self.smoothing is not None:
-            x, seen["smoothing"] = self.smoothing(x, mask)
+            x, intermediates["smoothing"] = self.smoothing(x, mask)
         if self.refinement is not None:
-            x, seen["refinement"] = self.refinement(x, mask)
+            x, intermediates["refinement"] = self.refinement(x, mask)
         if isinstance(self.local, DelgHead):
-            seen["local"], seen["delg"] = self.local(*maps[STAGE], train=train)
+            intermediates["local"], intermediates["delg"] = self.local(*maps[STAGE], train=train)
         elif self.local is not None:
-            seen["local"] = self.local(x, mask, strength_of=seen["backbone"])
-        return x, mask, seen | {"map": x, "mask": mask}
+            intermediates["local"] = self.local(x, mask, strength_of=intermediates["backbone"])
+        return x, mask, intermediates | {"map": x, "mask": mask}
 
     def pooled(
         self, images: Images, mask: Bool[Array, "b h w"], train: bool = False
     ) -> tuple[Float[Array, "b c"], dict[str, Any]]:
         """The descriptor before whitening, L2-normalised unless the whitening layer takes it as it is."""
-        x, mask, seen = self.feature_map(images, mask, train)
+        x, mask, intermediates = self.feature_map(images, mask, train)
         if isinstance(self.pool, WeightedSum):
-            vector = self.pool(**seen["local"])
+            vector = self.pool(**intermediates["local"])
         else:
             vector = self.pool(x.astype(jnp.float32), mask)
-        return self._normalize(vector) if self.l2_pooled or self.whitening is None else vector, seen
+        return self._normalize(vector) if self.l2_pooled or self.whitening is None else vector, intermediates
 
     def _normalize(self, x: Float[Array, "b c"]) -> Float[Array, "b c"]:
         return l2_normalize(x, 1e-6, added=True) if self.l2_added else l2_normalize(x)
@@ -100,10 +100,10 @@ class RetrievalNetwork(nn.Module):
           mask: True on the photograph, False on the padding.
           train: updates BatchNorm statistics where the backbone was built for it.
         """
-        descriptor, seen = self.pooled(images, mask, train)
+        descriptor, intermediates = self.pooled(images, mask, train)
         if self.whitening is not None:
             descriptor = self._normalize(self.whitening(descriptor))
-        return descriptor, seen
+        return descriptor, intermediates
 
 
 def build_network(

@@ -50,7 +50,7 @@ def make_step(
 
     def loss_of(params: Any, memory: Any, batch: TrainBatch, key: jax.Array) -> tuple[jax.Array, Any]:
         batch_stats, loss_state = memory
-        (descriptors, seen), updated = network.apply(
+        (descriptors, intermediates), updated = network.apply(
             {"params": params["network"], "batch_stats": batch_stats},
             batch["image"],
             batch["mask"],
@@ -60,8 +60,8 @@ def make_step(
         )
         everyone = parallel.gather(descriptors), parallel.gather(batch["label"])
         loss, loss_state = batch_loss(config, params["loss"], loss_state, *everyone, tuples=tuples)
-        if "delg" in seen:
-            everywhere = jax.tree.map(parallel.gather, seen["delg"])
+        if "delg" in intermediates:
+            everywhere = jax.tree.map(parallel.gather, intermediates["delg"])
             loss += delg_loss(params["loss"]["delg"], everywhere, everyone[1])
         return loss, (updated.get("batch_stats", {}), loss_state)
 
