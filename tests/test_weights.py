@@ -118,7 +118,7 @@ def test_heads_of_the_file_become_those_of_the_network(tmp_path, caplog):
     np.testing.assert_array_equal(variables["params"]["refinement"]["kernel"], refinement["kernel"])  # not in the file
     np.testing.assert_array_equal(variables["params"]["backbone"]["kernel"], BACKBONE["kernel"])
     assert set(variables["params"]) == {"backbone", "pool", "refinement", "whitening"}
-    assert "also holds local, which the config does not ask for" in caplog.text
+    assert "also holds local, which the config does not use" in caplog.text
     config = ModelConfig(backbone="resnet18", weights=str(path), whitening_init="random")
     variables = start_from(_fresh(whitening=_layer(4, 5, 0.0)), config)
     np.testing.assert_array_equal(variables["params"]["whitening"]["kernel"], np.zeros((4, 5)))
@@ -162,7 +162,7 @@ def test_heads_of_the_file_become_those_of_the_network(tmp_path, caplog):
             {"whitening": _layer(4, 3), "pool": {"p": np.ones(4, np.float32)}},
             {"whitening": _layer(4, 3), "pool": {"p": np.float32(3)}},
             {"pool_shared": True},
-            r"pool\.p has the shape \[4\], but the config asks for \[\]; change config\.model\.pool or pool_shared",
+            r"pool\.p has the shape \[4\], but the config needs \[\]; change config\.model\.pool or pool_shared",
         ),
     ],
 )

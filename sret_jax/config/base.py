@@ -38,7 +38,7 @@ class DataConfig:
     sampling: str = "instances"  # what a batch holds: "instances" (P*K), "balanced", "random", "tuples" (mined)
     cache_dir: str = ""  # where prepared ArrayRecord files go; "" = <workdir>/data
     image_size: int = 320  # longest side of a photograph after resizing, pixels
-    enlarge: bool = True  # smaller photographs too, where they are described; cirtorch and its kin leave them
+    enlarge: bool = True  # upscale smaller photographs at extraction; cirtorch and its kin leave them as they are
     bucket_ratios: tuple[float, ...] = (0.75,)  # short/long side of the padded shapes beside the square
     instances_per_batch: int = 8  # P
     photos_per_instance: int = 4  # K; the global batch is P*K photographs

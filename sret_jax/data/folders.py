@@ -208,7 +208,7 @@ def _tell(photos: PhotoSet, wanted: list[str] | None) -> None:
     single = [instance for label, instance in enumerate(photos.instances) if counts[label] == 1]
     if single:
         log.warning(
-            "%s: %d instances with one photograph only, which are neither trained on nor asked for: %s",
+            "%s: %d instances with one photograph only, which are neither trained on nor used as queries: %s",
             photos.name,
             len(single),
             ", ".join(single[:5]),

@@ -1,6 +1,6 @@
 """A photo set on disk: ArrayRecord files written by a tfds builder, beside an index that opens at once.
 
-<cache>/<name>-<key>/                    the key names the content asked for
+<cache>/<name>-<key>/                    the key identifies the content
     <builder>/<version>/*.array_record   the encoded photographs, read without TensorFlow
     index.json                           names, labels, sizes and digests, in the order of the records
     skipped.json                         [{"photo": file, "reason": why it is not used}, ...]

@@ -57,7 +57,7 @@ _Unpickler.dispatch = _Unpickler.table(OPCODES, {"BUILD": _Unpickler.load_build}
 def read_npy_dict(path: str | Path) -> dict[str, Any]:
     """The dict of a file written by `numpy.save(path, dict)`, with text as keys; arrays in it become arrays.
 
-    Raises `UserError` with the reason for anything else, among it a pickle that asks for a Python object.
+    Raises `UserError` with the reason for anything else, including a pickle that names a Python object.
     """
     try:
         data = read_photo_file(path, MAX_BYTES)  # from a regular file of bounded size, whatever it holds

@@ -70,10 +70,10 @@ def pixel_map_strict(
     Args:
       rankings, relevant, junk, ious, unlabelled: as for `pixel_map_official`.
     """
-    asked = [q for q, right in enumerate(relevant) if len(right) and q not in unlabelled]
+    queries = [q for q, right in enumerate(relevant) if len(right) and q not in unlabelled]
     scores = [
         trapezoid_average_precision(positions_without_junk(rankings[q], marked, junk[q]), len(relevant[q]))
-        for q in asked
+        for q in queries
         for t in THRESHOLDS
         for marked in [np.array([i for i in relevant[q] if ious[q].get(int(i), 0) > t / 100], np.int64)]
     ]

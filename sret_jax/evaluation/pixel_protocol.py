@@ -78,11 +78,11 @@ def _metrics(
     for kind, name in (("mask", ""), ("box", "box ")):
         means = mean_iou_official(ious[f"official {kind}"], truth.easy, truth.hard)
         for (of, (right, junk)), mean in zip(sets.items(), means, strict=False):
-            asked = rankings, right, junk
+            lists = rankings, right, junk
             strict[f"{name}mIoU{of}"] = mean_iou_strict(ious[kind], right, truth.unlabelled)
-            strict[f"{name}mAP@50:5:95{of}"] = pixel_map_strict(*asked, ious[kind], truth.unlabelled)
+            strict[f"{name}mAP@50:5:95{of}"] = pixel_map_strict(*lists, ious[kind], truth.unlabelled)
             official[f"{name}mIoU{of}"] = mean
-            official[f"{name}mAP@50:5:95{of}"] = pixel_map_official(*asked, ious[f"official {kind}"], truth.unlabelled)
+            official[f"{name}mAP@50:5:95{of}"] = pixel_map_official(*lists, ious[f"official {kind}"], truth.unlabelled)
     return {
         rules: {name: 100 * float(value) for name, value in of.items() if not np.isnan(value)}
         for rules, of in (("strict", strict), ("official", official))

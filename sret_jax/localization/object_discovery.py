@@ -108,7 +108,7 @@ def grow_object(
 def connected(within: Bool[Array, "b h w"], start: Bool[Array, "b h w"]) -> Bool[Array, "b h w"]:
     """The positions of `within` that a path of horizontal and vertical steps inside it joins to one of `start`.
 
-    Grown by one step at a time, as often as the longest path asks for.
+    Grown by one step at a time, as often as the longest path needs.
     """
 
     def grow(state: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -35,7 +35,7 @@ def reconstruction_error(
 
 
 class DelgHead(nn.Module):
-    """Local features of `dim` numbers of unit length and their strengths, from the map x of an intermediate stage.
+    """Local features of dimension `dim` and unit length, with their strengths, from the map x of an intermediate stage.
 
         short    = W_1 x + b_1,    again = relu(W_2 short + b_2)
         feature  = short / |short|

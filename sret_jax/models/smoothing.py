@@ -113,7 +113,7 @@ def _products(
 ) -> Float32[Array, "b n k"]:
     """g[n] . x[n + shift[k]] for every k; outside the map anything.
 
-    A block of g times the part of x it can reach: mostly products that nobody asked for, and still several times faster
+    A block of g times the part of x it can reach: mostly products that are not needed, and still several times faster
     than K^2 reductions, because it is a matrix product. At most 16 blocks.
     """
     positions, reach = x.shape[1], int(shift.max())

@@ -1,6 +1,6 @@
 """Reads numpy's arrays and numbers in a pickle as data, besides the lists, dicts, text and numbers of `plain_pickle`.
 
-The globals by which a pickle asks for them stand for functions of this file; any other is refused by its name.
+The globals by which a pickle names them stand for functions of this file; any other is refused by its name.
 """
 
 import math

@@ -30,7 +30,7 @@ Load = Callable[[Any], None]  # what an unpickler does for an opcode
 
 
 class Refused(ValueError):
-    """The file asks for something that its kind does not need; the text says what."""
+    """The file needs something that files of its kind do not; the message says what."""
 
 
 class Stream(io.BytesIO):
@@ -97,6 +97,6 @@ class PlainUnpickler(pickle._Unpickler):
 
 def _refuse(opcode: str) -> Load:
     def refuse(_: Any) -> None:
-        raise Refused(f"it is damaged, or asks for more than such a file holds (opcode {opcode})")
+        raise Refused(f"it is damaged, or needs more than such a file may hold (opcode {opcode})")
 
     return refuse

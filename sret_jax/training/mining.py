@@ -115,7 +115,7 @@ def hard_negatives(
     At most one of each label and none of the query's own; of equally similar ones of a label the first in the pool.
 
     Raises:
-      UserError: the pool has fewer other labels than negatives are asked for.
+      UserError: the pool has fewer other labels than `negatives`.
     """
     order = np.argsort(pool_labels, kind="stable")
     labels, starts = np.unique(pool_labels[order], return_index=True)

@@ -45,7 +45,7 @@ def make_step(
 
     Its batch has, per device, `image` uint8 [a b h w 3], `mask` bool [a b h w], `label` int32 [a b] for a batches of
     which the gradients are averaged, and `stop` bool [a]. Its metrics: `loss`, `gradient_norm` before clipping, and
-    `stop`, whether any process was asked to stop. With `tuples` the batch holds mined tuples, one after the other.
+    `stop`, whether any process is to stop. With `tuples` the batch holds mined tuples, one after the other.
     """
 
     def loss_of(params: Any, memory: Any, batch: TrainBatch, key: jax.Array) -> tuple[jax.Array, Any]:

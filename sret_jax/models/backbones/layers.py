@@ -122,7 +122,7 @@ def masked_statistics(
 class ConvNorm(nn.Module):
     """Convolution without bias, BatchNorm, activation.
 
-    `padding` None is TensorFlow's "SAME", a number pads that many zeros on every side. With running statistics the
+    `padding` None is TensorFlow's "SAME", an integer pads that many zeros on every side. With running statistics the
     normalisation is folded into kernel and bias. With `update_stats` the batch's own statistics are used and the
     running ones follow them; this needs to run under a pmap whose axis is called "batch". A `frozen` unit passes the
     gradient on to its input and takes none itself.

@@ -112,7 +112,7 @@ def norm(dtype: Any, name: str) -> nn.LayerNorm:
 
 
 class VisionTransformer(Backbone):
-    """Height and width are multiples of 14. Returns, beside the stages, what object discovery and pooling ask for.
+    """Height and width are multiples of 14. Returns, beside the stages, what object discovery and pooling need.
 
     c4: patch tokens after the middle block; c5, last: after the last one; both through the final norm. keys: keys of
     the last block's attention, all heads side by side. cls: the class token, a map of one position. To train from c4

@@ -78,7 +78,7 @@ def start_from(fresh: Tree, config: ModelConfig) -> Tree:
         used[names] = _fitted(names, like.get(names), used.get(names), source)
     unused = sorted(found.variables["params"].keys() - wanted)
     if unused:
-        log.warning("%s: also holds %s, which the config does not ask for", source, ", ".join(unused))
+        log.warning("%s: also holds %s, which the config does not use", source, ", ".join(unused))
     return unflatten_dict(like | used)
 
 
@@ -112,7 +112,7 @@ def _fitted(names: tuple[str, ...], like: Any, value: np.ndarray | None, source:
     if value.shape == ():
         value = np.broadcast_to(value, like.shape)
     if value.shape != like.shape:
-        shapes = f"{list(value.shape)}, but the config asks for {list(like.shape)}"
+        shapes = f"{list(value.shape)}, but the config needs {list(like.shape)}"
         raise UserError(f"{source}: {name} has the shape {shapes}{_REMEDY[names[1]]}")
     return np.array(value)
 
