@@ -37,7 +37,7 @@ def read_regions(path: str | Path, queries: PhotoSet) -> dict[int, np.ndarray]:
     rows, out = {name: row for row, name in enumerate(queries.names)}, {}
     for name, region in entries.items():
         if name not in rows:
-            raise UserError(f"{path}: {name!r} is none of the queries; they are named like {queries.names[0]!r}")
+            raise UserError(f"{path}: unknown query {name!r}; query names look like {queries.names[0]!r}")
         height, width = queries.sizes[rows[name]].tolist()
         try:
             found = read_mask(path.parent / region, (height, width)) if isinstance(region, str) else _numbers(region)

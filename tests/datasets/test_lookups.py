@@ -163,7 +163,7 @@ def test_recognition_answers_are_scored(tmp_path):
     assert scored["ranked"] == "3 of 4 queries are answered" and scored["metrics"]["queries"] == 4
     for text, reason in [
         ("a,7 0.5\na,7 0.5", "line 3: query 'a' is answered twice"),
-        ("z,7 0.5", "line 2: 'z' is no query"),
+        ("z,7 0.5", "line 2: unknown query 'z'; query names look like"),
         ("a,7", "'7' is not a landmark number and a confidence"),
         ("a,7 x", "'7 x' is not"),
         ("a,7 nan", "confidence of query 'a' is nan"),

@@ -267,7 +267,7 @@ def test_the_retrieval_submission(tmp_path):
     path.write_bytes(retrieval_csv(["a", "b", "c"], [["x", "y"], [], ["z"]]))
     assert path.read_text() == "id,images\na,x y\nb,\nc,z\n"
     assert read_retrieval_csv(path, {"a", "b", "c"}) == {"a": ["x", "y"], "b": [], "c": ["z"]}
-    with pytest.raises(UserError, match="line 4: 'c' is no query"):
+    with pytest.raises(UserError, match="line 4: unknown query 'c'; query names look like"):
         read_retrieval_csv(path, {"a", "b"})
     path.write_text("id,images\na,x\na,y\n")
     with pytest.raises(UserError, match="line 3: query 'a' is answered twice"):

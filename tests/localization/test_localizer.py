@@ -1,11 +1,10 @@
-"""What the ways of localization answer for, and what they must not depend on."""
+"""What the methods of localization mark, and what they must not depend on."""
 
 from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sret_jax.evaluation.second_stage import check_methods
 
 from sret_jax.config import Config, DataConfig, ExtractConfig, LocalizeConfig, ModelConfig
 from sret_jax.config.validation import validate
@@ -16,10 +15,12 @@ from sret_jax.extraction import maps as maps_module
 from sret_jax.extraction.local_features import StoredLocal, pack
 from sret_jax.extraction.maps import StoredMaps, localizing_network
 from sret_jax.extraction.selection import SelectedFeatures
-from sret_jax.localization.localizer import METHODS, Localizer
+from sret_jax.localization.localizer import Localizer
+from sret_jax.localization.methods import METHODS, check_methods, locate
 from sret_jax.localization.query_region import directions, mean_direction, region_heat
 from sret_jax.models.descriptor import build_network
-from sret_jax.reranking.answers import Side
+from sret_jax.reranking.answers import PhotoFeatures
+from sret_jax.retriever import Retriever
 from sret_jax.storage.row_store import RowStore
 from tests.support.networks import NETWORK, VARIABLES
 from tests.support.photos import photo_set
@@ -43,11 +44,14 @@ def localizer(folder, queries: PhotoSet = PHOTOS, regions=None, **settings) -> L
     config = Config(data=DataConfig(image_size=64, threads=1), extract=ExtractConfig(batch_size=4))
     config.localize = LocalizeConfig(**({"image_size": 64, "query_size": 64, "refine": "none"} | settings))
     config.rerank.trials = 50
-    side = [
-        Side(np.zeros((len(part), 1)), part.regions, lambda: local_features(folder / "local", PHOTOS))
+    of_queries, of_photos = (
+        PhotoFeatures(
+            lambda part=part: np.zeros((len(part), 1)), part.regions, lambda: local_features(folder / "local", PHOTOS)
+        )
         for part in (queries, PHOTOS)
-    ]
-    return Localizer(NETWORK, VARIABLES, queries, PHOTOS, (side[0], side[1]), config, folder, regions)
+    )
+    retriever = Retriever(NETWORK, VARIABLES, config)
+    return Localizer(retriever, queries, PHOTOS, (of_queries, of_photos), folder, regions)
 
 
 @pytest.fixture(scope="module")
@@ -68,44 +72,47 @@ def test_the_region_is_the_box_else_the_mask_else_everything(tmp_path):
 
     def weights(queries: PhotoSet) -> np.ndarray:
         found = localizer(tmp_path, queries)
-        assert found.asked(0)[0].shape == found.maps(np.array([0]))[0][0].shape  # of the whole photograph, box or none
-        return np.asarray(found.asked(0)[2])
+        whole, _ = found.maps(np.array([0]))
+        assert found.query_map(0)[0].shape == whole[0].shape  # of the whole photograph, box or none
+        return np.asarray(found.query_map(0)[2])
 
     def mask_of(row: int) -> np.ndarray:
         return marked if row == 0 else np.ones(PHOTOS.sizes[row], bool)
 
     of_mask, of_box = weights(with_masks(mask_of)), weights(replace(PHOTOS, boxes=boxes))
     np.testing.assert_allclose(of_box, of_mask, atol=1e-6)
-    assert 0 < of_box.sum() < weights(PHOTOS).sum() == np.asarray(localizer(tmp_path).asked(0)[1]).sum()
+    assert 0 < of_box.sum() < weights(PHOTOS).sum() == np.asarray(localizer(tmp_path).query_map(0)[1]).sum()
 
 
 def test_a_requested_region_counts_like_a_box_or_mask_of_the_set(tmp_path):
     height, width = PHOTOS.sizes[0].tolist()
     box, marked = np.array([16, 8, 32, 24]), np.zeros((height, width), bool)
     marked[8:24, 16:32] = True
-    asked = [localizer(tmp_path, regions={0: region}) for region in (box, marked)]
+    requested = [localizer(tmp_path, regions={0: region}) for region in (box, marked)]
     benchmark = localizer(tmp_path, replace(PHOTOS, boxes=np.tile(box.astype(np.int32), (len(PHOTOS), 1))))
-    for one in asked:
-        np.testing.assert_allclose(one.asked(0)[2], benchmark.asked(0)[2], atol=1e-6)
-        np.testing.assert_array_equal(one("discovery", 0, [4])[0].mask, benchmark("discovery", 0, [4])[0].mask)
-        (verified,) = one("sv", 0, [5])  # the identity carries it
+    for one in requested:
+        np.testing.assert_allclose(one.query_map(0)[2], benchmark.query_map(0)[2], atol=1e-6)
+        (own,), (same,) = (locate(each, "discovery", 0, [4]) for each in (one, benchmark))
+        np.testing.assert_array_equal(own.mask, same.mask)
+        (verified,) = locate(one, "sv", 0, [5])  # the identity carries it
         assert (verified.mask & marked).sum() > 0.9 * marked.sum() and verified.mask.sum() < 1.1 * marked.sum()
-        assert np.asarray(one.asked(1)[2]).sum() > np.asarray(one.asked(0)[2]).sum()  # query 1 asks for everything
+        region, whole = (np.asarray(one.query_map(query)[2]).sum() for query in (0, 1))
+        assert whole > region  # all of query 1 is searched for
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_click_is_answered_by_every_method(tmp_path, method):
+def test_a_click_is_searched_for_by_every_method(tmp_path, method):
     height, width = PHOTOS.sizes[0].tolist()
     click = np.array([width - 1.0, height - 1.0])
     found = localizer(tmp_path, regions={0: click})
-    weights = np.asarray(found.asked(0)[2])
+    weights = np.asarray(found.query_map(0)[2])
     assert weights.sum() == weights.max() == 1
-    for row, one in zip([5, 6], found(method, 0, [5, 6]), strict=True):
+    for row, one in zip([5, 6], locate(found, method, 0, [5, 6]), strict=True):
         assert one.mask.shape == tuple(PHOTOS.sizes[row])
 
 
 def test_the_seed_of_lost_lies_in_what_it_grew_to(usual):
-    for one in usual("lost", 0, range(len(PHOTOS))):
+    for one in locate(usual, "lost", 0, range(len(PHOTOS))):
         x, y = one.seed
         assert one.mask[int(y), int(x)] and one.heat.shape == one.mask.shape and np.isfinite(one.heat).all()
 
@@ -122,55 +129,56 @@ def test_keys_of_a_transformer_are_taken_as_they_are(tmp_path, monkeypatch):
     found = localizer(tmp_path)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 6, 7)) + 0.1, jnp.float32)
     mask = jnp.ones((2, 5, 6), bool)
-    monkeypatch.setattr(found, "gallery", lambda rows: (x[jnp.asarray(rows)], mask[jnp.asarray(rows)]))
+    monkeypatch.setattr(found, "photo_maps", lambda rows: (x[jnp.asarray(rows)], mask[jnp.asarray(rows)]))
     assert np.abs(found.signed(x, mask).sum((1, 2))).max() < 1e-3 < np.abs(x.sum((1, 2))).min()
-    centred = [one.mask for one in found("lost", 0, range(2))]
-    monkeypatch.setattr(found, "_network", network.clone(stage="keys"))
+    centred = [one.mask for one in locate(found, "lost", 0, range(2))]
+    monkeypatch.setattr(found, "_stage", "keys")
     np.testing.assert_array_equal(found.signed(x, mask), x)
-    assert any((one.mask != other).any() for one, other in zip(found("lost", 0, range(2)), centred, strict=True))
+    as_they_are = locate(found, "lost", 0, range(2))
+    assert any((one.mask != other).any() for one, other in zip(as_they_are, centred, strict=True))
 
 
 @pytest.mark.parametrize("refine", ["none", "guided", "grabcut"])
-def test_photographs_without_any_contrast_are_answered(tmp_path, monkeypatch, refine):
+def test_photographs_without_any_contrast_are_marked_soundly(tmp_path, monkeypatch, refine):
     """Constant maps, so that nothing is like or unlike anything; masks are empty or sound, heat is finite."""
     found = localizer(tmp_path, refine=refine)
     x, mask = found.maps(np.arange(len(PHOTOS)))
     for value in (0.0, 1.0):
         flat = jnp.full(x.shape, value, jnp.float32)
         monkeypatch.setattr(
-            found, "gallery", lambda rows, flat=flat: (flat[jnp.asarray(rows)], jnp.asarray(mask[rows]))
+            found, "photo_maps", lambda rows, flat=flat: (flat[jnp.asarray(rows)], jnp.asarray(mask[rows]))
         )
         for method in set(METHODS) - {"sv", "everything"}:
-            for row, one in zip([1, 2], found(method, 0, [1, 2]), strict=True):
+            for row, one in zip([1, 2], locate(found, method, 0, [1, 2]), strict=True):
                 assert one.mask.shape == tuple(PHOTOS.sizes[row]) and one.mask.dtype == bool
                 assert one.heat is None or np.isfinite(one.heat).all()
-        assert not found("discovery", 0, [1])[0].mask.any()
+        assert not locate(found, "discovery", 0, [1])[0].mask.any()
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_batches_and_the_order_of_photographs_do_not_matter(usual, method):
     rows = [7, 2, 10, 0, 1, 3, 4, 5, 6, 9]  # a whole batch and two left over
-    together = usual(method, 1, rows)
+    together = locate(usual, method, 1, rows)
     for row, one in zip(rows[:2] + rows[-1:], together[:2] + together[-1:], strict=True):
-        (alone,) = usual(method, 1, [row])
+        (alone,) = locate(usual, method, 1, [row])
         assert one.mask.shape == tuple(PHOTOS.sizes[row])
         np.testing.assert_array_equal(one.mask, alone.mask)
-    np.testing.assert_array_equal(usual(method, 1, rows[::-1])[-1].mask, together[0].mask)
+    np.testing.assert_array_equal(locate(usual, method, 1, rows[::-1])[-1].mask, together[0].mask)
 
 
 def test_lost_of_a_query_grows_from_its_region(tmp_path):
     boxes = np.tile(np.array([16, 8, 32, 24], np.int32), (len(PHOTOS), 1))
-    asking = localizer(tmp_path, replace(PHOTOS, boxes=boxes))
-    (itself,) = asking("query_lost", 0, [0])
+    boxed = localizer(tmp_path, replace(PHOTOS, boxes=boxes))
+    (itself,) = locate(boxed, "query_lost", 0, [0])
     x, y = itself.seed
     assert 16 <= x < 32 and 8 <= y < 24 and itself.mask[int(y), int(x)]
-    assert not np.array_equal(itself.mask, asking("lost", 0, [0])[0].mask)
+    assert not np.array_equal(itself.mask, locate(boxed, "lost", 0, [0])[0].mask)
 
 
 def test_queries_alternate(usual):
-    first, second = (usual("discovery", query, [4])[0].heat for query in (0, 1))
+    first, second = (locate(usual, "discovery", query, [4])[0].heat for query in (0, 1))
     assert np.abs(first - second).max() > 1e-3
-    np.testing.assert_array_equal(usual("discovery", 0, [4])[0].heat, first)
+    np.testing.assert_array_equal(locate(usual, "discovery", 0, [4])[0].heat, first)
 
 
 def test_discovery_is_the_heat_of_the_stored_maps(usual):
@@ -179,7 +187,7 @@ def test_discovery_is_the_heat_of_the_stored_maps(usual):
     mean = np.mean(own, axis=0)
     np.testing.assert_allclose(usual.mean, mean, atol=1e-5)
     heat = np.asarray(region_heat(x[1], mask[1].astype(jnp.float32), x[4:5], mask[4:5], jnp.asarray(mean)))[0]
-    (found,) = usual("discovery", 1, [4])
+    (found,) = locate(usual, "discovery", 1, [4])
     rows, columns = (int(np.asarray(mask[4]).any(axis).sum()) for axis in (1, 0))
     where = np.unravel_index(np.argmax(heat), heat.shape)
     at = np.unravel_index(np.argmax(found.heat), found.heat.shape)
@@ -191,33 +199,33 @@ def test_discovery_is_the_heat_of_the_stored_maps(usual):
 
 def test_every_mark_has_the_size_of_its_photograph(usual):
     for method in METHODS:
-        for row, one in zip([1, 2], usual(method, 0, [1, 2]), strict=True):
+        for row, one in zip([1, 2], locate(usual, method, 0, [1, 2]), strict=True):
             assert one.mask.shape == tuple(PHOTOS.sizes[row]) and one.mask.dtype == bool
-    assert all(one.mask.all() for one in usual("everything", 0, [1, 2]))
+    assert all(one.mask.all() for one in locate(usual, "everything", 0, [1, 2]))
 
 
 def test_verified_photographs_show_the_region_and_others_what_discovery_finds(usual, tmp_path):
-    (verified,) = usual("sv", 0, [5])  # of the query's shape, its features at the same places: the identity
+    (verified,) = locate(usual, "sv", 0, [5])  # of the query's shape, its features at the same places: the identity
     assert PHOTOS.sizes[0].tolist() == PHOTOS.sizes[5].tolist() and verified.mask.mean() > 0.98
-    np.testing.assert_array_equal(usual("sv+discovery", 0, [5])[0].mask, verified.mask)
+    np.testing.assert_array_equal(locate(usual, "sv+discovery", 0, [5])[0].mask, verified.mask)
     strict = localizer(tmp_path, inliers=31)  # more than there are
     rows = [5, 6]
-    assert not any(one.mask.any() for one in strict("sv", 0, rows))
-    both, discovered = (strict(method, 0, rows) for method in ("sv+discovery", "discovery"))
+    assert not any(one.mask.any() for one in locate(strict, "sv", 0, rows))
+    both, discovered = (locate(strict, method, 0, rows) for method in ("sv+discovery", "discovery"))
     for one, other in zip(both, discovered, strict=True):
         np.testing.assert_array_equal(one.mask, other.mask)
 
 
 @pytest.mark.parametrize("refine", ["guided", "grabcut"])
 def test_refined_masks_have_the_size_of_their_photographs(tmp_path, refine):
-    found = localizer(tmp_path, refine=refine)("discovery", 0, range(9))
+    found = locate(localizer(tmp_path, refine=refine), "discovery", 0, range(9))
     assert [one.mask.shape for one in found] == [one.heat.shape for one in found]
     assert [one.mask.shape for one in found] == [tuple(size) for size in PHOTOS.sizes[:9].tolist()]
     assert all(one.mask.any() and np.isfinite(one.heat).all() for one in found)
 
 
 def test_maps_are_made_once(tmp_path, monkeypatch):
-    first = localizer(tmp_path)("discovery", 0, [3])[0]
+    first = locate(localizer(tmp_path), "discovery", 0, [3])[0]
 
     def never(*_):
         raise AssertionError("maps were made again")
@@ -225,13 +233,13 @@ def test_maps_are_made_once(tmp_path, monkeypatch):
     monkeypatch.setattr(maps_module, "_records", never)
     again = localizer(tmp_path)
     assert isinstance(again.maps, StoredMaps)
-    np.testing.assert_array_equal(again("discovery", 0, [3])[0].heat, first.heat)
+    np.testing.assert_array_equal(locate(again, "discovery", 0, [3])[0].heat, first.heat)
     with pytest.raises(AssertionError, match="made again"):
-        localizer(tmp_path, image_size=48)("discovery", 0, [3])
+        locate(localizer(tmp_path, image_size=48), "discovery", 0, [3])
 
 
 def test_wrong_settings_are_one_line(tmp_path):
-    with pytest.raises(UserError, match="no method 'magic'; choose from everything"):
+    with pytest.raises(UserError, match="no method 'magic'; choose one of everything"):
         check_methods(("discovery", "magic"))
     with pytest.raises(UserError, match="localize.refine='crf': choose one of none, guided, grabcut"):
         validate(Config(localize=LocalizeConfig(refine="crf")))

@@ -39,7 +39,7 @@ def test_a_box_a_click_or_a_mask_by_the_name_of_its_photo(tmp_path):
 @pytest.mark.parametrize(
     ("regions", "says"),
     [
-        ({"c.jpg": [1, 2]}, "'c.jpg' is none of the queries; they are named like 'a.jpg'"),
+        ({"c.jpg": [1, 2]}, "unknown query 'c.jpg'; query names look like 'a.jpg'"),
         ({"a.jpg": [40, 3]}, r"'a.jpg': query click \(40, 3\): outside the photograph of 40x30 pixels"),
         ({"a.jpg": [50, 0, 60, 30]}, "'a.jpg': query box .* no area inside the photograph"),
         ({"a.jpg": [5, 5, 5, 20]}, "no area inside the photograph"),

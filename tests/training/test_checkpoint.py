@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import logging
 import os
@@ -15,10 +16,13 @@ from sret_jax import config
 from sret_jax.config import Config, ModelConfig
 from sret_jax.errors import UserError
 from sret_jax.models.descriptor import build_network, init_network
+from sret_jax.models.whitening import LearnedWhitening
 from sret_jax.storage import artifacts
 from sret_jax.training import checkpoint
-from sret_jax.training.checkpoint import Checkpoints, load_network, restore
+from sret_jax.training.checkpoint import Checkpoints, check_same_model, load_network, restore
 from sret_jax.training.step import TrainState
+
+LEARNED = LearnedWhitening(np.arange(2.0), np.eye(2))
 
 
 def state(value=1.0):
@@ -44,14 +48,15 @@ def steps(folder):
 def test_what_is_saved_comes_back(tmp_path):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         assert checkpoints.latest() is None
-        checkpoints.save(3, state(3.0), {"data": {"next": 4}}, {"mean": np.arange(2.0), "projection": np.eye(2)})
+        checkpoints.save(3, state(3.0), {"data": {"next": 4}}, LEARNED)
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         saved = checkpoints.latest()
         assert (saved.step, saved.record["data"]) == (3, {"next": 4})
         back = restore(state(0.0), saved.arrays, "here")
         same(back, state(3.0))
         assert back.params["network"]["b"]["c"].dtype == jnp.bfloat16
-        np.testing.assert_array_equal(saved.arrays["whitening"]["projection"], np.eye(2))
+        assert isinstance(saved.whitening, LearnedWhitening)
+        same(saved.whitening, LEARNED)
         artifacts.verify_folder(tmp_path / "3")
 
 
@@ -233,7 +238,7 @@ def test_a_save_killed_at_any_file_system_call_leaves_whole_steps(tmp_path):
 def run_folder(tmp_path_factory):
     """A workdir with one checkpoint of a small network."""
     workdir = tmp_path_factory.mktemp("run")
-    run = Config(model=ModelConfig(weights="none", stage="c2", whitening_dim=8))
+    run = Config(model=ModelConfig(weights="none", stage="c2", whitening_dim=8, whitening_init="random"))
     variables = init_network(build_network(run.model), run.model, jax.random.key(0))
     saved = TrainState(
         np.int32(4), {"network": variables["params"], "loss": {}}, variables["batch_stats"], {}, np.zeros(2, np.uint32)
@@ -246,15 +251,19 @@ def run_folder(tmp_path_factory):
 def test_a_network_is_loaded_from_a_workdir_or_a_step(run_folder):
     workdir, run, variables = run_folder
     for path in (workdir, workdir / "checkpoints" / "4"):
-        loaded = load_network(path, run.model)
+        loaded = load_network(path)
         assert (loaded.config, loaded.step, loaded.whitening) == (run, 4, None)
-        same(loaded.params, jax.tree.map(np.array, variables["params"]))
-        same(loaded.batch_stats, jax.tree.map(np.array, variables["batch_stats"]))
+        same(loaded.variables, jax.tree.map(np.array, variables))
 
 
 def test_a_network_of_another_architecture_is_refused_naming_the_field(run_folder):
+    workdir, run, _ = run_folder
+    trained = load_network(workdir).config
+    check_same_model(trained, None, workdir)
+    check_same_model(trained, run, workdir)
+    other = Config(model=dataclasses.replace(run.model, whitening_dim=16))
     with pytest.raises(UserError, match="config.model.whitening_dim=8, not 16"):
-        load_network(run_folder[0], ModelConfig(weights="none", stage="c2", whitening_dim=16))
+        check_same_model(trained, other, workdir)
 
 
 def test_parameters_that_do_not_fit_their_own_config_are_refused(run_folder, tmp_path):

@@ -11,10 +11,11 @@ import pytest
 from sret_jax.config import MiningConfig, to_dict
 from sret_jax.errors import UserError
 from sret_jax.extraction import descriptors as extraction
-from sret_jax.extraction.descriptors import describe, extract
+from sret_jax.extraction.descriptors import Extractor, extract
 from sret_jax.models.descriptor import build_network
 from sret_jax.storage import artifacts
 from sret_jax.storage.artifacts import enough_space
+from sret_jax.storage.row_store import RowStore
 from sret_jax.training import metrics_log, parallel
 from sret_jax.training.checkpoint import Checkpoints
 from sret_jax.training.loop import train
@@ -129,13 +130,14 @@ def test_a_device_that_is_full_names_what_to_lower_and_loses_no_checkpoint(tiny,
 def test_a_device_that_is_full_while_describing_names_what_to_lower(monkeypatch):
     monkeypatch.setattr(extraction, "_apply", exhausted)
     with pytest.raises(UserError, match="out of memory describing 16 photographs of up to 40 px.*extract.batch_size"):
-        describe(NETWORK, start(), PHOTOS, settings(), range(3))
+        Extractor(NETWORK, start(), settings()).describe(PHOTOS, range(3))
 
 
 def test_a_disk_that_fills_up_while_describing_keeps_the_chunks_before(tmp_path, monkeypatch):
     small = settings()
     small.extract.chunk_rows = 4
-    write, chunks = extraction.RowStore.write, []
+    extractor = Extractor(NETWORK, start(), small)
+    write, chunks = RowStore.write, []
 
     def fill(self, chunk, descriptors):
         chunks.append(chunk)
@@ -144,10 +146,10 @@ def test_a_disk_that_fills_up_while_describing_keeps_the_chunks_before(tmp_path,
         write(self, chunk, descriptors)
 
     with monkeypatch.context() as patch:
-        patch.setattr(extraction.RowStore, "write", fill)
+        patch.setattr(RowStore, "write", fill)
         with pytest.raises(UserError, match="No space left on device; free space and run the same command again"):
-            extract(NETWORK, start(), PHOTOS, small, tmp_path)
-    assert extract(NETWORK, start(), PHOTOS, small, tmp_path).photos == len(PHOTOS) - 8
+            extract(extractor, PHOTOS, tmp_path)
+    assert extract(extractor, PHOTOS, tmp_path).photos == len(PHOTOS) - 8
 
 
 def test_other_errors_of_the_system_and_the_device_stay_what_they_are(tmp_path, monkeypatch):
@@ -159,7 +161,7 @@ def test_other_errors_of_the_system_and_the_device_stay_what_they_are(tmp_path, 
 
     monkeypatch.setattr(extraction, "_apply", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
-        describe(NETWORK, start(), PHOTOS, settings(), range(3))
+        Extractor(NETWORK, start(), settings()).describe(PHOTOS, range(3))
 
 
 def test_a_run_begun_before_a_field_existed_goes_on_with_its_default(tmp_path):

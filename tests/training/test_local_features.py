@@ -21,7 +21,7 @@ def test_the_reduction_starts_as_pca_whitening_of_the_local_features(tmp_path):
     variables = init_network(network, config.model, jax.random.key(0))
     start = learned_start(config, variables, photos)
 
-    seen = Extractor(network, start, photos, config).intermediates(range(len(photos)))
+    seen = Extractor(network, start, config).intermediates(photos, range(len(photos)))
     features = np.concatenate([s["local"]["features"][s["local"]["mask"]] for s in seen.values()])
     assert len(features) < local_features.FEATURES  # so that none was left out
     np.testing.assert_allclose(features.mean(0), 0, atol=1e-3)

@@ -90,14 +90,11 @@ def finished(whole, tmp_path):
 
 def test_a_finished_run_is_only_evaluated_again(finished, caplog):
     workdir, config = finished
-    config.eval.benchmarks, seen = ("synthetic", "folder"), []
-
-    def evaluate(network, variables, config, benchmark, out, *, cache_dir, whitening, workdir):
-        seen.append((benchmark, out.name, whitening, workdir))
-
-    before = (workdir / "metrics.jsonl").read_bytes()
-    state = train(config, workdir, evaluate)
-    assert seen == [("synthetic", "synthetic", None, workdir), ("folder", "folder", None, workdir)]
+    seen, before = [], (workdir / "metrics.jsonl").read_bytes()
+    state = train(config, workdir, lambda network, tag: seen.append((tag, network)))
+    ((tag, network),) = seen
+    assert (tag, network.step, network.whitening, network.config) == ("", train_driver.STEPS, None, config)
+    jax.tree.map(np.testing.assert_array_equal, network.variables["params"], state.params["network"])
     assert "is finished; evaluating it again" in caplog.text
     assert (workdir / "metrics.jsonl").read_bytes() == before and int(state.step) == train_driver.STEPS
 

@@ -4,7 +4,7 @@ import pytest
 
 from sret_jax.config import WhiteningConfig
 from sret_jax.errors import UserError
-from sret_jax.extraction.descriptors import describe
+from sret_jax.extraction.descriptors import Extractor
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.models.whitening import apply_whitening, pca_whitening
 from sret_jax.training import whitening
@@ -26,13 +26,14 @@ def test_the_layer_starts_as_pca_whitening_of_the_training_photographs(start):
     config, photos, network, variables = start
     set_up = whitening.whitened_start(config, variables, photos)
     rows = range(len(photos))
-    pooled = describe(build_network(config.model, whitening=False), variables, photos, config, rows)
+    pooled = Extractor(build_network(config.model, whitening=False), variables, config).describe(photos, rows)
     mean, projection = pca_whitening(pooled, 8, config.model.whitening_shrinkage)
     expected = (pooled - mean) @ projection
     covariance = np.cov(expected.T)
     np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-4)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    np.testing.assert_allclose(describe(network, set_up, photos, config, rows), expected, atol=1e-3)
+    described = Extractor(network, set_up, config).describe(photos, rows)
+    np.testing.assert_allclose(described, expected, atol=1e-3)
     jax.tree.map(np.testing.assert_array_equal, set_up["params"]["backbone"], variables["params"]["backbone"])
 
 
@@ -59,20 +60,18 @@ def test_a_run_learns_a_whitening_and_hands_it_to_the_evaluation(start, tmp_path
     config, photos, network, _ = start
     config = train_driver.small_config(config.data.cache_dir)
     config.whitening = WhiteningConfig(kind=kind, dim=5)
-    config.eval.benchmarks, config.eval.untrained, seen = ("synthetic",), True, []
-
-    def evaluate(network, variables, config, benchmark, out, *, cache_dir, whitening, workdir):
-        seen.append((out.name, variables, whitening))
-
-    train(config, tmp_path, evaluate)
-    (before, untrained, nothing), (after, trained, learned) = seen
-    assert (before, after, nothing) == ("synthetic-untrained", "synthetic", None)
-    loaded = load_network(tmp_path)
-    np.testing.assert_array_equal(learned[1], loaded.whitening["projection"])
-    assert learned[1].shape == (8, 5)
-    jax.tree.map(np.testing.assert_array_equal, loaded.params, trained["params"])
-    assert np.any(untrained["params"]["whitening"]["kernel"] != trained["params"]["whitening"]["kernel"])
-    described = describe(network, trained, photos, config, range(len(photos)))
+    config.eval.untrained, seen = True, []
+    train(config, tmp_path, lambda network, tag: seen.append((tag, network)))
+    (before, untrained), (after, trained) = seen
+    assert (before, after, untrained.whitening) == ("-untrained", "", None)
+    assert (untrained.step, trained.step) == (0, train_driver.STEPS)
+    loaded, learned = load_network(tmp_path), trained.whitening
+    jax.tree.map(np.testing.assert_array_equal, loaded.whitening, learned)
+    assert learned.projection.shape == (8, 5)
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, trained.variables)
+    layers = [one.variables["params"]["whitening"]["kernel"] for one in (untrained, trained)]
+    assert np.any(layers[0] != layers[1]) and np.isfinite(layers[0]).all()
+    described = Extractor(network, trained.variables, config).describe(photos, range(len(photos)))
     if kind == "pca":
-        np.testing.assert_allclose(learned[1], pca_whitening(described, 5)[1], rtol=1e-5)
+        np.testing.assert_allclose(learned.projection, pca_whitening(described, 5)[1], rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(apply_whitening(described, *learned), axis=1), 1, rtol=1e-5)

@@ -87,7 +87,9 @@ def read_retrieval_csv(path: str | Path, queries: Collection[str]) -> Mapping[st
         if row["id"] in answers:
             raise UserError(f"{path}, line {number}: query {row['id']!r} is answered twice")
         if row["id"] not in queries:
-            raise UserError(f"{path}, line {number}: {row['id']!r} is no query of the benchmark")
+            raise UserError(
+                f"{path}, line {number}: unknown query {row['id']!r}; query names look like {next(iter(queries))!r}"
+            )
         answers[row["id"]] = row["images"].split()
     return answers
 
@@ -107,7 +109,9 @@ def read_recognition_csv(path: str | Path, queries: Collection[str]) -> Mapping[
         if row["id"] in answers:
             raise UserError(f"{path}, line {number}: query {row['id']!r} is answered twice")
         if row["id"] not in queries:
-            raise UserError(f"{path}, line {number}: {row['id']!r} is no query of the benchmark")
+            raise UserError(
+                f"{path}, line {number}: unknown query {row['id']!r}; query names look like {next(iter(queries))!r}"
+            )
         if row["landmarks"].strip():
             try:
                 landmark, confidence = row["landmarks"].split()
