@@ -240,11 +240,10 @@ class Features:
 
     def describe(self) -> None:
         """Describes the database and the queries, where that has not been done."""
-        _ = self.descriptors, self.query_descriptors
+        _ = self.unit_descriptors, self.query_descriptors
 
-    @cached_property
-    def descriptors(self) -> Float[np.ndarray, "n d"]:
-        """Of the database, as they were extracted."""
+    def extract(self) -> Float[np.ndarray, "n d"]:
+        """Descriptors of the database as they were extracted; not kept, for those of unit length are."""
         with self.timings("extract"):
             for name, photos in self.benchmark.sets.items():
                 self.extractions.append(self.retriever.extract(photos, self.place.descriptors(name)))
@@ -252,7 +251,7 @@ class Features:
 
     @cached_property
     def unit_descriptors(self) -> Float[np.ndarray, "n d"]:
-        return normalized(self.descriptors, self.benchmark.database.names)
+        return normalized(self.extract(), self.benchmark.database.names)
 
     @cached_property
     def query_descriptors(self) -> Float[np.ndarray, "q d"]:
@@ -277,7 +276,7 @@ class Features:
 def _vector_index(features: Features) -> tuple[Index, Search]:
     """An index over the descriptors of the database, and the search by those of the queries."""
     names, config = features.benchmark.database.names, features.retriever.config.search
-    descriptors = features.descriptors
+    descriptors = features.extract()
     _ = features.benchmark.queries and features.query_descriptors
     folder = features.place.index(features.benchmark.database_name)
 

@@ -233,7 +233,8 @@ def _add_scores(
 def _best(scores: Array, words_of: Array, words: Array, k: int) -> tuple[Array, Array]:
     """The k largest of scores / sqrt(words of the photograph * words of the query), and where they are."""
     both = jnp.maximum(words_of, 1)[None] * jnp.maximum(words, 1)[:, None]
-    return jax.lax.top_k(scores * jax.lax.rsqrt(both.astype(jnp.float32)), k)
+    best, rows = jax.lax.top_k(scores * jax.lax.rsqrt(both.astype(jnp.float32)), k)
+    return best, rows
 
 
 def _transposed(found: list[list[tuple[Any, Any]]]) -> tuple[list[list[Any]], list[list[Any]]]:

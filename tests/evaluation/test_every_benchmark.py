@@ -13,9 +13,10 @@ from sret_jax.config import LocalizeConfig, LocalSearchConfig
 from sret_jax.errors import UserError
 from sret_jax.evaluation.benchmark import open_benchmark, open_benchmarks
 from sret_jax.evaluation.external import scoring
-from sret_jax.evaluation.report.table import print_summary
+from sret_jax.evaluation.report.table import print_results, print_summary
 from sret_jax.evaluation.request import BENCHMARKS, REVISITED, Request, variant
-from sret_jax.localization.localizer import METHODS
+from sret_jax.evaluation.results import Results, read_results
+from sret_jax.localization.methods import METHODS
 from tests.support.commands import CONFIG, run_eval
 from tests.support.miniatures import (
     MINIATURES,
@@ -48,10 +49,10 @@ def test_it_is_measured_and_distractors_only_add_wrong_answers(tmp_path, benchma
     if benchmark == "revisited":
         options["gnd"] = str(root / "gnd_own.json")
 
-    def measure(out: str, **more) -> dict:
+    def measured(out: str, **more) -> dict:
         return measure(NETWORK, VARIABLES, settings, benchmark, tmp_path / "run/eval" / out, **options, **more)
 
-    alone, more = measure("alone"), measure("more", distractors=[str(distractors)])
+    alone, more = measured("alone"), measured("more", distractors=[str(distractors)])
     assert alone["photos"] == SEARCHED.get(benchmark, 4) and more["photos"] == alone["photos"] + 3
     assert alone["metrics"]["queries"] == QUERIES.get(benchmark, 4) and more["distractors"] == {"revisitop1m": 3}
     name = next(name for name in alone["metrics"] if name.startswith("mAP"))
@@ -66,7 +67,7 @@ def test_localization_is_measured_where_ground_truth_masks_exist(tmp_path, bench
     local = LocalSearchConfig(most=50)
     settings = replace(config(), localize=LocalizeConfig(tuple(METHODS), image_size=64, query_size=64), local=local)
     settings = replace(settings, eval=replace(settings.eval, synthetic_instances=2, synthetic_photos=2))
-    found = experiment.evaluate_and_print(
+    found = measure(
         NETWORK,
         VARIABLES,
         settings,
@@ -84,6 +85,7 @@ def test_localization_is_measured_where_ground_truth_masks_exist(tmp_path, bench
         for method, of in found["localization"].items():
             assert_written_marks_are_worth_as_much(tmp_path / "run/eval/x", method, of["official"], root)
     assert ("mIoU hard" in everything) == (benchmark == "proxford")
+    print_results(read_results(tmp_path / "run/eval/x"), tmp_path)
     assert "everything" in capsys.readouterr().out
 
 
@@ -92,7 +94,7 @@ def assert_written_marks_are_worth_as_much(out: Path, method: str, official: dic
     pairs = np.load(file, allow_pickle=True).item()
     assert set(pairs) == {f"qimlist_{q}_imlist_{i}" for q in range(2) for i in (q, q + 2)}  # easy and hard, not junk
     scored = scoring.score_marks("proxford", file, out / "scored", request, out / "cache", ranks)
-    assert scored["localization"][file.name]["official"] == official
+    assert scored.localization[file.name]["official"] == official
 
 
 def test_a_folder_brings_its_masks(tmp_path):
@@ -125,7 +127,7 @@ def test_one_root_serves_all(tmp_path, folder):
     names = ["roxford5k", "rparis6k+1m", "gldv2", "ilias", "paintings", "proxford"]
     opened = open_benchmarks(names, config(), Request(root=str(folder)), tmp_path / "cache")
     assert [len(one.photos) for one in opened.values()] == [6, 8, 6, 5, 4, 6]
-    assert [len(one.everything) for one in opened.values()] == [6, 8 + 3, 6, 5, 4, 6]
+    assert [len(one.database) for one in opened.values()] == [6, 8 + 3, 6, 5, 4, 6]
     places = ["roxford5k", "rparis6k", "gldv2", "ilias", "paintings", "roxford5k"]
     assert [one.folder for one in opened.values()] == [folder / place for place in places]
     assert opened["proxford"].pixels.mask(0, 2).sum() == 48 * 32
@@ -136,12 +138,12 @@ def test_the_labels_of_proxford_have_several_places(tmp_path, folder, labels):
     root = tmp_path / "root"
     shutil.copytree(folder / "roxford5k", root / "roxford5k")
     shutil.copytree(folder / "proxford", root / labels, dirs_exist_ok=True)
-    assert open_benchmark("proxford", config(), Request(root=str(root)), tmp_path / "cache").pixels
+    assert open_benchmark("proxford", root, cache=tmp_path / "cache").pixels
 
 
 def test_photographs_of_proxford_may_be_beside_its_labels(tmp_path):
     labelled(tmp_path / "root/proxford", "roxford5k")
-    opened = open_benchmark("proxford", config(), Request(root=str(tmp_path / "root")), tmp_path / "cache")
+    opened = open_benchmark("proxford", tmp_path / "root", cache=tmp_path / "cache")
     assert opened.folder == tmp_path / "root/proxford" and opened.pixels
 
 
@@ -165,13 +167,13 @@ def test_what_is_missing_is_found_before_anything_is_read(tmp_path, folder, gone
 
 @pytest.mark.parametrize("text", ["rparis6k+2m", "rparis6k+", "rparis6k+1m+1m", "+1m", "rparis6k+others"])
 def test_another_suffix_is_refused_with_the_choices(tmp_path, folder, text):
-    with pytest.raises(UserError, match=r"no benchmark .*; choose one of synthetic, .*, or NAME\+1m of one of them"):
-        open_benchmark(text, config(), Request(root=str(folder)), tmp_path)
+    with pytest.raises(UserError, match=r"no benchmark .*; .*hoose one of synthetic, .*, or NAME\+1m of one of them"):
+        open_benchmark(text, folder, cache=tmp_path)
 
 
 def test_the_million_needs_a_root(tmp_path):
     with pytest.raises(UserError, match=r"'folder\+1m' needs photographs: give --root=DIR"):
-        open_benchmark("folder+1m", config(tmp_path), Request(), tmp_path)
+        open_benchmark("folder+1m", config=config(tmp_path), cache=tmp_path)
 
 
 def test_deviations_get_the_same_folder_from_flags_and_config(tmp_path):
@@ -210,11 +212,13 @@ def test_several_are_measured_and_one_table_has_them_all(tmp_path, folder, capsy
     assert not measured[0]["distractors"] and measured[0]["timings"]["prepare"] > 0
     assert {path.name for path in (tmp_path / "run/descriptors").iterdir()} >= {"rparis6k", "distractors-revisitop1m"}
     capsys.readouterr()
-    print_summary(measured)
+    print_summary([Results(**one) for one in measured])
     shown = capsys.readouterr().out
     assert_one_table(shown, measured)
     assert "  SOLAR R101, GLDv1, published" in shown and "R101 ArcFace, GLDv1 + v2-clean, published" in shown
-    print_summary([measured[0] | {"compat": "compat:uncropped", "anchors": []}, measured[2]])
+    print_summary(
+        [Results(**one) for one in (measured[0] | {"compat": "compat:uncropped", "anchors": []}, measured[2])]
+    )
     assert "roxford5k, compat:uncropped" in capsys.readouterr().out
 
 

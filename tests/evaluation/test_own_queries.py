@@ -1,4 +1,4 @@
-"""Somebody's own photographs ask for a part of themselves: what is found is shown, though nobody knows the truth."""
+"""Queries of one's own, with regions: what is found is shown, though nobody knows the truth."""
 
 import json
 from dataclasses import replace
@@ -8,26 +8,27 @@ from PIL import Image
 
 from sret_jax.config import LocalizeConfig
 from sret_jax.errors import UserError
+from sret_jax.evaluation import run
 from tests.support.networks import NETWORK, VARIABLES
 from tests.support.photos import write_photos
 from tests.support.reports import Elements
-from tests.support.runs import config
+from tests.support.runs import config, measure
 
-ASKED = {"a.png": [10, 10], "b.png": [5, 5, 30, 20], "c.png": "c mask.png"}
+QUERIES = {"a.png": [10, 10], "b.png": [5, 5, 30, 20], "c.png": "c mask.png"}
 
 
-def ask(tmp_path, regions):
-    """Four photographs ask a folder of twelve."""
+def search(tmp_path, regions):
+    """Four photographs are searched for in a folder of twelve."""
     write_photos(tmp_path / "photos")
     (tmp_path / "mine").mkdir()
-    for i, name in enumerate((*ASKED, "d.png")):
+    for i, name in enumerate((*QUERIES, "d.png")):
         Image.new("RGB", (64, 48), (50 * i, 200, 5)).save(tmp_path / "mine" / name)
     mask = Image.new("L", (64, 48))
     mask.paste(255, (20, 20, 60, 40))
     mask.save(tmp_path / "c mask.png")
     (tmp_path / "regions.json").write_text(json.dumps(regions))
     settings = replace(config(), localize=LocalizeConfig(("discovery", "lost"), image_size=64, query_size=64))
-    return experiment.evaluate_and_print(
+    return measure(
         NETWORK,
         VARIABLES,
         settings,
@@ -40,17 +41,17 @@ def ask(tmp_path, regions):
     )
 
 
-@pytest.mark.parametrize("regions", [ASKED, {}])
+@pytest.mark.parametrize("regions", [QUERIES, {}])
 def test_what_is_found_of_a_click_a_box_or_a_mask_is_shown(tmp_path, regions):
-    found, out = ask(tmp_path, regions), tmp_path / "run/eval/folder"
+    found, out = search(tmp_path, regions), tmp_path / "run/eval/folder"
     assert found["localization"] == {} and found["metrics"] == {} and (out / "located.png").stat().st_size
     texts = Elements((out / "report.html").read_text("utf-8")).texts
     shown = texts[texts.index("Where the object is") : texts.index("Queries")]
-    assert [text for text in shown if text.endswith(".png")] == list(regions or (*ASKED, "d.png"))
+    assert [text for text in shown if text.endswith(".png")] == list(regions or (*QUERIES, "d.png"))
     assert {"discovery", "lost"} <= set(shown) and not [text for text in shown if "IoU" in text or "show it" in text]
 
 
 def test_an_invalid_region_is_refused_before_extraction(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "extract", lambda *_: pytest.fail("photographs were described first"))
+    monkeypatch.setattr(run.Retriever, "extract", lambda *_: pytest.fail("photographs were described first"))
     with pytest.raises(UserError, match=r"regions.json: 'a.png': query click \(64, 0\): outside the photograph"):
-        ask(tmp_path, {"a.png": [64, 0]})
+        search(tmp_path, {"a.png": [64, 0]})

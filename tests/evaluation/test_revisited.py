@@ -1,6 +1,7 @@
 """From a folder in the form of ROxford5k to what is left on disk about it."""
 
 import csv
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,13 @@ from sret_jax.evaluation.external import scoring
 from sret_jax.evaluation.external.submissions import ranks_file, read_ranks, read_retrieval_csv, retrieval_csv
 from sret_jax.evaluation.metrics import revisited_map
 from sret_jax.evaluation.report.pictures import boxed
+from sret_jax.evaluation.report.table import print_results
 from sret_jax.evaluation.request import Request
-from sret_jax.evaluation.scorers import RIGHT, UNJUDGED, WRONG, revisited_protocol
+from sret_jax.evaluation.results import read_results
+from sret_jax.evaluation.scorers import RIGHT, UNJUDGED, WRONG, RevisitedScorer
 from sret_jax.models.descriptor import build_network, init_network
+from sret_jax.retrieval.index import Index
+from tests.support.answers import scored
 from tests.support.commands import run_eval
 from tests.support.miniatures import gldv2, ilias, paintings, write_benchmark
 from tests.support.networks import NETWORK, VARIABLES
@@ -114,33 +119,34 @@ def test_a_truncated_ranking_says_so_and_finds_less(tmp_path):
     assert results["metrics"]["mAP"] <= 50 < evaluate(tmp_path)["metrics"]["mAP"]
 
 
-def test_photographs_unranked_by_approximate_search_are_reported(tmp_path):
-    """By every judge, in the same words."""
+def test_photographs_unranked_by_approximate_search_are_reported(tmp_path, monkeypatch):
+    """On every benchmark, in the same words."""
     roots = {"revisited": write_benchmark(tmp_path / "root"), "gldv2": gldv2(tmp_path / "g")}
     roots |= {"ilias": ilias(tmp_path / "i"), "paintings": paintings(tmp_path / "p")}
     roots["folder"] = write_photos(tmp_path / "f", instances=2, photos=3)
+    opened = {name: {"root": str(root)} for name, root in roots.items()}
+    opened["revisited"]["gnd"] = str(tmp_path / "root/gnd_tiny.json")
     queries = str(write_photos(tmp_path / "q", instances=2, photos=1))
-    requests = [(name, Request(root=str(root))) for name, root in roots.items() if name != "revisited"]
-    requests.append(("revisited", Request(root=str(roots["revisited"]), gnd=str(tmp_path / "root/gnd_tiny.json"))))
-    requests.append(("folder", Request(root=str(roots["folder"]), queries=queries)))
+    cases = [*opened.items(), ("folder", opened["folder"] | {"queries": queries})]
+    search = Index.search
 
-    for name, request in requests:
-        opened = open_benchmark(name, config(), request, tmp_path / "cache")
-        n, asking = len(opened.everything), len(opened.queries or opened.photos)
+    def leaky(self, queries, k):
+        """Finds three photographs at most."""
+        found = search(self, queries, k)
+        return replace(found, ids=np.where(np.arange(k) < 3, found.ids, -1))
 
-        def search(rows, k):
-            ids = np.tile(np.arange(k), (len(rows), 1))
-            return np.where(ids < 3, ids, -1), np.where(ids < 3, 1.0, -np.inf).astype(np.float32)
-
-        _, _, about = opened.judge(search, np.arange(asking))
-        words = f"but approximate search left {(n - 3) * asking} of {n * asking} places empty: set search.method=exact"
-        assert about["ranked"].endswith(words), name
-
-        def exact(rows, k):
-            return np.tile(np.arange(k), (len(rows), 1)), np.ones((len(rows), k), np.float32)
-
-        _, _, about = opened.judge(exact, np.arange(asking))
-        assert str(n) in about["ranked"] and "empty" not in about["ranked"]
+    for i, (name, where) in enumerate(cases):
+        benchmark = open_benchmark(name, config=config(), cache=tmp_path / "cache", **where)
+        n, asked = len(benchmark.database), len(benchmark.query_photos)
+        out = tmp_path / f"run{i}/eval" / name
+        found = measure(NETWORK, VARIABLES, config(), name, out, opened=benchmark)["ranked"]
+        assert str(n) in found and "empty" not in found
+        with monkeypatch.context() as patched:
+            patched.setattr(Index, "search", leaky)
+            found = measure(NETWORK, VARIABLES, config(), name, out, opened=benchmark)["ranked"]
+        empty, places = (n - 3) * asked, n * asked
+        words = f"but approximate search left {empty} of {places} places empty: set search.method=exact"
+        assert found.endswith(words), name
 
 
 def test_a_deviating_protocol_is_in_the_name_of_every_row(tmp_path, capsys):
@@ -149,7 +155,7 @@ def test_a_deviating_protocol_is_in_the_name_of_every_row(tmp_path, capsys):
     settings = replace(settings, rerank=replace(settings.rerank, stages=("alpha_qe:2",)))
     options = {"root": str(tmp_path / "root"), "gnd": str(tmp_path / "root/gnd_tiny.json")}
     out = tmp_path / "run/eval/revisited+junk-first"
-    results = experiment.evaluate_and_print(
+    results = measure(
         NETWORK,
         VARIABLES,
         settings,
@@ -159,6 +165,7 @@ def test_a_deviating_protocol_is_in_the_name_of_every_row(tmp_path, capsys):
         protocol="compat:junk-first",
         cache_dir=tmp_path / "cache",
     )
+    print_results(read_results(out), out)
     assert results["compat"] == "compat:junk-first" and results["protocol"].startswith("compat: what a set does not")
     shown = capsys.readouterr().out
     rows = [line.split("│")[1].strip() for line in shown.splitlines() if line.startswith("│")]
@@ -178,7 +185,8 @@ def test_versions_of_ground_truth_and_photographs_are_told(tmp_path, noted, caps
         archive = {"name": "oxbuild_images.tgz", "bytes": 1980280017, "md5": "f" * 32, "version": "original"}
         (root / "DOWNLOADED.json").write_text(json.dumps({"https://x.org/oxbuild_images-v1.tgz": archive}))
     out, options = tmp_path / "run/eval/x", {"root": str(tmp_path / "root"), "cache_dir": tmp_path / "cache"}
-    results = experiment.evaluate_and_print(NETWORK, VARIABLES, config(), "roxford5k", out, **options)
+    results = measure(NETWORK, VARIABLES, config(), "roxford5k", out, **options)
+    print_results(read_results(out), out)
     version = f"original: oxbuild_images.tgz (1980280017 bytes, md5 {'f' * 32})" if noted else "unknown version"
     assert results["photographs"].startswith(version)
     assert results["photographs"].endswith(f"; fingerprint {results['photo_fingerprint']}")
@@ -219,15 +227,15 @@ def test_foreign_rankings_are_scored_without_photographs(tmp_path, capsys):
     scored = scoring.score_rankings(
         "roxford5k", tmp_path / "run/eval/x/ranks.npy", tmp_path / "out", Request(root=str(root)), anchors=True
     )
-    assert scored["metrics"] == measured["metrics"]
-    assert scored == json.loads((tmp_path / "out/results.json").read_text())
+    assert scored.metrics == measured["metrics"]
+    assert scored.to_dict() == json.loads((tmp_path / "out/results.json").read_text())
     shown = capsys.readouterr().out
     assert "medium" in shown and "SOLAR" in shown and "of 6 and 0 distractors" in shown
     short = tmp_path / "short.npy"
     np.save(short, np.array([[0, 1], [8, 0]]))
     scored = scoring.score_rankings("roxford5k", short, tmp_path / "out", Request(root=str(root)))
-    assert "4 of the benchmark's photographs are in no ranking" in scored["ranked"]
-    assert "3 distractors" in scored["ranked"]
+    assert "4 of the benchmark's photographs are in no ranking" in scored.ranked
+    assert "3 distractors" in scored.ranked
     with pytest.raises(UserError, match="not on 'synthetic'"):
         scoring.score_rankings("synthetic", short, tmp_path / "out", Request())
 
@@ -274,11 +282,15 @@ def test_junk_is_ignored_by_the_protocol(tmp_path):
     truth = read_ground_truth(write_benchmark(tmp_path / "root") / "gnd_tiny.json")  # 0 easy, 2 hard, 4 junk of query 0
     x = np.eye(7, dtype=np.float32)
     queries = np.array([[4, 0, 3, 0, 5, 0, 2], [0, 9, 0, 8, 0, 7, 0]], np.float32)
-    ranked, rankings = revisited_protocol(search_over(x), queries, truth, depth=7, keep=3)
-    assert rankings.shape == (2, 7) and ranked.ids.tolist() == [[4, 0, 2], [1, 3, 5]]
+    ranked = scored(RevisitedScorer(truth, 7, keep=3), search_over(x), queries)
+    assert np.load(io.BytesIO(ranked.files["ranks.npy"])).shape == (7, 2)
+    assert ranked.ids.tolist() == [
+        [4, 0, 2],
+        [1, 3, 5],
+    ]
     assert ranked.verdicts.tolist() == [[UNJUDGED, RIGHT, RIGHT], [RIGHT, RIGHT, UNJUDGED]]
     assert ranked.ap.tolist() == [1, 1] and ranked.metrics["medium"]["mP@1"] == 100
-    ranked, _ = revisited_protocol(search_over(x), -queries, truth, depth=7, keep=2)
+    ranked = scored(RevisitedScorer(truth, 7, keep=2), search_over(x), -queries)
     assert ranked.verdicts[0].tolist() == [WRONG, WRONG]
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import tracemalloc
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,17 +13,25 @@ import pytest
 from PIL import Image
 
 from sret_jax.config import Config, DataConfig, EvalConfig, ModelConfig, SearchConfig
+from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
+from sret_jax.evaluation import training_run
+from sret_jax.evaluation.benchmark import Benchmark
 from sret_jax.evaluation.report.table import print_results
-from sret_jax.extraction.descriptors import Extracted
+from sret_jax.evaluation.request import Request
+from sret_jax.evaluation.results import read_results
+from sret_jax.evaluation.run import Features, Timings, _vector_index
+from sret_jax.evaluation.scorers import InstanceScorer
+from sret_jax.extraction.descriptors import Extraction
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.retrieval import exact
+from sret_jax.retriever import Retriever
 from sret_jax.storage.row_store import RowStore
-from sret_jax.training import loop
-from sret_jax.training.step import TrainState
+from sret_jax.storage.workdir import Workdir
+from sret_jax.training.checkpoint import TrainedNetwork
 from tests.support.commands import CONFIG, REPOSITORY, run_eval
 from tests.support.networks import NETWORK, VARIABLES
-from tests.support.photos import photo_set, write_photos
+from tests.support.photos import write_photos
 from tests.support.runs import config, measure
 
 
@@ -41,7 +50,7 @@ def test_everything_a_run_leaves_on_disk(tmp_path):
     assert results["metrics"]["mAP"] == pytest.approx(100) and results["metrics"]["R@1"] == 100
     assert results["metrics"]["per_instance"] == {f"tower {i}": pytest.approx(100) for i in range(3)}
     assert results["photos"] == 12 and results["instances"] == 3 and results["extracted"] == 12
-    assert set(results["timings"]) == {"prepare", "extract", "index", "search", "report"}
+    assert set(results["timings"]) == {"prepare", "extract", "index", "search", "score", "report"}
     assert results["versions"]["jax"] == jax.__version__ and "12 photos x 12" in results["index"]
     skipped = json.loads((out / "skipped.json").read_text())
     assert [s["photo"] for s in skipped] == ["tower 1/notes.txt"] and skipped[0]["reason"] and results["skipped"] == 1
@@ -110,15 +119,17 @@ def test_the_search_method_is_the_config_s(tmp_path, method, capsys):
     assert ("exact" in results["index"]) == (method == "exact") and results["metrics"]["mAP"] == pytest.approx(100)
     recall = results["index_recall"]  # an approximate index says what it finds of the exact answers
     assert recall == ({"recall@10": 100, "recall@18": 100, "queries": 18, "asked": 18} if method == "ah" else {})
-    print_results(results, tmp_path)
+    print_results(read_results(tmp_path / "run/eval/folder"), tmp_path)
     assert ("it finds recall@10 100.0 %" in capsys.readouterr().out) == (method == "ah")
 
 
 def test_descriptors_are_in_memory_twice_at_most_and_mapped_where_they_are_one_chunk(tmp_path, monkeypatch):
     monkeypatch.setattr(exact, "ROWS_AT_ONCE", 512)
     x = np.random.default_rng(0).normal(size=(20_000, 64)).astype(np.float32)
-    names = [str(i) for i in range(len(x))]
-    settings = config(search=SearchConfig(method="exact"))
+    names, labels, sizes = [str(i) for i in range(len(x))], np.arange(len(x)) // 2, np.full((len(x), 2), 40)
+    photos = PhotoSet("many", names, labels, names, sizes, names, [{}] * len(x), [])
+    benchmark = Benchmark("folder", photos, [], photos, None, partial(InstanceScorer, labels, names), "", Request())
+    retriever = Retriever(NETWORK, VARIABLES, config(search=SearchConfig(method="exact")))
     for rows, most in (
         (1000, 2.6),
         (20_000, 1.6),
@@ -126,12 +137,15 @@ def test_descriptors_are_in_memory_twice_at_most_and_mapped_where_they_are_one_c
         store = RowStore.resume(tmp_path / f"d{rows}", names, "net", rows)
         for chunk, start, stop in store.chunks():
             store.write(chunk, x[start:stop])
-        part = Extracted(store.parts(), "net", 0, 0.0, 0.0, 0.0)
+        part = Extraction(store.parts(), "net", 0, 0.0, 0.0, 0.0)
+        monkeypatch.setattr(Retriever, "extract", lambda *_, part=part: part)
         tracemalloc.start()
-        index = experiment._index([part], names, settings, tmp_path / f"i{rows}")
+        features = Features(retriever, benchmark, Workdir(tmp_path / f"w{rows}"), Timings())
+        index, _ = _vector_index(features)
         held, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < most * x.nbytes and held < 1.6 * x.nbytes, (rows, held / x.nbytes, peak / x.nbytes)
+        assert features.database.descriptors is index.descriptors
         np.testing.assert_allclose(index.descriptors, x / np.linalg.norm(x, axis=1, keepdims=True), atol=1e-6)
 
 
@@ -171,14 +185,18 @@ def test_synthetic_benchmark(tmp_path):
     assert results["photos"] == 9 and 0 < results["metrics"]["mAP"] <= 100
 
 
-def test_a_run_measures_a_deviation_in_a_folder_of_its_own(tmp_path):
+def test_a_run_measures_a_deviation_in_a_folder_of_its_own(tmp_path, monkeypatch):
     folders = []
     settings = replace(config(), eval=EvalConfig(("roxford5k", "rparis6k+1m"), protocol="compat:uncropped"))
-    state = TrainState(np.int32(0), {"network": {}}, {}, (), np.zeros(2, np.uint32), {})
-    measure = loop._measurer(settings, tmp_path, photo_set(1), lambda *args, **_: folders.append(args[4]))
-    measure(state, None, "-untrained")
+    network = TrainedNetwork(settings, {"params": {}, "batch_stats": {}}, None, 0)
+    monkeypatch.setattr(training_run.loop, "train", lambda config, workdir, measure: measure(network, "-untrained"))
+    monkeypatch.setattr(training_run, "evaluate", lambda *args, **places: folders.append((args[2], places["workdir"])))
+    for name in ("open_requested", "print_results"):
+        monkeypatch.setattr(training_run, name, lambda *_: None)
+    monkeypatch.setattr(training_run, "load", lambda _: Retriever.of(network))
+    training_run.train(settings, tmp_path)
     names = ["roxford5k+uncropped-untrained", "rparis6k+1m+uncropped-untrained"]
-    assert folders == [tmp_path / "eval" / name for name in names]
+    assert folders == [(tmp_path / "eval" / name, Workdir(tmp_path, "-untrained")) for name in names]
 
 
 def test_out_may_be_any_folder(tmp_path):
@@ -191,7 +209,11 @@ def test_out_may_be_any_folder(tmp_path):
 @pytest.mark.parametrize(
     ("benchmark", "options", "text"),
     [
-        ("oxford", {}, "no benchmark 'oxford'; choose one of synthetic, folder"),
+        (
+            "oxford",
+            {},
+            "no benchmark 'oxford'; did you mean '.*oxford.*hoose one of synthetic, folder",
+        ),
         ("folder", {"root": "/nothing"}, "--root=/nothing: no such folder"),
         ("folder", {"queries": "/nothing"}, "--queries=/nothing: no such folder"),
         ("folder", {}, "needs photographs: give --root=PATH"),
@@ -211,10 +233,10 @@ def test_a_folder_with_nothing_to_measure(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
-        ([], "--workdir=DIR that train.py wrote, or --config=FILE"),
+        ([], "give --workdir=DIR that training wrote, or --config=NAME to measure the untrained network"),
         (["--workdir=nothing"], "nothing: holds no checkpoint"),
         (["--workdir=nothing", "--benchmark=oxford"], "no benchmark 'oxford'"),
-        (["--workdir=nothing", "--benchmark=gldv2,rparis6k+2m"], "no benchmark 'rparis6k+2m'; choose one of synthetic"),
+        (["--workdir=nothing", "--benchmark=gldv2,rparis6k+2m"], "no benchmark 'rparis6k+2m'; did you mean 'rparis6k'"),
         (["--workdir=nothing", "--benchmark=synthetic", "--root=."], "--root does not go with --benchmark=synthetic"),
         (["--workdir=nothing", "--benchmark=synthetic", "--queries=."], "--queries goes with --benchmark=folder"),
         (

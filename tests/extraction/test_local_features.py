@@ -9,6 +9,7 @@ from sret_jax.config import Config, DataConfig, ExtractConfig, LocalSearchConfig
 from sret_jax.data.photo_set import with_distractors
 from sret_jax.data.pipeline import evaluation_batches
 from sret_jax.errors import UserError
+from sret_jax.extraction.descriptors import Extractor
 from sret_jax.extraction.local_features import StoredLocal, open_source, pack, store_local, unpack
 from sret_jax.extraction.selection import SelectedFeatures
 from sret_jax.models.descriptor import RetrievalNetwork
@@ -24,7 +25,7 @@ def config(source: str, **settings) -> Config:
 
 
 def opened(photos, settings, network=NETWORK, variables=VARIABLES):
-    return open_source(network, variables, photos, settings)
+    return open_source(Extractor(network, variables, settings), photos, settings)
 
 
 def test_numbers_are_kept_to_eight_bits():
@@ -85,7 +86,7 @@ def test_a_network_gives_those_of_its_own_head(tmp_path):
     images, mask = jnp.zeros((1, 32, 32, 3), jnp.uint8), jnp.ones((1, 32, 32), bool)
     variables = network.init(jax.random.key(1), images, mask)
     photos, settings = photo_set(3), config("head", scales=(1.0,))
-    ((_, found),) = open_source(network, variables, photos, settings)(photos, [1])
+    ((_, found),) = open_source(Extractor(network, variables, settings), photos, settings)(photos, [1])
     own = network.apply(variables, *shown(photos, 1))[1]["local"]
     expected = np.asarray(own["features"])[np.asarray(own["mask"])]
     order = np.argsort(-np.asarray(own["strength"])[np.asarray(own["mask"])], kind="stable")[:20]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sret_jax.data.resizing import content_size, place, resize
-from sret_jax.extraction.descriptors import Extractor, describe
+from sret_jax.extraction.descriptors import Extractor
 from sret_jax.extraction.multiscale import pool_scales, resize_input
 from sret_jax.models.descriptor import RetrievalNetwork
 from sret_jax.models.pooling import GeM
@@ -68,13 +68,13 @@ def test_what_is_resized_on_the_device_does_not_see_its_padding(scale):
 def test_of_a_whitened_network_gem_over_scales_is_the_mean(pooling):
     photos = photo_set(3)
     settings = config(scales=(1.0, 0.5), scale_pooling=pooling)
-    plain = Extractor(NETWORK, VARIABLES, photos, settings)
-    whitened = Extractor(NETWORK.clone(whitening=Whitening(4)), VARIABLES, photos, settings)
+    plain = Extractor(NETWORK, VARIABLES, settings)
+    whitened = Extractor(NETWORK.clone(whitening=Whitening(4)), VARIABLES, settings)
     np.testing.assert_array_equal(plain._exponents(), np.full(12, 3.0))
     assert whitened._exponents() == 1
-    x = np.stack([describe(NETWORK, VARIABLES, photos, config(scales=(s,)), range(3)) for s in (1.0, 0.5)])
+    x = np.stack([Extractor(NETWORK, VARIABLES, config(scales=(s,))).describe(photos, range(3)) for s in (1.0, 0.5)])
     expected = pool_scales(x, pooling, np.full(12, 3, np.float32))
-    np.testing.assert_allclose(plain.describe(range(3)), expected, atol=1e-6)
+    np.testing.assert_allclose(plain.describe(photos, range(3)), expected, atol=1e-6)
     np.testing.assert_allclose(pool_scales(x, "gem", np.ones((), np.float32)), pool_scales(x, "mean", P), atol=1e-6)
 
 
@@ -102,7 +102,7 @@ def test_the_whole_way_equals_cirtorchs_extract_ms():
     variables = jax.tree.map(lambda x: x, VARIABLES)
     variables["params"]["pool"]["p"] = jnp.full(12, 2.2)
     settings = config(scales=factors, scale_pooling="gem", resized="tensor")
-    ours = describe(NETWORK, variables, photos, settings, range(4))
+    ours = Extractor(NETWORK, variables, settings).describe(photos, range(4))
 
     weights = {name: torch.tensor(np.asarray(x)) for name, x in variables["params"]["backbone"]["Conv_0"].items()}
     kernel = weights["kernel"].permute(3, 2, 0, 1)
@@ -127,7 +127,8 @@ def test_no_scale_of_a_network_sees_the_other_photographs_of_its_batch():
     photos = photo_set(5)
     network = RetrievalNetwork(backbone=NETWORK.backbone, pool=GeM(3.0), stage="last", size_multiple=8)
     settings = config(scales=(1.0, 0.7), scale_pooling="max", resized="tensor")
-    together = describe(network, VARIABLES, photos, settings, range(5))
-    apart = np.concatenate([describe(network, VARIABLES, photos, settings, [row]) for row in range(5)])
+    extractor = Extractor(network, VARIABLES, settings)
+    together = extractor.describe(photos, range(5))
+    apart = np.concatenate([extractor.describe(photos, [row]) for row in range(5)])
     np.testing.assert_allclose(together, apart, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)

@@ -1,13 +1,18 @@
 """Photographs with names that try to do harm, their rankings and results, and the elements of a report's page."""
 
 import io
+from functools import partial
 from html.parser import HTMLParser
 
 import numpy as np
 from PIL import Image
 
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.evaluation.scorers import Ranked, folder_protocol
+from sret_jax.evaluation.benchmark import Benchmark
+from sret_jax.evaluation.request import Request
+from sret_jax.evaluation.results import Results
+from sret_jax.evaluation.scorers import InstanceScorer, Scores
+from tests.support.answers import scored
 from tests.support.twins import search_over
 
 EVIL = ['<script>alert("x")</script>', "a & b'\"><img src=x onerror=alert(1)>", "na\udcefve\n{}", "dôme"]
@@ -33,17 +38,20 @@ def photo_set(masks: bool = False, labelled: bool = True) -> PhotoSet:
     )
 
 
-def ranked(photos: PhotoSet, spread: float = 1.0) -> Ranked:
+def ranked(photos: PhotoSet, spread: float = 1.0) -> Scores:
     rng = np.random.default_rng(1)
     x = rng.normal(size=(4, 6))[photos.labels] + spread * rng.normal(size=(12, 6))
     x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
-    return folder_protocol(search_over(x), x, photos.labels, photos.instances, keep=100)
+    return scored(InstanceScorer(photos.labels, photos.instances), search_over(x), x)
 
 
-def results(metrics: dict, **other) -> dict:
-    return {
-        "benchmark": "folder",
-        "metrics": metrics,
+def benchmark(photos: PhotoSet, queries: PhotoSet | None = None) -> Benchmark:
+    scorer = partial(InstanceScorer, photos.labels, photos.instances, queries and queries.labels)
+    return Benchmark("folder", photos, [], photos, queries, scorer, "<i>root</i>", Request())
+
+
+def results(metrics: dict, **other) -> Results:
+    settings = {
         "before_training": {"mAP": 12.3, "R@1": 45.6} if metrics else {},
         "timings": {"extract": 3.21, "search": 0.05},
         "images_per_second": 12.5,
@@ -53,10 +61,13 @@ def results(metrics: dict, **other) -> dict:
         "searched": "<i>root</i>",
         "queries_from": "",
         "index": "exact",
+        "rerank": {},
+        "localization": {},
         "commit": "abc123",
         "versions": {"jax": "0"},
         "device": "cpu",
-    } | other
+    }
+    return Results("folder", metrics=metrics, **(settings | other))
 
 
 class Elements(HTMLParser):

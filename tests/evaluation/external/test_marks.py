@@ -8,9 +8,9 @@ from PIL import Image
 
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
-from sret_jax.evaluation.benchmark import Request
 from sret_jax.evaluation.external import scoring
 from sret_jax.evaluation.external.marks import read_marks
+from sret_jax.evaluation.request import Request
 from tests.support.miniatures import labelled, masked_paintings
 from tests.support.photos import write_photos
 from tests.support.twins import runs_of
@@ -183,11 +183,11 @@ def test_a_perfect_file_of_the_authors_form_is_perfect(tmp_path, capsys):
     np.save(tmp_path / "ranks.npy", np.array([[0, 2, 4, 1, 3, 5], [1, 3, 5, 0, 2, 4]]).T)
     options = (Request(root=str(root)), tmp_path / "cache")
     found = scoring.score_marks("proxford", tmp_path / "m.npy", tmp_path / "out", *options, str(tmp_path / "ranks.npy"))
-    (metrics,) = found["localization"].values()
+    (metrics,) = found.localization.values()
     assert len(metrics["strict"]) == 9 and set(metrics["strict"].values()) == {100}
     assert metrics["official"] == {name: 100 for name in metrics["strict"] if name != "CorLoc"}
     alone = scoring.score_marks("proxford", tmp_path / "m.npy", tmp_path / "alone", *options)
-    (own,) = alone["localization"].values()
+    (own,) = alone.localization.values()
     assert own["strict"] == {name: value for name, value in metrics["strict"].items() if "mAP" not in name}
     assert json.loads((tmp_path / "out/results.json").read_bytes())["marks"].endswith("m.npy")
     assert "what others marked" in capsys.readouterr().out
@@ -197,7 +197,7 @@ def test_boxes_of_paintings_are_measured(tmp_path):
     root = masked_paintings(tmp_path / "root")
     path = coco(tmp_path, {"category_id": 0, "image_id": 0, "bbox": [0, 0, 9, 9]})
     found = scoring.score_marks("paintings", path, tmp_path / "out", Request(root=str(root)), tmp_path / "cache")
-    assert 0 < found["localization"]["marks.json"]["strict"]["mIoU"] < 50
+    assert 0 < found.localization["marks.json"]["strict"]["mIoU"] < 50
     write_photos(tmp_path / "photos", instances=1, photos=2)
     with pytest.raises(UserError, match="choose a benchmark that has masks"):
         scoring.score_marks("folder", path, tmp_path, Request(root=str(tmp_path / "photos")), tmp_path / "cache")

@@ -1,4 +1,4 @@
-"""What something else has ranked or marked, by name, in a file: scored on every benchmark, and complete or said."""
+"""Rankings and marks that something else made, by name, in a file: scored on every benchmark, and gaps are reported."""
 
 import csv
 import io
@@ -45,10 +45,10 @@ def test_names_become_rows(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        ("p,a\nz,a", "line 3: 'z' is no query of the benchmark; they have names like 'p'"),
+        ("p,a\nz,a", "line 3: unknown query 'z'; query names look like 'p'"),
         ("p,a\np,b/c.jpg", "line 3: query 'p' is answered twice"),
-        ("p,a d e", r"line 2: 'd' is no photograph that is searched \(2 such\); they have names like 'a'"),
-        ("p,a tower/1.jpg", "line 2: 'tower/1.jpg' is no photograph .*a name with a space is quoted"),
+        ("p,a d e", r"line 2: unknown photograph 'd' \(2 such\); names look like 'a'"),
+        ("p,a tower/1.jpg", "line 2: unknown photograph 'tower/1.jpg' .*a name with a space is quoted"),
         ("p,a b/c.jpg a", "line 2: 'a' is named twice"),
         ('p,"""a"', "line 2: images .* cannot be read"),
         ("p,a", r"1 of the 2 queries are not in it \('a tower/1.jpg'\); one without answers has a line without images"),
@@ -85,15 +85,15 @@ def test_our_own_rankings_are_worth_the_same(tmp_path, benchmark, capsys):
         rows.setdefault(row["query"], []).append(row["photo"])
     path, out = answers(tmp_path / "s.csv", rows), tmp_path / "scored"
     scored = scoring.score_rankings(benchmark, path, out, request, cache_dir=tmp_path / "cache")
-    assert scored["metrics"] == measured["metrics"] and scored == json.loads((out / "results.json").read_text())
+    assert scored.metrics == measured["metrics"] and scored.to_dict() == json.loads((out / "results.json").read_text())
     assert f"mAP{'@1000' * (benchmark == 'ilias')}, %" in capsys.readouterr().out
 
     short = {query: names[:1] for query, names in rows.items()}
     scored = scoring.score_rankings(benchmark, answers(path, short), out, request, cache_dir=tmp_path / "cache")
     metric = next(name for name in measured["metrics"] if name.startswith("mAP"))
-    assert scored["metrics"][metric] < measured["metrics"][metric]
-    assert scored["ranked"].startswith("1 photographs for every query, of ")
-    assert "of the benchmark's photographs are in no ranking and count as never found" in scored["ranked"]
+    assert scored.metrics[metric] < measured["metrics"][metric]
+    assert scored.ranked.startswith("1 photographs for every query, of ")
+    assert "of the benchmark's photographs are in no ranking and count as never found" in scored.ranked
 
     last = list(rows)[-1]
     with pytest.raises(UserError, match=f"1 of the {len(rows)} queries are not in it .'{last}'"):
@@ -108,8 +108,8 @@ def test_queries_of_their_own_and_distractors(tmp_path):
     best = ["revisitop1m/00/a.jpg", "tower 0/1.jpg", "tower 0/0.jpg"]
     path = answers(tmp_path / "s.csv", {"tower 0/0.jpg": best})
     scored = scoring.score_rankings("folder", path, tmp_path / "out", request)
-    assert scored["metrics"]["mAP"] == pytest.approx(100 * (1 / 2 + 2 / 3) / 2) and scored["metrics"]["queries"] == 1
-    assert scored["ranked"].startswith("3 photographs for every query, of 4 and 1 distractors; 2 of")
+    assert scored.metrics["mAP"] == pytest.approx(100 * (1 / 2 + 2 / 3) / 2) and scored.metrics["queries"] == 1
+    assert scored.ranked.startswith("3 photographs for every query, of 4 and 1 distractors; 2 of")
 
 
 def test_distractors_are_in_the_file_itself(tmp_path):
@@ -127,11 +127,11 @@ def test_the_completeness_of_predicted_masks_is_reported(tmp_path, capsys):
     found = scoring.score_marks(
         "proxford", tmp_path / "m.json", tmp_path / "out", *options, rankings=str(tmp_path / "r.npy")
     )
-    assert found == json.loads((tmp_path / "out/results.json").read_text())
-    assert found["marked"] == (
+    assert found.to_dict() == json.loads((tmp_path / "out/results.json").read_text())
+    assert found.marked == (
         "marks for 2 of 4 relevant pairs; the others count as not found: 'query_1' in 'photo_1', 'query_1' in 'photo_3'"
     )
-    assert found["ranked"].startswith("2 photographs for every query, of 6 and 0 distractors; 2 of the benchmark's")
+    assert found.ranked.startswith("2 photographs for every query, of 6 and 0 distractors; 2 of the benchmark's")
     shown = capsys.readouterr().out
     assert "marked: marks for 2 of 4" in shown and "ranked: 2 photographs for every query" in shown
 
@@ -140,8 +140,8 @@ def test_the_completeness_of_predicted_masks_is_reported(tmp_path, capsys):
     by_name = {f"query_{q}": [f"photo_{i}" for i in range(q, 6, 2)] for q in range(2)}
     path = str(answers(tmp_path / "r.csv", by_name))
     found = scoring.score_marks("proxford", tmp_path / "m.json", tmp_path / "out", *options, rankings=path)
-    assert found["marked"] == "marks for 4 of 4 relevant pairs"
-    (metrics,) = found["localization"].values()
+    assert found.marked == "marks for 4 of 4 relevant pairs"
+    (metrics,) = found.localization.values()
     assert metrics["strict"]["mAP@50:5:95"] == pytest.approx(100)
 
 

@@ -7,8 +7,9 @@ from PIL import Image
 from sret_jax.evaluation.report.page import choose_photos, choose_queries, write_report
 from sret_jax.evaluation.report.pictures import heat_map, node_graph, thumbnail
 from sret_jax.evaluation.report.table import print_results
-from sret_jax.evaluation.scorers import query_protocol
-from tests.support.reports import EVIL, Elements, photo_set, ranked, results
+from sret_jax.evaluation.scorers import InstanceScorer
+from tests.support.answers import scored
+from tests.support.reports import EVIL, Elements, benchmark, photo_set, ranked, results
 from tests.support.twins import search_over
 
 
@@ -33,7 +34,7 @@ def seen(rows, with_graph=True) -> dict:
 def test_a_report_is_one_harmless_file(tmp_path, masks):
     photos = photo_set(masks)
     answers = ranked(photos)
-    write_report(tmp_path, results(answers.metrics), answers, photos, photos, seen(choose_photos(answers, photos)))
+    write_report(tmp_path, results(answers.metrics), answers, benchmark(photos), seen(choose_photos(answers, photos)))
     page = (tmp_path / "report.html").read_text("utf-8")
     elements = Elements(page)
     assert "script" not in elements.tags and "i" in elements.tags
@@ -50,7 +51,7 @@ def test_a_report_is_one_harmless_file(tmp_path, masks):
 def test_a_network_without_context_has_fewer_maps(tmp_path):
     photos = photo_set()
     answers = ranked(photos)
-    write_report(tmp_path, results(answers.metrics), answers, photos, photos, seen([0], with_graph=False))
+    write_report(tmp_path, results(answers.metrics), answers, benchmark(photos), seen([0], with_graph=False))
     page = (tmp_path / "report.html").read_text("utf-8")
     assert "nodes and their edges" not in page and "strength of the features" in page
 
@@ -58,7 +59,7 @@ def test_a_network_without_context_has_fewer_maps(tmp_path):
 def test_right_and_wrong_answers_are_told_apart(tmp_path):
     photos = photo_set()
     answers = ranked(photos, spread=0)
-    write_report(tmp_path, results(answers.metrics), answers, photos, photos, {})
+    write_report(tmp_path, results(answers.metrics), answers, benchmark(photos), {})
     page = (tmp_path / "report.html").read_text("utf-8")
     shown = sum(map(len, choose_queries(answers, photos)))
     assert page.count('class="right"') == 2 * shown and page.count('class="wrong"') == 8 * shown
@@ -68,10 +69,9 @@ def test_right_and_wrong_answers_are_told_apart(tmp_path):
 def test_queries_without_labels_are_shown_without_a_verdict(tmp_path):
     photos, queries = photo_set(), photo_set(labelled=False)
     x = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
-    answers = query_protocol(search_over(x), x, queries.labels, photos.labels, photos.instances, keep=100)
-    write_report(
-        tmp_path, results({}, queries_from="q"), answers, queries, photos, seen(choose_photos(answers, queries))
-    )
+    answers = scored(InstanceScorer(photos.labels, photos.instances, queries.labels), search_over(x), x)
+    shown = seen(choose_photos(answers, queries))
+    write_report(tmp_path, results({}, queries_from="q"), answers, benchmark(photos, queries), shown)
     page = (tmp_path / "report.html").read_text("utf-8")
     assert 'class="right"' not in page and 'class="wrong"' not in page and "not scored" in page and "mAP" not in page
 
@@ -122,16 +122,16 @@ def test_thumbnails_outline_the_object():
 
 def test_the_table_shows_names_as_they_are(capsys, tmp_path):
     photos = photo_set()
-    numbers = results(ranked(photos).metrics | {"per_instance": {"[red]x[/]": 50.0}}, extracted=12)
-    print_results(numbers, tmp_path)
+    metrics = ranked(photos).metrics | {"per_instance": {"[red]x[/]": 50.0}}
+    print_results(results(metrics, extracted=12), tmp_path)
     shown = capsys.readouterr().out
     assert (
         "[red]x[/]" in shown and "12.5 images/s" in shown and str(tmp_path / "report.html") in shown.replace("\n", "")
     )
-    stages = {"stages": {"sv:100": {"queries": 1.0, "asked": 10, "prepare": 2.0}}}
-    print_results(numbers | {"rerank": stages}, tmp_path)
+    rerank = {"stages": {"sv:100": {"queries": 1.0, "asked": 10, "prepare": 2.0}}}
+    print_results(results(metrics, extracted=12, rerank=rerank), tmp_path)
     assert "sv:100: 100.0 ms per query" in capsys.readouterr().out
-    print_results(numbers | {"metrics": {}, "extracted": 0}, tmp_path)
+    print_results(results({}, extracted=0), tmp_path)
     shown = capsys.readouterr().out
     assert "mAP" not in shown and "descriptors reused" in shown
 
@@ -142,7 +142,7 @@ def test_the_head_shows_localization_and_what_re_ranking_changed(tmp_path):
     rerank = {"stages": {}, "before": {"mAP": 33.3, "R@1": 44.4}}
     located = {"discovery": {"strict": {"mIoU": 55.5}, "official": {}}, "sv": {"strict": {}, "official": {}}}
     shown = results(answers.metrics, rerank=rerank, localization=located, instances=0)
-    write_report(tmp_path, shown, answers, photos, photos, {})
+    write_report(tmp_path, shown, answers, benchmark(photos), {})
     page = (tmp_path / "report.html").read_text("utf-8")
     for text in ("33.3 before re-ranking", "<b>55.5</b><span>discovery: mIoU, %"):
         assert text in page

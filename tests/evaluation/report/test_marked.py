@@ -2,12 +2,20 @@
 
 import numpy as np
 from PIL import Image
-from sret_jax.evaluation.report.located import FOUND, HOTTEST, Shown, heated, located_picture, located_section, marked
 
+from sret_jax.evaluation.report.marked import (
+    FOUND,
+    HOTTEST,
+    MarkedAnswers,
+    heated,
+    marked,
+    marked_picture,
+    marked_section,
+)
 from sret_jax.evaluation.report.page import write_report
 from sret_jax.evaluation.report.pictures import OBJECT, RIGHT, WRONG
-from sret_jax.localization.localizer import Located
-from tests.support.reports import EVIL, Elements, photo_set, ranked, results
+from sret_jax.localization.methods import PredictedMask
+from tests.support.reports import EVIL, Elements, benchmark, photo_set, ranked, results
 
 
 def block(size, left, top, right, bottom) -> np.ndarray:
@@ -16,8 +24,8 @@ def block(size, left, top, right, bottom) -> np.ndarray:
     return out
 
 
-def located(mask: np.ndarray, heat: bool = True) -> Located:
-    return Located(mask, np.where(mask, 1, 0.25) if heat else None)
+def predicted(mask: np.ndarray, heat: bool = True) -> PredictedMask:
+    return PredictedMask(mask, np.where(mask, 1, 0.25) if heat else None)
 
 
 def test_outlines_are_where_the_masks_are():
@@ -56,14 +64,14 @@ def test_the_ring_is_around_the_seed_where_there_is_one():
 def test_no_verdict_is_shown_without_ground_truth(tmp_path):
     photos = photo_set()
     size, masks = photos.sizes[3].tolist(), [block(photos.sizes[row].tolist(), 2, 3, 12, 13) for row in (0, 1)]
-    found = [located(masks[0]), located(masks[1] & False)]
-    plain = Shown("discovery", 3, [0, 1], found, None)
-    texts = Elements(located_section([plain], photos, photos)).texts
+    found = [predicted(masks[0]), predicted(masks[1] & False)]
+    plain = MarkedAnswers("discovery", 3, [0, 1], found, None)
+    texts = Elements(marked_section([plain], photos, photos)).texts
     assert texts[-3:] == ["discovery", "found", "not found"]
-    picture = np.asarray(located_picture([plain], photos, photos)).reshape(-1, 3)
+    picture = np.asarray(marked_picture([plain], photos, photos)).reshape(-1, 3)
     assert not any((picture == colour).all(1).any() for colour in (RIGHT, WRONG))
-    clicked = Shown("discovery", 3, [0, 1], found, None, block(size, 4, 4, 12, 12))
-    pages = [Elements(located_section([one], photos, photos)).sources for one in (plain, clicked)]
+    clicked = MarkedAnswers("discovery", 3, [0, 1], found, None, block(size, 4, 4, 12, 12))
+    pages = [Elements(marked_section([one], photos, photos)).sources for one in (plain, clicked)]
     assert pages[0][0] != pages[1][0] and pages[0][1:] == pages[1][1:]  # only the query differs: its region is drawn
 
 
@@ -71,24 +79,24 @@ def test_a_strip_per_query_and_rows_of_each_method():
     photos = photo_set()
     masks = [block(photos.sizes[row].tolist(), 2, 3, 12, 13) for row in (0, 1)]
     shown = [
-        Shown("discovery", 3, [0, 1], [located(mask) for mask in masks], [masks[0], None]),
-        Shown("sv", 3, [0, 1], [located(mask & False, heat=False) for mask in masks], [masks[0], None]),
+        MarkedAnswers("discovery", 3, [0, 1], [predicted(mask) for mask in masks], [masks[0], None]),
+        MarkedAnswers("sv", 3, [0, 1], [predicted(mask & False, heat=False) for mask in masks], [masks[0], None]),
     ]
-    page = Elements(located_section(shown, photos, photos))
+    page = Elements(marked_section(shown, photos, photos))
     assert "script" not in page.tags and all(source.startswith("data:image/jpeg") for source in page.sources)
     assert len(page.sources) == 2 * 3 + 2  # the query and two photographs of each method, and the heat of one
     texts = "|".join(page.texts)
     for words in ("IoU 1.00", "does not show it", "not found", "nothing found", "discovery", "sv", EVIL[1]):
         assert words in texts
-    assert located_section([], photos, photos) == ""
+    assert marked_section([], photos, photos) == ""
 
 
 def test_the_report_has_the_section_and_its_picture(tmp_path):
     photos = photo_set()
     answers = ranked(photos)
     masks = [block(photos.sizes[row].tolist(), 2, 3, 12, 13) for row in (0, 1)]
-    shown = [Shown("discovery", 3, [0, 1], [located(mask) for mask in masks], [masks[0], None])]
-    write_report(tmp_path, results(answers.metrics), answers, photos, photos, {}, shown)
+    shown = [MarkedAnswers("discovery", 3, [0, 1], [predicted(mask) for mask in masks], [masks[0], None])]
+    write_report(tmp_path, results(answers.metrics), answers, benchmark(photos), {}, shown)
     page = Elements((tmp_path / "report.html").read_text("utf-8"))
     assert "Where the object is" in page.texts and "script" not in page.tags
     picture = np.asarray(Image.open(tmp_path / "located.png").convert("RGB")).reshape(-1, 3)
