@@ -149,18 +149,23 @@ RERANKINGS = {
 LOCALIZATIONS = {
     "where-proxford": _with(_located("roxford5k", "proxford"), names=True),
     "where-paintings": _with(_located("paintings"), localize__refine="guided"),
-    "where-synthetic": _with(_located("synthetic"), localize__refine="none"),
+    "where-synthetic": _located("synthetic"),  # of photographs that are made smaller to be refined
     "where-folder": _located("uneven", "folder", **PHOTOS, masks="{root}/photos-masks"),
     "where-own-features": _with(
         _located("roxford5k", "proxford", "sv", "sv+discovery"), **OWN, localize__source="backbone"
     ),
-    "where-reranked": _with(_located("roxford5k", "proxford", "discovery"), rerank__stages=("alpha_qe:2",)),
+    "where-reranked": _with(
+        _located("roxford5k", "proxford", "discovery"), localize__refine="none", rerank__stages=("alpha_qe:2",)
+    ),
     "where-asked": _located("asked", "folder", **PHOTOS, queries="{root}/mine", regions="{root}/regions.json"),
 }
 DESCRIPTORS = {
     "scales": Measured("revisited", settings={"extract.scales": (1.0, 0.5)}, options=GND),
     "scales-gem": Measured(
         "revisited", settings={"extract.scales": (1.0, 0.5), "extract.scale_pooling": "gem"}, options=GND
+    ),
+    "scales-power3": Measured(
+        "revisited", settings={"extract.scales": (1.0, 0.5), "extract.scale_pooling": "power3"}, options=GND
     ),
     "scales-of-input": Measured(
         "folder",
