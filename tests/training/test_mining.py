@@ -9,7 +9,7 @@ import pytest
 from sret_jax.config import steps_per_epoch
 from sret_jax.config.validation import validate
 from sret_jax.errors import UserError
-from sret_jax.extraction.descriptors import describe
+from sret_jax.extraction.descriptors import Extractor
 from sret_jax.training.checkpoint import Checkpoints
 from sret_jax.training.mining import MinedBatches, hard_negatives, mine, random_pairs
 from tests.support.photos import make_photos
@@ -77,7 +77,7 @@ def test_an_epoch_is_mined_with_the_descriptors_of_the_network():
     labels = PHOTOS.labels[tuples]
     assert all(len({a, c, d}) == 3 and a == b for a, b, c, d in labels)
     small = dataclasses.replace(settings, data=dataclasses.replace(settings.data, image_size=24))
-    x = describe(NETWORK, variables, PHOTOS, small, range(len(PHOTOS)))
+    x = Extractor(NETWORK, variables, small).describe(PHOTOS, range(len(PHOTOS)))
     pool = np.unique(tuples[:, 2:])  # what was found is the most similar of what anyone found in the pool
     others = greedy(x[tuples[:, 0]], x[pool], labels[:, 0], PHOTOS.labels[pool], 2)
     np.testing.assert_array_equal(tuples[:, 2:], pool[others])

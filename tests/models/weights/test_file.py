@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from sret_jax.cli.convert import main
 from sret_jax.config import AttentionConfig, Config, LocalConfig, ModelConfig
 from sret_jax.config.validation import validate
 from sret_jax.errors import UserError
 from sret_jax.models.weights.file import Weights, convert, read_weights, write_weights
 from sret_jax.models.weights.layouts import Layout, Leaf, find_layout
-from sret_jax.models.weights.pretrained import installed_weights, main, start_from
+from sret_jax.models.weights.pretrained import installed_weights, start_from
 
 
 def _layout(**options):
@@ -255,9 +256,9 @@ def test_invalid_image_statistics_are_refused(mean, std, tmp_path):
 
 def test_the_command_names_what_is_wrong(tmp_path, capsys):
     safetensors.numpy.save_file({"a": np.zeros(2)}, tmp_path / "a.safetensors")
-    with pytest.raises(SystemExit, match=r"error: .*a\.safetensors: no known layout has entries like 'a'"):
+    with pytest.raises(UserError, match=r"a\.safetensors: no known layout has entries like 'a'"):
         main([str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")])
-    with pytest.raises(SystemExit, match="b.npz: the name must end in .safetensors"):
+    with pytest.raises(UserError, match="b.npz: the name must end in .safetensors"):
         main([str(tmp_path / "a.safetensors"), str(tmp_path / "b.npz")])
     assert not (tmp_path / "b.safetensors").exists()
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sret_jax.cli.convert import main
 from sret_jax.config import AttentionConfig, Config, LocalConfig, ModelConfig, WhiteningConfig
 from sret_jax.errors import UserError
 from sret_jax.models.backbones import vit
@@ -13,7 +14,7 @@ from sret_jax.models.backbones.base import IMAGE_DEVIATION, IMAGE_MEAN
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.models.weights.file import read_weights
 from sret_jax.models.weights.layouts import FORMS, find_layout
-from sret_jax.models.weights.pretrained import main, stored_whitening
+from sret_jax.models.weights.pretrained import stored_whitening
 from sret_jax.models.whitening import apply_whitening
 from sret_jax.storage.row_store import RowStore
 from tests.support.commands import run_eval
@@ -112,8 +113,7 @@ def test_dir(tmp_path):
 
 def _stored(path, **settings):
     config = Config(model=ModelConfig(backbone="resnet18", weights=str(path)), whitening=WhiteningConfig(**settings))
-    stored = stored_whitening(config)
-    return stored["mean"], stored["projection"]
+    return stored_whitening(config)
 
 
 def test_the_whitening_that_cirtorch_learns_after_training(tmp_path, capsys):
@@ -133,7 +133,7 @@ def test_the_whitening_that_cirtorch_learns_after_training(tmp_path, capsys):
     assert _stored(out, dim=100)[1].shape == (512, 100)
     with pytest.raises(UserError, match=r"config.whitening.dim=513, but its whitening has 512"):
         _stored(out, dim=513)
-    with pytest.raises(SystemExit, match="no learned whitening 'x/ss'; it has: retrieval-SfM-120k/ms, retrieval"):
+    with pytest.raises(UserError, match="no learned whitening 'x/ss'; it has: retrieval-SfM-120k/ms, retrieval"):
         main([str(path), str(out), "--learned-whitening=x/ss"])
     main([str(path), str(out)])
     with pytest.raises(UserError, match="holds no whitening that was learned after training; convert the checkpoint"):
@@ -168,7 +168,7 @@ def test_the_whitening_of_dir(tmp_path, whiten):
 )
 def test_a_damaged_whitening_is_one_line(beside, tmp_path):
     path = _saved(Dir(), tmp_path / "dir.pt", **beside)
-    with pytest.raises(SystemExit, match=r"^error: .*dir.pt: the learned whitening 'x' is incomplete or damaged"):
+    with pytest.raises(UserError, match=r"dir.pt: the learned whitening 'x' is incomplete or damaged"):
         main([str(path), str(tmp_path / "dir.safetensors"), "--learned-whitening=x"])
 
 
