@@ -15,32 +15,33 @@ untrained, as `--start` names it.
 """
 
 import argparse
+import dataclasses
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from networks import square_batches
 from timing import command, machine, save
 
-from sret_jax.config import Config
+from sret_jax.config import Config, ModelConfig, SmoothingConfig
 from sret_jax.data.folders import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.pipeline import Batch, evaluation_batches
+from sret_jax.data.pipeline import PhotoBatch
 from sret_jax.extraction.multiscale import resize_input
-from sret_jax.extraction.selection import HOW_SCALES, Selected, select_local
+from sret_jax.extraction.selection import HOW_SCALES, SelectedFeatures, select_local
 from sret_jax.models.attention import l2_attention
-from sret_jax.models.descriptor import RetrievalNetwork, Variables, build_network, init_network
-from sret_jax.models.fixed_smoothing import bilateral, gaussian
-from sret_jax.models.local_features import average
+from sret_jax.models.descriptor import RetrievalNetwork, Variables
+from sret_jax.models.fixed_smoothing import average, bilateral, gaussian
 from sret_jax.models.regional_pooling import regional_gem
 from sret_jax.models.whitening import pca_whitening
 from sret_jax.retrieval.asmk import distinct_words
 from sret_jax.retrieval.codebook import kmeans
-from sret_jax.training.checkpoint import load_network
+from sret_jax.retriever import Retriever, load, without_unfilled_layers
 
 DIM, PCA_PHOTOS = 128, 200
 FIXED: dict[str, Callable[..., jax.Array]] = {
@@ -53,39 +54,19 @@ FIXED: dict[str, Callable[..., jax.Array]] = {
 Reduction = tuple[np.ndarray, np.ndarray]
 
 
-def load(options: argparse.Namespace) -> tuple[RetrievalNetwork, Variables, str]:
-    """A network with smoothing and nothing behind it, and the name of its row."""
-    config = Config()
+def open_smoothing(options: argparse.Namespace) -> tuple[Retriever, str]:
+    """A network with smoothing and no refinement behind it, and the name of its row."""
     if options.workdir:
-        loaded = load_network(options.workdir)
-        if not loaded.config.model.smoothing.enabled:
+        retriever, name = load(options.workdir), "learnable, trained"
+        if retriever.network.smoothing is None:
             sys.exit(f"--workdir={options.workdir}: that network has no smoothing; give a run that trained it")
-        variables = {"params": loaded.params, "batch_stats": loaded.batch_stats}
-        return (
-            build_network(loaded.config.model, whitening=False).clone(refinement=None),
-            variables,
-            "learnable, trained",
-        )
-    config.model.whitening, config.model.smoothing.enabled = False, True
-    config.model.smoothing.start = options.start
-    network = build_network(config.model)
-    variables = init_network(network, config.model, jax.random.key(0))
-    return network, variables, f"learnable, untrained ({options.start})"
-
-
-def batches(
-    photos: PhotoSet, network: RetrievalNetwork, options: argparse.Namespace, rows: Sequence[int]
-) -> Iterator[Batch]:
-    """All in one square shape: compiling seven scales takes longer than what other shapes would save."""
-    return evaluation_batches(
-        photos,
-        image_size=options.size,
-        bucket_ratios=(),
-        size_multiple=network.size_multiple,
-        batch_size=options.batch,
-        rows=rows,
-        threads=Config().data.threads,
-    )
+        retriever = dataclasses.replace(retriever, network=retriever.network.clone(refinement=None))
+    else:
+        smoothing = SmoothingConfig(enabled=True, start=options.start)
+        retriever = load(without_unfilled_layers(Config(model=ModelConfig(smoothing=smoothing))))
+        name = f"learnable, untrained ({options.start})"
+    retriever.config.data.image_size = options.size
+    return retriever, name
 
 
 def spread(photos: PhotoSet, most: int) -> np.ndarray:
@@ -115,7 +96,7 @@ def local_maps(
 
 
 def at_one_scale(
-    found: Iterator[Batch], maps_of: Callable[..., Any], reductions: dict[str, Any]
+    found: Iterator[PhotoBatch], maps_of: Callable[..., Any], reductions: dict[str, Any]
 ) -> dict[str, np.ndarray]:
     """All local features of photographs, by row of the table."""
     parts: dict[str, list[np.ndarray]] = {}
@@ -126,7 +107,7 @@ def at_one_scale(
 
 
 def count(
-    found: Iterator[Batch],
+    found: Iterator[PhotoBatch],
     maps_of: Callable[..., Any],
     reductions: dict[str, Reduction],
     codebooks: dict[str, np.ndarray],
@@ -139,9 +120,9 @@ def count(
         maps = [maps_of(reductions, batch["image"], batch["mask"], scale) for scale in scales]
         real = batch["row"] >= 0
         for name, centroids in codebooks.items():
-            chosen: Selected = select_local([one[name] for one in maps], scales, most)
-            words = distinct_words(chosen.features, chosen.count, jnp.asarray(centroids))
-            counts[name].append(np.stack([chosen.count, words], 1)[real])
+            chosen: SelectedFeatures = select_local([one[name] for one in maps], scales, most)
+            words = distinct_words(chosen.features, chosen.counts, jnp.asarray(centroids))
+            counts[name].append(np.stack([chosen.counts, words], 1)[real])
     return {name: np.concatenate(x) for name, x in counts.items()}
 
 
@@ -159,8 +140,8 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="keep the table under benchmarks/results")
     options = parser.parse_args()
 
-    network, variables, learnable = load(options)
-    maps_of = partial(local_maps, network, learnable, variables)
+    retriever, learnable = open_smoothing(options)
+    maps_of = partial(local_maps, retriever.network, learnable, retriever.variables)
     with tempfile.TemporaryDirectory() as cache:
         train, test = (
             prepare_folder(options.root, cache, splits=options.splits, split=split if options.splits else "")
@@ -168,12 +149,13 @@ def main() -> None:
         )
         rows = [spread(photos, options.photos or len(photos)) for photos in (train, test)]
         some = rows[0][:: max(1, len(rows[0]) // PCA_PHOTOS)]
-        raw = at_one_scale(batches(train, network, options, some), maps_of, {})
+        raw = at_one_scale(square_batches(train, retriever, options.batch, some), maps_of, {})
         reductions = {name: pca_whitening(x, DIM) for name, x in raw.items()}
         reductions = jax.tree.map(lambda z: np.asarray(z, np.float32), reductions)
-        learned_on = at_one_scale(batches(train, network, options, rows[0]), maps_of, reductions)
+        learned_on = at_one_scale(square_batches(train, retriever, options.batch, rows[0]), maps_of, reductions)
         codebooks = {name: kmeans(x, options.words) for name, x in learned_on.items()}
-        counts = count(batches(test, network, options, rows[1]), maps_of, reductions, codebooks, options.features)
+        counted = square_batches(test, retriever, options.batch, rows[1])
+        counts = count(counted, maps_of, reductions, codebooks, options.features)
 
     features = len(next(iter(learned_on.values())))
     lines = ["# Burstiness by kind of smoothing", "", machine(), "", command(), ""]

@@ -28,6 +28,7 @@ import numpy as np
 from choice_groups import GROUPS, R, S, Setting, base_of, stem_of
 from comparison import markdown, mean_and_deviation, paired_bootstrap, write_csv
 from jaxtyping import Float
+from networks import map_of
 from timing import machine
 
 from sret_jax.config import Config
@@ -37,8 +38,9 @@ from sret_jax.data.folders import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.resizing import content_size, place, resize
 from sret_jax.evaluation.metrics import rank, score_rankings
-from sret_jax.models.descriptor import build_network, init_network
+from sret_jax.models.descriptor import build_network
 from sret_jax.models.whitening import apply_whitening, pca_whitening
+from sret_jax.retriever import load, without_unfilled_layers
 from sret_jax.training import parallel
 from sret_jax.training.losses import init_loss
 from sret_jax.training.optimizer import build_optimizer
@@ -86,11 +88,9 @@ class Maps:
 
 def store(photos: PhotoSet, config: Config, views: int) -> Maps:
     """The backbone's maps of all photographs and of `views` random views of each, all padded to one square."""
-    model = dataclasses.replace(config.model, whitening=False)
-    network = build_network(model)
-    variables = init_network(network, model, jax.random.key(0))
-    describe = jax.jit(lambda images, mask: network.apply(variables, images, mask, method="feature_map")[:2])
-    side, multiple = config.data.image_size, network.size_multiple
+    retriever = load(without_unfilled_layers(config))
+    map_in = map_of(retriever)
+    side, multiple = config.data.image_size, retriever.network.size_multiple
     maps, masks = [], []
     for row in range(len(photos)):
         photo = photos.photo(row)
@@ -98,7 +98,7 @@ def store(photos: PhotoSet, config: Config, views: int) -> Maps:
         seen = [resize(photo, content_size(photo.shape[:2], side, multiple))]
         seen += [augment(photo, rng, config.data, multiple=multiple) for _ in range(views)]
         images, inside = map(np.stack, zip(*(place(view, (side, side)) for view in seen), strict=True))
-        x, mask = describe(images, inside)
+        x, mask = map_in(images, inside)
         maps.append(np.asarray(x, np.float16))
         masks.append(np.asarray(mask))
         if row % 100 == 99:

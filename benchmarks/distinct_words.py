@@ -1,40 +1,23 @@
 """The burstiness of a network's local features: how many there are, and how many distinct visual words."""
 
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from burstiness import DIM, at_one_scale, count, spread
+from networks import square_batches
 
-from sret_jax.config import Config
 from sret_jax.data.folders import prepare_folder
-from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.pipeline import Batch, evaluation_batches
 from sret_jax.extraction.multiscale import resize_input
 from sret_jax.models.attention import l2_attention
-from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.models.whitening import pca_whitening
 from sret_jax.retrieval.codebook import kmeans
+from sret_jax.retriever import Retriever
 
 MOST = 1000  # features of a photograph
 CODEBOOK_PHOTOS, COUNTED_PHOTOS = 400, 100  # evenly spread: learned on, and counted on
 COUNTED_SCALES = (1.414, 1.0, 0.707)  # of the photographs that words are counted on
-
-
-def batches(photos: PhotoSet, network: RetrievalNetwork, config: Config, rows: Any = None) -> Iterator[Batch]:
-    """All in one square shape: seven scales of several shapes would compile for longer than they run."""
-    return evaluation_batches(
-        photos,
-        image_size=config.data.image_size,
-        bucket_ratios=(),
-        size_multiple=network.size_multiple,
-        batch_size=8,
-        rows=rows,
-        threads=config.data.threads,
-    )
+BATCH = 8
 
 
 @partial(jax.jit, static_argnames=("network", "scale"))
@@ -51,23 +34,23 @@ def local_maps(network, variables, reductions, images, mask, scale):
     return {"map": {"features": x, "strength": l2_attention(seen["backbone"]), "mask": mask}}
 
 
-def words_of_photographs(
-    network: RetrievalNetwork, variables: Variables, config: Config, cache: Path, words: int
-) -> tuple[float, float]:
+def words_of_photographs(retriever: Retriever, words: int) -> tuple[float, float]:
     """|X| and C_X: local features and distinct visual words of a photograph of "test", the mean.
 
     The reduction and the words are learned from one scale of photographs of "train".
     """
+    data = retriever.config.data
     train, test = (
-        prepare_folder(config.data.root, cache, splits=config.data.splits, split=s) for s in ("train", "test")
+        prepare_folder(data.root, data.cache_dir, splits=data.splits, split=split) for split in ("train", "test")
     )
-    maps_of = partial(local_maps, network, variables)
-    features = at_one_scale(batches(train, network, config, spread(train, CODEBOOK_PHOTOS)), maps_of, {})["map"]
+    maps_of = partial(local_maps, retriever.network, retriever.variables)
+    learned_on = square_batches(train, retriever, BATCH, spread(train, CODEBOOK_PHOTOS))
+    features = at_one_scale(learned_on, maps_of, {})["map"]
     reductions = {}
     if features.shape[1] > DIM:  # heads reduce by themselves
         mean, projection = (np.asarray(z, np.float32) for z in pca_whitening(features, DIM))
         reductions["map"], features = (mean, projection), (features - mean) @ projection
-    counted = batches(test, network, config, spread(test, COUNTED_PHOTOS))
+    counted = square_batches(test, retriever, BATCH, spread(test, COUNTED_PHOTOS))
     codebooks = {"map": kmeans(features, words)}
     number, distinct = count(counted, maps_of, reductions, codebooks, MOST, COUNTED_SCALES)["map"].mean(0)
     return float(number), float(distinct)

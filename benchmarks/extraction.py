@@ -26,15 +26,14 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet
 from timing import command, interleaved, machine, save
 
-from sret_jax.config import Config
+from sret_jax.config import Config, DataConfig, ExtractConfig
 from sret_jax.data.folders import prepare_folder
 from sret_jax.data.pipeline import evaluation_batches
 from sret_jax.datasets.synthetic_views import prepare_synthetic
-from sret_jax.extraction.descriptors import describe
 from sret_jax.models.backbones import build_backbone, efficientnet_lite
-from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.models.weights.pretrained import installed_weights, pretrained
 from sret_jax.models.weights.torch_file import read_torch
+from sret_jax.retriever import load, without_unfilled_layers
 
 NAME, OURS = "efficientnet_lite0", "sret_jax"
 
@@ -83,16 +82,13 @@ def network_calls(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
 
 
 def extract_calls(options: argparse.Namespace, cache: str) -> tuple[dict[str, Callable[[], Any]], int]:
-    config = Config()
-    config.data.image_size, config.extract.batch_size, config.model.whitening = options.size, options.batch, False
+    config = Config(data=DataConfig(image_size=options.size), extract=ExtractConfig(batch_size=options.batch))
+    retriever = load(without_unfilled_layers(config))
     if options.root:
         photos = prepare_folder(options.root, cache)
         photos = photos.select(np.arange(min(options.photos, len(photos))))
     else:
         photos = prepare_synthetic(cache, instances=options.photos // 8, photos=8, seed=0, split="test")
-    rows = range(len(photos))
-    network = build_network(config.model)
-    variables = init_network(network, config.model, jax.random.key(0))
     reference: dict[torch.memory_format, EfficientNet] = {}
 
     def in_torch(layout: torch.memory_format) -> np.ndarray:
@@ -103,9 +99,8 @@ def extract_calls(options: argparse.Namespace, cache: str) -> tuple[dict[str, Ca
             photos,
             image_size=options.size,
             bucket_ratios=config.data.bucket_ratios,
-            size_multiple=network.size_multiple,
+            size_multiple=retriever.network.size_multiple,
             batch_size=options.batch,
-            rows=rows,
             threads=config.data.threads,
         )
         for batch in batches:
@@ -116,7 +111,7 @@ def extract_calls(options: argparse.Namespace, cache: str) -> tuple[dict[str, Ca
         return out
 
     return {
-        OURS: lambda: describe(network, variables, photos, config, rows),
+        OURS: lambda: retriever.describe(photos),
         "torch": lambda: in_torch(torch.contiguous_format),
         "torch, channels last": lambda: in_torch(torch.channels_last),
     }, len(photos)

@@ -59,7 +59,7 @@ def describer(config: Config) -> Callable[[], Any]:
 
     def describe() -> None:
         found = [one for _, one in source(photos, rows)]
-        index.add(np.stack([one.features for one in found]), np.stack([one.count for one in found]), [""] * len(found))
+        index.add(np.stack([one.features for one in found]), np.stack([one.counts for one in found]), [""] * len(found))
 
     return describe
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from networks import map_of, square_batches
 
 from sret_jax.config import Config
 from sret_jax.data.folders import prepare_folder
-from sret_jax.data.pipeline import evaluation_batches
-from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.models.whitening import apply_whitening, pca_whitening
+from sret_jax.retriever import load, without_unfilled_layers
 
 P, EPS = 3.0, 1e-6
 ASKING = 64  # photographs whose windows are the queries
@@ -57,24 +57,13 @@ def windows(x: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
 
 def feature_maps(root: str) -> list[np.ndarray]:
     """The last map [h w c] of every photograph, without its padding, by the untrained network of the default config."""
-    config = Config()
-    config.model.whitening = False
-    network = build_network(config.model)
-    variables = init_network(network, config.model, jax.random.key(0))
-    apply = jax.jit(lambda images, mask: network.apply(variables, images, mask, method="feature_map")[:2])
+    retriever = load(without_unfilled_layers(Config()))
+    map_in = map_of(retriever)
     maps: list[np.ndarray] = []
     with tempfile.TemporaryDirectory() as folder:
-        found = evaluation_batches(
-            prepare_folder(root, Path(folder)),
-            image_size=config.data.image_size,
-            bucket_ratios=(),
-            size_multiple=network.size_multiple,
-            batch_size=config.extract.batch_size,
-            rows=None,
-            threads=config.data.threads,
-        )
-        for batch in found:
-            x, mask = jax.device_get(apply(batch["image"], batch["mask"]))
+        photos = prepare_folder(root, Path(folder))
+        for batch in square_batches(photos, retriever, retriever.config.extract.batch_size):
+            x, mask = jax.device_get(map_in(batch["image"], batch["mask"]))
             sizes = zip(mask.any(2).sum(1), mask.any(1).sum(1), batch["row"] >= 0, x, strict=True)
             maps += [one[:h, :w] for h, w, real, one in sizes if real]
     return maps

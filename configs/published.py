@@ -1,6 +1,6 @@
 """Published networks, measured as by their authors. Not trained here: `--config=configs/published.py:NAME`.
 
-    python -m sret_jax.models.weights CHECKPOINT net.safetensors [--learned-whitening=WHITENING]
+    sret convert CHECKPOINT net.safetensors [--learned-whitening=WHITENING]
     python eval.py --config=configs/published.py:NAME --config.model.weights=net.safetensors
         --benchmark=roxford5k,rparis6k --root=DATASETS --anchors
 

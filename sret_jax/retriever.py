@@ -100,17 +100,20 @@ class Retriever:
         """Descriptors of all photographs, kept in a store in `folder`: reused while nothing has changed, resumable."""
         return extract(self.extractor, photos, Path(folder))
 
-    def local_features(self, photos: PhotoSet, folder: str | Path) -> StoredLocal:
-        """The local features that `config.local` asks for, kept in a store in `folder`, resumable.
+    def local_features(self, photos: PhotoSet, folder: str | Path, learned_from: PhotoSet | None = None) -> StoredLocal:
+        """The local features that `config.local` names, kept in a store in `folder`, resumable.
 
-        A reduction of "map" and "backbone" is learned from these photographs.
+        Args:
+          learned_from: the photographs that the reduction of "map" and "backbone" is learned from, the same for queries
+            and database; by default `photos`.
         """
-        self._check_filled("local")
-        source = open_source(self.extractor, photos, self.config)
+        if self.config.local.source == "head":
+            self._check_filled("local")
+        source = open_source(self.extractor, learned_from or photos, self.config)
         return StoredLocal([store_local(source, photos, self.config, Path(folder))])
 
     def maps(self, photos: PhotoSet, folder: str | Path, image_size: int) -> StoredMaps:
-        """The feature maps that `config.localize.source` asks for, kept in a store in `folder`, resumable.
+        """The feature maps that `config.localize.source` names, kept in a store in `folder`, resumable.
 
         Args:
           image_size: longest side of a photograph, pixels.

@@ -1,9 +1,12 @@
 """Rules of the layout, read from the syntax trees: who may import whom, one outside service per file, tests in step."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
+
+import sret_jax
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sret_jax"
@@ -15,6 +18,7 @@ ORDER = (
     "errors storage config data datasets models extraction training retriever retrieval reranking localization "
     "evaluation cli"
 ).split()
+ROOT_FILES = {"__init__.py", "errors.py", "retriever.py", "py.typed"}  # whatever else there is has a folder
 
 # Services that would be costly to replace are known to one place each.
 ONLY_IN = {
@@ -78,11 +82,20 @@ def test_pmap_is_called_in_one_file():
     assert callers == {"training/parallel.py"}
 
 
-def test_the_package_root_holds_what_everybody_meets_first():
-    """The face, the one exception, and the retriever; whatever else there is has a folder with others of its kind."""
-    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "errors.py", "retriever.py"}
-    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and list(path.rglob("*.py"))}
-    assert folders == set(ORDER) - {"errors", "retriever"}
+def test_the_root_of_the_package_holds_folders_and_little_else():
+    assert {path.name for path in PACKAGE.iterdir() if path.is_file()} == ROOT_FILES
+
+
+def test_every_folder_is_in_the_wheel():
+    """The packages are listed by name, because one of them, the configs, lies outside."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in PACKAGE.rglob("__init__.py")}
+    assert set(listed) == folders | {"sret_jax.configs"}
+
+
+def test_the_face_resolves_to_what_it_says():
+    named = {ROOT / "sret_jax" / place.replace(".", "/") for place in sret_jax._PLACES.values()}
+    assert all(path.with_suffix(".py").is_file() or (path / "__init__.py").is_file() for path in named)
 
 
 def test_no_test_file_imports_another():

@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import app, flags
@@ -69,7 +70,7 @@ def _parse(words: list[str]) -> list[str]:
         if not flags.FLAGS["verbosity"].present:
             absl_logging.set_verbosity(absl_logging.WARNING)
         absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
-        config = flags.FLAGS["config"]
+        config: Any = flags.FLAGS["config"]  # of ml_collections, which knows its file
         if config.value is not None and not isinstance(config.value, Config):
             raise UserError(f"--config={config.config_filename}: its get_config() gives no Config")
         if config.value is not None:
@@ -109,8 +110,8 @@ def with_config(words: list[str]) -> list[str]:
     for field in fields:
         _check_field(field.lstrip("-").partition("=")[0])
     if given.config:
-        workdir = [] if given.workdir is None else [f"--workdir={given.workdir}"]
-        return [words[0], f"--config={config_file(given.config)}", *workdir, *rest]
+        place = [] if given.workdir is None else [f"--workdir={given.workdir}"]
+        return [words[0], f"--config={config_file(given.config)}", *place, *rest]
     if not fields or given.config is not None:
         return words
     if given.workdir is None:

@@ -125,8 +125,8 @@ def main() -> None:
 
 def requested() -> Request:
     """What the flags say of the benchmark beside its name."""
-    folders = (expanded(flag.value) for flag in (ROOT, QUERIES, GND))
-    return Request(*folders, tuple(map(expanded, DISTRACTORS.value)), PROTOCOL.value, expanded(MASKS.value))
+    root, queries, gnd, masks = (expanded(flag.value) for flag in (ROOT, QUERIES, GND, MASKS))
+    return Request(root, queries, gnd, tuple(map(expanded, DISTRACTORS.value)), PROTOCOL.value, masks)
 
 
 def chosen_retriever(config: Config | None, workdir: str | None, out: str | None) -> tuple[Retriever, Workdir]:
@@ -173,7 +173,7 @@ def _check_flags(request: Request) -> None:
 
 def _score_foreign(request: Request, out: str) -> None:
     """Scores what something else has ranked or marked."""
-    (benchmark,) = BENCHMARK.value
+    (benchmark,) = BENCHMARK.value or []
     marks, rankings = expanded(MARKS.value), expanded(RANKINGS.value)
     kind, file = ("marks", Path(marks)) if marks else ("rankings", Path(rankings))
     folder = Path(out or f"runs/{kind}-{file.stem}") / benchmark

@@ -9,7 +9,7 @@ in the same order. A list of more than 50,000 photographs is prepared in blocks 
 goes on with the first one that is not whole. Without `--beam_options` the workers are processes of this machine, one
 per core; on Flink, Spark or Dataflow, ROOT and CACHE have to lie where every worker sees them under the same path.
 
-"proxford" and "prparis" ask for the photographs of "roxford5k" and "rparis6k", which is what to prepare for them. Their
+"proxford" and "prparis" search the photographs of "roxford5k" and "rparis6k", which is what to prepare for them. Their
 labels, and the masks of "paintings", are read where they are, from ROOT.
 """
 

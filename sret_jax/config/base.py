@@ -1,5 +1,5 @@
 """Every setting of the project, with its unit and its default; there are no defaults anywhere else. What follows
-training is in `search_config`.
+training is in `config/search.py`.
 
 An experiment is a file in `configs/` whose `get_config()` returns a `Config`; the command line overrides
 single fields (`--config.train.steps=200`). `sret_jax.config.validation` says which values can be used together.
@@ -38,7 +38,7 @@ class DataConfig:
     sampling: str = "instances"  # what a batch holds: "instances" (P*K), "balanced", "random", "tuples" (mined)
     cache_dir: str = ""  # where prepared ArrayRecord files go; "" = <workdir>/data
     image_size: int = 320  # longest side of a photograph after resizing, pixels
-    enlarge: bool = True  # smaller photographs too, where they are described; cirtorch and its kin leave them
+    enlarge: bool = True  # upscale smaller photographs at extraction; cirtorch and its kin leave them as they are
     bucket_ratios: tuple[float, ...] = (0.75,)  # short/long side of the padded shapes beside the square
     instances_per_batch: int = 8  # P
     photos_per_instance: int = 4  # K; the global batch is P*K photographs

@@ -33,7 +33,7 @@ class SearchConfig:
     # without these the photographs searched, which is no fair comparison with words of others
     codebook: str = ""
     codebook_photos: int = 20000  # asmk: of these photographs, at most, evenly spread
-    assignments: int = 5  # asmk: words of each local feature of a query; of a photograph searched one
+    assignments: int = 5  # asmk: visual words per query feature; database features always use one
     binary: bool = True  # asmk: compare the signs of residuals, or with False the residuals
 
 
@@ -47,7 +47,7 @@ class LocalSearchConfig:
     most: int = 1000  # features of a photograph, the strongest
     image_size: int = 1024  # sift: longest side of a photograph, pixels; smaller ones are not enlarged
     scales: tuple[float, ...] = (2.0, 1.414, 1.0, 0.707, 0.5, 0.353, 0.25)  # of data.image_size, where a network looks
-    dim: int = 128  # map, backbone: numbers of a feature after a PCA-whitening of the photographs searched
+    dim: int = 128  # map, backbone: dimension of a feature after a PCA-whitening of the photographs searched
     shrinkage: float = 1.0  # of that whitening, see model.whitening_shrinkage
     chunk_rows: int = 256  # photographs per committed chunk
 
@@ -58,7 +58,7 @@ class RerankConfig:
 
     stages: tuple[str, ...] = ()  # in this order, each NAME or NAME:NUMBER, as of `--rerank=sv:100,aqe:10`
     transform: str = "affine"  # between two photographs of the object: "affine" or "homography"
-    # A match is this much nearer than the second nearest; 1: not asked for. 0: 0.9 of SIFT, and 1 of a network's own
+    # A match is this much nearer than the second nearest; 1: no such test. 0: 0.9 of SIFT, and 1 of a network's own
     # features, of which those of neighbouring positions and scales are alike
     ratio: float = 0.0
     distance: float = 0.0  # greatest distance of a match, features of unit length; 0: any
@@ -91,7 +91,7 @@ class LocalizeConfig:
     image_size: int = 640  # longest side of a photograph searched, pixels
     query_size: int = 320  # of a query, which shows little beside its object
     refine: str = "grabcut"  # what makes pixels of a heat map: "none" (a threshold), "guided" by edges, or "grabcut"
-    inliers: int = 10  # sv: with fewer, nothing is marked; sv+discovery: then discovery is asked
+    inliers: int = 10  # sv: with fewer, nothing is marked; sv+discovery: then discovery takes over
     chunk_rows: int = 64  # photographs per committed chunk of maps
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from sret_jax.data.folders import FolderEntry, read_found
+from sret_jax.data.folders import FolderEntry, read_entry
 from sret_jax.data.lists import ListedPhotos
-from sret_jax.data.prepared import SPLIT, Index
+from sret_jax.data.prepared import SPLIT, RecordIndex
 from sret_jax.errors import UserError
 
 LIST, NOTES = "list.jsonl", "notes"  # beside the records while they are made: what to read, and what was found
@@ -31,26 +31,27 @@ class BeamPhotos(ListedPhotos):
         self,
         options: Sequence[str],
         benchmark: str,
-        found: Sequence[FolderEntry],
+        entries: Sequence[FolderEntry],
         complete: bool,
-        index: Index,
+        index: RecordIndex,
         data_dir: Path,
     ) -> None:
         self.options = options
-        super().__init__(benchmark, found, complete, index, data_dir)
+        super().__init__(benchmark, entries, complete, index, data_dir)
 
     def download_and_prepare(self) -> None:
         from apache_beam.options.pipeline_options import PipelineOptions
 
         folder = Path(self._data_dir_root)
         with open(folder / LIST, "w", encoding="ascii") as file:
-            for number, found in enumerate(self.found):
-                file.write(json.dumps({"number": number} | dataclasses.asdict(found)) + "\n")
+            for number, entry in enumerate(self.entries):
+                file.write(json.dumps({"number": number} | dataclasses.asdict(entry)) + "\n")
         options = PipelineOptions(list(self.options))
         super().download_and_prepare(download_config=tfds.download.DownloadConfig(beam_options=options))
         self._read_notes(folder)
 
-    def _split_generators(self, dl_manager: Any, pipeline: Any) -> dict[str, Any]:
+    # tfds looks for the parameter, and makes a pipeline for the builders that have it.
+    def _split_generators(self, dl_manager: Any, pipeline: Any) -> dict[str, Any]:  # type: ignore[override]
         import apache_beam as beam
 
         folder = Path(self._data_dir_root)
@@ -68,16 +69,16 @@ class BeamPhotos(ListedPhotos):
         files = sorted(folder.glob(f"{NOTES}-*"))
         notes = [json.loads(line) for file in files for line in file.read_text(encoding="ascii").splitlines()]
         notes.sort(key=lambda note: note["number"])
-        if [note["number"] for note in notes] != list(range(len(self.found))):
+        if [note["number"] for note in notes] != list(range(len(self.entries))):
             raise UserError(
-                f"{self.benchmark}: the workers noted {len(notes)} of {len(self.found)} photographs; {AGAIN}"
+                f"{self.benchmark}: the workers noted {len(notes)} of {len(self.entries)} photographs; {AGAIN}"
             )
-        for found, note in zip(self.found, notes, strict=True):
+        for entry, note in zip(self.entries, notes, strict=True):
             if note["reason"]:
-                self.index.skipped.append((found.name, note["reason"]))
+                self.index.skipped.append((entry.name, note["reason"]))
             else:
-                self.index.names.append(found.name)
-                self.index.instances.append(found.instance)
+                self.index.names.append(entry.name)
+                self.index.instances.append(entry.instance)
                 self.index.sizes.append(tuple(note["size"]))
                 self.index.digests.append(note["digest"])
         self.check_complete()
@@ -86,25 +87,25 @@ class BeamPhotos(ListedPhotos):
 
 
 AGAIN = "is the cache where every worker sees it? Run it again"
-Read = tuple[int, str, bytes | None, tuple[int, int], str]  # number, name, photograph, size, why there is none
+ReadPhoto = tuple[int, str, bytes | None, tuple[int, int], str]  # number, name, photograph, size, why there is none
 
 
-def _read(line: str) -> Read:
+def _read(line: str) -> ReadPhoto:
     entry = json.loads(line)
     number = entry.pop("number")
-    outcome = read_found(FolderEntry(**entry))
+    outcome = read_entry(FolderEntry(**entry))
     if isinstance(outcome, str):
         return number, entry["name"], None, (0, 0), outcome
     return number, entry["name"], outcome[0], (int(outcome[1][0]), int(outcome[1][1])), ""
 
 
-def _note(read: Read) -> str:
+def _note(read: ReadPhoto) -> str:
     number, _, data, size, reason = read
     digest = hashlib.sha256(data or b"").hexdigest()
     return json.dumps({"number": number, "size": size, "digest": digest, "reason": reason})
 
 
-def _example(read: Read) -> Iterator[tuple[int, dict[str, Any]]]:
+def _example(read: ReadPhoto) -> Iterator[tuple[int, dict[str, Any]]]:
     number, name, data, _, _ = read
     if data is not None:
         yield number, {"image": data, "name": name}

@@ -13,7 +13,7 @@ import zlib
 
 import numpy as np
 from jaxtyping import Bool, UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sret_jax.storage.files import Unreadable
 
@@ -52,7 +52,7 @@ def decode_photo(data: bytes, at_least: int | None = None) -> UInt8[np.ndarray, 
     if min(image.size) < MIN_SIDE:
         raise PhotoRejected(f"{image.height}x{image.width} pixels: a side is shorter than {MIN_SIDE}")
     try:
-        turn = TURNS.get(image.getexif().get(0x0112))
+        turn = TURNS.get(image.getexif().get(0x0112, 1))
     except DAMAGE as error:
         raise PhotoRejected(f"damaged EXIF: {error}") from None
     image = _rgb(image)
@@ -86,11 +86,12 @@ def _load(data: bytes, formats: tuple[str, ...], at_least: int | None = None) ->
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         if at_least:
-            image.draft(None, tuple(math.ceil(side * at_least / max(image.size)) for side in image.size))
+            width, height = (math.ceil(side * at_least / max(image.size)) for side in image.size)
+            image.draft(None, (width, height))
         image.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PhotoRejected(f"more than {MAX_PIXELS // 1_000_000} megapixels") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise PhotoRejected("not a JPEG, PNG or WebP photograph") from None
     except DAMAGE as error:
         raise PhotoRejected(f"damaged: {error}") from None

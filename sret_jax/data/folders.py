@@ -17,7 +17,7 @@ from typing import Any
 
 from sret_jax.data.decoding import decode_photo
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.prepared import Index, PhotoBuilder, in_order, open_prepared, prepared
+from sret_jax.data.prepared import PhotoBuilder, RecordIndex, in_order, open_prepared, prepared
 from sret_jax.errors import UserError
 from sret_jax.storage.files import Unreadable, read_file
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FolderEntry:
-    """One entry of a photo folder; `reason` is set when it cannot be a photograph whatever it holds."""
+    """One entry of a photo folder, or of a list; `reason` is set when it cannot be a photograph whatever it holds."""
 
     name: str  # below the root, with "/"
     path: str
@@ -37,17 +37,17 @@ class FolderEntry:
 class ImageFolder(PhotoBuilder):
     """Writes the photographs of a folder as they are; nothing is re-encoded."""
 
-    def __init__(self, root: Path, found: list[FolderEntry], index: Index, data_dir: Path) -> None:
-        self.root, self.found = root, found
+    def __init__(self, root: Path, entries: list[FolderEntry], index: RecordIndex, data_dir: Path) -> None:
+        self.root, self.entries = root, entries
         super().__init__(index, data_dir)
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for found, outcome in in_order("reading photographs", read_found, self.found):
+        for entry, outcome in in_order("reading photographs", read_entry, self.entries):
             if isinstance(outcome, str):
-                self.index.skipped.append((found.name, outcome))
+                self.index.skipped.append((entry.name, outcome))
                 continue
             data, size = outcome
-            yield self.index.add(found.name, found.instance, size, data), {"image": data, "name": found.name}
+            yield self.index.add(entry.name, entry.instance, size, data), {"image": data, "name": entry.name}
         if not self.index.names:
             raise UserError(_nothing_left(self.root, self.index.skipped))
 
@@ -77,9 +77,9 @@ def prepare_folder(
     if not os.access(root, os.R_OK | os.X_OK):
         raise UserError(f"photo folder {str(root)!r} may not be listed: give yourself permission to read it")
     wanted = _read_split(Path(splits), split) if splits else None
-    found = list(_walk_instances(root) if labelled else walk(root))
+    entries = list(_walk_instances(root) if labelled else walk(root))
 
-    photos = _prepare(root, found, cache_dir, labelled, root.resolve().name or "photos")
+    photos = _prepare(root, entries, cache_dir, labelled, root.resolve().name or "photos")
     if wanted is not None:
         photos = dataclasses.replace(photos, name=f"{photos.name}:{split}").select_instances(wanted)
         if not len(photos):
@@ -111,7 +111,7 @@ def _read_split(path: Path, split: str) -> list[str]:
     return names
 
 
-def _entries(folder: str) -> list[os.DirEntry]:
+def _entries(folder: str) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name)
 
@@ -164,33 +164,34 @@ def walk(folder: str | Path, prefix: str = "") -> Iterator[FolderEntry]:
         yield FolderEntry(name, entry.path, None, reason)
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link that leads in a circle
         return False
 
 
-def content_key(root: Path, found: list[FolderEntry], *kind: Any) -> str:
+def content_key(root: Path, entries: list[FolderEntry], *kind: Any) -> str:
     """16 hexadecimal digits that change with `kind` and with any file's name, size or modification time."""
     digest = hashlib.sha256(repr((os.fspath(root.resolve()), *kind)).encode("utf-8", "backslashreplace"))
-    for entry in found:
+    for entry in entries:
         try:
             status = os.stat(entry.path)
-            state = (status.st_mode, status.st_size, status.st_mtime_ns)
+            state: tuple[int | None, ...] = (status.st_mode, status.st_size, status.st_mtime_ns)
         except OSError as error:
             state = (error.errno,)
         digest.update(repr((entry.name, entry.reason, state)).encode("utf-8", "backslashreplace"))
     return digest.hexdigest()[:16]
 
 
-def read_found(found: FolderEntry) -> tuple[bytes, tuple[int, int]] | str:
+def read_entry(entry: FolderEntry) -> tuple[bytes, tuple[int, int]] | str:
     """The photograph's bytes and upright size, or why there is none."""
-    if found.reason:
-        return found.reason
+    if entry.reason:
+        return entry.reason
     try:
-        data = read_file(found.path)
-        return data, decode_photo(data).shape[:2]
+        data = read_file(entry.path)
+        height, width = decode_photo(data).shape[:2]
+        return data, (height, width)
     except Unreadable as rejected:
         return rejected.reason
 
@@ -214,7 +215,7 @@ def _tell(photos: PhotoSet, wanted: list[str] | None) -> None:
     single = [instance for label, instance in enumerate(photos.instances) if counts[label] == 1]
     if single:
         log.warning(
-            "%s: %d instances with one photograph only, which are neither trained on nor asked for: %s",
+            "%s: %d instances with one photograph only, which are neither trained on nor used as queries: %s",
             photos.name,
             len(single),
             ", ".join(single[:5]),

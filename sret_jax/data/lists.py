@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sret_jax.data.folders import FolderEntry, content_key, plain_name, read_found
+from sret_jax.data.folders import FolderEntry, content_key, plain_name, read_entry
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.prepared import Index, PhotoBuilder, in_order, open_prepared, prepared
+from sret_jax.data.prepared import PhotoBuilder, RecordIndex, in_order, open_prepared, prepared
 from sret_jax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -33,18 +33,18 @@ class ListedPhotos(PhotoBuilder):
     """
 
     def __init__(
-        self, benchmark: str, found: Sequence[FolderEntry], complete: bool, index: Index, data_dir: Path
+        self, benchmark: str, entries: Sequence[FolderEntry], complete: bool, index: RecordIndex, data_dir: Path
     ) -> None:
-        self.benchmark, self.found, self.complete = benchmark, found, complete
+        self.benchmark, self.entries, self.complete = benchmark, entries, complete
         super().__init__(index, data_dir)
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for found, outcome in in_order(f"reading {self.benchmark}", read_found, self.found):
+        for entry, outcome in in_order(f"reading {self.benchmark}", read_entry, self.entries):
             if isinstance(outcome, str):
-                self.index.skipped.append((found.name, outcome))
+                self.index.skipped.append((entry.name, outcome))
             elif not (self.complete and self.index.skipped):
                 data, size = outcome
-                yield self.index.add(found.name, found.instance, size, data), {"image": data, "name": found.name}
+                yield self.index.add(entry.name, entry.instance, size, data), {"image": data, "name": entry.name}
         self.check_complete()
 
     def check_complete(self) -> None:
@@ -53,11 +53,11 @@ class ListedPhotos(PhotoBuilder):
             raise Unusable(self.index.skipped)
 
 
-Builder = Callable[[str, Sequence[FolderEntry], bool, Index, Path], PhotoBuilder]
+Builder = Callable[[str, Sequence[FolderEntry], bool, RecordIndex, Path], PhotoBuilder]
 
 
 def prepare_listed(
-    benchmark: str, root: Path, found: Sequence[FolderEntry], cache_dir: str | Path, builder: Builder = ListedPhotos
+    benchmark: str, root: Path, entries: Sequence[FolderEntry], cache_dir: str | Path, builder: Builder = ListedPhotos
 ) -> PhotoSet:
     """The photographs of a list, in its order, read and checked once and kept in `cache_dir`.
 
@@ -67,42 +67,42 @@ def prepare_listed(
 
     Raises `UserError` that names what is listed twice, missing or no photograph.
     """
-    _check_list(benchmark, found)
-    missing = sum(bool(entry.reason) for entry in found)
-    if missing and len(found) > BLOCK:
+    _check_list(benchmark, entries)
+    missing = sum(bool(entry.reason) for entry in entries)
+    if missing and len(entries) > BLOCK:
         log.warning("%s: %d photographs are missing; blocks without them are prepared first", benchmark, missing)
     unusable, folders = [], []
-    for start in range(0, len(found), BLOCK):
-        block = list(found[start : start + BLOCK])
+    for start in range(0, len(entries), BLOCK):
+        block = list(entries[start : start + BLOCK])
         lacking = [(entry.name, entry.reason) for entry in block if entry.reason]
         if not lacking:
             folder = Path(cache_dir) / "listed" / f"{plain_name(benchmark)}-{content_key(root, block, 'listed')}"
             try:
                 folders.append(prepared(folder, partial(builder, benchmark, block, True)))
-                log.info("%s: the photographs up to %d of %d are prepared", benchmark, start + len(block), len(found))
+                log.info("%s: the photographs up to %d of %d are prepared", benchmark, start + len(block), len(entries))
             except Unusable as error:
                 lacking = error.photos
         unusable += lacking
     if unusable:
-        raise UserError(_incomplete(benchmark, len(found), unusable))
+        raise UserError(_incomplete(benchmark, len(entries), unusable))
     return open_prepared(folders, benchmark)
 
 
-def check_listed(benchmark: str, found: Sequence[FolderEntry]) -> None:
+def check_listed(benchmark: str, entries: Sequence[FolderEntry]) -> None:
     """Raises `UserError` that names what is listed twice or missing, before any photograph is read."""
-    _check_list(benchmark, found)
-    missing = [(entry.name, entry.reason) for entry in found if entry.reason]
+    _check_list(benchmark, entries)
+    missing = [(entry.name, entry.reason) for entry in entries if entry.reason]
     if missing:
-        raise UserError(_incomplete(benchmark, len(found), missing))
+        raise UserError(_incomplete(benchmark, len(entries), missing))
 
 
-def _check_list(benchmark: str, found: Sequence[FolderEntry]) -> None:
+def _check_list(benchmark: str, entries: Sequence[FolderEntry]) -> None:
     seen: set[str] = set()
-    for entry in found:
+    for entry in entries:
         if entry.name in seen:
             raise UserError(f"{benchmark}: {entry.name!r} is listed twice; every photograph has one place in the list")
         seen.add(entry.name)
-    if not found:
+    if not entries:
         raise UserError(f"{benchmark}: its list names no photograph; fetch it again from its authors")
 
 

@@ -17,7 +17,7 @@ from sret_jax.storage.artifacts import fingerprint
 
 
 @runtime_checkable
-class Source(Protocol):
+class RecordSource(Protocol):
     """Random access to records `{"image": encoded bytes, "mask": PNG bytes or absent}`; safe to read from threads."""
 
     def __len__(self) -> int: ...
@@ -26,10 +26,10 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Rows:
+class SelectedRecords:
     """A source that shows only some rows of another."""
 
-    source: Source
+    source: RecordSource
     rows: Int[np.ndarray, " n"]
 
     def __len__(self) -> int:
@@ -40,10 +40,10 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Chain:
+class ConcatenatedRecords:
     """Sources one after the other."""
 
-    sources: Sequence[Source]
+    sources: Sequence[RecordSource]
 
     @cached_property
     def _ends(self) -> list[int]:
@@ -80,7 +80,7 @@ class PhotoSet:
     instances: list[str]
     sizes: Int[np.ndarray, "n 2"]
     digests: list[str]
-    source: Source
+    source: RecordSource
     skipped: list[tuple[str, str]]
     boxes: Int[np.ndarray, "n 4"] | None = None
     pairs: Int[np.ndarray, "m 2"] | None = None
@@ -148,7 +148,7 @@ class PhotoSet:
             instances=[self.instances[label] for label in kept],
             sizes=self.sizes[rows],
             digests=[self.digests[row] for row in rows],
-            source=Rows(self.source, rows),
+            source=SelectedRecords(self.source, rows),
             boxes=None if self.boxes is None else self.boxes[rows],
         )
 
@@ -179,6 +179,6 @@ def with_distractors(photos: PhotoSet, distractors: Sequence[PhotoSet]) -> Photo
         instances=photos.instances,
         sizes=np.concatenate([part.sizes for part in sets]),
         digests=[digest for part in sets for digest in part.digests],
-        source=Chain([part.source for part in sets]),
+        source=ConcatenatedRecords([part.source for part in sets]),
         skipped=[entry for part in sets for entry in part.skipped],
     )

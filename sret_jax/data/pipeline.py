@@ -24,7 +24,7 @@ from sret_jax.errors import UserError
 from sret_jax.storage.files import Unreadable
 
 log = logging.getLogger(__name__)
-Batch = Mapping[str, np.ndarray]
+PhotoBatch = Mapping[str, np.ndarray]
 ENDLESS = range(2**40)  # batches
 
 
@@ -152,7 +152,7 @@ def evaluation_batches(
     rows: Sequence[int] | Int[np.ndarray, " m"] | None = None,
     threads: int,
     enlarged: float | None = None,
-) -> Iterator[Batch]:
+) -> Iterator[PhotoBatch]:
     """Batches `{"image": uint8 [b H W 3], "mask": bool [b H W], "row": int32 [b]}`, every one of `batch_size`.
 
     All photographs of one bucket shape (H, W) follow each other, in the order of `rows`; the last batch of a bucket is

@@ -1,6 +1,6 @@
 """A photo set on disk: ArrayRecord files written by a tfds builder, beside an index that opens at once.
 
-<cache>/<name>-<key>/                    the key names the content asked for
+<cache>/<name>-<key>/                    the key identifies the content
     <builder>/<version>/*.array_record   the encoded photographs, read without TensorFlow
     index.json                           names, labels, sizes and digests, in the order of the records
     skipped.json                         [{"photo": file, "reason": why it is not used}, ...]
@@ -16,7 +16,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,16 +25,17 @@ import tensorflow_datasets as tfds
 from rich.console import Console
 from rich.progress import track
 
-from sret_jax.data.photo_set import Chain, PhotoSet, Source
+from sret_jax.data.photo_set import ConcatenatedRecords, PhotoSet, RecordSource
 from sret_jax.errors import UserError
 from sret_jax.storage.artifacts import MANIFEST, commit_folder, recover_folder, write_json
 
 log = logging.getLogger(__name__)
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 SPLIT = "photos"  # the one tfds split; which instances train and which test is decided when a set is opened
 
 
-class Index:
+class RecordIndex:
     """What a builder notes about every record while it writes them, in order."""
 
     def __init__(self) -> None:
@@ -86,7 +87,7 @@ class PhotoBuilder(tfds.core.GeneratorBasedBuilder):
     # Nothing is downloaded. tfds would look for a list of URLs, and for that import a package it does not require.
     url_infos = None
 
-    def __init__(self, index: "Index", data_dir: Path) -> None:
+    def __init__(self, index: RecordIndex, data_dir: Path) -> None:
         self.index = index
         super().__init__(file_format="array_record", data_dir=data_dir)
 
@@ -102,7 +103,7 @@ class PhotoBuilder(tfds.core.GeneratorBasedBuilder):
         return {SPLIT: self._generate_examples()}
 
 
-def prepared(folder: Path, make: Callable[[Index, Path], PhotoBuilder]) -> Path:
+def prepared(folder: Path, make: Callable[[RecordIndex, Path], PhotoBuilder]) -> Path:
     """`folder`, made first if it is not there whole. `make(index, data_dir)` returns the builder that fills it.
 
     Of several processes one makes it and the others wait. A kill leaves nothing that is later taken for whole.
@@ -117,7 +118,7 @@ def prepared(folder: Path, make: Callable[[Index, Path], PhotoBuilder]) -> Path:
         recover_folder(folder)
         if not _whole(folder):
             with commit_folder(folder) as building:
-                index = Index()
+                index = RecordIndex()
                 tfds.disable_progress_bar()
                 with contextlib.redirect_stdout(io.StringIO()):  # tfds prints the temporary folder as the result
                     make(index, building).download_and_prepare()
@@ -133,7 +134,7 @@ def in_order(what: str, function: Callable[[T], R], items: Sequence[T]) -> Itera
     threads = min(8, os.cpu_count() or 1)
     screen = Console(stderr=True)
     with ThreadPoolExecutor(threads) as pool:
-        ahead: deque = deque()
+        ahead: deque[tuple[T, Future[R]]] = deque()
         for item in track(items, what, console=screen, transient=True, disable=not screen.is_terminal):
             ahead.append((item, pool.submit(function, item)))
             if len(ahead) > 2 * threads:
@@ -147,7 +148,7 @@ def open_prepared(folders: Sequence[Path], name: str) -> PhotoSet:
     """The whole photo set of prepared folders, one after the other."""
     columns: dict[str, list[Any]] = {"names": [], "instances": [], "sizes": [], "digests": []}
     skipped: list[dict[str, str]] = []
-    sources: list[Source] = []
+    sources: list[RecordSource] = []
     for folder in folders:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         for key, column in columns.items():
@@ -163,7 +164,7 @@ def open_prepared(folders: Sequence[Path], name: str) -> PhotoSet:
         instances=instances,
         sizes=np.array(columns["sizes"], np.int32).reshape(-1, 2),
         digests=columns["digests"],
-        source=sources[0] if len(sources) == 1 else Chain(sources),
+        source=sources[0] if len(sources) == 1 else ConcatenatedRecords(sources),
         skipped=[(entry["photo"], entry["reason"]) for entry in skipped],
     )
 

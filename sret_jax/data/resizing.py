@@ -1,6 +1,6 @@
 """Which size a photograph gets, and the few padded shapes in which all of them travel.
 
-A photograph keeps its aspect up to the rounding to `multiple` pixels that the backbone asks for. It is placed in the
+A photograph keeps its aspect up to the rounding to `multiple` pixels that the backbone needs. It is placed in the
 top left corner of the smallest bucket that holds it; the mask is True where the photograph is.
 """
 

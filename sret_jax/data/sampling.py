@@ -1,5 +1,6 @@
 """Which photographs each training batch holds. A plan is a function of the seed and of the batch's number alone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Protocol, runtime_checkable
@@ -113,7 +114,7 @@ class RandomPlan:
         return np.flatnonzero(self.photos.labels >= 0)
 
     @cached_property
-    def _order(self):
+    def _order(self) -> Callable[[int], np.ndarray]:
         return lru_cache(maxsize=2)(
             lambda r: np.random.default_rng((self.seed, PLAN, r)).permutation(self._labelled)  # one order per round
         )
@@ -147,6 +148,9 @@ def make_plan(photos: PhotoSet, config: DataConfig, seed: int) -> Plan:
             f"config.data.root: none of the {len(photos)} photographs of {photos.name} belongs to an instance; "
             "training needs a folder <instance>/<photo>"
         )
-    return {"instances": InstancePlan, "balanced": BalancedPlan, "random": RandomPlan}[config.sampling](
-        photos, config, seed
-    )
+    plans: dict[str, Callable[[PhotoSet, DataConfig, int], Plan]] = {
+        "instances": InstancePlan,
+        "balanced": BalancedPlan,
+        "random": RandomPlan,
+    }
+    return plans[config.sampling](photos, config, seed)

@@ -19,13 +19,22 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
-from sret_jax.datasets.sources import BYTES, UNKNOWN, VERSIONS, Source
+from sret_jax.datasets.sources import BYTES, UNKNOWN, VERSIONS, PublishedFile
 from sret_jax.datasets.unpacking import unpack
 from sret_jax.errors import UserError
 from sret_jax.storage.artifacts import write_json
@@ -39,12 +48,12 @@ PATIENCE = 60  # seconds without an answer
 TRIES, PAUSE = 5, 2.0  # in a row without a single new byte, and seconds between them
 
 
-def sizes(sources: Sequence[Source]) -> list[int]:
+def sizes(sources: Sequence[PublishedFile]) -> list[int]:
     """Bytes of each, as stated or as its server says; 0 where neither does."""
     return [source.size or _length(source.url) for source in sources]
 
 
-def download(sources: Sequence[Source], folder: str | Path, archives: str | Path = "") -> None:
+def download(sources: Sequence[PublishedFile], folder: str | Path, archives: str | Path = "") -> None:
     """Takes what lies in `archives` or `folder` and fetches what is not there yet; checks and unpacks it.
 
     Raises `UserError` that names the file: it cannot be reached, is not what was published, or is not to be unpacked.
@@ -62,7 +71,7 @@ def download(sources: Sequence[Source], folder: str | Path, archives: str | Path
             name, part = own.name if own else source.name, folder / f".{source.name}.part"
             bar = progress.add_task(f"{number}/{len(sources)} {name}", total=None)
             if own is None:
-                _fetch(source.url, part, lambda n, total, bar=bar: progress.update(bar, completed=n, total=total))
+                _fetch(source.url, part, partial(_show, progress, bar))
             md5, how = _checked(source, part, own)
             entry: dict[str, Any] = {"name": name, "bytes": (own or part).stat().st_size, "md5": md5, "checked": how}
             if source.is_archive:
@@ -83,7 +92,11 @@ def download(sources: Sequence[Source], folder: str | Path, archives: str | Path
             log.info("%s: md5 %s, %s%s", name, md5, how, f"; {own} is kept" if own else "")
 
 
-def by_hand(source: Source, folder: Path, archives: str | Path = "") -> Path | None:
+def _show(progress: Progress, bar: TaskID, size: int, total: int | None) -> None:
+    progress.update(bar, completed=size, total=total)
+
+
+def by_hand(source: PublishedFile, folder: Path, archives: str | Path = "") -> Path | None:
     """Where the file lies that somebody has put there: in its place, in `archives` or in `folder`."""
     places = [Path(archives), folder] if archives else [folder]
     found = [] if source.is_archive else [folder / source.target]
@@ -179,7 +192,7 @@ def _append(url: str, part: Path, start: int) -> Iterator[tuple[int, int | None]
         raise OSError(f"cut after {start} of {total} bytes")
 
 
-def _checked(source: Source, part: Path, own: Path | None) -> tuple[str, str]:
+def _checked(source: PublishedFile, part: Path, own: Path | None) -> tuple[str, str]:
     """The md5, and in words what it was compared with; a checksum that is published must be that of the file."""
     published, how = _published(source, own)
     with open(own or part, "rb") as file:
@@ -197,7 +210,7 @@ def _checked(source: Source, part: Path, own: Path | None) -> tuple[str, str]:
     return md5, how
 
 
-def _published(source: Source, own: Path | None) -> tuple[str, str]:
+def _published(source: PublishedFile, own: Path | None) -> tuple[str, str]:
     """`(checksum, in words)`; the list of checksums may lie beside a file of one's own. "" where there is none."""
     if not source.checksum.startswith("http"):
         return source.checksum, "as published" if source.checksum else "no checksum is published"

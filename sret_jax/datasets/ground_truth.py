@@ -81,7 +81,7 @@ class GroundTruth:
 
     photos    names of the photographs searched, without ending; the indices below point into this list
     queries   names of the query photographs
-    boxes     (left, top, right, bottom) of the object asked for, pixels of the query photograph
+    boxes     (left, top, right, bottom) of the query object, pixels of the query photograph
     easy, hard, junk   per query: found without doubt; hard to see; not counted either way
     md5       of the file
     version   in words: which published file it is, if it is one
@@ -101,7 +101,7 @@ def read_ground_truth(path: str | Path, benchmark: str = "") -> GroundTruth:
     """Reads `gnd_*.pkl`, or a JSON file with the same keys `imlist`, `qimlist` and `gnd`.
 
     Raises `UserError` naming what does not fit: a name listed twice, an index outside of the list, a photograph that is
-    both right and wrong for one query; the published file of another benchmark than the one asked for, if that has one.
+    both right and wrong for one query; the published file of another benchmark than `benchmark`, if that has one.
     """
     data = _bytes(path)
     digest = hashlib.md5(data, usedforsecurity=False).hexdigest()

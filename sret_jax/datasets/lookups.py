@@ -41,7 +41,7 @@ class Lookup:
 def prepare_gldv2(root: Path, cache_dir: str | Path, builder: Builder = ListedPhotos) -> Lookup:
     """Google Landmarks v2, retrieval (Weyand et al. 2020): the queries search the index, mAP@100.
 
-    <root>/retrieval_solution_v2.1.csv   id,images,Usage; queries of Usage "Ignored" are not asked
+    <root>/retrieval_solution_v2.1.csv   id,images,Usage; queries of Usage "Ignored" are left out
     <root>/index.csv                     id,...; the photographs searched, or index_image_to_landmark.csv
     <root>/{test,index}/a/b/c/abc....jpg
     """
@@ -151,10 +151,12 @@ def prepare_ilias(root: Path, cache_dir: str | Path, builder: Builder = ListedPh
     A query is the part of its photograph that holds all of its boxes, at the size of a whole one.
     """
     core, lists = dataset_folder(root, "ilias_core"), ilias_lists(root)
-    asked, right = ([found.name for found in lists[name]] for name in ("ilias queries", "ilias"))
+    query_names, right = ([entry.name for entry in lists[name]] for name in ("ilias queries", "ilias"))
     queries = prepare_listed("ilias queries", core, lists["ilias queries"], cache_dir, builder)
     photos = prepare_listed("ilias", core, lists["ilias"], cache_dir, builder)
-    boxes = np.stack([_union(core / f"{name}_bbox.txt", size) for name, size in zip(asked, queries.sizes, strict=True)])
+    boxes = np.stack(
+        [_union(core / f"{name}_bbox.txt", size) for name, size in zip(query_names, queries.sizes, strict=True)]
+    )
     queries = dataclasses.replace(queries, boxes=boxes)
     of: dict[str, list[int]] = {}
     for i, name in enumerate(right):
@@ -162,8 +164,8 @@ def prepare_ilias(root: Path, cache_dir: str | Path, builder: Builder = ListedPh
     return Lookup(
         photos=photos,
         queries=dataclasses.replace(queries, sizes=queries.regions),
-        relevant=[np.array(of[name.split("/")[0]], np.int64) for name in asked],
-        groups=[NO_GROUP] * len(asked),
+        relevant=[np.array(of[name.split("/")[0]], np.int64) for name in query_names],
+        groups=[NO_GROUP] * len(query_names),
         depth=1000,
     )
 
@@ -174,7 +176,7 @@ def ilias_lists(root: Path) -> Lists:
     objects = sorted(path.name for path in core.iterdir() if (path / "query").is_dir())
     if not objects:
         raise UserError(f"ilias: no <object>/query/ in {core}; give the folder of ilias_core by --root=DIR")
-    asked: list[str] = []
+    query_names: list[str] = []
     right: list[str] = []
     for name in objects:
         own = [
@@ -185,9 +187,11 @@ def ilias_lists(root: Path) -> Lists:
             raise UserError(
                 f"ilias: {core / name} has no {'query/Q*.jpg' if not own[0] else 'pos/P*.jpg'}; complete it"
             )
-        asked += own[0]
+        query_names += own[0]
         right += own[1]
-    return {name: [listed(core, photo) for photo in of] for name, of in (("ilias", right), ("ilias queries", asked))}
+    return {
+        name: [listed(core, photo) for photo in of] for name, of in (("ilias", right), ("ilias queries", query_names))
+    }
 
 
 def _union(path: Path, size: Int[np.ndarray, "2"]) -> Int[np.ndarray, "4"]:
@@ -210,7 +214,7 @@ def prepare_paintings(root: Path, cache_dir: str | Path, builder: Builder = List
 
     <root>/ground_truth.json   [{"image", "mask", "size_wh", "objects": [{"painting" or null, "box_xyxy"}, ...]}, ...]
 
-    A painting that no photograph shows is not asked; a photograph of none of them is only searched.
+    A painting that no photograph shows is no query; a photograph of none of them is only searched.
     """
     shown, lists = _shown(root), paintings_lists(root)
     queries = prepare_listed("paintings queries", root, lists["paintings queries"], cache_dir, builder)
@@ -225,10 +229,10 @@ def prepare_paintings(root: Path, cache_dir: str | Path, builder: Builder = List
 
 def paintings_lists(root: Path) -> Lists:
     shown = _shown(root)
-    asked = sorted({painting for _, paintings in shown for painting in paintings})
+    query_names = sorted({painting for _, paintings in shown for painting in paintings})
     return {
         "paintings": [listed(root, image) for image, _ in shown],
-        "paintings queries": [listed(root, name) for name in asked],
+        "paintings queries": [listed(root, name) for name in query_names],
     }
 
 
@@ -243,7 +247,7 @@ def _shown(root: Path) -> list[tuple[str, list[str]]]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not a list of images with their objects ({error!r})") from None
     if not any(paintings for _, paintings in shown):
-        raise UserError(f"{path}: no photograph shows a painting; there is nothing to ask")
+        raise UserError(f"{path}: no photograph shows a painting; there is nothing to search for")
     return shown
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from sret_jax.errors import UserError
 from sret_jax.storage.files import Unreadable, read_file
-from sret_jax.storage.numpy_pickle import NUMPY, OPCODES, Array, Dtype, NumpyUnpickler
+from sret_jax.storage.numpy_pickle import NUMPY, OPCODES, NumpyUnpickler, PickledArray, PickledDtype
 from sret_jax.storage.plain_pickle import MALFORMED, Refused, Stream
 
 MAX_BYTES = 1 << 30  # a mask's polygon in full is 10 KiB, and PRParis has 17,000 pairs
@@ -20,15 +20,15 @@ def _array(kind: Any, *_: Any) -> Any:
     return _Either() if kind is NUMPY["numpy", "ndarray"] else NUMPY["numpy._core.multiarray", "_reconstruct"](kind)
 
 
-class _Either(Array):
+class _Either(PickledArray):
     """Of numbers, or of objects in a flat list: its state tells."""
 
     content: list[Any] | None = None
 
 
-def _dtype(name: Any, *_: Any) -> Dtype:
+def _dtype(name: Any, *_: Any) -> PickledDtype:
     if name in ("O", "O8"):
-        made = Dtype("u1")
+        made = PickledDtype("u1")
         made.value = np.dtype(object)
         return made
     return NUMPY["numpy", "dtype"](name)
@@ -43,7 +43,7 @@ class _Unpickler(NumpyUnpickler):
 
     def load_build(self) -> None:
         state, made = self.stack[-1], self.stack[-2]
-        if isinstance(made, Dtype) and made.value.hasobject:
+        if isinstance(made, PickledDtype) and made.value.hasobject:
             self.stack.pop()
         elif isinstance(made, _Either) and isinstance(state, tuple) and len(state) == 5 and type(state[4]) is list:
             made.content = self.stack.pop()[4]
@@ -57,7 +57,7 @@ _Unpickler.dispatch = _Unpickler.table(OPCODES, {"BUILD": _Unpickler.load_build}
 def read_npy_dict(path: str | Path) -> dict[str, Any]:
     """The dict of a file written by `numpy.save(path, dict)`, with text as keys; arrays in it become arrays.
 
-    Raises `UserError` with the reason for anything else, among it a pickle that asks for a Python object.
+    Raises `UserError` with the reason for anything else, including a pickle that names a Python object.
     """
     try:
         data = read_file(path, MAX_BYTES)  # from a regular file of bounded size, whatever it holds

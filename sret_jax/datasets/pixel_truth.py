@@ -1,4 +1,4 @@
-"""Which pixels of a photograph show what a query asks for, as the authors of a benchmark have drawn them."""
+"""Which pixels of a photograph show the object of a query, as the authors of a benchmark have drawn them."""
 
 import json
 import logging
@@ -40,7 +40,7 @@ class PixelTruth:
     mask         of a relevant pair
     easy, hard   per query, rows of the photos that show it; without that difference all are easy
     junk         per query, rows that are not counted either way
-    unlabelled   queries that are not asked
+    unlabelled   queries without masks, left out of the strict metrics
     shapes       what the mask was drawn from, uncut; of a pair without a label None. None: it was not drawn by polygons
     """
 
@@ -76,7 +76,7 @@ def folder_truth(root: Path, photos: PhotoSet) -> PixelTruth:
 
     A photograph without a mask, which is warned of, is no answer either way.
 
-    Raises `UserError` where no photograph has one; and, when it is asked for, naming a mask that does not fit.
+    Raises `UserError` where no photograph has one; and, when it is read, naming a mask that does not fit.
     """
     paths = [root / PurePosixPath(name).with_suffix(".png") for name in photos.names]
     drawn = np.array([path.is_file() for path in paths])
@@ -146,7 +146,7 @@ def labelled_truth(root: Path, benchmark: str, truth: GroundTruth, photos: Photo
     itself or in `pixel_retrieval_benchmarks/`. All shapes of a file together are the object.
 
     Raises:
-      UserError: names a relevant pair without a label; and, when it is asked for, a label that does not fit its photo.
+      UserError: names a relevant pair without a label; and, when it is read, a label that does not fit its photo.
     """
     name = f"{benchmark.removeprefix('r').rstrip('56k')}_pair2labelpath.npy"
     folder = next((f for f in (root, root / "pixel_retrieval_benchmarks") if (f / name).is_file()), None)

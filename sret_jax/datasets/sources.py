@@ -23,7 +23,7 @@ BYTES = {"oxbuild_images-v1.tgz": 1_938_238_004}
 
 
 @dataclass(frozen=True)
-class Source:
+class PublishedFile:
     """One published file.
 
     target     where it goes below the folder; of an archive the folder it is unpacked in, which ends with "/"
@@ -61,10 +61,10 @@ _PARTS = {"train": (500, 10**9), "index": (100, 850 * 10**6), "test": (20, 500 *
 _ILIAS = "https://vrg.fel.cvut.cz/ilias_data"
 
 
-def _landmark_parts(split: str) -> list[Source]:
+def _landmark_parts(split: str) -> list[PublishedFile]:
     count, size = _PARTS[split]
     return [
-        Source(
+        PublishedFile(
             f"{_LANDMARKS}/{split}/images_{i:03d}.tar",
             f"{split}/",
             checksum=f"{_LANDMARKS}/md5sum/{split}/md5.images_{i:03d}.txt",
@@ -74,42 +74,42 @@ def _landmark_parts(split: str) -> list[Source]:
     ]
 
 
-SOURCES: dict[str, list[Source]] = {
+SOURCES: dict[str, list[PublishedFile]] = {
     "roxford5k": [
-        Source(
+        PublishedFile(
             f"{_REVISITOP}/roxford5k/gnd_roxford5k.pkl",
             "gnd_roxford5k.pkl",
             checksum="f2b67579f625a587b5b0828dbf2e8eb0",
         ),
-        Source(f"{_OXFORD}/oxbuildings/oxbuild_images-v1.tgz", "jpg/", flat=True, older="oxbuild_images.tgz"),
+        PublishedFile(f"{_OXFORD}/oxbuildings/oxbuild_images-v1.tgz", "jpg/", flat=True, older="oxbuild_images.tgz"),
     ],
     "rparis6k": [
-        Source(
+        PublishedFile(
             f"{_REVISITOP}/rparis6k/gnd_rparis6k.pkl", "gnd_rparis6k.pkl", checksum="2feae0a8257a5c6ca1b31b8eb73c8571"
         ),
-        Source(f"{_OXFORD}/parisbuildings/paris_1-v1.tgz", "jpg/", flat=True, older="paris_1.tgz"),
-        Source(f"{_OXFORD}/parisbuildings/paris_2-v1.tgz", "jpg/", flat=True, older="paris_2.tgz"),
+        PublishedFile(f"{_OXFORD}/parisbuildings/paris_1-v1.tgz", "jpg/", flat=True, older="paris_1.tgz"),
+        PublishedFile(f"{_OXFORD}/parisbuildings/paris_2-v1.tgz", "jpg/", flat=True, older="paris_2.tgz"),
     ],
     "revisitop1m": [
-        Source(f"{_MILLION}/revisitop1m.txt", "revisitop1m.txt"),
-        *(Source(f"{_MILLION}/jpg/revisitop1m.{i}.tar.gz", "jpg/") for i in range(1, 101)),
+        PublishedFile(f"{_MILLION}/revisitop1m.txt", "revisitop1m.txt"),
+        *(PublishedFile(f"{_MILLION}/jpg/revisitop1m.{i}.tar.gz", "jpg/") for i in range(1, 101)),
     ],
     "sfm120k": [
-        Source(f"{_SFM}/dbs/retrieval-SfM-120k.pkl", "retrieval-SfM-120k.pkl"),
-        Source(f"{_SFM}/ims/ims.tar.gz", "ims/"),
+        PublishedFile(f"{_SFM}/dbs/retrieval-SfM-120k.pkl", "retrieval-SfM-120k.pkl"),
+        PublishedFile(f"{_SFM}/ims/ims.tar.gz", "ims/"),
     ],
-    "ilias": [Source(f"{_ILIAS}/ilias_core.tar", "./", checksum=f"{_ILIAS}/checksums.txt")],
+    "ilias": [PublishedFile(f"{_ILIAS}/ilias_core.tar", "./", checksum=f"{_ILIAS}/checksums.txt")],
     "gldv2": [
-        *(Source(f"{_LANDMARKS}/metadata/{name}.csv", f"{name}.csv") for name in ("index", "test")),
+        *(PublishedFile(f"{_LANDMARKS}/metadata/{name}.csv", f"{name}.csv") for name in ("index", "test")),
         *(
-            Source(f"{_LANDMARKS}/ground_truth/{name}_solution_v2.1.csv", f"{name}_solution_v2.1.csv")
+            PublishedFile(f"{_LANDMARKS}/ground_truth/{name}_solution_v2.1.csv", f"{name}_solution_v2.1.csv")
             for name in ("retrieval", "recognition")
         ),
         *_landmark_parts("test"),
         *_landmark_parts("index"),
     ],
     "gldv2_train": [
-        *(Source(f"{_LANDMARKS}/metadata/{name}.csv", f"{name}.csv") for name in ("train_clean", "train")),
+        *(PublishedFile(f"{_LANDMARKS}/metadata/{name}.csv", f"{name}.csv") for name in ("train_clean", "train")),
         *_landmark_parts("train"),
     ],
 }

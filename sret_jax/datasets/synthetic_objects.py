@@ -53,12 +53,14 @@ class FlatObject:
     def inside(self, u: Float[np.ndarray, "h w"], v: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
         """Whether plane points belong to the object."""
         within = (np.abs(u) < 1) & (np.abs(v) < 1)
-        if self.outline is None:
+        if self._radius is None:
             return within
         return within & (np.hypot(u, v) < np.interp(np.arctan2(v, u), *self._radius))
 
     @cached_property
-    def _radius(self) -> tuple[np.ndarray, np.ndarray]:
+    def _radius(self) -> tuple[np.ndarray, np.ndarray] | None:
+        if self.outline is None:
+            return None
         angle = np.linspace(-np.pi, np.pi, 257)
         waves = [a * np.cos(k * angle + phase) for k, (a, phase) in enumerate(zip(*self.outline, strict=True), 1)]
         return angle, 0.85 + np.sum(waves, 0)

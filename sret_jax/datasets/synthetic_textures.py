@@ -47,7 +47,7 @@ def clouds(rng: Rng, shape: tuple[int, int], colours: Colours) -> UInt8[np.ndarr
 def mosaic(rng: Rng, shape: tuple[int, int], colours: Colours) -> UInt8[np.ndarray, "h w 3"]:
     """Voronoi cells with dark joints."""
     seeds = rng.uniform(0, 1, (60, 2)) * shape
-    pixels = np.stack(np.mgrid[: shape[0], : shape[1]], -1).reshape(-1, 2)
+    pixels = np.moveaxis(np.mgrid[: shape[0], : shape[1]], 0, -1).reshape(-1, 2)
     distance, cell = cKDTree(seeds).query(pixels, k=2)
     image = colours[rng.integers(len(colours), size=60)][cell[:, 0]]
     image[distance[:, 1] - distance[:, 0] < 2.0] = colours[0] // 2

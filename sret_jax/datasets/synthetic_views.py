@@ -17,7 +17,7 @@ from PIL import Image, ImageFilter
 
 from sret_jax.data.decoding import encode_jpeg, encode_mask
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.prepared import Index, PhotoBuilder, in_order, open_prepared, prepared
+from sret_jax.data.prepared import PhotoBuilder, RecordIndex, in_order, open_prepared, prepared
 from sret_jax.data.resizing import resize
 from sret_jax.datasets.synthetic_objects import SOURCES, FlatObject, draw_objects, package_versions, source_photo
 from sret_jax.errors import UserError
@@ -179,7 +179,7 @@ class SyntheticViews(PhotoBuilder):
 
     MASKS = True
 
-    def __init__(self, instances: int, photos: int, seed: int, split: str, index: Index, data_dir: Path) -> None:
+    def __init__(self, instances: int, photos: int, seed: int, split: str, index: RecordIndex, data_dir: Path) -> None:
         self.photos = photos
         self.scene = Scene(split, instances, seed)
         super().__init__(index, data_dir)

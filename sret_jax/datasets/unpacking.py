@@ -6,6 +6,7 @@ import shutil
 import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from sret_jax.errors import UserError
 
@@ -15,14 +16,19 @@ MAX_GROWTH, MAX_FILES = 10, 1_000_000
 SPARE = 1 << 20  # bytes that an archive may grow by in any case
 
 
-class _Stream:
+class _Stream(io.RawIOBase):
     """The tar inside of an archive, compressed or not, for `tarfile`, which reads a header of any length at once."""
 
-    def __init__(self, file: io.BufferedIOBase) -> None:
+    def __init__(self, file: BinaryIO | gzip.GzipFile) -> None:
         self.file, self.last = file, b""
-        self.seek, self.tell = file.seek, file.tell
 
-    def read(self, size: int) -> bytes:
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= BLOCK:
             raise tarfile.ReadError(f"a header of {size} bytes")
         data = self.file.read(size)

@@ -31,6 +31,11 @@ USER_CACHE = Path("~/.cache/sret_jax/data")
 Filter = Callable[[Answers], list[Answers]]  # what is re-ranked and scored of what was found, subset by subset
 
 
+def everything(answers: Answers) -> list[Answers]:
+    """The filter of a benchmark that takes all answers as they are."""
+    return [answers]
+
+
 @dataclass(frozen=True, eq=False)
 class Benchmark:
     """Everything that a network is measured on.
@@ -44,7 +49,7 @@ class Benchmark:
     searched, queries_from   what the database and the queries are, in words
     request       what was opened: folders, protocol
     folder        of its files; None where nothing is read
-    pixels        where the relevant photos show what is searched for; None where nobody knows
+    pixels        where the relevant photos show what is searched for; None where they are not marked
     filter        what of the answers is re-ranked and scored: all of them, or with "compat:junk-first" a part
     seconds       that it took to read and check all of it
     """
@@ -60,7 +65,7 @@ class Benchmark:
     queries_from: str = ""
     folder: Path | None = None
     pixels: PixelTruth | None = None
-    filter: Filter = lambda answers: [answers]
+    filter: Filter = everything
     seconds: float = 0.0
 
     @property
@@ -90,9 +95,9 @@ class Benchmark:
 
     @property
     def ground_truth_masks(self) -> PixelTruth:
-        """Where objects are in its photographs. Raises `UserError` where nobody has drawn them."""
+        """Where objects are in its photographs. Raises `UserError` where there are none."""
         if self.pixels is None:
-            raise UserError(f"nobody knows where objects are in {self.searched}; choose a benchmark that has masks")
+            raise UserError(f"no ground-truth masks for {self.searched}; choose a benchmark that has masks")
         return self.pixels
 
     @property
@@ -241,7 +246,7 @@ def _revisited(
         queries_from,
         folder,
         pixels,
-        **({"filter": partial(junk_first, found.truth)} if request.protocol == "compat:junk-first" else {}),
+        partial(junk_first, found.truth) if request.protocol == "compat:junk-first" else everything,
     )
 
 

@@ -20,9 +20,9 @@ def auroc(uncertainty: Float[np.ndarray, "q"], bad: Bool[np.ndarray, "q"]) -> fl
       In [0, 1]; nan where all are bad or none is.
     """
     good = np.sort(uncertainty[~bad])
-    asked = uncertainty[bad]
-    below = np.searchsorted(good, asked, "left") + np.searchsorted(good, asked, "right")
-    return float(below.sum() / (2 * len(good) * len(asked))) if len(good) and len(asked) else float("nan")
+    failed = uncertainty[bad]
+    below = np.searchsorted(good, failed, "left") + np.searchsorted(good, failed, "right")
+    return float(below.sum() / (2 * len(good) * len(failed))) if len(good) and len(failed) else float("nan")
 
 
 def risk_coverage(
@@ -39,11 +39,11 @@ def risk_coverage(
     Returns:
       coverage, rising to 1, and risk, with one entry for each distinct uncertainty.
     """
-    asked = ~np.isnan(ap)
-    levels, level = np.unique(uncertainty[asked], return_inverse=True)
+    valid = ~np.isnan(ap)
+    levels, level = np.unique(uncertainty[valid], return_inverse=True)
     answered = np.cumsum(np.bincount(level, minlength=len(levels)))
-    lost = np.cumsum(np.bincount(level, 1 - ap[asked], minlength=len(levels)))
-    return answered / max(asked.sum(), 1), lost / answered
+    lost = np.cumsum(np.bincount(level, 1 - ap[valid], minlength=len(levels)))
+    return answered / max(valid.sum(), 1), lost / answered
 
 
 def calibration(

@@ -96,7 +96,7 @@ def marked_answers(localizer: Localizer, truth: PixelTruth | None, scores: Score
 def _ground_truth(truth: PixelTruth | None, query: int, rows: Sequence[int]) -> list[np.ndarray | None] | None:
     if truth is None:
         return None
-    drawn = [] if query in truth.unlabelled else truth.relevant[query]
+    drawn: Sequence[int] = [] if query in truth.unlabelled else truth.relevant[query].tolist()
     return [truth.mask(query, row) if row in drawn else None for row in rows]
 
 

@@ -204,8 +204,8 @@ def recall_at(
       relevant: photo indices per query.
       ks: how many answers are looked at.
     """
-    asked = [(ranking, right) for ranking, right in zip(rankings, relevant, strict=True) if len(right)]
-    hits = [[bool(np.isin(ranking[:k], right).any()) for k in ks] for ranking, right in asked]
+    with_answers = [(ranking, right) for ranking, right in zip(rankings, relevant, strict=True) if len(right)]
+    hits = [[bool(np.isin(ranking[:k], right).any()) for k in ks] for ranking, right in with_answers]
     return np.mean(hits, axis=0) if hits else np.full(len(ks), np.nan)
 
 

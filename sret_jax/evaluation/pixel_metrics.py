@@ -70,10 +70,10 @@ def pixel_map_strict(
     Args:
       rankings, relevant, junk, ious, unlabelled: as for `pixel_map_official`.
     """
-    asked = [q for q, right in enumerate(relevant) if len(right) and q not in unlabelled]
+    queries = [q for q, right in enumerate(relevant) if len(right) and q not in unlabelled]
     scores = [
         trapezoid_average_precision(positions_without_junk(rankings[q], marked, junk[q]), len(relevant[q]))
-        for q in asked
+        for q in queries
         for t in THRESHOLDS
         for marked in [np.array([i for i in relevant[q] if ious[q].get(int(i), 0) > t / 100], np.int64)]
     ]
@@ -86,12 +86,13 @@ def mean_iou_official(ious: Ious, easy: Sequence[np.ndarray], hard: Sequence[np.
     A hard photo that was not marked counts 0; an easy one that was not is left out. One query without any photo makes
     the mean nan.
     """
-    medium_means, hard_means = [], []
+    medium_means: list[float] = []
+    hard_means: list[float] = []
     for marked, sure, unsure in zip(ious, easy, hard, strict=True):
         of_hard = [marked.get(int(photo), 0.0) for photo in unsure]
         of_easy = [marked[int(photo)] for photo in sure if int(photo) in marked]
-        hard_means.append(np.mean(of_hard) if of_hard else np.nan)
-        medium_means.append(np.mean(of_hard + of_easy) if of_hard + of_easy else np.nan)
+        hard_means.append(float(np.mean(of_hard)) if of_hard else float("nan"))
+        medium_means.append(float(np.mean(of_hard + of_easy)) if of_hard + of_easy else float("nan"))
     return float(np.mean(medium_means)), float(np.mean(hard_means))
 
 
@@ -127,6 +128,12 @@ def mask_box(mask: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "4"] | None:
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64)
 
 
+def mask_box_iou(found: Bool[np.ndarray, "h w"], true: Bool[np.ndarray, "h w"]) -> float:
+    """`box_iou` of the boxes of two masks; 0 where one is empty, as of a label that lies beside its photograph."""
+    box, true_box = mask_box(found), mask_box(true)
+    return 0.0 if box is None or true_box is None else box_iou(box, true_box)
+
+
 def official_ious(found: Int[np.ndarray, "p 2"], true: Sequence[Int[np.ndarray, "_ 2"]]) -> tuple[float, float]:
     """(overlap of the boxes, overlap of the areas) of a polygon with the polygons of a label, as published.
 
@@ -159,9 +166,9 @@ def _share(both: int, *areas: int) -> float:
 
 def official_mask_ious(found: Bool[np.ndarray, "h w"], true: Bool[np.ndarray, "h w"]) -> tuple[float, float]:
     """The same of masks that were not drawn by polygons: cut to that canvas, (0, 0) where one is empty."""
-    boxes = mask_box(found), mask_box(true)
-    if boxes[0] is None or boxes[1] is None:
+    box, true_box = mask_box(found), mask_box(true)
+    if box is None or true_box is None:
         return 0.0, 0.0
-    side = int(max(box[2:].max() for box in boxes)) - 1
-    cut = [np.minimum(box, side) for box in boxes]
+    side = int(max(box[2:].max(), true_box[2:].max())) - 1
+    cut = np.minimum(box, side), np.minimum(true_box, side)
     return box_iou(*cut), mask_iou(found[:side, :side], true[:side, :side])

@@ -1,4 +1,4 @@
-"""How well a way of localization marks what queries ask for, in the photographs that show it."""
+"""How well predicted masks overlap the ground-truth masks, over all relevant photographs of every query."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,8 +8,7 @@ from jaxtyping import Bool, Int
 
 from sret_jax.datasets.pixel_truth import PixelTruth
 from sret_jax.evaluation.pixel_metrics import (
-    box_iou,
-    mask_box,
+    mask_box_iou,
     mask_iou,
     mean_iou_official,
     mean_iou_strict,
@@ -32,7 +31,7 @@ def pixel_protocol(
       rankings: photos, best first; -1 = none.
       truth: what is to be found, and where.
       locate: marks the object of a query in photos; an empty mask is no mark.
-      outline: the same marks as the polygons that the published evaluator takes, asked for after `locate`. With it, and
+      outline: the same marks as the polygons that the published evaluator takes, called after `locate`. With it, and
         a truth that was drawn by polygons, the official overlaps are those of that evaluator; else they are of masks.
 
     Returns:
@@ -54,10 +53,12 @@ def pixel_protocol(
                     continue
                 true = truth.mask(query, photo)
                 ious["mask"][query][photo] = mask_iou(found, true)
-                ious["box"][query][photo] = box_iou(mask_box(found), mask_box(true))
+                ious["box"][query][photo] = mask_box_iou(found, true)
                 if drawn is None:
                     official[0][photo], official[1][photo] = official_mask_ious(found, true)
-        for photo in photos if drawn else ():  # queries that are not asked too, where they have labels
+        if outline is None or drawn is None:
+            continue
+        for photo in photos:  # of unlabelled queries too, where they have labels
             mark, shapes = outline(query, photo), drawn(query, photo)
             if len(mark) and shapes:
                 official[0][photo], official[1][photo] = official_ious(mark, shapes)
@@ -77,11 +78,11 @@ def _metrics(
     for kind, name in (("mask", ""), ("box", "box ")):
         means = mean_iou_official(ious[f"official {kind}"], truth.easy, truth.hard)
         for (of, (right, junk)), mean in zip(sets.items(), means, strict=False):
-            asked = rankings, right, junk
+            lists = rankings, right, junk
             strict[f"{name}mIoU{of}"] = mean_iou_strict(ious[kind], right, truth.unlabelled)
-            strict[f"{name}mAP@50:5:95{of}"] = pixel_map_strict(*asked, ious[kind], truth.unlabelled)
+            strict[f"{name}mAP@50:5:95{of}"] = pixel_map_strict(*lists, ious[kind], truth.unlabelled)
             official[f"{name}mIoU{of}"] = mean
-            official[f"{name}mAP@50:5:95{of}"] = pixel_map_official(*asked, ious[f"official {kind}"], truth.unlabelled)
+            official[f"{name}mAP@50:5:95{of}"] = pixel_map_official(*lists, ious[f"official {kind}"], truth.unlabelled)
     return {
         rules: {name: 100 * float(value) for name, value in of.items() if not np.isnan(value)}
         for rules, of in (("strict", strict), ("official", official))

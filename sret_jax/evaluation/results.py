@@ -10,11 +10,12 @@ from sret_jax.storage.artifacts import write_json
 from sret_jax.storage.provenance import environment
 
 FILE = "results.json"
+ABSENT: Any = None  # of a field that does not apply
 
 
 @dataclass
 class Results:
-    """The fields of `results.json`. What does not apply is None, and not in the file.
+    """The fields of `results.json`. What does not apply is `ABSENT`, and not in the file.
 
     benchmark          its name
     metrics            percent: `{"mAP", "R@1", "queries", "per_instance"}`, or of benchmarks like "roxford5k` `{"easy",
@@ -43,37 +44,37 @@ class Results:
     """
 
     benchmark: str
-    metrics: dict[str, Any] | None = None
-    timings: dict[str, float] | None = None
-    images_per_second: float | None = None
-    extracted: int | None = None
-    photos: int | None = None
-    instances: int | None = None
-    skipped: int | None = None
-    searched: str | None = None
-    queries_from: str | None = None
-    index: str | None = None
-    index_recall: dict[str, float] | None = None
-    rerank: dict[str, Any] | None = None
-    localization: dict[str, Any] | None = None
-    dim: int | None = None
-    fingerprint: str | None = None
-    photo_fingerprint: str | None = None
-    photographs: str | None = None
-    distractors: dict[str, int] | None = None
-    protocol: str | None = None
-    compat: str | None = None
-    ground_truth: str | None = None
-    ranked: str | None = None
-    anchors: list[dict[str, Any]] | None = None
-    config: dict[str, Any] | None = None
-    rankings: str | None = None
-    marks: str | None = None
-    marked: str | None = None
+    metrics: dict[str, Any] = ABSENT
+    timings: dict[str, float] = ABSENT
+    images_per_second: float = ABSENT
+    extracted: int = ABSENT
+    photos: int = ABSENT
+    instances: int = ABSENT
+    skipped: int = ABSENT
+    searched: str = ABSENT
+    queries_from: str = ABSENT
+    index: str = ABSENT
+    index_recall: dict[str, float] = ABSENT
+    rerank: dict[str, Any] = ABSENT
+    localization: dict[str, Any] = ABSENT
+    dim: int = ABSENT
+    fingerprint: str = ABSENT
+    photo_fingerprint: str = ABSENT
+    photographs: str = ABSENT
+    distractors: dict[str, int] = ABSENT
+    protocol: str = ABSENT
+    compat: str = ABSENT
+    ground_truth: str = ABSENT
+    ranked: str = ABSENT
+    anchors: list[dict[str, Any]] = ABSENT
+    config: dict[str, Any] = ABSENT
+    rankings: str = ABSENT
+    marks: str = ABSENT
+    marked: str = ABSENT
     commit: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     device: str = ""
-    before_training: dict[str, float] | None = None
+    before_training: dict[str, float] = ABSENT
 
     def __post_init__(self) -> None:
         if not self.versions:
@@ -83,7 +84,7 @@ class Results:
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {name: value for name, value in fields.items() if value is not None}
+        return {name: value for name, value in fields.items() if value is not ABSENT}
 
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from sret_jax.config import Config, to_dict
 from sret_jax.data.decoding import DECODING_VERSION
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.pipeline import Batch, evaluation_batches
+from sret_jax.data.pipeline import PhotoBatch, evaluation_batches
 from sret_jax.data.resizing import RESIZING_VERSION
 from sret_jax.errors import UserError
 from sret_jax.extraction.multiscale import pool_scales, resize_input
@@ -145,12 +145,12 @@ class Extractor:
                 out[int(batch["row"][i])] = own | {"photo_mask": batch["mask"][i]}
         return out
 
-    def _placed(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    def _placed(self, batch: PhotoBatch) -> tuple[jax.Array, jax.Array]:
         """Photographs and masks, shared out among the devices; a batch that does not divide is on each of them."""
         divides = len(batch["row"]) % self._devices.size == 0
         return jax.device_put((batch["image"], batch["mask"]), self._split if divides else self._everywhere)
 
-    def _batches(self, photos: PhotoSet, rows: Sequence[int], scale: float, batch_size: int) -> Iterator[Batch]:
+    def _batches(self, photos: PhotoSet, rows: Sequence[int], scale: float, batch_size: int) -> Iterator[PhotoBatch]:
         batches = evaluation_batches(
             photos,
             image_size=round(self.config.data.image_size * scale),
@@ -232,7 +232,10 @@ def extraction_fingerprint(extractor: Extractor, photos: PhotoSet) -> str:
 
 
 @partial(jax.jit, static_argnums=(0, 4))
-def _apply(network, variables, images, masks, scale):  # with the intermediates: one program serves both
+def _apply(
+    network: RetrievalNetwork, variables: Variables, images: jax.Array, masks: jax.Array, scale: float
+) -> tuple[jax.Array, dict[str, Any]]:  # with the intermediates: one program serves both
     if scale != 1:
         images, masks = resize_input(images, masks, scale, network.size_multiple)
-    return network.apply(variables, images, masks, train=False)
+    found: Any = network.apply(variables, images, masks, train=False)
+    return found

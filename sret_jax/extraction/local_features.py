@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -13,14 +13,15 @@ from jaxtyping import Float, Int, Shaped
 
 from sret_jax.config import Config, to_dict
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.pipeline import Batch, evaluation_batches, load
+from sret_jax.data.pipeline import PhotoBatch, evaluation_batches, load
 from sret_jax.data.resizing import content_size, resize
 from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import Extractor, extraction_fingerprint
 from sret_jax.extraction.multiscale import resize_input
-from sret_jax.extraction.selection import Selected, extract_local
+from sret_jax.extraction.selection import SelectedFeatures, extract_local
 from sret_jax.extraction.sift import SIFT_VERSION, sift
 from sret_jax.models.attention import l2_attention
+from sret_jax.models.descriptor import RetrievalNetwork, Variables
 from sret_jax.models.pooling import l2_normalize
 from sret_jax.models.whitening import pca_whitening
 from sret_jax.storage.artifacts import fingerprint
@@ -40,12 +41,12 @@ class FeatureSource(Protocol):
 
     fingerprint: str  # of everything that the features depend on but the photographs
 
-    def __call__(self, photos: PhotoSet, rows: Sequence[int]) -> Iterator[tuple[int, Selected]]:
+    def __call__(self, photos: PhotoSet, rows: Sequence[int]) -> Iterator[tuple[int, SelectedFeatures]]:
         """The features of each row, in any order; as many slots for every photograph."""
         ...
 
 
-def pack(selected: Sequence[Selected]) -> Shaped[np.ndarray, "b"]:
+def pack(selected: Sequence[SelectedFeatures]) -> Shaped[np.ndarray, "b"]:
     """A record per photograph: every feature as 8-bit numbers times its own length, the rest in 16 bits.
 
     A number is off by at most 1/254 of the largest of its feature, a position by 2^-12 of the photograph.
@@ -65,20 +66,20 @@ def pack(selected: Sequence[Selected]) -> Shaped[np.ndarray, "b"]:
         divisor = np.where(length > 0, length, 1).astype(np.float32)[:, None]
         to["features"] = np.clip(np.rint(one.features / divisor * LEVELS), -LEVELS, LEVELS)
         to["length"], to["strength"], to["position"] = length, one.strength, one.position
-        to["scale"], to["count"] = one.scale, one.count
+        to["scale"], to["count"] = one.scale, one.counts
     return out
 
 
-def unpack(records: Shaped[np.ndarray, "b"]) -> Selected:
+def unpack(records: Shaped[np.ndarray, "b"]) -> SelectedFeatures:
     """Inverse of `pack`, up to rounding; float32."""
     features = records["features"].astype(np.float32)
     features *= (records["length"].astype(np.float32) / LEVELS)[..., None]
     strength, position, scale = (records[name].astype(np.float32) for name in ("strength", "position", "scale"))
-    return Selected(features, strength, position, scale, records["count"])
+    return SelectedFeatures(features, strength, position, scale, records["count"])
 
 
 class StoredLocal:
-    """The local features of photo sets, one after the other; only what is asked for is read from the disk.
+    """The local features of photo sets, one after the other; rows are read from the disk on demand.
 
     Attributes:
       nbytes: of all of them on disk.
@@ -93,7 +94,7 @@ class StoredLocal:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __call__(self, rows: Int[np.ndarray, "b"]) -> Selected:
+    def __call__(self, rows: Int[np.ndarray, "b"]) -> SelectedFeatures:
         """Features of these photographs, in this order."""
         return unpack(self._rows[rows])
 
@@ -146,18 +147,19 @@ class Sift:
         settings = [config.local.most, config.local.image_size]
         self.fingerprint = fingerprint("sift", settings, SIFT_VERSION)
 
-    def __call__(self, photos: PhotoSet, rows: Sequence[int]) -> Iterator[tuple[int, Selected]]:
+    def __call__(self, photos: PhotoSet, rows: Sequence[int]) -> Iterator[tuple[int, SelectedFeatures]]:
         with ThreadPoolExecutor(self._config.data.threads) as threads:
             yield from zip(rows, threads.map(partial(self._one, photos), rows), strict=True)
 
-    def _one(self, photos: PhotoSet, row: int) -> Selected:
+    def _one(self, photos: PhotoSet, row: int) -> SelectedFeatures:
         photo = load(photos, row)
         longest = min(self._config.local.image_size, max(photo.shape[:2]))
         photo = resize(photo, content_size(photo.shape[:2], longest, 1))
         found = sift(photo, self._config.local.most)
         height, width = photo.shape[:2]
         count, most = len(found.features), self._config.local.most
-        out = Selected(*(np.zeros((most, *z), np.float32) for z in ((128,), (), (2,), ())), np.int32(count))
+        features, strength, position, scale = (np.zeros((most, *z), np.float32) for z in ((128,), (), (2,), ()))
+        out = SelectedFeatures(features, strength, position, scale, np.array(count, np.int32))
         out.features[:count], out.strength[:count], out.scale[:count] = found.features, found.strength, found.scale
         out.position[:count] = found.position * max(height, width) / [width, height]
         return out
@@ -177,7 +179,7 @@ class NetworkFeatures:
         if config.local.source != "head":
             self._reduction = self._learn(photos)
 
-    def __call__(self, photos: PhotoSet, rows: Sequence[int]) -> Iterator[tuple[int, Selected]]:
+    def __call__(self, photos: PhotoSet, rows: Sequence[int]) -> Iterator[tuple[int, SelectedFeatures]]:
         settings = self._config.local
         with enough_memory("finding local features; lower config.extract.batch_size or config.local.scales"):
             batches = self._batches(photos, rows)
@@ -191,7 +193,7 @@ class NetworkFeatures:
         mean, projection = pca_whitening(features, dim, self._config.local.shrinkage)
         return mean.astype(np.float32), projection.astype(np.float32)
 
-    def _batches(self, photos: PhotoSet, rows: Sequence[int]) -> Iterator[Batch]:
+    def _batches(self, photos: PhotoSet, rows: Sequence[int]) -> Iterator[PhotoBatch]:
         """All in one square shape: several shapes at every scale would compile for longer than they save."""
         return evaluation_batches(
             photos,
@@ -211,13 +213,22 @@ class NetworkFeatures:
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _local_maps(network, source, scale, variables, reduction, images, mask):
+def _local_maps(
+    network: RetrievalNetwork,
+    source: str,
+    scale: float,
+    variables: Variables,
+    reduction: Reduction | None,
+    images: jax.Array,
+    mask: jax.Array,
+) -> dict[str, jax.Array]:
     if scale != 1:
         images, mask = resize_input(images, mask, scale, network.size_multiple, recomputed=True)
-    x, mask, seen = network.apply(variables, images, mask, method="feature_map")
+    found: Any = network.apply(variables, images, mask, method="feature_map")
+    x, mask, intermediates = found
     if source == "head":
-        return seen["local"]
-    x = (x if source == "map" else seen["backbone"]).astype("float32")
+        return intermediates["local"]
+    x = (x if source == "map" else intermediates["backbone"]).astype("float32")
     strength = l2_attention(x) * mask
     x = l2_normalize(x)
     if reduction is not None:

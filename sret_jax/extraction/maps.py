@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,7 +24,7 @@ MAPS_VERSION = 1  # of what is stored of a map that the network makes: raise it 
 
 
 def localizing_network(network: RetrievalNetwork, config: Config) -> RetrievalNetwork:
-    """The network whose `feature_map` is what `config.localize.source` asks for; the variables stay the same.
+    """The network whose `feature_map` is what `config.localize.source` names; the variables stay the same.
 
     Raises `UserError` for a stage that the backbone does not have up to the one that is pooled.
     """
@@ -44,7 +45,7 @@ def localizing_network(network: RetrievalNetwork, config: Config) -> RetrievalNe
 
 
 class StoredMaps:
-    """The maps of a photo set; only what is asked for is read from the disk."""
+    """The maps of a photo set; rows are read from the disk on demand."""
 
     def __init__(self, store: RowStore):
         self._rows = StoredRows([store])
@@ -83,7 +84,14 @@ def store_maps(
     return StoredMaps(fill_store(folder, photos.names, key, config.localize.chunk_rows, rows_of))
 
 
-def _records(network, variables, photos: PhotoSet, config: Config, image_size: int, rows: Sequence[int]) -> np.ndarray:
+def _records(
+    network: RetrievalNetwork,
+    variables: Variables,
+    photos: PhotoSet,
+    config: Config,
+    image_size: int,
+    rows: Sequence[int],
+) -> np.ndarray:
     batches = evaluation_batches(
         photos,
         image_size=image_size,
@@ -93,7 +101,7 @@ def _records(network, variables, photos: PhotoSet, config: Config, image_size: i
         rows=rows,
         threads=config.data.threads,
     )
-    out = None
+    out: np.ndarray | None = None
     for batch in batches:
         with enough_memory("making feature maps; lower config.extract.batch_size or config.localize.image_size"):
             maps, mask = jax.device_get(_map(network, variables, batch["image"], batch["mask"]))
@@ -103,10 +111,12 @@ def _records(network, variables, photos: PhotoSet, config: Config, image_size: i
         place = batch["row"][real] - rows[0]
         out["map"][place] = np.clip(maps[real], *(np.finfo(np.float16).max * np.array([-1, 1])))
         out["size"][place] = np.stack([mask[real].any(2).sum(1), mask[real].any(1).sum(1)], 1)
+    assert out is not None  # a chunk has photographs
     return out
 
 
 @partial(jax.jit, static_argnums=0)
 def _map(network: RetrievalNetwork, variables: Variables, images: Array, mask: Array) -> tuple[Array, Array]:
-    x, mask, _ = network.apply(variables, images, mask, method="feature_map")
+    found: Any = network.apply(variables, images, mask, method="feature_map")
+    x, mask, _ = found
     return x, mask

@@ -27,7 +27,7 @@ class Descriptors(np.ndarray):
 
 
 def retriever_of(x: np.ndarray) -> str:
-    """The fingerprint of the retriever that made these descriptors; "" where nobody knows."""
+    """The fingerprint of the retriever that made these descriptors; "" if unknown."""
     return getattr(x, "retriever", "")
 
 

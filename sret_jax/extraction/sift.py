@@ -33,7 +33,7 @@ def sift(photo: UInt8[np.ndarray, "h w 3"], most: int) -> Keypoints:
     References: Lowe, Distinctive image features from scale-invariant keypoints, IJCV 2004; Arandjelovic, Zisserman,
     Three things everyone should know to improve object retrieval, CVPR 2012.
     """
-    detector = cv2.SIFT_create(nfeatures=most)  # keeps those equally strong to the last, too
+    detector = cv2.SIFT.create(nfeatures=most)  # keeps those equally strong to the last, too
     found, histograms = detector.detectAndCompute(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), None)
     if not found:
         return Keypoints(*(np.zeros(shape, np.float32) for shape in ((0, 128), (0, 2), 0, 0)))

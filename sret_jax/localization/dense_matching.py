@@ -27,7 +27,7 @@ SCALES = tuple(float(s) for s in np.geomspace(1.0, 0.05, 12))  # s of rho, of th
 RIDGE = 1e-4  # keeps the fit defined: pulls A to the identity, as strongly as this many sure pairs
 
 
-class Matched(NamedTuple):
+class DenseMatch(NamedTuple):
     """The query region in b gallery photographs.
 
     heat       share of each patch in the query region
@@ -48,7 +48,7 @@ def match_region(
     x: Float[Array, "b h w c"],
     mask: Bool[Array, "b h w"],
     mean: Float[Array, "c"],
-) -> Matched:
+) -> DenseMatch:
     """Matches all of the query and returns where its region ends up; arguments as for `query_region.region_heat`.
 
     Masks must be rectangles from the upper left corner. Without any pair the flow is the identity, agreement 0.
@@ -56,14 +56,14 @@ def match_region(
     y_query = jnp.where(query_mask[..., None], deviations(query, mean), 0)
     at_query = positions(query_mask)
 
-    def of_photo(photo: tuple[Array, Array]) -> Matched:
+    def of_photo(photo: tuple[Array, Array]) -> DenseMatch:
         one, inside = photo
         y = jnp.where(inside[..., None], deviations(one, mean), 0)
         at = positions(inside)
         best, confidence = mutual_pairs(y, inside, y_query, query_mask)
         flow, agreement = fit_flow(at.reshape(-1, 2), at_query.reshape(-1, 2)[best], confidence)
         there = _homogeneous(at) @ flow.T
-        return Matched(jnp.where(inside, _sample(weights, query_mask, there), 0), flow, agreement)
+        return DenseMatch(jnp.where(inside, _sample(weights, query_mask, there), 0), flow, agreement)
 
     return jax.lax.map(of_photo, (x, mask))
 
@@ -74,7 +74,7 @@ def positions(mask: Bool[Array, "h w"]) -> Float32[Array, "h w 2"]:
     h, w = mask.shape
     size = jnp.stack([mask.any(0).sum(), mask.any(1).sum()])
     grid = np.stack(np.meshgrid(np.arange(w) + 0.5, np.arange(h) + 0.5), axis=2)
-    return grid.astype(np.float32) / jnp.maximum(size, 1)[None, None]
+    return jnp.asarray(grid, jnp.float32) / jnp.maximum(size, 1)[None, None]
 
 
 @jax.jit

@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
+from sret_jax.data.resizing import Size
+
 SINGULAR = 1e-6  # determinant of a transform of largest entry 1, below which it maps the plane to a line or a point
-Size = tuple[int, int]  # (height, width), pixels
 
 
-class Warped(NamedTuple):
+class WarpedRegion(NamedTuple):
     """A region in a gallery photograph: its pixels, and their box (left, top, right, bottom), ends exclusive."""
 
     mask: Bool[np.ndarray, "H W"]
@@ -28,7 +29,9 @@ def box_mask(box: Float[np.ndarray, "4"], size: Size) -> Bool[np.ndarray, "h w"]
     return np.outer((y > top) & (y < bottom), (x > left) & (x < right))
 
 
-def warp_region(transform: Float[np.ndarray, "3 3"], region: Bool[np.ndarray, "h w"], gallery: Size) -> Warped | None:
+def warp_region(
+    transform: Float[np.ndarray, "3 3"], region: Bool[np.ndarray, "h w"], gallery: Size
+) -> WarpedRegion | None:
     """The pixels of the gallery photograph that show the region, as far as they lie in it.
 
     Args:
@@ -60,7 +63,7 @@ def warp_region(transform: Float[np.ndarray, "3 3"], region: Bool[np.ndarray, "h
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return None
-    return Warped(mask, np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64))
+    return WarpedRegion(mask, np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64))
 
 
 def _scaling(longest: int) -> Float[np.ndarray, "3 3"]:

@@ -36,23 +36,32 @@ class Localizer:
         retriever: Retriever,
         queries: PhotoSet,
         photos: PhotoSet,
-        features: tuple[PhotoFeatures, PhotoFeatures],
-        folder: Path,
+        features: tuple[PhotoFeatures, PhotoFeatures] | None = None,
+        folder: str | Path = "maps",
         regions: Mapping[int, Region] | None = None,
     ):
         """
         Args:
-          features: of queries and photos, for spatial verification.
-          folder: where maps are kept.
+          features: of queries and photos, for spatial verification; by default found when they are needed.
+          folder: where maps, and local features that are found here, are kept.
 
         Raises:
           UserError: an unknown source of features.
         """
         self.queries, self.photos, self.regions = queries, photos, regions or {}
         self.config = retriever.config
-        self._retriever, self._features, self._folder = retriever, features, folder
+        self._retriever, self._folder = retriever, Path(folder)
+        self._features = features or (self._own_features(queries, "queries"), self._own_features(photos, "photos"))
         self._stage = localizing_network(retriever.network, retriever.config).stage
         self._query: tuple[int, tuple[jax.Array, jax.Array, jax.Array]] | None = None
+
+    def _own_features(self, photos: PhotoSet, name: str) -> PhotoFeatures:
+        folder = self._folder / "local" / name
+        return PhotoFeatures(
+            lambda: self._retriever.describe(photos),
+            photos.regions,
+            lambda: self._retriever.local_features(photos, folder, learned_from=self.photos),
+        )
 
     def region(self, query: int) -> Region:
         """The part of the whole query photograph that is looked for."""

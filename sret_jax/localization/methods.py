@@ -25,7 +25,7 @@ from sret_jax.errors import UserError, choices
 from sret_jax.localization.dense_matching import match_region
 from sret_jax.localization.geometric import warp_region
 from sret_jax.localization.localizer import Localizer
-from sret_jax.localization.object_discovery import Discovered, discover, discover_several, facing_inwards
+from sret_jax.localization.object_discovery import DiscoveredObjects, discover, discover_several, facing_inwards
 from sret_jax.localization.pixels import (
     enlarge,
     grab_cut,
@@ -98,7 +98,7 @@ def _query_lost(localizer: Localizer, query: int, rows: Sequence[int]) -> list[P
     return _grown(localizer, rows, found, mask)
 
 
-def _grown(localizer: Localizer, rows: Sequence[int], found: Discovered, mask: jax.Array) -> list[PredictedMask]:
+def _grown(localizer: Localizer, rows: Sequence[int], found: DiscoveredObjects, mask: jax.Array) -> list[PredictedMask]:
     """An object of LOST as it is in each photograph, the middle of its seed marked."""
     parts = (np.asarray(part) for part in (found.mask, found.heat, found.seed, mask))
     out = []

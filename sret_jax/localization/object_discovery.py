@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
 
-class Discovered(NamedTuple):
+class DiscoveredObjects(NamedTuple):
     """One object in each of b maps; of a map without any position the mask is empty, and seed and box are 0.
 
     mask      its patches
@@ -51,7 +51,7 @@ def centre(x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"]) -> Float32[Ar
 
 
 @partial(jax.jit, static_argnames="k")
-def discover(x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"], *, k: int = 100) -> Discovered:
+def discover(x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"], *, k: int = 100) -> DiscoveredObjects:
     """The one object that LOST finds in each photograph.
 
     A seed without correlation even to itself (a constant map after `centre`) is an object of one patch; the published
@@ -95,20 +95,20 @@ def expand_seed(
 
 def grow_object(
     a: Float32[Array, "b n n"], mask: Bool[Array, "b h w"], seed: Int32[Array, "b"], grown: Bool[Array, "b n"]
-) -> Discovered:
+) -> DiscoveredObjects:
     """The object of a seed and of its S, as a mask over the patches."""
     heat = jnp.einsum("bs,bsp->bp", grown.astype(jnp.float32), a, precision="highest").reshape(mask.shape)
     heat = jnp.where(mask, heat, 0)
     at_seed = jax.nn.one_hot(seed, a.shape[1], dtype=bool).reshape(mask.shape) & mask
     component = connected(((heat > 0) & mask) | at_seed, at_seed)
-    return Discovered(component, mask_boxes(component), jnp.where(mask.any((1, 2)), seed, 0), heat)
+    return DiscoveredObjects(component, mask_boxes(component), jnp.where(mask.any((1, 2)), seed, 0), heat)
 
 
 @jax.jit
 def connected(within: Bool[Array, "b h w"], start: Bool[Array, "b h w"]) -> Bool[Array, "b h w"]:
     """The positions of `within` that a path of horizontal and vertical steps inside it joins to one of `start`.
 
-    Grown by one step at a time, as often as the longest path asks for.
+    Grown by one step at a time, as often as the longest path needs.
     """
 
     def grow(state: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -140,7 +140,7 @@ def border(mask: Bool[Array, "b h w"]) -> Bool[Array, "b h w"]:
 
 
 @jax.jit
-def facing_inwards(found: Discovered, mask: Bool[Array, "b h w"]) -> Discovered:
+def facing_inwards(found: DiscoveredObjects, mask: Bool[Array, "b h w"]) -> DiscoveredObjects:
     """The same, but the other side of what covers more than half of its photograph's border.
 
     An object that fills most of the photograph correlates with more patches than the background does, so that the seed
@@ -155,7 +155,7 @@ def facing_inwards(found: Discovered, mask: Bool[Array, "b h w"]) -> Discovered:
     at_seed = jax.nn.one_hot(least, mask[0].size, dtype=bool).reshape(mask.shape)
     other = connected(outside, at_seed)
     component = jnp.where(turned[:, None, None], other, found.mask)
-    return Discovered(
+    return DiscoveredObjects(
         component,
         mask_boxes(component),
         jnp.where(turned, least, found.seed).astype(jnp.int32),
@@ -166,7 +166,7 @@ def facing_inwards(found: Discovered, mask: Bool[Array, "b h w"]) -> Discovered:
 @partial(jax.jit, static_argnames=("most", "k"))
 def discover_several(
     x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"], *, most: int = 5, k: int = 100
-) -> tuple[Discovered, Int32[Array, "b"]]:
+) -> tuple[DiscoveredObjects, Int32[Array, "b"]]:
     """Up to `most` objects of each photograph, and how many they are; fields are [b most ...].
 
     The first is that of `discover`. Then the patches of what was found are taken away, and the next seed is the patch
@@ -178,7 +178,9 @@ def discover_several(
     a = similarities(x, mask)
     degree, half = degrees(a), mask.sum((1, 2)) / 2
 
-    def following(state: tuple[Array, Array], index: Array) -> tuple[tuple[Array, Array], tuple[Discovered, Array]]:
+    def following(
+        state: tuple[Array, Array], index: Array
+    ) -> tuple[tuple[Array, Array], tuple[DiscoveredObjects, Array]]:
         left, going = state
         seed, grown = expand_seed(a, left, k)
         of_few = jnp.take_along_axis(degree, seed[:, None], axis=1)[:, 0] < half
@@ -187,4 +189,4 @@ def discover_several(
         return (left & ~found.mask, going), (found, going)
 
     _, (found, there) = jax.lax.scan(following, (mask, jnp.ones(b, bool)), jnp.arange(most))
-    return Discovered(*(jnp.moveaxis(z, 0, 1) for z in found)), there.sum(0, dtype=jnp.int32)
+    return DiscoveredObjects(*(jnp.moveaxis(z, 0, 1) for z in found)), there.sum(0, dtype=jnp.int32)

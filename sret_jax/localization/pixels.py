@@ -99,10 +99,8 @@ def grab_cut(
     labels = np.where(mask, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     labels[inside > 0], labels[around == 0] = cv2.GC_FGD, cv2.GC_BGD
     cv2.setRNGSeed(0)
-    cv2.grabCut(
-        cv2.cvtColor(small, cv2.COLOR_RGB2BGR), labels, None, np.zeros((1, 65)), np.zeros((1, 65)), iterations,
-        cv2.GC_INIT_WITH_MASK,
-    )  # fmt: skip
+    colours, unused, models = cv2.cvtColor(small, cv2.COLOR_RGB2BGR), (0, 0, 0, 0), np.zeros((2, 1, 65))
+    cv2.grabCut(colours, labels, unused, models[0], models[1], iterations, cv2.GC_INIT_WITH_MASK)
     return enlarge(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)), found.shape) > 0.5
 
 

@@ -22,7 +22,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32
 
 from sret_jax.errors import UserError
-from sret_jax.localization.object_discovery import Discovered, border, centre, expand_seed, grow_object, similarities
+from sret_jax.localization.object_discovery import (
+    DiscoveredObjects,
+    border,
+    centre,
+    expand_seed,
+    grow_object,
+    similarities,
+)
 
 Region = Sequence[int | float] | np.ndarray | None
 EPSILON = 1e-12  # keeps the direction of a zero vector defined: zero
@@ -155,7 +162,7 @@ def discover_region(
     mask: Bool[Array, "b h w"],
     *,
     k: int = 100,
-) -> Discovered:
+) -> DiscoveredObjects:
     """LOST in each gallery photograph, with seeds that the query chooses.
 
         seed  = the patch most similar (cosine) to a patch of the region
@@ -175,16 +182,16 @@ def discover_region(
     patches = directions(query).reshape(-1, query.shape[-1])
     if weights is None:
         seed, grown = expand_seed(similarities(query[None], query_mask[None]), query_mask[None], k)
-        region, asked = grown[0], jax.nn.one_hot(seed[0], patches.shape[0], dtype=bool)
+        region, sought = grown[0], jax.nn.one_hot(seed[0], patches.shape[0], dtype=bool)
     else:
         flat = weights.reshape(-1)
-        region = asked = (flat > 0) & (flat >= jnp.minimum(0.5, flat.max()))
+        region = sought = (flat > 0) & (flat >= jnp.minimum(0.5, flat.max()))
 
-    def of_photo(photo: tuple[Array, Array]) -> Discovered:
+    def of_photo(photo: tuple[Array, Array]) -> DiscoveredObjects:
         one, inside = (z[None] for z in photo)
         cosine = jnp.einsum("hwc,ic->hwi", directions(one[0]), patches, precision="highest")
         cosine = jnp.where(query_mask.reshape(1, 1, -1), cosine, -jnp.inf).reshape(-1, patches.shape[0])
-        best = jnp.max(jnp.where(asked[None], cosine, -jnp.inf), axis=1)
+        best = jnp.max(jnp.where(sought[None], cosine, -jnp.inf), axis=1)
         seed = jnp.argmax(jnp.where(inside.reshape(-1), best, -jnp.inf)).astype(jnp.int32)[None]
         a = similarities(one, inside)
         grown = region[jnp.argmax(cosine, axis=1)] & (a[0, seed[0]] > 0) & inside.reshape(-1)

@@ -19,7 +19,7 @@ def read_regions(path: str | Path, queries: PhotoSet) -> dict[int, np.ndarray]:
 
     Args:
       path: a JSON file {"<photo>": [left, top, right, bottom] or [x, y] or "<mask>.png"}, pixels of the upright photo;
-        masks lie beside it, white where the object is. Of a photo that is not in it everything is asked for.
+        masks lie beside it, white where the object is. A photo that is not in it is a query as a whole.
       queries: their names and sizes.
 
     Raises:

@@ -35,7 +35,7 @@ def reconstruction_error(
 
 
 class DelgHead(nn.Module):
-    """Local features of `dim` numbers of unit length and their strengths, from the map x of an intermediate stage.
+    """Local features of dimension `dim` and unit length, with their strengths, from the map x of an intermediate stage.
 
         short    = W_1 x + b_1,    again = relu(W_2 short + b_2)
         feature  = short / |short|
@@ -73,8 +73,8 @@ class DelgHead(nn.Module):
         score = nn.Dense(1, dtype=self.dtype, name="score")(hidden)[..., 0].astype(jnp.float32)
         strength = jnp.where(mask, nn.softplus(score), 0)
         local = {"features": erase(l2_normalize(short.astype(jnp.float32)), mask), "strength": strength, "mask": mask}
-        seen = {
+        for_losses = {
             "attended": attended_mean(x, strength, mask=mask),
             "error": reconstruction_error(x, again, mask=mask),
         }
-        return local, seen
+        return local, for_losses

@@ -22,7 +22,7 @@ from sret_jax.models.backbones import BACKBONES, build_backbone
 from sret_jax.models.backbones.resnet import ResNet
 from sret_jax.models.delg import STAGE, DelgHead
 from sret_jax.models.graph import SpatialContextRefinement
-from sret_jax.models.local_features import LocalFeatures
+from sret_jax.models.local_features import LocalFeatureHead
 from sret_jax.models.pooling import MAC, GeM, SPoC, WeightedSum, l2_normalize
 from sret_jax.models.regional_pooling import RMAC, SuperGlobalPooling
 from sret_jax.models.smoothing import LearnableSmoothing
@@ -67,27 +67,27 @@ class RetrievalNetwork(nn.Module):
         inside = {} if self.attention is None else {"attention": self.attention}
         maps = self.backbone(images, mask, train=train, last_stage=self.stage, **inside)
         x, mask = maps[self.stage]
-        seen: dict[str, Any] = {"backbone": x}
+        intermediates: dict[str, Any] = {"backbone": x}
         if self.smoothing is not None:
-            x, seen["smoothing"] = self.smoothing(x, mask)
+            x, intermediates["smoothing"] = self.smoothing(x, mask)
         if self.refinement is not None:
-            x, seen["refinement"] = self.refinement(x, mask)
+            x, intermediates["refinement"] = self.refinement(x, mask)
         if isinstance(self.local, DelgHead):
-            seen["local"], seen["delg"] = self.local(*maps[STAGE], train=train)
+            intermediates["local"], intermediates["delg"] = self.local(*maps[STAGE], train=train)
         elif self.local is not None:
-            seen["local"] = self.local(x, mask, strength_of=seen["backbone"])
-        return x, mask, seen | {"map": x, "mask": mask}
+            intermediates["local"] = self.local(x, mask, strength_of=intermediates["backbone"])
+        return x, mask, intermediates | {"map": x, "mask": mask}
 
     def pooled(
         self, images: Images, mask: Bool[Array, "b h w"], train: bool = False
     ) -> tuple[Float[Array, "b c"], dict[str, Any]]:
         """The descriptor before whitening, L2-normalised unless the whitening layer takes it as it is."""
-        x, mask, seen = self.feature_map(images, mask, train)
+        x, mask, intermediates = self.feature_map(images, mask, train)
         if isinstance(self.pool, WeightedSum):
-            vector = self.pool(**seen["local"])
+            vector = self.pool(**intermediates["local"])
         else:
             vector = self.pool(x.astype(jnp.float32), mask)
-        return self._normalize(vector) if self.l2_pooled or self.whitening is None else vector, seen
+        return self._normalize(vector) if self.l2_pooled or self.whitening is None else vector, intermediates
 
     def _normalize(self, x: Float[Array, "b c"]) -> Float[Array, "b c"]:
         return l2_normalize(x, 1e-6, added=True) if self.l2_added else l2_normalize(x)
@@ -102,10 +102,10 @@ class RetrievalNetwork(nn.Module):
           mask: True on the photograph, False on the padding.
           train: updates BatchNorm statistics where the backbone was built for it.
         """
-        descriptor, seen = self.pooled(images, mask, train)
+        descriptor, intermediates = self.pooled(images, mask, train)
         if self.whitening is not None:
             descriptor = self._normalize(self.whitening(descriptor))
-        return descriptor, seen
+        return descriptor, intermediates
 
 
 def build_network(
@@ -161,7 +161,7 @@ def _local(config: ModelConfig) -> nn.Module | None:
     if not config.local.enabled:
         return None
     if config.local.kind == "how":
-        return LocalFeatures(config.local.dim, config.local.window)
+        return LocalFeatureHead(config.local.dim, config.local.window)
     stages = list(BACKBONES[config.backbone].stages)
     if STAGE not in stages or stages.index(STAGE) > stages.index(config.stage):
         raise UserError(

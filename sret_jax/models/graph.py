@@ -204,12 +204,10 @@ def _relative_to_content(
     at: Int32[Array, "b n 2"], mask: Bool[Array, "b h w"]
 ) -> tuple[Float32[Array, "b n 2"], Float32[Array, "b"]]:
     """Positions with the photo's centre at 0 and its longest side from -1 to 1, and that side's length."""
-    first, size = [], []
-    for axis in (2, 1):
-        occupied = mask.any(axis)
-        first.append(jnp.argmax(occupied, axis=1))
-        size.append(occupied.shape[1] - jnp.argmax(occupied[:, ::-1], axis=1) - first[-1])
-    first, size = jnp.stack(first, -1), jnp.stack(size, -1)
+    occupied = mask.any(2), mask.any(1)  # rows, columns
+    first = jnp.stack([jnp.argmax(z, axis=1) for z in occupied], -1)
+    end = jnp.stack([z.shape[1] - jnp.argmax(z[:, ::-1], axis=1) for z in occupied], -1)
+    size = end - first
     extent = size.max(-1).astype(jnp.float32)
     centred = 2 * (at - first[:, None]) + 1 - size[:, None]
     return centred / extent[:, None, None], extent

@@ -10,13 +10,13 @@ from sret_jax.models.backbones.layers import erase
 from sret_jax.models.fixed_smoothing import average
 
 
-class LocalFeatures(nn.Module):
-    """Local features of `dim` numbers and their strengths.
+class LocalFeatureHead(nn.Module):
+    """Local features of dimension `dim` and their strengths.
 
         feature = average(x) @ kernel + bias,    strength = l2_attention(map)
 
     Args:
-        dim: numbers of a feature.
+        dim: dimension of a feature.
         window: of the average, 1 for none.
 
     Kernel and bias are a PCA-whitening of the averaged local features of the training photographs, which

@@ -119,9 +119,8 @@ def _window_mean(length: Int[Array, "b"], size: int, window: int) -> Float32[Arr
     """Matrices that average `window` neighbours along an axis of `size`, mirrored at 0 and at each photo's length."""
     length = length[:, None, None]
     steps = np.arange(window) - window // 2
-    at = (np.arange(size)[:, None] + steps)[None]
     period = jnp.maximum(2 * (length - 1), 1)
-    at = at % period
+    at = jnp.asarray(np.arange(size)[:, None] + steps)[None] % period
     at = jnp.where(at >= length, period - at, at)
     return jax.nn.one_hot(at, size).mean(2)
 

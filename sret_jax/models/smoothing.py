@@ -52,10 +52,10 @@ def smooth(
     shift, inside = _neighbourhood(*grid)
     x, f, a, c = (z.reshape(b, h * w, *z.shape[3:]) for z in (x, *(z.astype(jnp.float32) for z in (f, a, c))))
     shown = jnp.ones((b, h * w), bool) if mask is None else mask.reshape(b, h * w)
-    weights = [jnp.exp(-a * jnp.sum((f - f_uv) ** 2, axis=-1)) for f_uv in _views(f, shift)]
-    weights[len(weights) // 2] = c
+    of_neighbours = [jnp.exp(-a * jnp.sum((f - f_uv) ** 2, axis=-1)) for f_uv in _views(f, shift)]
+    of_neighbours[len(of_neighbours) // 2] = c
     counts = jnp.stack(_views(shown, shift), -1) & shown[..., None] & inside[None]
-    weights = jnp.where(counts, jnp.stack(weights, -1), 0)
+    weights = jnp.where(counts, jnp.stack(of_neighbours, -1), 0)
     weights = weights / (1e-10 + weights.sum(-1, keepdims=True))
     return _weighted_sum(x, weights, grid).reshape(b, h, w, -1)
 
@@ -89,15 +89,15 @@ def _weighted_sum(
     - of x: the same sum, with the weights with which a position enters its neighbours' averages;
     - of the weights: products of g and x over the channels, for K^2 neighbours, taken for a whole block at once.
     """
-    views = _views(x, _neighbourhood(*grid)[0])
-    return sum(weights[..., k, None] * view for k, view in enumerate(views)).astype(x.dtype)
+    first, *others = (weights[..., k, None] * view for k, view in enumerate(_views(x, _neighbourhood(*grid)[0])))
+    return sum(others, first).astype(x.dtype)
 
 
-def _weighted_sum_fwd(x, weights, grid):
+def _weighted_sum_fwd(x: Array, weights: Array, grid: tuple[int, int, int, int]) -> tuple[Array, tuple[Array, Array]]:
     return _weighted_sum(x, weights, grid), (x, weights)
 
 
-def _weighted_sum_bwd(grid, saved, g):
+def _weighted_sum_bwd(grid: tuple[int, int, int, int], saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, weights = saved
     shift, inside = _neighbourhood(*grid)
     transposed = jnp.stack([view[..., -1 - k] for k, view in enumerate(_views(weights, shift))], -1)
@@ -113,7 +113,7 @@ def _products(
 ) -> Float32[Array, "b n k"]:
     """g[n] . x[n + shift[k]] for every k; outside the map anything.
 
-    A block of g times the part of x it can reach: mostly products that nobody asked for, and still several times faster
+    A block of g times the part of x it can reach: mostly products that are not needed, and still several times faster
     than K^2 reductions, because it is a matrix product. At most 16 blocks.
     """
     positions, reach = x.shape[1], int(shift.max())

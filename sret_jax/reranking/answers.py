@@ -58,7 +58,7 @@ class PhotoFeatures:
         return LocalFeatures(
             jnp.asarray(found.features / np.where(length > 0, length, 1)),
             jnp.asarray(found.position * aspect[:, None], jnp.float32),
-            jnp.asarray(np.where(rows >= 0, found.count, 0), jnp.int32),
+            jnp.asarray(np.where(rows >= 0, found.counts, 0), jnp.int32),
         )
 
 
@@ -82,14 +82,14 @@ class Candidates:
     """The answers to some queries, on their way through the re-rankers.
 
     rows               of the queries
-    queries, database  descriptors, as the re-rankers before have left them; None where no re-ranker uses any
+    queries, database  descriptors, as the re-rankers before have left them; of no dimension where none uses any
     ids, scores        best first; -1 = none
     uncertainty        entropy of the communities of the first answers, where a re-ranker has looked; nan elsewhere
     """
 
     rows: Int[np.ndarray, "q"]
-    queries: Float[np.ndarray, "q d"] | None
-    database: Float[np.ndarray, "n d"] | None
+    queries: Float[np.ndarray, "q d"]
+    database: Float[np.ndarray, "n d"]
     ids: Int[np.ndarray, "q k"]
     scores: Float[np.ndarray, "q k"]
     uncertainty: Float[np.ndarray, "q"]

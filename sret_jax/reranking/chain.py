@@ -87,7 +87,7 @@ class Chain:
         return replace(answers, ids=out_ids, scores=out_scores)
 
     def _run(self, rows: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> Candidates:
-        queries = database = None
+        queries = database = np.empty((len(rows), 0), np.float32)
         if self._uses_descriptors:
             queries, database = self._context.queries.descriptors[rows], self._context.database.descriptors
         candidates = Candidates(rows, queries, database, ids, scores, np.full(len(rows), np.nan))

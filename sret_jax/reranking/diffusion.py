@@ -26,6 +26,9 @@ from sret_jax.retrieval.exact import cosines
 log = logging.getLogger(__name__)
 
 QUERIES_AT_ONCE = 64
+State = tuple[
+    Array, Array, Array, Array, Array
+]  # of conjugate gradient: iteration, f, residual, direction, |residual|^2
 
 
 class AffinityGraph(NamedTuple):
@@ -41,7 +44,7 @@ class AffinityGraph(NamedTuple):
     gamma: float
 
 
-class Diffused(NamedTuple):
+class DiffusionResult(NamedTuple):
     """Solutions of q systems.
 
     f           float32 [q n]
@@ -83,7 +86,7 @@ def diffuse(
     alpha: float,
     tolerance: float,
     most_iterations: int,
-) -> Diffused:
+) -> DiffusionResult:
     """Solves (I - alpha S) f = y for each row of y by conjugate gradient.
 
     The systems share the products with S and nothing else; one that has converged stays as it is. Memory is a few
@@ -97,22 +100,22 @@ def diffuse(
     """
     y = y.T
 
-    def product(f):
-        def add(total, edge):
+    def product(f: Array) -> Array:
+        def add(total: Array, edge: tuple[Array, Array]) -> tuple[Array, None]:
             return total + edge[1][:, None] * f[edge[0]], None
 
         return f - alpha * jax.lax.scan(add, jnp.zeros_like(f), (neighbours.T, weights.T))[0]
 
-    def squared(r):
+    def squared(r: Array) -> Array:
         return jnp.sum(r * r, axis=0)
 
     bound = tolerance**2 * squared(y)
 
-    def unfinished(state):
+    def unfinished(state: State) -> Array:
         i, _, _, _, rr = state
         return (i < most_iterations) & jnp.any(rr > bound)
 
-    def step(state):
+    def step(state: State) -> State:
         i, f, r, p, rr = state
         going = rr > bound
         ap = product(p)
@@ -127,7 +130,7 @@ def diffuse(
     iterations, f, *_ = jax.lax.while_loop(unfinished, step, start)
     size = jnp.sqrt(squared(y))
     residual = jnp.sqrt(squared(y - product(f))) / jnp.where(size > 0, size, 1)
-    return Diffused(f.T, residual, iterations)
+    return DiffusionResult(f.T, residual, iterations)
 
 
 def rerank_by_diffusion(

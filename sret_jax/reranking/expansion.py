@@ -125,7 +125,7 @@ def _refined_scores(
     dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     m = x.shape[1]
 
-    def one(arguments):
+    def one(arguments: tuple[Array, Array, Array]) -> Array:
         q, x, real = arguments
         similarity = jnp.where(real[None] & real[:, None] & ~jnp.eye(m, dtype=bool), dot(x, x.T), -jnp.inf)
         nearest, chosen = jax.lax.top_k(similarity, min(neighbours, m))

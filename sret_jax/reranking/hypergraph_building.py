@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -61,11 +61,12 @@ def build_hypergraph(
         UserError: the folder has pairs of other photographs, neighbours or settings.
     """
     folder, n = Path(folder), len(neighbours)
-    digest = hashlib.sha256(np.ascontiguousarray(neighbours, np.int64)).hexdigest()
+    digest = hashlib.sha256(np.ascontiguousarray(neighbours, np.int64).data).hexdigest()
+    chunks = -(-n // chunk_rows)
     about = {
         "fingerprint": fingerprint(verification, digest, neighbours.shape, fewest, chunk_rows),
         "photos": n,
-        "chunks": -(-n // chunk_rows),
+        "chunks": chunks,
     }
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / ABOUT).exists():
@@ -73,7 +74,7 @@ def build_hypergraph(
     if _read_about(folder) != about:
         raise UserError(f"{folder}: pairs of other photographs or settings; delete it or name another folder")
     complete = True
-    for i in range(about["chunks"]):
+    for i in range(chunks):
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(lock_folder(folder / "claims" / _name(i)))
@@ -85,7 +86,7 @@ def build_hypergraph(
             rows = range(i * chunk_rows, min((i + 1) * chunk_rows, n))
             pairs = _verified(rows, neighbours, verify, fewest)
             with commit_folder(folder / _name(i)) as made:
-                np.savez(made / PAIRS, **pairs)
+                np.savez(made / PAIRS, allow_pickle=False, **pairs)
     return complete
 
 
@@ -134,7 +135,9 @@ def assembled(
     return Hypergraph.of(pair_start, arrived[order], inlier_start, *both)
 
 
-def _verified(rows: range, neighbours: np.ndarray, verify: Callable, fewest: int) -> dict[str, np.ndarray]:
+def _verified(
+    rows: range, neighbours: np.ndarray, verify: Callable[[int, np.ndarray], VerifiedPairs], fewest: int
+) -> dict[str, np.ndarray]:
     """The pairs of these photographs that have enough inliers, as arrays."""
     pairs, here, there = [], [np.empty((0, 2))], [np.empty((0, 2))]
     for a in rows:
@@ -149,9 +152,9 @@ def _verified(rows: range, neighbours: np.ndarray, verify: Callable, fewest: int
             pairs.append((a, others[i], valid.sum()))
             here.append(found.here[i, valid])
             there.append(found.there[i, valid])
-    a, b, count = np.array(pairs, np.int32).reshape(-1, 3).T
-    here, there = (np.concatenate(x).astype(np.float16) for x in (here, there))
-    return {"a": a, "b": b, "count": count, "here": here, "there": there}
+    table = np.array(pairs, np.int32).reshape(-1, 3)
+    points = {"here": np.concatenate(here).astype(np.float16), "there": np.concatenate(there).astype(np.float16)}
+    return {"a": table[:, 0], "b": table[:, 1], "count": table[:, 2]} | points
 
 
 def _is_sound(chunk: Path) -> bool:
@@ -165,7 +168,7 @@ def _is_sound(chunk: Path) -> bool:
     return True
 
 
-def _read_about(folder: Path) -> dict:
+def _read_about(folder: Path) -> dict[str, Any]:
     try:
         about = json.loads((folder / ABOUT).read_bytes())
         return {key: about[key] for key in ("fingerprint", "photos", "chunks")}

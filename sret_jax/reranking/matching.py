@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
 
 class LocalFeatures(NamedTuple):
-    """Local features of b photographs, or of one without the axis b; the first `count` of each are real.
+    """Local features of b photographs, or of one without the axis b; the first `counts` of each are real.
 
     features  compared by Euclidean distance, whatever their length
     position  (x, y) from the upper left corner; the longest side of the photograph is 1, so shapes are kept
@@ -17,7 +17,7 @@ class LocalFeatures(NamedTuple):
 
     features: Float[Array, "*b n c"]
     position: Float[Array, "*b n 2"]
-    count: Int[Array, "*b"]
+    counts: Int[Array, "*b"]
 
 
 class Matches(NamedTuple):
@@ -79,7 +79,7 @@ def _squared_distances(a: LocalFeatures, b: LocalFeatures) -> Float32[Array, "n 
     x, y = (z.features.astype(jnp.float32) for z in (a, b))
     of_x, of_y = (
         jnp.where(jnp.arange(len(z)) < count, jnp.sum(z**2, axis=1), jnp.inf)
-        for z, count in ((x, a.count), (y, b.count))
+        for z, count in ((x, a.counts), (y, b.counts))
     )
     products = jnp.dot(x, y.T, precision=jax.lax.Precision.HIGHEST)
     return jnp.maximum(of_x[:, None] + of_y[None] - 2 * products, 0)

@@ -29,7 +29,7 @@ from sret_jax.reranking.hypergraph import rerank_by_propagation
 from sret_jax.reranking.hypergraph_building import VerifiedPairs, build_hypergraph, read_hypergraph
 from sret_jax.reranking.matching import LocalFeatures, Matches, match
 from sret_jax.reranking.neighbours import nearest_others
-from sret_jax.reranking.spatial_verification import Verified, rerank_by_inliers, verify
+from sret_jax.reranking.spatial_verification import Verification, rerank_by_inliers, verify
 from sret_jax.storage.artifacts import fingerprint
 
 SIFT_RATIO = 0.9
@@ -74,11 +74,16 @@ def _database_augmentation(number: int, context: Context) -> Step:
 
 def _superglobal(number: int, context: Context) -> Step:
     rerank = context.config.rerank
-    settings = {"top": number, "neighbours": rerank.neighbours, "beta": rerank.beta}
 
     def step(candidates: Candidates) -> Candidates:
         ids, scores = superglobal(
-            candidates.queries, candidates.database, candidates.ids, candidates.scores, **settings
+            candidates.queries,
+            candidates.database,
+            candidates.ids,
+            candidates.scores,
+            top=number,
+            neighbours=rerank.neighbours,
+            beta=rerank.beta,
         )
         return dataclasses.replace(candidates, ids=ids, scores=scores)
 
@@ -117,7 +122,7 @@ def _hypergraph(number: int, context: Context) -> Step:
     neighbours, _ = nearest_others(database.descriptors, most, config.search.chunk_rows)
     settings = {name: value for name, value in to_dict(config.rerank).items() if name in VERIFIED_BY}
     verification = fingerprint(database.local.fingerprint, settings)
-    pairs = hashlib.sha256(neighbours).hexdigest()
+    pairs = hashlib.sha256(neighbours.data).hexdigest()
     folder = context.folder / f"hypergraph-{fingerprint(verification, pairs, config.rerank.inliers)[:16]}"
     build_hypergraph(
         folder,
@@ -150,7 +155,7 @@ def _find_local(context: Context) -> None:
     _ = context.queries.local, context.database.local
 
 
-def verify_candidates(query: LocalFeatures, candidates: LocalFeatures, config: Config) -> tuple[Matches, Verified]:
+def verify_candidates(query: LocalFeatures, candidates: LocalFeatures, config: Config) -> tuple[Matches, Verification]:
     """Matches of one photograph with others and what one transform explains of them, as `config.rerank` says.
 
     `query` without and `candidates` with the axis of the photographs.

@@ -36,7 +36,7 @@ REFINEMENTS = 3
 EXACT = jax.lax.Precision.HIGHEST
 
 
-class Verified(NamedTuple):
+class Verification(NamedTuple):
     """What one transform explains of the matches of a query with each of k candidates.
 
     inliers    different features of the candidate among the inlying matches. A sample explains itself: with as many
@@ -63,7 +63,7 @@ def verify(
     trials: int,
     tolerance: float,
     seed: int,
-) -> Verified:
+) -> Verification:
     """RANSAC for the matches of one query with each of k candidates, one candidate after the other.
 
     The best of `trials` transforms is refined by least squares over its inliers while that costs none. Matches with
@@ -86,7 +86,7 @@ def verify(
         raise UserError(f"no transform of kind {kind!r}; take one of {', '.join(SAMPLE)}")
     draws = jax.random.uniform(jax.random.key(seed), (trials, SAMPLE[kind]))
 
-    def one(pair: tuple[Float[Array, "s 2"], Matches]) -> Verified:
+    def one(pair: tuple[Float[Array, "s 2"], Matches]) -> Verification:
         position, (query_row, candidate_row, valid) = pair
         source, target = (x.astype(jnp.float32) for x in (query_position[query_row], position[candidate_row]))
         sharing = jnp.zeros(len(position)).at[candidate_row].add(valid)
@@ -96,13 +96,13 @@ def verify(
         sample = order[(draws * jnp.sum(valid)).astype(jnp.int32)]
         transforms, plausible = _through(source[sample], target[sample])
 
-        def score_of(transform):
+        def score_of(transform: Array) -> Array:
             return jnp.sum(jnp.where(_inlying(transform, source, target, tolerance), votes, 0))
 
         scores = jnp.where(plausible, jax.vmap(score_of)(transforms), 0)
         best = jnp.argmax(scores)
 
-        def refine(_, state):
+        def refine(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
             old, old_score = state
             weight = _inlying(old, source, target, tolerance) & valid
             new = _least_squares(old, source, target, weight, PARAMETERS[kind])
@@ -117,7 +117,7 @@ def verify(
         w = jnp.sum(transform[2] * _homogeneous(_mean(source, inlying)))
         upper = jnp.where(inlying[:, None], target, jnp.inf).min(axis=0)
         lower = jnp.where(inlying[:, None], target, -jnp.inf).max(axis=0)
-        return Verified(
+        return Verification(
             inliers=jnp.zeros(len(position), jnp.int32).at[candidate_row].max(inlying.astype(jnp.int32)).sum(),
             transform=jnp.where(found, transform / w, jnp.eye(3)),
             inlying=inlying,

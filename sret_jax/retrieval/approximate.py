@@ -1,4 +1,4 @@
-"""ScaNN: building a searcher, asking it, and reading it from disk. Only this file knows the library."""
+"""ScaNN: building a searcher, searching with it, and reading it from disk. Only this file knows the library."""
 
 import importlib.util
 import os

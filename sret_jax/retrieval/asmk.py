@@ -23,7 +23,7 @@ from sret_jax.retrieval.codebook import nearest_words
 BITS = 32  # of one packed integer
 
 
-class Aggregated(NamedTuple):
+class AggregatedFeatures(NamedTuple):
     """The visual words of b photographs, and what was aggregated in each.
 
     words    ascending; the number of words of the codebook in slots that are not used
@@ -42,7 +42,7 @@ def aggregate(
     *,
     assignments: int = 1,
     binary: bool = True,
-) -> Aggregated:
+) -> AggregatedFeatures:
     """Residuals summed per photograph and visual word, in m = n * assignments slots.
 
     Args:
@@ -65,7 +65,7 @@ def aggregate(
     sums = jax.ops.segment_sum(residuals.reshape(-1, c), slot.ravel(), b * slots, indices_are_sorted=True)
     own_words = jnp.full(b * slots, absent, jnp.int32).at[slot].set(words).reshape(b, slots)
     vectors = pack_signs(sums) if binary else sums / (jnp.linalg.norm(sums, axis=1, keepdims=True) + 1e-6)
-    return Aggregated(own_words, vectors.reshape(b, slots, -1))
+    return AggregatedFeatures(own_words, vectors.reshape(b, slots, -1))
 
 
 def pack_signs(x: Float[Array, "*b c"]) -> UInt32[Array, "*b w"]:

@@ -1,4 +1,4 @@
-"""A collection searched by ASMK: a codebook and an inverted file on disk, asked by stored local features."""
+"""A collection searched by ASMK: a codebook and an inverted file on disk, searched with stored local features."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ from sret_jax.storage.artifacts import commit_folder, fingerprint, open_or_build
 log = logging.getLogger(__name__)
 
 WORDS, FEATURES_PER_WORD = 65_536, 39  # as published; and the fewest, below which faiss warns of too few
-AT_ONCE = 64  # photographs whose local features are read and aggregated, or asked with, together
+AT_ONCE = 64  # photographs whose local features are read and aggregated, or searched with, together
 ABOUT = "CODEBOOK.json"
 
 
@@ -41,14 +41,14 @@ class AsmkIndex:
       file: the photographs.
     """
 
-    def __init__(self, file: InvertedFile, asking: StoredLocal, assignments: int, learned_on: int):
+    def __init__(self, file: InvertedFile, queries: StoredLocal, assignments: int, learned_on: int):
         """
         Args:
-          asking: local features of all queries.
+          queries: local features of all queries.
           assignments: visual words of each of them, or all words where there are fewer.
           learned_on: photographs that the words are of.
         """
-        self.file, self._asking, self._learned_on = file, asking, learned_on
+        self.file, self._queries, self._learned_on = file, queries, learned_on
         self._assignments = min(assignments, len(file.centroids))
 
     @property
@@ -72,8 +72,9 @@ class AsmkIndex:
         """The k most similar photographs to each query, best first; equal ones in the order of the index."""
         found = []
         for start in range(0, len(rows), AT_ONCE):
-            features, _, _, _, count = self._asking(rows[start : start + AT_ONCE])
-            found.append(self.file.search(features, count, k, assignments=self._assignments))
+            own = self._queries(rows[start : start + AT_ONCE])
+            features, counts = np.asarray(own.features), np.asarray(own.counts)
+            found.append(self.file.search(features, counts, k, assignments=self._assignments))
         ids, scores = (np.concatenate(part) for part in zip(*found, strict=True))
         return SearchResult(ids, scores, self.file.names)
 
@@ -96,7 +97,7 @@ def open_codebook(retriever: Retriever, photos: PhotoSet, folder: Path) -> Codeb
             np.linspace(0, len(photos) - 1, min(settings.codebook_photos, len(photos))).astype(int)
         ).tolist()
         found = dict(source(photos, rows))
-        features = np.concatenate([found[row].features[: found[row].count] for row in rows])
+        features = np.concatenate([found[row].features[: found[row].counts] for row in rows])
         words = settings.words or min(WORDS, max(1, len(features) // FEATURES_PER_WORD))
         if len(features) < words:
             raise UserError(
@@ -129,8 +130,8 @@ def open_inverted_file(
     """
     if binary and codebook.centroids.shape[1] % BITS:
         raise UserError(
-            f"config.search.binary=True: local features have {codebook.centroids.shape[1]} numbers, signs are packed "
-            f"in multiples of {BITS}; set config.model.local.dim to one, or config.search.binary=False"
+            f"config.search.binary=True: local features have {codebook.centroids.shape[1]} dimensions, but signs are "
+            f"packed in multiples of {BITS}; set config.model.local.dim to one, or config.search.binary=False"
         )
     key = fingerprint(codebook.fingerprint, photos.fingerprint, names, binary)
 
@@ -138,8 +139,8 @@ def open_inverted_file(
         file = InvertedFile(codebook.centroids, binary=binary, fingerprint=key)
         for start in range(0, len(names), AT_ONCE):
             rows = np.arange(start, min(start + AT_ONCE, len(names)))
-            features, _, _, _, count = photos(rows)
-            file.add(features, count, [names[row] for row in rows])
+            own = photos(rows)
+            file.add(np.asarray(own.features), np.asarray(own.counts), [names[row] for row in rows])
         file.save(folder)
         return file
 

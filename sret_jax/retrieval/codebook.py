@@ -73,7 +73,7 @@ def _parts(x: Shaped[np.ndarray, "n c"]) -> list[Shaped[np.ndarray, "m c"]]:
 
 
 @jax.jit
-def _add(sums, counts, x, rows, centroids):
+def _add(sums: Array, counts: Array, x: Array, rows: Array, centroids: Array) -> tuple[Array, Array]:
     """Sums and counts of the clusters with the first `rows` of x added to them."""
     words = nearest_words(x, centroids)[:, 0]
     words = jnp.where(jnp.arange(len(x)) < rows, words, len(centroids))  # the others are dropped
@@ -81,7 +81,7 @@ def _add(sums, counts, x, rows, centroids):
 
 
 @jax.jit
-def _update(sums, counts, centroids, key):
+def _update(sums: Array, counts: Array, centroids: Array, key: Array) -> Array:
     """Means of the clusters; the empty ones divide others."""
     empty = counts == 0
     means = jnp.where(empty[:, None], centroids, sums / jnp.maximum(counts, 1)[:, None])

@@ -35,7 +35,7 @@ def normalized(x: Float[np.ndarray, "n d"], names: list[str]) -> Float[np.ndarra
 
 
 def queries_at_once(rows: int, k: int, chunk_rows: int) -> int:
-    """How many may ask `exact_top_k` together, so that their scores take bounded memory."""
+    """How many queries `exact_top_k` takes at once, so that their scores take bounded memory."""
     return max(1, SCORES_AT_ONCE // min(rows, max(chunk_rows, 4 * k)))
 
 
@@ -58,7 +58,9 @@ def exact_top_k(
 
 
 @partial(jax.jit, static_argnames="k")
-def _merge_top_k(best, queries, rows, first, seen, k):
+def _merge_top_k(
+    best: tuple[Array, Array], queries: Array, rows: Array, first: Array, seen: Array, k: int
+) -> tuple[Array, Array]:
     """The k best so far and of these rows, whose first one has the index `first`; so many of them were `seen`."""
     scores = jnp.dot(queries, rows.T, precision=jax.lax.Precision.HIGHEST)
     position = jnp.arange(rows.shape[0])

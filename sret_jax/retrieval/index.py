@@ -52,7 +52,7 @@ class Index:
       method: "exact", "brute_force", "ah" or "tree_ah".
       settings: what `build` chose: leaves, leaves_to_search.
       fingerprint: of what it was built from, as `content_fingerprint` gives it.
-      retriever: fingerprint of the one that described the photos; "" where nobody knows.
+      retriever: fingerprint of the one that described the photos; "" if unknown.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Index:
             it was described by another retriever than the photos.
         """
         if not 1 <= k <= len(self):
-            raise UserError(f"asked for {k} neighbours of {len(self)} photos; ask for 1 to {len(self)}, or add photos")
+            raise UserError(f"k={k}: the index has {len(self)} photos; choose 1 to {len(self)}, or add photos")
         check_same_retriever(retriever_of(queries), self.retriever)
         if queries.shape[1] != self.dim:
             raise UserError(f"queries of length {queries.shape[1]} but an index of {self.dim}: not the same network")
@@ -223,7 +223,7 @@ class Index:
 
 def content_fingerprint(descriptors: Float[np.ndarray, "n d"], names: list[str], config: SearchConfig) -> str:
     """Identifies what an index is built from."""
-    return fingerprint(names, vars(config), hashlib.sha256(np.ascontiguousarray(descriptors)).hexdigest())
+    return fingerprint(names, vars(config), hashlib.sha256(np.ascontiguousarray(descriptors).data).hexdigest())
 
 
 def _best_first(ids: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
-from jaxtyping import Float, Float32, Int, Int32, Int64, Shaped
+from jaxtyping import Array, Float, Float32, Int, Int32, Int64, Shaped
 
 from sret_jax.errors import UserError
-from sret_jax.retrieval.asmk import Aggregated, aggregate, selectivity, similarity
+from sret_jax.retrieval.asmk import AggregatedFeatures, aggregate, selectivity, similarity
 from sret_jax.storage.artifacts import DamagedError, commit_folder, verify_folder, write_json
 
 STRETCH = 64  # entries of one list that are compared together
@@ -118,28 +118,28 @@ class InvertedFile:
         first = 0
         for part in self._parts:
             vectors, photos, words_of = jax.device_put((part.vectors, part.photos, part.words_of))
-            for group, so_far in zip(groups, found, strict=True):
-                scores, asked = jnp.zeros((QUERIES, len(part.words_of))), jnp.asarray(group.vectors)
-                for stretches in _stretches(group.words, part.starts):
-                    scores = _add_scores(scores, vectors, photos, asked, stretches, alpha, threshold)
-                words = (group.words < len(self.centroids)).sum(1)
-                best, ids = (np.asarray(z) for z in _best(scores, words_of, words, min(k, len(part.words_of))))
-                so_far.append((best, ids.astype(np.int64) + first))
+            for (words, own), so_far in zip(groups, found, strict=True):
+                sums, queries = jnp.zeros((QUERIES, len(part.words_of))), jnp.asarray(own)
+                for stretches in _stretches(words, part.starts):
+                    sums = _add_scores(sums, vectors, photos, queries, stretches, alpha, threshold)
+                counts = (words < len(self.centroids)).sum(1)
+                best, rows = (np.asarray(z) for z in _best(sums, words_of, counts, min(k, len(part.words_of))))
+                so_far.append((best, rows.astype(np.int64) + first))
             first += len(part.words_of)
         scores, ids = (np.concatenate([np.concatenate(z, 1) for z in zs]) for zs in _transposed(found))
         order = np.argsort(-scores[: len(x)], axis=1, kind="stable")[:, :k]
         return np.take_along_axis(ids[: len(x)], order, 1), np.take_along_axis(scores[: len(x)], order, 1)
 
-    def _aggregate(self, x: np.ndarray, count: np.ndarray, assignments: int) -> Aggregated:
+    def _aggregate(self, x: np.ndarray, count: np.ndarray, assignments: int) -> AggregatedFeatures:
         x, count, centroids = jax.device_put((x, count, self.centroids))
         return aggregate(x, count, centroids, assignments=assignments, binary=self.binary)
 
-    def _padded(self, group: Aggregated) -> Aggregated:
-        """On the host, with queries without words up to `QUERIES`."""
+    def _padded(self, group: AggregatedFeatures) -> tuple[np.ndarray, np.ndarray]:
+        """Words and vectors on the host, with queries without words up to `QUERIES`."""
         words, vectors = (np.asarray(z) for z in group)
         missing = QUERIES - len(words)
         words = np.pad(words, [(0, missing), (0, 0)], constant_values=len(self.centroids))
-        return Aggregated(words, np.pad(vectors, [(0, missing), (0, 0), (0, 0)]))
+        return words, np.pad(vectors, [(0, missing), (0, 0), (0, 0)])
 
     def _seal(self) -> None:
         """Makes a part of the photographs added since the last one."""
@@ -217,21 +217,24 @@ def _stretches(words: Int32[np.ndarray, "q m"], starts: Int64[np.ndarray, "v1"])
 
 
 @partial(jax.jit, static_argnames=("alpha", "threshold"), donate_argnums=0)
-def _add_scores(scores, vectors, photos, asked, stretches, alpha, threshold):
+def _add_scores(
+    scores: Array, vectors: Array, photos: Array, queries: Array, stretches: Array, alpha: float, threshold: float
+) -> Array:
     """scores [q p] plus the selectivities of all entries of the stretches."""
     query, slot, start, length = stretches
     step = jnp.arange(STRETCH)[None]
     entry = start[:, None] + step
-    u = similarity(asked[query, slot][:, None], vectors.at[entry].get(mode="clip"))
+    u = similarity(queries[query, slot][:, None], vectors.at[entry].get(mode="clip"))
     value = jnp.where(step < length[:, None], selectivity(u, alpha=alpha, threshold=threshold), 0)
     return scores.at[query[:, None], photos.at[entry].get(mode="clip")].add(value)
 
 
 @partial(jax.jit, static_argnames="k")
-def _best(scores, words_of, words, k):
+def _best(scores: Array, words_of: Array, words: Array, k: int) -> tuple[Array, Array]:
     """The k largest of scores / sqrt(words of the photograph * words of the query), and where they are."""
     both = jnp.maximum(words_of, 1)[None] * jnp.maximum(words, 1)[:, None]
-    return jax.lax.top_k(scores * jax.lax.rsqrt(both.astype(jnp.float32)), k)
+    best, rows = jax.lax.top_k(scores * jax.lax.rsqrt(both.astype(jnp.float32)), k)
+    return best, rows
 
 
 def _transposed(found: list[list[tuple[Any, Any]]]) -> tuple[list[list[Any]], list[list[Any]]]:

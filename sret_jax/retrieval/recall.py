@@ -18,9 +18,9 @@ def index_recall(index: Index, queries: Float[np.ndarray, "q d"], k: int) -> dic
     A photo exactly as near as the r-th stands for it: which of equal ones is first is chance.
 
     Args:
-      index: asked as it is.
-      queries: all of them; `SAMPLE` at most are asked, the same ones in every run.
-      k: how many photos the index is asked for, as in the search that is judged: fewer are found less surely.
+      index: searched with its own settings.
+      queries: all of them; at most `SAMPLE` are searched, the same ones in every run.
+      k: depth of the search, as in the search that is evaluated: a shallower one finds less.
 
     Returns:
       `{"recall@10", "recall@100", "queries", "asked"}`; no recall deeper than k. {} where the index is exact.

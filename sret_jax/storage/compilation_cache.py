@@ -10,5 +10,6 @@ FOLDER = "~/.cache/sret_jax/compiled"
 
 def keep_compiled_programs() -> None:
     """Turns JAX's persistent compilation cache on, where neither `JAX_COMPILATION_CACHE_DIR` nor the caller has."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and jax.config.jax_compilation_cache_dir is None:
+    chosen = getattr(jax.config, "jax_compilation_cache_dir")  # noqa: B009  # mypy does not know it
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and chosen is None:
         jax.config.update("jax_compilation_cache_dir", str(Path(FOLDER).expanduser()))

@@ -1,10 +1,9 @@
 """Reads numpy's arrays and numbers in a pickle as data, besides the lists, dicts, text and numbers of `plain_pickle`.
 
-The globals by which a pickle asks for them stand for functions of this file; any other is refused by its name.
+The globals by which a pickle names them stand for functions of this file; any other is refused by its name.
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,14 @@ _TYPES = {f"{kind}{size}" for kind in "iuf" for size in (1, 2, 4, 8)} - {"f1"} |
 _NDARRAY = object()  # stands for the class; nothing can be done with it
 
 
-class Dtype:
+class PickledDtype:
     """Type of a numpy array; its byte order arrives later, as its state."""
 
     def __init__(self, name: str):
         self.value = np.dtype(name)
 
 
-class Array:
+class PickledArray:
     """A numpy array whose content arrives as its state."""
 
     value: np.ndarray | None = None
@@ -49,37 +48,42 @@ def _no_bytes(*content: Any) -> bytes:
     return b""
 
 
-def _dtype(name: Any, *_: Any) -> Dtype:
+def _dtype(name: Any, *_: Any) -> PickledDtype:
     if type(name) is not str or name not in _TYPES:
         raise Refused(f"a numpy array of type {str(name)[:20]!r}, which is not a plain number")
-    return Dtype(name)
+    return PickledDtype(name)
 
 
-def _array(kind: Any, *_: Any) -> Array:
+def _array(kind: Any, *_: Any) -> PickledArray:
     if kind is not _NDARRAY:
         raise Refused("a numpy array of another class")
-    return Array()
+    return PickledArray()
 
 
 def _scalar(dtype: Any, data: Any) -> int | float | bool:
-    if not isinstance(dtype, Dtype) or type(data) is not bytes or len(data) != dtype.value.itemsize:
+    if not isinstance(dtype, PickledDtype) or type(data) is not bytes or len(data) != dtype.value.itemsize:
         raise Refused("a numpy number whose bytes do not fit its type")
     return np.frombuffer(data, dtype.value)[0].item()
 
 
-def _fill(array: Array, state: Any) -> None:
+def _fill(array: PickledArray, state: Any) -> None:
     """Sets an array from numpy's (version, shape, type, Fortran order, bytes)."""
     if not isinstance(state, tuple) or len(state) != 5:
         raise Refused("a numpy array with an unknown state")
     _, shape, dtype, fortran, data = state
-    if not isinstance(shape, tuple) or not isinstance(dtype, Dtype) or type(data) is not bytes or len(shape) > 16:
+    if (
+        not isinstance(shape, tuple)
+        or not isinstance(dtype, PickledDtype)
+        or type(data) is not bytes
+        or len(shape) > 16
+    ):
         raise Refused("a numpy array without shape, type and bytes")
     if math.prod(map(count, shape)) * dtype.value.itemsize != len(data):
         raise Refused(f"a numpy array of shape {list(shape)} with {len(data)} bytes")
     array.value = np.frombuffer(data, dtype.value).reshape(shape, order="F" if fortran is True else "C")
 
 
-NUMPY: Mapping[tuple[str, str], Any] = (
+NUMPY: dict[tuple[str, str], Any] = (
     {("_codecs", "encode"): _latin1, ("numpy", "ndarray"): _NDARRAY, ("numpy", "dtype"): _dtype}
     | {(module, "bytes"): _no_bytes for module in ("builtins", "__builtin__")}
     | {(f"numpy.{core}.multiarray", "_reconstruct"): _array for core in ("core", "_core")}
@@ -88,7 +92,7 @@ NUMPY: Mapping[tuple[str, str], Any] = (
 
 
 class NumpyUnpickler(PlainUnpickler):
-    """An array comes out as `Array`, a type as `Dtype`. Another kind of file has more in its `known` globals."""
+    """Arrays come out as `PickledArray`, types as `PickledDtype`. Another kind of file has more `known` globals."""
 
     known = NUMPY
 
@@ -100,9 +104,9 @@ class NumpyUnpickler(PlainUnpickler):
     def load_build(self) -> None:
         """The state of what was made before."""
         state, made = self.stack.pop(), self.stack[-1]
-        if isinstance(made, Array):
+        if isinstance(made, PickledArray):
             _fill(made, state)
-        elif isinstance(made, Dtype):
+        elif isinstance(made, PickledDtype):
             if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
                 raise Refused("a numpy type with an unknown state")
             made.value = made.value.newbyteorder(state[1])

@@ -8,7 +8,7 @@ import io
 import pickle
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any, no_type_check
+from typing import Any, ClassVar, no_type_check
 
 MALFORMED = (  # what a damaged pickle raises
     pickle.UnpicklingError,
@@ -26,11 +26,11 @@ OPCODES = (
     "SETITEMS BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE "
     "SHORT_BINUNICODE BINSTRING SHORT_BINSTRING NONE NEWTRUE NEWFALSE"
 ).split()
-Load = Callable[[Any], None]
+Load = Callable[[Any], None]  # what an unpickler does for an opcode
 
 
 class Refused(ValueError):
-    """The file asks for something that its kind does not need; the text says what."""
+    """The file needs something that files of its kind do not; the message says what."""
 
 
 class Stream(io.BytesIO):
@@ -50,6 +50,16 @@ class Stream(io.BytesIO):
 
 class PlainUnpickler(pickle._Unpickler):
     """Lists, tuples, dicts, text, numbers, None. Another kind of file names its opcodes and methods by `table`."""
+
+    # What the standard library's unpickler has besides, and its type stubs do not name.
+    dispatch: ClassVar[dict[int, Load]]
+    stack: list[Any]
+    metastack: list[list[Any]]
+    append: Callable[[Any], None]
+    read: Callable[[int], bytes]
+    pop_mark: Callable[[], list[Any]]
+    load_binget: Callable[[], None]
+    load_long_binget: Callable[[], None]
 
     def load_frame(self) -> None:
         """Frames only say how much to read at once."""
@@ -75,7 +85,8 @@ class PlainUnpickler(pickle._Unpickler):
     @classmethod
     def table(cls, more: str = "", own: Mapping[str, Load] | None = None) -> dict[int, Load]:
         """What is done for each opcode: `OPCODES` and `more`, some by their `own` methods; the others are refused."""
-        methods = {"FRAME": cls.load_frame, "SETITEM": cls.load_setitem, "SETITEMS": cls.load_setitems} | (own or {})
+        methods: dict[str, Load] = {"FRAME": cls.load_frame, "SETITEM": cls.load_setitem, "SETITEMS": cls.load_setitems}
+        methods.update(own or {})
         names = {getattr(pickle, name)[0]: name for name in dir(pickle) if type(getattr(pickle, name)) is bytes}
         table = {code: _refuse(names.get(code, hex(code))) for code in range(256)}
         for name in OPCODES + more.split():
@@ -86,6 +97,6 @@ class PlainUnpickler(pickle._Unpickler):
 
 def _refuse(opcode: str) -> Load:
     def refuse(_: Any) -> None:
-        raise Refused(f"it is damaged, or asks for more than such a file holds (opcode {opcode})")
+        raise Refused(f"it is damaged, or needs more than such a file may hold (opcode {opcode})")
 
     return refuse

@@ -80,7 +80,7 @@ class RowStore:
         """The store in `folder`.
 
         Raises:
-          UserError: there is none, or it does not have the fingerprint asked for.
+          UserError: there is none, or it has another fingerprint.
           DamagedError: its list of chunks is not what was written.
         """
         path = Path(folder) / STORE
@@ -202,7 +202,7 @@ def joined(parts: Sequence[Shaped[np.ndarray, "_ *d"]]) -> Shaped[np.ndarray, "n
 
 
 class StoredRows:
-    """The rows of stores, one store after the other; only what is asked for is read from the disk."""
+    """The rows of stores, one store after the other, read from the disk on demand."""
 
     def __init__(self, stores: Sequence[RowStore]):
         self._parts = [part for store in stores for part in store.parts()]

@@ -156,9 +156,10 @@ def load_network(path: str | Path) -> TrainedNetwork:
     saved = _read(path)
     config = configs.from_dict(saved.record["config"])
     state = saved.arrays["state"]
-    loaded = {"params": state["params"]["network"], "batch_stats": state.get("batch_stats", {})}
+    params, batch_stats = state["params"]["network"], state.get("batch_stats", {})
     image = jax.ShapeDtypeStruct((1, 128, 128, 3), np.uint8), jax.ShapeDtypeStruct((1, 128, 128), bool)
     expected = jax.eval_shape(build_network(config.model).init, jax.random.key(0), *image)
+    loaded = {"params": params, "batch_stats": batch_stats}
     _check_same(_flatten(expected), _flatten(loaded), str(path), allow_extra="/backbone/")
     return TrainedNetwork(config, loaded, saved.whitening, saved.step)
 

@@ -28,14 +28,14 @@ def attention_loss(
     return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-def delg_loss(params: dict[str, Array], seen: dict[str, Array], labels: Int[Array, "b"]) -> Float[Array, ""]:
+def delg_loss(params: dict[str, Array], inputs: dict[str, Array], labels: Int[Array, "b"]) -> Float[Array, ""]:
     """attention_loss + 10 * mean error of the autoencoder: what is added to the loss of the descriptor.
 
     Args:
         params: of `init_delg_loss`.
-        seen: "attended" [b c] and "error" [b] of `DelgHead`.
+        inputs: "attended" [b c] and "error" [b] of `DelgHead`.
 
     Reference: Cao, Araujo, Sim, ECCV 2020.
     """
-    attention = attention_loss(seen["attended"], labels, params["kernel"], params["bias"])
-    return ATTENTION * attention + RECONSTRUCTION * seen["error"].mean()
+    attention = attention_loss(inputs["attended"], labels, params["kernel"], params["bias"])
+    return ATTENTION * attention + RECONSTRUCTION * inputs["error"].mean()

@@ -48,8 +48,9 @@ def _sample(config: Config, variables: Tree, photos: PhotoSet) -> Float[np.ndarr
     rng, share, found = np.random.default_rng(config.seed), -(-FEATURES // len(rows)), []
     averaged = jax.jit(partial(average, window=config.model.local.window))
     for start in range(0, len(rows), config.extract.batch_size):
-        for seen in extractor.intermediates(photos, rows[start : start + config.extract.batch_size]).values():
-            x, mask = jnp.asarray(seen["map"], jnp.float32)[None], jnp.asarray(seen["mask"])[None]
-            inside = np.asarray(averaged(x, mask=mask))[0, seen["mask"]]
+        batch = extractor.intermediates(photos, rows[start : start + config.extract.batch_size])
+        for intermediates in batch.values():
+            x, mask = jnp.asarray(intermediates["map"], jnp.float32)[None], jnp.asarray(intermediates["mask"])[None]
+            inside = np.asarray(averaged(x, mask=mask))[0, intermediates["mask"]]
             found.append(inside[rng.permutation(len(inside))[:share]])
     return np.concatenate(found)

@@ -128,11 +128,11 @@ def _train(
         state = restore(state, saved.arrays, str(Workdir(workdir).checkpoint(saved.step)))
         batches.set_state(saved.record["data"])
 
-    start, whitening = int(state.step), saved and saved.whitening
-    if start < config.train.steps:
-        if start:
+    done, whitening = int(state.step), saved and saved.whitening
+    if done < config.train.steps:
+        if saved is not None:
             check_same_devices(workdir, saved.record, run)
-            log.warning("going on after step %d of %s", start, workdir)
+            log.warning("going on after step %d of %s", done, workdir)
         step = parallel.data_parallel(make_step(network, optimizer, config.train, tuples=tuples))
         state = _run_steps(config, workdir, photos, step, parallel.place(state), batches, run, checkpoints)
     else:
@@ -171,7 +171,7 @@ def initial_state(config: Config, variables: Tree, photos: PhotoSet) -> tuple[op
     """The optimiser and the state before the first step, as host arrays."""
     dim = descriptor_length(config.model)
     key = jax.random.key(config.seed)
-    loss = init_loss(config.train, len(photos.instances), dim, jax.random.fold_in(key, 1))
+    loss: Tree = init_loss(config.train, len(photos.instances), dim, jax.random.fold_in(key, 1))
     if config.model.local.enabled and config.model.local.kind == "delg":
         channels = variables["params"]["local"]["expand"]["kernel"].shape[1]
         loss |= {"delg": init_delg_loss(len(photos.instances), channels, jax.random.fold_in(key, 2))}

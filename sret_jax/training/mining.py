@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from sret_jax.config import Config, steps_per_epoch
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.pipeline import Batch, training_batches
+from sret_jax.data.pipeline import PhotoBatch, training_batches
 from sret_jax.data.sampling import MINE, TuplePlan, rows_of_instances
 from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import Extractor
@@ -35,7 +35,7 @@ class MinedBatches:
     def __init__(self, config: Config, network: RetrievalNetwork, photos: PhotoSet):
         self.config, self.network, self.photos = config, network, photos
         self.epoch, self.tuples = -1, np.zeros((0, 2 + config.train.negatives), np.int64)
-        self._batches: Iterator[Batch] | None = None
+        self._batches: Iterator[PhotoBatch] | None = None
 
     def start_step(self, done: int, variables: Callable[[], Variables]) -> None:
         """Mines when the step after `done` steps is the first of an epoch; `variables` gives the network's own."""
@@ -56,7 +56,7 @@ class MinedBatches:
                 numbers=range(done * per_step, end),
             )
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> PhotoBatch:
         assert self._batches is not None, "start_step comes first"
         return next(self._batches)
 
@@ -115,7 +115,7 @@ def hard_negatives(
     At most one of each label and none of the query's own; of equally similar ones of a label the first in the pool.
 
     Raises:
-      UserError: the pool has fewer other labels than negatives are asked for.
+      UserError: the pool has fewer other labels than `negatives`.
     """
     order = np.argsort(pool_labels, kind="stable")
     labels, starts = np.unique(pool_labels[order], return_index=True)

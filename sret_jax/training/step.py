@@ -14,7 +14,7 @@ from sret_jax.training import parallel
 from sret_jax.training.delg_loss import delg_loss
 from sret_jax.training.losses import batch_loss
 
-Batch = dict[str, jax.Array]
+TrainBatch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 
@@ -40,17 +40,17 @@ class TrainState:
 
 def make_step(
     network: nn.Module, optimizer: optax.GradientTransformation, config: TrainConfig, *, tuples: bool = False
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, TrainBatch], tuple[TrainState, Metrics]]:
     """The function to hand to `parallel.data_parallel`.
 
     Its batch has, per device, `image` uint8 [a b h w 3], `mask` bool [a b h w], `label` int32 [a b] for a batches of
     which the gradients are averaged, and `stop` bool [a]. Its metrics: `loss`, `gradient_norm` before clipping, and
-    `stop`, whether any process was asked to stop. With `tuples` the batch holds mined tuples, one after the other.
+    `stop`, whether any process is to stop. With `tuples` the batch holds mined tuples, one after the other.
     """
 
-    def loss_of(params: Any, memory: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
+    def loss_of(params: Any, memory: Any, batch: TrainBatch, key: jax.Array) -> tuple[jax.Array, Any]:
         batch_stats, loss_state = memory
-        (descriptors, seen), updated = network.apply(
+        (descriptors, intermediates), updated = network.apply(
             {"params": params["network"], "batch_stats": batch_stats},
             batch["image"],
             batch["mask"],
@@ -60,18 +60,18 @@ def make_step(
         )
         everyone = parallel.gather(descriptors), parallel.gather(batch["label"])
         loss, loss_state = batch_loss(config, params["loss"], loss_state, *everyone, tuples=tuples)
-        if "delg" in seen:
-            everywhere = jax.tree.map(parallel.gather, seen["delg"])
+        if "delg" in intermediates:
+            everywhere = jax.tree.map(parallel.gather, intermediates["delg"])
             loss += delg_loss(params["loss"]["delg"], everywhere, everyone[1])
         return loss, (updated.get("batch_stats", {}), loss_state)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: TrainBatch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         key = jax.random.fold_in(key, parallel.device_index())
         stop = batch["stop"].any()
         batches = {name: x for name, x in batch.items() if name in ("image", "mask", "label")}
 
-        def accumulate(carry: Any, one: tuple[jax.Array, Batch]) -> tuple[Any, None]:
+        def accumulate(carry: Any, one: tuple[jax.Array, TrainBatch]) -> tuple[Any, None]:
             memory, so_far = carry
             i, inputs = one
             (loss, memory), gradient = jax.value_and_grad(loss_of, has_aux=True)(

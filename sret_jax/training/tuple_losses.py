@@ -82,7 +82,7 @@ def hardest_tuples(
 
     Returns:
         The row of the positive, the rows of the negatives, and which of these are such: where a photograph lacks a
-        positive, or has fewer negatives than asked for, the rows mean nothing.
+        positive, or has too few negatives, the rows mean nothing.
     """
     positive, negative = pairs(labels)
     squared = jax.lax.stop_gradient(squared_distances(x))

@@ -53,7 +53,7 @@ def learn_whitening(
         mean, projection = pca_whitening(x, settings.dim, settings.shrinkage)
     else:
         pairs = matching_pairs(photos.labels) if photos.pairs is None else photos.pairs.T
-        mean, projection = pair_whitening(x, *pairs, settings.dim, settings.shrinkage)
+        mean, projection = pair_whitening(x, pairs[0], pairs[1], settings.dim, settings.shrinkage)
     return LearnedWhitening(mean, projection)
 
 

@@ -275,13 +275,13 @@ def test_processes_that_prepare_the_same_set_wait_for_each_other(folder, cache):
 KILLED = """
 import os, signal, sys
 from sret_jax.data import folders
-read, left = folders.read_found, [4]
+read, left = folders.read_entry, [4]
 def dying(found):
     left[0] -= 1
     if left[0] < 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return read(found)
-folders.read_found = dying
+folders.read_entry = dying
 folders.prepare_folder(sys.argv[1], sys.argv[2])
 """
 

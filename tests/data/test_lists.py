@@ -8,7 +8,7 @@ from PIL import Image
 
 from sret_jax.data import lists as listed_photos
 from sret_jax.data.lists import ListedPhotos, listed, prepare_listed
-from sret_jax.data.photo_set import Chain
+from sret_jax.data.photo_set import ConcatenatedRecords
 from sret_jax.errors import UserError
 
 NAMES = [f"{i:02d}" for i in range(10)]
@@ -86,9 +86,9 @@ def test_a_list_of_nothing_is_refused(tmp_path):
 
 
 def test_a_chain_ends_where_its_parts_end():
-    chain = Chain([[{"image": b"0"}], [], [{"image": b"1"}, {"image": b"2"}]])
+    chain = ConcatenatedRecords([[{"image": b"0"}], [], [{"image": b"1"}, {"image": b"2"}]])
     assert len(chain) == 3 and [chain[i]["image"] for i in range(3)] == [b"0", b"1", b"2"]
     for outside in (-1, 3):
         with pytest.raises(IndexError):
             chain[outside]
-    assert len(Chain([])) == 0
+    assert len(ConcatenatedRecords([])) == 0

@@ -18,7 +18,7 @@ import pytest
 from sret_jax.cli import download as command
 from sret_jax.datasets import downloads, sources, unpacking
 from sret_jax.datasets.downloads import DONE, download, image_version, sizes
-from sret_jax.datasets.sources import SOURCES, Source
+from sret_jax.datasets.sources import SOURCES, PublishedFile
 from sret_jax.datasets.unpacking import unpack
 from sret_jax.errors import UserError
 
@@ -98,7 +98,7 @@ def left(folder: Path) -> set[str]:
 
 def test_a_cut_connection_is_continued_where_it_broke(tmp_path, server):
     server.files["/list.txt"], server.cuts[:] = CONTENT, [100_000, 50_000]
-    download([Source(f"{server.url}/list.txt", "sub/list.txt", md5(CONTENT))], tmp_path)
+    download([PublishedFile(f"{server.url}/list.txt", "sub/list.txt", md5(CONTENT))], tmp_path)
     assert (tmp_path / "sub/list.txt").read_bytes() == CONTENT
     assert server.asked == ["/list.txt 0", "/list.txt 100000", "/list.txt 150000"]
     assert left(tmp_path) == {"sub/list.txt", DONE}
@@ -106,7 +106,7 @@ def test_a_cut_connection_is_continued_where_it_broke(tmp_path, server):
 
 def test_a_run_continues_what_an_earlier_one_left(tmp_path, server, monkeypatch):
     monkeypatch.setattr(downloads, "TRIES", 1)
-    source = Source(f"{server.url}/a.bin", "a.bin", md5(CONTENT))
+    source = PublishedFile(f"{server.url}/a.bin", "a.bin", md5(CONTENT))
     server.files["/a.bin"], server.cuts[:] = CONTENT, [200_000, 0]
     with pytest.raises(UserError, match="cut after 200000 of 300000 bytes; what has arrived is kept, run again"):
         download([source], tmp_path)
@@ -123,7 +123,7 @@ def test_a_complete_partial_download_is_kept(tmp_path, server):
     server.files["/a.bin"] = CONTENT
     (tmp_path / ".a.bin.part").write_bytes(CONTENT)
     (tmp_path / ".a.bin.part.version").write_text(_tag(CONTENT))
-    download([Source(f"{server.url}/a.bin", "a.bin", md5(CONTENT))], tmp_path)
+    download([PublishedFile(f"{server.url}/a.bin", "a.bin", md5(CONTENT))], tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
@@ -131,7 +131,7 @@ def test_a_file_that_changed_meanwhile_is_fetched_from_its_start(tmp_path, serve
     server.files["/a.bin"] = CONTENT
     (tmp_path / ".a.bin.part").write_bytes(b"old" * 1000)
     (tmp_path / ".a.bin.part.version").write_text('"of another version"')
-    download([Source(f"{server.url}/a.bin", "a.bin")], tmp_path)
+    download([PublishedFile(f"{server.url}/a.bin", "a.bin")], tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT and server.asked == ["/a.bin 0"]
 
 
@@ -139,25 +139,28 @@ def test_a_wrong_checksum_is_refused_and_named(tmp_path, server):
     server.files |= {"/a.bin": CONTENT[:-1] + b"x", "/md5.txt": f"{md5(CONTENT)}  a.bin\n".encode()}
     for published in (md5(CONTENT), f"{server.url}/md5.txt"):
         with pytest.raises(UserError, match=f"/a.bin: its md5 is .*, published is {md5(CONTENT)}; it is discarded"):
-            download([Source(f"{server.url}/a.bin", "a.bin", published)], tmp_path)
+            download([PublishedFile(f"{server.url}/a.bin", "a.bin", published)], tmp_path)
         assert left(tmp_path) == set()
     server.files["/a.bin"] = CONTENT
-    download([Source(f"{server.url}/a.bin", "a.bin", f"{server.url}/md5.txt")], tmp_path)
+    download([PublishedFile(f"{server.url}/a.bin", "a.bin", f"{server.url}/md5.txt")], tmp_path)
     assert left(tmp_path) == {"a.bin", DONE}
 
 
 def test_what_is_not_there_is_named(tmp_path, server):
     with pytest.raises(UserError, match="/none.tgz: 404 Not Found; fetch it by hand"):
-        download([Source(f"{server.url}/none.tgz", "jpg/")], tmp_path)
+        download([PublishedFile(f"{server.url}/none.tgz", "jpg/")], tmp_path)
     with pytest.raises(UserError, match="not an address of http"):
-        download([Source((tmp_path / "x").as_uri(), "x")], tmp_path)
-    assert sizes([Source(f"{server.url}/none.tgz", "jpg/"), Source("", "", size=7)]) == [0, 7]
+        download([PublishedFile((tmp_path / "x").as_uri(), "x")], tmp_path)
+    assert sizes([PublishedFile(f"{server.url}/none.tgz", "jpg/"), PublishedFile("", "", size=7)]) == [0, 7]
 
 
 def test_archives_keep_their_folders_or_lose_them(tmp_path, server):
     server.files["/a.tgz"] = archive({"paris/louvre/x.jpg": b"1", "paris/y.jpg": b"2"})
     server.files["/b.tgz"] = archive({"z.jpg": b"3"})
-    download([Source(f"{server.url}/a.tgz", "jpg/", flat=True), Source(f"{server.url}/b.tgz", "jpg/")], tmp_path)
+    download(
+        [PublishedFile(f"{server.url}/a.tgz", "jpg/", flat=True), PublishedFile(f"{server.url}/b.tgz", "jpg/")],
+        tmp_path,
+    )
     assert left(tmp_path) == {"jpg/x.jpg", "jpg/y.jpg", "jpg/z.jpg", DONE}
     (tmp_path / "a.tgz").write_bytes(server.files["/a.tgz"])
     unpack(tmp_path / "a.tgz", tmp_path / "deep", "a.tgz", flat=False)
@@ -186,7 +189,7 @@ def linked(name: str, kind: bytes, target: str) -> tarfile.TarInfo:
 def test_a_hostile_archive_leaves_nothing(tmp_path, server, data, flat):
     server.files["/a.tgz"] = data
     with pytest.raises(UserError, match=r"a.tgz: its member '.*out.jpg' is a link, a device or leads out"):
-        download([Source(f"{server.url}/a.tgz", "root/jpg/", flat=flat)], tmp_path / "in")
+        download([PublishedFile(f"{server.url}/a.tgz", "root/jpg/", flat=flat)], tmp_path / "in")
     assert not [name for name in left(tmp_path) if name.endswith(".jpg")]
 
 
@@ -250,11 +253,11 @@ def test_what_lies_there_is_taken_without_a_network(tmp_path, beside):
         f"{hashlib.sha256(files['c.tar']).hexdigest()} http://x/c.tar\n{'0' * 64} http://x/d.tar\n"
     )
     asked = [
-        Source(f"{UNREACHABLE}/gnd.pkl", "gnd.pkl", md5(CONTENT)),
-        Source(f"{UNREACHABLE}/list.csv", "sub/list.csv", f"{UNREACHABLE}/other.txt"),
-        Source(f"{UNREACHABLE}/paris_1-v1.tgz", "jpg/", flat=True, older="paris_1.tgz"),
-        Source(f"{UNREACHABLE}/paris_2-v1.tgz", "jpg/", flat=True, older="paris_2.tgz"),
-        Source(f"{UNREACHABLE}/c.tar", "./", f"{UNREACHABLE}/sums.txt"),
+        PublishedFile(f"{UNREACHABLE}/gnd.pkl", "gnd.pkl", md5(CONTENT)),
+        PublishedFile(f"{UNREACHABLE}/list.csv", "sub/list.csv", f"{UNREACHABLE}/other.txt"),
+        PublishedFile(f"{UNREACHABLE}/paris_1-v1.tgz", "jpg/", flat=True, older="paris_1.tgz"),
+        PublishedFile(f"{UNREACHABLE}/paris_2-v1.tgz", "jpg/", flat=True, older="paris_2.tgz"),
+        PublishedFile(f"{UNREACHABLE}/c.tar", "./", f"{UNREACHABLE}/sums.txt"),
     ]
     download(asked, folder, own if beside else "")
     made = {"gnd.pkl", "sub/list.csv", "jpg/x.jpg", "jpg/y.jpg", "z.jpg", DONE}
@@ -291,7 +294,7 @@ def test_what_lies_there_is_taken_without_a_network(tmp_path, beside):
 def test_what_lies_there_and_is_refused_is_kept(tmp_path, data, checksum, reason):
     (tmp_path / "a.tgz").write_bytes(data)
     with pytest.raises(UserError, match=reason):
-        download([Source(f"{UNREACHABLE}/a.tgz", "jpg/", checksum)], tmp_path)
+        download([PublishedFile(f"{UNREACHABLE}/a.tgz", "jpg/", checksum)], tmp_path)
     assert left(tmp_path) == {"a.tgz"} and (tmp_path / "a.tgz").read_bytes() == data
 
 
@@ -300,14 +303,14 @@ def test_the_version_of_the_photographs_in_words(tmp_path, server, monkeypatch):
     data = archive({"x.jpg": b"1"})
     of = f"({len(data)} bytes, md5 {md5(data)})"
     server.files |= {"/oxbuild_images-v1.tgz": data, "/gnd.pkl": CONTENT}
-    asked = [Source(f"{server.url}/{name}", "jpg/") for name in ("oxbuild_images-v1.tgz",)]
-    download([Source(f"{server.url}/gnd.pkl", "gnd.pkl"), *asked], tmp_path / "a")
+    asked = [PublishedFile(f"{server.url}/{name}", "jpg/") for name in ("oxbuild_images-v1.tgz",)]
+    download([PublishedFile(f"{server.url}/gnd.pkl", "gnd.pkl"), *asked], tmp_path / "a")
     assert image_version(tmp_path / "a") == f"unknown version: oxbuild_images-v1.tgz {of}"  # another size
     monkeypatch.setitem(sources.BYTES, "oxbuild_images-v1.tgz", len(data))
     download(asked, tmp_path / "b")
     assert image_version(tmp_path / "b") == f"faces blurred, 2022: oxbuild_images-v1.tgz {of}"
     server.files |= {f"/m.{i}.tgz": data for i in range(5)}
-    download([Source(f"{server.url}/m.{i}.tgz", "jpg/") for i in range(5)], tmp_path / "b")
+    download([PublishedFile(f"{server.url}/m.{i}.tgz", "jpg/") for i in range(5)], tmp_path / "b")
     assert image_version(tmp_path / "b").endswith(f"m.2.tgz {of}, and 2 more archives")
     for text in ("{", '{"a": {"version": "x"}}', "[]", '{"a": 5}'):
         (tmp_path / "b" / DONE).write_text(text)
@@ -351,7 +354,7 @@ def test_the_command_says_what_lies_there(tmp_path):
 
 
 def test_a_disk_that_is_too_small_is_named_first(tmp_path, monkeypatch):
-    monkeypatch.setitem(SOURCES, "sfm120k", [Source("http://127.0.0.1:9/x.tar", "x/", size=10**9)])
+    monkeypatch.setitem(SOURCES, "sfm120k", [PublishedFile("http://127.0.0.1:9/x.tar", "x/", size=10**9)])
     monkeypatch.setattr(command.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
     with pytest.raises(UserError, match="1.0 GB are free, 2.0 GB are needed"):
         command.main(["sfm120k", str(tmp_path / "data"), "--yes"])

@@ -58,7 +58,7 @@ def test_a_second_look_reads_nothing_and_a_changed_photograph_is_noticed(tmp_pat
     root = write_benchmark(tmp_path / "root")
     first = prepare_revisited("tiny", root, tmp_path / "cache")
     with monkeypatch.context() as patch:
-        patch.setattr("sret_jax.data.lists.read_found", None)
+        patch.setattr("sret_jax.data.lists.read_entry", None)
         assert prepare_revisited("tiny", root, tmp_path / "cache").photos.fingerprint == first.photos.fingerprint
     Image.new("RGB", (96, 64), (9, 9, 9)).save(root / "jpg/photo_3.jpg")
     assert prepare_revisited("tiny", root, tmp_path / "cache").photos.fingerprint != first.photos.fingerprint

@@ -114,7 +114,7 @@ def test_a_folder_brings_its_masks(tmp_path):
 def test_localization_without_ground_truth_masks_is_refused(tmp_path):
     root = MINIATURES["roxford5k"](tmp_path / "root")
     settings = replace(config(), localize=LocalizeConfig(("everything",)))
-    with pytest.raises(UserError, match="nobody knows where objects are .* choose a benchmark that has masks"):
+    with pytest.raises(UserError, match="no ground-truth masks for .* choose a benchmark that has masks"):
         measure(NETWORK, VARIABLES, settings, "roxford5k", tmp_path / "x", root=str(root), cache_dir=tmp_path / "cache")
 
 

@@ -52,6 +52,13 @@ def test_a_hand_worked_example():
     assert "mIoU" not in published  # the mean over the marked photographs of a query that has none
 
 
+def test_a_label_that_lies_beside_its_photograph_overlaps_with_nothing():
+    truth = PixelTruth(lambda q, i: block(0), rows([0]), rows([]), rows([]))
+    found, ious = pixel_protocol(np.array([[0]]), truth, lambda q, photos: [block(10)])
+    assert ious == [{0: 0.0}]
+    assert found["strict"]["box mIoU"] == found["official"]["box mIoU"] == 0
+
+
 def test_the_published_mean_counts_hard_photographs_and_drops_easy_ones():
     truth = PixelTruth(TRUTH.mask, rows([0, 2], [1]), rows([1], [3]), rows([], []))
     sides = {(0, 0): 10, (0, 1): 8, (0, 2): 0, (1, 1): 10, (1, 3): 0}

@@ -17,11 +17,13 @@ from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
 from sret_jax.evaluation import training_run
 from sret_jax.evaluation.benchmark import Benchmark
+from sret_jax.evaluation.features import Features
 from sret_jax.evaluation.report.table import print_results
 from sret_jax.evaluation.request import Request
 from sret_jax.evaluation.results import read_results
-from sret_jax.evaluation.run import Features, Timings, _vector_index
 from sret_jax.evaluation.scorers import InstanceScorer
+from sret_jax.evaluation.search import open_search
+from sret_jax.evaluation.timings import Timings
 from sret_jax.extraction.descriptors import Extraction
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.retrieval import exact
@@ -141,7 +143,7 @@ def test_descriptors_are_in_memory_twice_at_most_and_mapped_where_they_are_one_c
         monkeypatch.setattr(Retriever, "extract", lambda *_, part=part: part)
         tracemalloc.start()
         features = Features(retriever, benchmark, Workdir(tmp_path / f"w{rows}"), Timings())
-        index, _ = _vector_index(features)
+        index, _ = open_search(features)
         held, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < most * x.nbytes and held < 1.6 * x.nbytes, (rows, held / x.nbytes, peak / x.nbytes)

@@ -11,9 +11,9 @@ from sret_jax.data.pipeline import evaluation_batches
 from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import Extractor
 from sret_jax.extraction.local_features import StoredLocal, open_source, pack, store_local, unpack
-from sret_jax.extraction.selection import Selected
+from sret_jax.extraction.selection import SelectedFeatures
 from sret_jax.models.descriptor import RetrievalNetwork
-from sret_jax.models.local_features import LocalFeatures
+from sret_jax.models.local_features import LocalFeatureHead
 from sret_jax.models.pooling import GeM
 from tests.support.networks import NETWORK, VARIABLES
 from tests.support.photos import photo_set
@@ -31,11 +31,11 @@ def opened(photos, settings, network=NETWORK, variables=VARIABLES):
 def test_numbers_are_kept_to_eight_bits():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(5, 8)).astype(np.float32) * np.array([1, 100, 1e-3, 1, 0], np.float32)[:, None]
-    one = Selected(features, rng.random(5), rng.random((5, 2)), np.ones(5), np.int32(4))
+    one = SelectedFeatures(features, rng.random(5), rng.random((5, 2)), np.ones(5), np.int32(4))
     back = unpack(pack([one, one]))
     assert (np.abs(back.features[1] - features) <= np.abs(features).max(1, keepdims=True) / 200).all()
     np.testing.assert_allclose(back.position[0], one.position, atol=3e-4)
-    assert back.count.tolist() == [4, 4] and back.features.dtype == np.float32
+    assert back.counts.tolist() == [4, 4] and back.features.dtype == np.float32
 
 
 @pytest.mark.parametrize("source", ["sift", "map"])
@@ -47,7 +47,7 @@ def test_a_photograph_has_the_features_it_has_alone(tmp_path, source):
     rows = np.array([7, 2, 7])
     for row, *found in zip(rows, *stored(rows), strict=True):
         ((_, alone),) = find(photos, [int(row)])
-        assert found[-1] == alone.count > 3
+        assert found[-1] == alone.counts > 3
         np.testing.assert_allclose(found[0], alone.features, atol=np.abs(alone.features).max() / 200)
         np.testing.assert_allclose(found[2], alone.position, atol=1e-3)
         assert (found[2] >= 0).all() and (found[2] <= 1).all()
@@ -81,7 +81,7 @@ def test_stores_are_read_as_one(tmp_path):
 
 def test_a_network_gives_those_of_its_own_head(tmp_path):
     network = RetrievalNetwork(
-        backbone=NETWORK.backbone, pool=GeM(3.0), stage="last", size_multiple=8, local=LocalFeatures(6)
+        backbone=NETWORK.backbone, pool=GeM(3.0), stage="last", size_multiple=8, local=LocalFeatureHead(6)
     )
     images, mask = jnp.zeros((1, 32, 32, 3), jnp.uint8), jnp.ones((1, 32, 32), bool)
     variables = network.init(jax.random.key(1), images, mask)
@@ -90,7 +90,7 @@ def test_a_network_gives_those_of_its_own_head(tmp_path):
     own = network.apply(variables, *shown(photos, 1))[1]["local"]
     expected = np.asarray(own["features"])[np.asarray(own["mask"])]
     order = np.argsort(-np.asarray(own["strength"])[np.asarray(own["mask"])], kind="stable")[:20]
-    np.testing.assert_allclose(found.features[: found.count], expected[order], atol=1e-4)
+    np.testing.assert_allclose(found.features[: found.counts], expected[order], atol=1e-4)
 
 
 def shown(photos, row):

@@ -44,7 +44,7 @@ def test_selection_equals_a_sorted_list(most):
     for photo in range(2):
         expected, greatest = selected_in_loops(given, photo, most)
         count = len(expected)
-        assert ours.count[photo] == count
+        assert ours.counts[photo] == count
         strengths, features, places, scales = (np.array(z) for z in zip(*expected, strict=True))
         np.testing.assert_allclose(ours.strength[photo, :count], strengths / greatest, rtol=1e-6)
         np.testing.assert_array_equal(ours.features[photo, :count], features)
@@ -63,7 +63,7 @@ def test_equal_strengths_come_in_order():
 def test_a_photograph_without_positions_has_no_features():
     given = [one | {"mask": one["mask"] & (np.arange(2) == 1)[:, None, None]} for one in maps()]
     ours = select_local([jax.tree.map(jnp.asarray, one) for one in given], SCALES, 7)
-    assert ours.count.tolist() == [0, 7]
+    assert ours.counts.tolist() == [0, 7]
     assert all(np.isfinite(z).all() for z in ours) and not any(np.asarray(z[0]).any() for z in ours)
 
 
@@ -112,4 +112,4 @@ def test_extraction_selects_over_all_scales_and_leaves_padding_out():
     for i, row in ((0, 5), (1, 7)):
         for ours, expected in zip(found[row], together, strict=True):
             np.testing.assert_allclose(ours, expected[i], rtol=1e-5, atol=1e-5)
-    assert found[7].count == 34 * 46 + 8 * 11
+    assert found[7].counts == 34 * 46 + 8 * 11

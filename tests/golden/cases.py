@@ -49,6 +49,7 @@ class Measured:
     settings: dict[str, Any] = field(default_factory=dict)  # beside SETTINGS
     options: dict[str, Any] = field(default_factory=dict)
     whitened: bool = False  # by a whitening learned after training
+    repeatable: bool = True  # bit for bit by the same code on the same machine
     names: bool = False  # also the names of the fields of results.json
 
 
@@ -122,7 +123,8 @@ SEARCHES = {
     "brute_force": _searched("brute_force"),
     "ah": _searched("ah"),
     "ah-reorder": _searched("ah", reorder=4),
-    "tree_ah": _searched("tree_ah", leaves_to_search=3),
+    # ScaNN draws its leaves anew every time: all are searched, and scores are summed in whatever order they are in.
+    "tree_ah": replace(_searched("tree_ah", leaves_to_search=8), repeatable=False),
     "asmk": _searched("asmk", words=11),
     "asmk-real": _searched("asmk", words=12, binary=False, assignments=2),
     "asmk-roxford5k": _searched("asmk", "roxford5k", words=6),
@@ -147,18 +149,23 @@ RERANKINGS = {
 LOCALIZATIONS = {
     "where-proxford": _with(_located("roxford5k", "proxford"), names=True),
     "where-paintings": _with(_located("paintings"), localize__refine="guided"),
-    "where-synthetic": _with(_located("synthetic"), localize__refine="none"),
+    "where-synthetic": _located("synthetic"),  # of photographs that are made smaller to be refined
     "where-folder": _located("uneven", "folder", **PHOTOS, masks="{root}/photos-masks"),
     "where-own-features": _with(
         _located("roxford5k", "proxford", "sv", "sv+discovery"), **OWN, localize__source="backbone"
     ),
-    "where-reranked": _with(_located("roxford5k", "proxford", "discovery"), rerank__stages=("alpha_qe:2",)),
+    "where-reranked": _with(
+        _located("roxford5k", "proxford", "discovery"), localize__refine="none", rerank__stages=("alpha_qe:2",)
+    ),
     "where-asked": _located("asked", "folder", **PHOTOS, queries="{root}/mine", regions="{root}/regions.json"),
 }
 DESCRIPTORS = {
     "scales": Measured("revisited", settings={"extract.scales": (1.0, 0.5)}, options=GND),
     "scales-gem": Measured(
         "revisited", settings={"extract.scales": (1.0, 0.5), "extract.scale_pooling": "gem"}, options=GND
+    ),
+    "scales-power3": Measured(
+        "revisited", settings={"extract.scales": (1.0, 0.5), "extract.scale_pooling": "power3"}, options=GND
     ),
     "scales-of-input": Measured(
         "folder",
@@ -256,8 +263,9 @@ def outcome(case: Measured | Scored, folder: Path) -> dict[str, Any]:
         benchmark = open_benchmark(name, **options, config=retriever.config, cache=cache)
         evaluate(retriever, benchmark, out, workdir=folder / "run", **measured)
     found = _read(out, case.names)
-    stores = sorted((folder / "run/descriptors").iterdir())
-    found["descriptors"] = {store.name: _packed(sorted(store.glob("[0-9]*.npy"))) for store in stores}
+    stores = sorted((folder / "run/descriptors").glob("*"))  # there are none where local features alone are searched
+    named = {f"{name}-queries" if store.name.endswith("-queries") else store.name: store for store in stores}
+    found["descriptors"] = {own: _packed(sorted(store.glob("[0-9]*.npy"))) for own, store in named.items()}
     return found | ({"marks": marks} if marks else {})
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from sret_jax.models.descriptor import RetrievalNetwork
-from sret_jax.models.local_features import LocalFeatures
+from sret_jax.models.local_features import LocalFeatureHead
 from sret_jax.models.pooling import GeM
 
 SQUARE, OBJECT = 8, 64  # pixels
@@ -35,7 +35,7 @@ class Tiny(nn.Module):
 
 
 NETWORK = RetrievalNetwork(
-    backbone=Tiny(), pool=GeM(3.0), stage="last", size_multiple=8, local=LocalFeatures(LOCAL, window=1)
+    backbone=Tiny(), pool=GeM(3.0), stage="last", size_multiple=8, local=LocalFeatureHead(LOCAL, window=1)
 )
 
 

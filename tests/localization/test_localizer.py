@@ -14,7 +14,7 @@ from sret_jax.errors import UserError
 from sret_jax.extraction import maps as maps_module
 from sret_jax.extraction.local_features import StoredLocal, pack
 from sret_jax.extraction.maps import StoredMaps, localizing_network
-from sret_jax.extraction.selection import Selected
+from sret_jax.extraction.selection import SelectedFeatures
 from sret_jax.localization.localizer import Localizer
 from sret_jax.localization.methods import METHODS, check_methods, locate
 from sret_jax.localization.query_region import directions, mean_direction, region_heat
@@ -33,7 +33,7 @@ def local_features(folder, photos: PhotoSet) -> StoredLocal:
     features = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
     place = np.stack(np.meshgrid(np.linspace(0.1, 0.9, 6), np.linspace(0.1, 0.9, 5)), -1).reshape(30, 2)
     ones = np.ones(30, np.float32)
-    one = Selected(features, ones, place.astype(np.float32), ones, np.int32(30))
+    one = SelectedFeatures(features, ones, place.astype(np.float32), ones, np.int32(30))
     store = RowStore.resume(folder, photos.names, "key", len(photos))
     if store.missing():
         store.write(0, pack([one] * len(photos)))

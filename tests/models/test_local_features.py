@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sret_jax.models.local_features import LocalFeatures
+from sret_jax.models.local_features import LocalFeatureHead
 from sret_jax.models.pooling import weighted_sum
 
 
@@ -18,7 +18,7 @@ def test_the_head_of_how_equals_torch(size):
     x = np.maximum(rng.normal(size=(2, *size, 12)), 0).astype(np.float32)
     x[0, 0, 0] = 0  # a strength of 1e-5
     kernel, bias = 0.3 * rng.normal(size=(12, 6)), 0.1 * rng.normal(size=6)
-    head, full = LocalFeatures(6, 3), jnp.ones((2, *size), bool)
+    head, full = LocalFeatureHead(6, 3), jnp.ones((2, *size), bool)
     variables = {"params": {"kernel": jnp.asarray(kernel, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}}
 
     def ours(x):

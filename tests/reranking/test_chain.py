@@ -9,7 +9,7 @@ import pytest
 from sret_jax.config import Config, LocalSearchConfig, RerankConfig, SearchConfig
 from sret_jax.errors import UserError
 from sret_jax.extraction.local_features import StoredLocal
-from sret_jax.extraction.selection import Selected
+from sret_jax.extraction.selection import SelectedFeatures
 from sret_jax.reranking.answers import Answers, Context, PhotoFeatures
 from sret_jax.reranking.chain import Chain, parse_rerankers, uses_descriptors
 from sret_jax.reranking.matching import LocalFeatures
@@ -39,7 +39,9 @@ class Local(StoredLocal):
         position = self.points[group] + 0.1 * own[:, None, None] + self.shift
         full = np.full(len(rows), SLOTS, np.int32)
         blank = np.ones((len(rows), SLOTS), np.float32)
-        return Selected(self.features[group].astype(np.float32), blank, position.astype(np.float32), blank, full)
+        return SelectedFeatures(
+            self.features[group].astype(np.float32), blank, position.astype(np.float32), blank, full
+        )
 
 
 def features(seed: int, noise: float = 1.3) -> PhotoFeatures:

@@ -54,7 +54,7 @@ def as_dicts(matches):
 
 def real(x, i=None):
     """Features without padding, in float64."""
-    features, count = (x.features, x.count) if i is None else (x.features[i], x.count[i])
+    features, count = (x.features, x.counts) if i is None else (x.features[i], x.counts[i])
     return np.asarray(features, np.float64)[: int(count)]
 
 
@@ -94,12 +94,12 @@ def test_mutual_matches_share_no_feature_even_if_features_are_equal():
 
 def test_photographs_with_no_or_one_feature():
     query, candidates = photos()
-    few = candidates._replace(count=jnp.array([0, 1, 2, 0], jnp.int32))
+    few = candidates._replace(counts=jnp.array([0, 1, 2, 0], jnp.int32))
     found = as_dicts(match(query, few, ratio=None, distance=None, mutual=False))
     assert [len(x) for x in found] == [0, N, N, 0] and set(found[1].values()) == {0}
     found = as_dicts(match(query, few, ratio=0.8, distance=None, mutual=False))
     assert found[1] == {}  # there is no second nearest to be told from
-    nobody = query._replace(count=jnp.int32(0))
+    nobody = query._replace(counts=jnp.int32(0))
     for mutual in (False, True):
         assert not match(nobody, candidates, ratio=None, distance=None, mutual=mutual).valid.any()
 

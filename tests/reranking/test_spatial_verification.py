@@ -292,7 +292,7 @@ def test_real_photographs_of_one_building(photos):
         matches = match(query, every, ratio=0.8, distance=None, mutual=True)
         found = verify(query.position, every.position, matches, kind="affine", trials=1000, tolerance=0.01, seed=0)
         others = [j for j in range(6) if j not in (i, i + 1)]
-        assert found.inliers[i] == query.count and found.inliers[i + 1] > 30 > 3 * int(
+        assert found.inliers[i] == query.counts and found.inliers[i + 1] > 30 > 3 * int(
             found.inliers[np.array(others)].max()
         )
         source, target = matched((query.position, every.position), matches, i + 1)

@@ -20,7 +20,7 @@ from sret_jax.extraction.local_features import pack, unpack
 from sret_jax.extraction.multiscale import resize_input
 from sret_jax.extraction.selection import extract_local
 from sret_jax.models.descriptor import RetrievalNetwork
-from sret_jax.models.local_features import LocalFeatures
+from sret_jax.models.local_features import LocalFeatureHead
 from sret_jax.models.pooling import GeM
 from sret_jax.retrieval.inverted_file import InvertedFile
 from tests.support.commands import run_eval
@@ -31,7 +31,7 @@ from tests.support.runs import config, measure
 
 SCALES, MOST = (1.0, 0.5), 40
 FIELDS = {"backbone": NETWORK.backbone, "pool": GeM(3.0), "stage": "last", "size_multiple": 8}
-WITH_HEAD = RetrievalNetwork(**FIELDS, local=LocalFeatures(32))
+WITH_HEAD = RetrievalNetwork(**FIELDS, local=LocalFeatureHead(32))
 START = WITH_HEAD.init(jax.random.key(1), jnp.zeros((1, 32, 32, 3), jnp.uint8), jnp.ones((1, 32, 32), bool))
 
 
@@ -148,7 +148,7 @@ def test_what_asmk_cannot_search_is_refused_in_one_line(tmp_path):
         evaluate(tmp_path, asmk(root), network=NETWORK, variables=VARIABLES)
     with pytest.raises(UserError, match=r"config.search.words=9999: 12 photographs of photos have \d+ local features"):
         evaluate(tmp_path, asmk(root, words=9999))
-    short = RetrievalNetwork(**FIELDS, local=LocalFeatures(12))
+    short = RetrievalNetwork(**FIELDS, local=LocalFeatureHead(12))
     variables = short.init(jax.random.key(1), jnp.zeros((1, 32, 32, 3), jnp.uint8), jnp.ones((1, 32, 32), bool))
     with pytest.raises(UserError, match="12 numbers, signs are packed in multiples of 32; set config.model.local.dim"):
         evaluate(tmp_path, asmk(root), network=short, variables=variables)

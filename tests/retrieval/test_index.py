@@ -158,7 +158,7 @@ def test_add_appends():
     ("k", "queries", "text"),
     [
         (31, data(2), "asked for 31 neighbours of 30 photos; ask for 1 to 30, or add photos"),
-        (0, data(2), "asked for 0 neighbours"),
+        (0, data(2), "k=0: the index has"),
         (1, data(2, 8), "queries of length 8 but an index of 32"),
         (1, np.zeros((1, 32), np.float32), "query 0: its descriptor is zero"),
         (1, np.full((1, 32), np.nan, np.float32), "query 0: its descriptor is not finite"),

@@ -1,8 +1,11 @@
 """The project's commands, each run in a process of its own as somebody types it."""
 
+import json
 import os
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
@@ -32,8 +35,30 @@ def run_command(script: str, *flags: str, cwd: Path) -> subprocess.CompletedProc
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
+@cache
+def _server() -> subprocess.Popen:
+    """One for this process; it ends when this one does."""
+    command = [sys.executable, "-m", "tests.support.command_server"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    server = subprocess.Popen(command, cwd=REPOSITORY, env=environment, **pipes)
+    assert server.stdout.readline() == "ready\n"
+    return server
+
+
+def run_forked(name: str, *words: str, cwd: Path, environment: dict[str, str] | None = None):
+    """`sret NAME WORDS` without its imports, in a process of its own: see `command_server`."""
+    server = _server()
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        request = {"name": name, "words": words, "cwd": str(cwd), "environment": environment or {}}
+        print(json.dumps(request | {"out": str(out), "err": str(err)}), file=server.stdin, flush=True)
+        status = int(server.stdout.readline())
+        return subprocess.CompletedProcess([name, *words], status, out.read_text(), err.read_text())
+
+
 def run_eval(*flags: str, cwd: Path) -> subprocess.CompletedProcess:
-    return run_command("eval.py", *flags, cwd=cwd)
+    return run_forked("eval", *flags, cwd=cwd)
 
 
 def start_driver(workdir: Path, cache: Path, *words: str) -> subprocess.Popen:

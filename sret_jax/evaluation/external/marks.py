@@ -11,14 +11,13 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.resizing import Size
 from sret_jax.datasets.object_file import read_npy_dict
 from sret_jax.datasets.pixel_truth import PAIR, Mask, read_mask
 from sret_jax.datasets.polygons import MAX_COORDINATE, outline_polygon, polygon, polygon_mask
 from sret_jax.datasets.run_length import decode_runs
 from sret_jax.errors import UserError
 from sret_jax.storage.files import Unreadable, read_file
-
-Size = tuple[int, int]  # (height, width)
 
 FORMATS = "COCO's results (.json), a folder of <query>_<photo>.png, or pixel retrieval's dict of polygons (.npy)"
 PICTURE = PAIR, "<query>_<photo>"  # how a pair is named
@@ -83,10 +82,10 @@ def read_marks(path: str | Path, queries: Sequence[str], photos: PhotoSet) -> Ma
     return Marks(mark, outline)
 
 
-DrawnPairs = Mapping[tuple[int, int], Sequence[Callable[[Size], Bool[np.ndarray, "h w"]]]]  # what draws each pair
+PairMasks = Mapping[tuple[int, int], Sequence[Callable[[Size], Bool[np.ndarray, "h w"]]]]  # what draws each pair
 
 
-def _pictures(folder: Path, queries: Sequence[str], photos: PhotoSet) -> DrawnPairs:
+def _pictures(folder: Path, queries: Sequence[str], photos: PhotoSet) -> PairMasks:
     found = {}
     for path in sorted(folder.glob("*.png")):
         found[_pair(path.stem, PICTURE, queries, photos, path)] = [lambda size, path=path: read_mask(path, size)]
@@ -115,7 +114,7 @@ def _pair(
     return int(numbers[1]), int(numbers[2])
 
 
-def _coco(path: Path, queries: Sequence[str], photos: PhotoSet) -> DrawnPairs:
+def _coco(path: Path, queries: Sequence[str], photos: PhotoSet) -> PairMasks:
     try:
         entries = json.loads(read_file(path))
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -128,7 +127,8 @@ def _coco(path: Path, queries: Sequence[str], photos: PhotoSet) -> DrawnPairs:
     best: dict[tuple[int, int], tuple[float, list[Any]]] = {}
     for number, entry in enumerate(entries):
         where = f"{path}, entry {number}"
-        pair = tuple(_row(entry.get(key), of, f"{where}: {key}") for key, of in rows.items())
+        query, photo = (_row(entry.get(key), of, f"{where}: {key}") for key, of in rows.items())
+        pair = query, photo
         score = entry.get("score", 0)
         if not isinstance(score, int | float) or score != score:
             raise UserError(f"{where}: score {score!r} is no number")

@@ -1,7 +1,7 @@
 """Rankings that something else made, read from the file that it wrote and scored by the rules of a benchmark."""
 
 import csv
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def rank_metrics(
     if name not in RANKABLE:
         raise UserError(f"rankings in a file can be scored on {', '.join(RANKABLE)}, not on {benchmark!r}")
     if request.protocol not in ("", "standard"):
-        raise UserError("--protocol says how a network is asked; rankings in a file were made already")
+        raise UserError("--protocol changes how queries are described; rankings in a file were made already")
     if name != benchmark and name in (*REVISITED, "gldv2"):
         raise UserError(f"--rankings={file} holds the distractors that were ranked: give --benchmark={name}")
     if name == "gldv2":
@@ -160,6 +160,8 @@ def score(scorer: Scorer, rankings: Int[np.ndarray, "q n"]) -> Scores:
 
 def _gldv2_metrics(file: Path, root: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The columns of the file say which challenge it answers: retrieval `id,images` or recognition `id,landmarks`."""
+    solution: dict[str, tuple[list[Any], str]]
+    metric: Callable[..., float]
     if is_recognition(file):
         solution, name, metric = gldv2_recognition_solution(root), "µAP", gldv2_micro_ap
         answers: Any = read_recognition_csv(file, solution)
@@ -168,7 +170,7 @@ def _gldv2_metrics(file: Path, root: Path) -> tuple[dict[str, Any], dict[str, st
         answers = read_retrieval_csv(file, solution)
     metrics: dict[str, Any] = {}
     for group in ("", *sorted({usage for _, usage in solution.values()})):
-        part = {query: right for query, (right, usage) in solution.items() if group in ("", usage)}
+        part: dict[str, Any] = {query: right for query, (right, usage) in solution.items() if group in ("", usage)}
         found = {query: answers[query] for query in part if query in answers}
         metrics[f"{name} {group}".rstrip()] = 100 * metric(found, part)
     ranked = f"{len(answers)} of {len(solution)} queries are answered"

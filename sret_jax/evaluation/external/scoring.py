@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -38,7 +39,8 @@ def score_rankings(
       anchors: published numbers beside these.
       cache_dir: where prepared photographs are kept, of benchmarks that need them; default beside `out`.
     """
-    metrics, about, distractors = rank_metrics(benchmark, file, request, cache_dir or out.parent / "data")
+    metrics, words, distractors = rank_metrics(benchmark, file, request, cache_dir or out.parent / "data")
+    about: dict[str, Any] = dict(words)
     results = Results(
         benchmark,
         metrics=metrics,

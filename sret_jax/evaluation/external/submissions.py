@@ -5,6 +5,7 @@ import io
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -24,18 +25,18 @@ def ranks_file(rankings: Int[np.ndarray, "q k"]) -> bytes:
 
 
 def matching_file(polygons: Mapping[tuple[int, int], Int[np.ndarray, "_ 2"]]) -> bytes:
-    """What a method marks as pixel retrieval's evaluator takes it: .npy of a dict, read again by `mark_files`.
+    """What a method marks as pixel retrieval's evaluator takes it: .npy of a dict, read again by `external/marks.py`.
 
     Args:
       polygons: (x, y) by (query, photo), numbers in the benchmark's order; without any point where nothing was found.
         That evaluator stops at a relevant pair which is missing.
     """
-    named = {
+    named: dict[str, Any] = {
         f"qimlist_{query}_imlist_{photo}": points.astype(np.int32) if len(points) else []
         for (query, photo), points in polygons.items()
     }
     data = io.BytesIO()
-    np.save(data, named, allow_pickle=True)
+    np.save(data, np.array(named, object), allow_pickle=True)
     return data.getvalue()
 
 

@@ -46,8 +46,8 @@ class MarkedAnswers:
     query   row of the queries
     rows    of the photographs, best answer first
     masks   predicted, in each of them
-    truth   ground-truth mask of each; None where the photograph does not show the object, or nobody has drawn it. None
-            instead of all: nobody knows
+    truth   ground-truth mask of each; None where the photograph does not show the object, or it was not drawn. None
+            instead of all: there are no ground-truth masks
     region  what of the query is searched for, where that is in neither its box nor its mask
     """
 
@@ -89,7 +89,7 @@ def heated(
     own = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(small.size, Image.Resampling.BOX))
     low, high = float(own.min()), float(own.max())
     image = coloured(small, (own - low) / (high - low) if high > low else np.zeros_like(own))
-    y, x = np.unravel_index(np.argmax(own), own.shape)
+    y, x = (int(at) for at in np.unravel_index(np.argmax(own), own.shape))
     if seed is not None:
         x, y = (int(at * new / old) for at, new, old in zip(seed, small.size, photo.shape[1::-1], strict=True))
     large = image.resize((FINE * image.width, FINE * image.height))
@@ -160,7 +160,7 @@ def marked_picture(shown: Sequence[MarkedAnswers], queries: PhotoSet, photos: Ph
     method = shown[0].method
     rows = []
     for one in [each for each in shown if each.method == method][: IN_PICTURE[0]]:
-        answers = []
+        answers: list[tuple[Image.Image, bool | None, float]] = []
         truths = one.truth or [None] * len(one.rows)
         for row, found, truth in list(zip(one.rows, one.masks, truths, strict=True))[: IN_PICTURE[1]]:
             photo = photos.photo(row)

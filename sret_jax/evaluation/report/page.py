@@ -152,7 +152,8 @@ def choose_photos(scores: Scores, queries: PhotoSet) -> list[int]:
 def _spread(order: Sequence[int], scores: Scores, queries: PhotoSet, wanted: int) -> list[int]:
     """The first of each instance in this order, then the rest of the order."""
     met: set[int] = set()
-    first, rest = [], []
+    first: list[int] = []
+    rest: list[int] = []
     for q in order:
         label = int(queries.labels[scores.queries[q]])
         (rest if label in met else first).append(q)

@@ -17,7 +17,7 @@ _STRIDES = (2, 4, 8, 16, 32, 32)
 
 
 @dataclass(frozen=True)
-class Info:
+class BackboneInfo:
     """What is known of a backbone before it is built."""
 
     size_multiple: int  # height and width of photograph and bucket must be multiples of this
@@ -25,22 +25,24 @@ class Info:
     channels: dict[str, int]  # of each stage's map
 
 
-def _lite(name: str) -> Info:
+def _lite(name: str) -> BackboneInfo:
     channels = {b.ends: b.outputs for b in efficientnet_lite.blocks(name) if b.ends} | {"last": efficientnet_lite.HEAD}
-    return Info(32, dict(zip(STAGES, _STRIDES, strict=True)), channels)
+    return BackboneInfo(32, dict(zip(STAGES, _STRIDES, strict=True)), channels)
 
 
-def _resnet(name: str) -> Info:
+def _resnet(name: str) -> BackboneInfo:
     widths = [resnet.expansion(name) * w for w in resnet.WIDTHS]
-    return Info(1, dict(zip(STAGES, _STRIDES, strict=True)), dict(zip(STAGES, [64, *widths, widths[-1]], strict=True)))
+    return BackboneInfo(
+        1, dict(zip(STAGES, _STRIDES, strict=True)), dict(zip(STAGES, [64, *widths, widths[-1]], strict=True))
+    )
 
 
-def _vit(name: str) -> Info:
+def _vit(name: str) -> BackboneInfo:
     stages = dict.fromkeys(("c4", "c5", "last", "keys"), vit.PATCH) | {"cls": 0}
-    return Info(vit.PATCH, stages, dict.fromkeys(stages, vit.SIZES[name].width))
+    return BackboneInfo(vit.PATCH, stages, dict.fromkeys(stages, vit.SIZES[name].width))
 
 
-BACKBONES: dict[str, Info] = (
+BACKBONES: dict[str, BackboneInfo] = (
     {name: _lite(name) for name in efficientnet_lite.SCALES}
     | {name: _resnet(name) for name in resnet.LAYERS}
     | {name: _vit(name) for name in vit.SIZES}

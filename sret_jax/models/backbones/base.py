@@ -1,6 +1,6 @@
 """What every backbone is: one call that returns the map and the mask of each stage."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -17,7 +17,7 @@ Maps = dict[str, tuple[Float[Array, "b _ _ _"], Bool[Array, "b _ _"]]]
 class Backbone(nn.Module):
     """`train_from` is the first stage that trains; with `update_stats` its BatchNorms use the batch's statistics."""
 
-    attends = ()  # the stages after which attention may sit
+    attends: ClassVar[tuple[str, ...]] = ()  # the stages after which attention may sit
     variant: str
     train_from: str = "none"
     update_stats: bool = False
@@ -54,8 +54,8 @@ class Backbone(nn.Module):
             return (), network.maps(*part, train, last_stage)
 
         scan = nn.scan(step, variable_broadcast=("params", "batch_stats"), split_rngs={"params": False})
-        parts = [x.reshape(batch // group, group, *x.shape[1:]) for x in (images, mask)]
-        return jax.tree.map(lambda x: x.reshape(batch, *x.shape[2:]), scan(self, (), tuple(parts))[1])
+        parts = jax.tree.map(lambda x: x.reshape(batch // group, group, *x.shape[1:]), (images, mask))
+        return jax.tree.map(lambda x: x.reshape(batch, *x.shape[2:]), scan(self, (), parts)[1])
 
     def maps(
         self, images: Array, mask: Array, train: bool, last_stage: str, attention: nn.Module | None = None
@@ -70,7 +70,9 @@ class Backbone(nn.Module):
         if not self.trains(len(maps)) and not set(stages) & set(maps):
             x = jax.lax.stop_gradient(x)
         x = erase(x, mask)
-        maps[stage] = (attention(stage, x, mask, train=train) if stage in stages else x, mask)
+        if attention is not None and stage in stages:
+            x = attention(stage, x, mask, train=train)
+        maps[stage] = x, mask
 
     def normalized(self, images: Array) -> Array:
         """`(images / 255 - mean) / deviation` per channel.

@@ -30,7 +30,7 @@ _GROUPS = (
 )
 
 
-class Block(NamedTuple):
+class BlockSpec(NamedTuple):
     """One MBConv block; `ends` is the stage whose map it completes, or ""."""
 
     kernel: int
@@ -41,7 +41,7 @@ class Block(NamedTuple):
     ends: str
 
 
-def blocks(name: str) -> list[Block]:
+def blocks(name: str) -> list[BlockSpec]:
     """The blocks of a variant, in order. Channels are rounded to multiples of 8, repeats up."""
     width, depth = SCALES[name]
     out = []
@@ -51,7 +51,7 @@ def blocks(name: str) -> list[Block]:
         repeats = repeats if i in (0, len(_GROUPS) - 1) else math.ceil(repeats * depth)
         for r in range(repeats):
             ends = stage if r == repeats - 1 else ""
-            out.append(Block(kernel, 1 if r else stride, expansion, outputs if r else inputs, outputs, ends))
+            out.append(BlockSpec(kernel, 1 if r else stride, expansion, outputs if r else inputs, outputs, ends))
     return out
 
 
@@ -76,7 +76,7 @@ def torch_units(name: str) -> dict[tuple[str, ...], tuple[str, str]]:
 class MBConv(nn.Module):
     """Expand (1x1), depthwise (k x k), project (1x1); the input is added when the shapes agree."""
 
-    block: Block
+    block: BlockSpec
     conv: Any  # ConvNorm with the settings that all convolutions of the network share
 
     @nn.compact

@@ -24,8 +24,8 @@ def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 def same_padding(size: tuple[int, int], kernel: int, stride: int) -> Padding:
     """TensorFlow's "SAME": the output has ceil(n / stride) positions and the odd row goes to the bottom right."""
-    total = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in size]
-    return tuple((t // 2, t - t // 2) for t in total)
+    top, left = (max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in size)
+    return (top // 2, top - top // 2), (left // 2, left - left // 2)
 
 
 def relu6(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -88,7 +88,7 @@ def _sum_of_shifted_views(x: Array, kernel: Array, stride: int, padding: Padding
     k = kernel.shape[0]
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     height, width = ((n - k) // stride + 1 for n in x.shape[1:3])
-    out = 0.0
+    out = jnp.zeros((x.shape[0], height, width, x.shape[3]), x.dtype)
     for i in range(k):
         for j in range(k):
             view = x[:, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
@@ -122,7 +122,7 @@ def masked_statistics(
 class ConvNorm(nn.Module):
     """Convolution without bias, BatchNorm, activation.
 
-    `padding` None is TensorFlow's "SAME", a number pads that many zeros on every side. With running statistics the
+    `padding` None is TensorFlow's "SAME", an integer pads that many zeros on every side. With running statistics the
     normalisation is folded into kernel and bias. With `update_stats` the batch's own statistics are used and the
     running ones follow them; this needs to run under a pmap whose axis is called "batch". A `frozen` unit passes the
     gradient on to its input and takes none itself.
@@ -171,7 +171,7 @@ class ConvNorm(nn.Module):
         if k > 1:
             x = erase(x, mask)
         mask = mask[:, ::s, ::s]
-        padding = same_padding(x.shape[1:3], k, s) if self.padding is None else ((self.padding,) * 2,) * 2
+        padding = same_padding((x.shape[1], x.shape[2]), k, s) if self.padding is None else ((self.padding,) * 2,) * 2
         if self.is_depthwise:
             return depthwise(x, kernel, stride=s, padding=padding), mask
         if k == 1:

@@ -27,7 +27,7 @@ def expansion(name: str) -> int:
     return 1 if name == "resnet18" else 4
 
 
-class Block(NamedTuple):
+class BlockSpec(NamedTuple):
     """One residual block. `projects`: the shortcut has a convolution, because the shape changes."""
 
     width: int
@@ -36,13 +36,13 @@ class Block(NamedTuple):
     bottleneck: bool
 
 
-def _layers(name: str) -> list[list[Block]]:
+def _layers(name: str) -> list[list[BlockSpec]]:
     """The blocks of torchvision's layer1 to layer4."""
     layers = []
     for layer, (repeats, width) in enumerate(zip(LAYERS[name], WIDTHS, strict=True)):
         bottleneck, stride = expansion(name) > 1, 2 if layer else 1
-        first = Block(width, stride, bool(layer) or bottleneck, bottleneck)
-        layers.append([first] + [Block(width, 1, False, bottleneck)] * (repeats - 1))
+        first = BlockSpec(width, stride, bool(layer) or bottleneck, bottleneck)
+        layers.append([first] + [BlockSpec(width, 1, False, bottleneck)] * (repeats - 1))
     return layers
 
 
@@ -62,7 +62,7 @@ def torch_units(name: str) -> dict[tuple[str, ...], tuple[str, str]]:
 class Residual(nn.Module):
     """Two 3x3 convolutions, or as a bottleneck 1x1, 3x3 and 1x1 with four times the width; plus the input."""
 
-    block: Block
+    block: BlockSpec
     conv: Any  # ConvNorm with the settings that all convolutions of the network share
     floor: float = 0.0  # least value of the result
     floor_inside: float = 0.0  # least value between the convolutions

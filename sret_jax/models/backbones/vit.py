@@ -23,7 +23,7 @@ GRID = 37  # patches per side of the stored positional embedding
 REGISTERS = 4
 
 
-class Size(NamedTuple):
+class ViTSize(NamedTuple):
     width: int
     depth: int
     heads: int
@@ -31,8 +31,8 @@ class Size(NamedTuple):
 
 
 _SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16)}
-SIZES = {f"dinov2_vit{k}14": Size(*v, 0) for k, v in _SIZES.items()} | {
-    f"dinov2_vit{k}14_reg": Size(*v, REGISTERS) for k, v in _SIZES.items()
+SIZES = {f"dinov2_vit{k}14": ViTSize(*v, 0) for k, v in _SIZES.items()} | {
+    f"dinov2_vit{k}14_reg": ViTSize(*v, REGISTERS) for k, v in _SIZES.items()
 }
 
 
@@ -80,7 +80,7 @@ def positions(
     return jnp.einsum("bim,mnc,bjn->bijc", down, stored, across, precision=lax.Precision.HIGHEST)
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention, then a two-layer perceptron, each with a norm before it and a learned scale behind."""
 
     heads: int
@@ -112,7 +112,7 @@ def norm(dtype: Any, name: str) -> nn.LayerNorm:
 
 
 class VisionTransformer(Backbone):
-    """Height and width are multiples of 14. Returns, beside the stages, what object discovery and pooling ask for.
+    """Height and width are multiples of 14. Returns, beside the stages, what object discovery and pooling need.
 
     c4: patch tokens after the middle block; c5, last: after the last one; both through the final norm. keys: keys of
     the last block's attention, all heads side by side. cls: the class token, a map of one position. To train from c4
@@ -154,7 +154,7 @@ class VisionTransformer(Backbone):
 
         maps = {}
         for i in range(depth):
-            x, keys = Block(heads, self.dtype, name=f"block{i}")(x, inside)
+            x, keys = TransformerBlock(heads, self.dtype, name=f"block{i}")(x, inside)
             if i == depth // 2 - 1:
                 middle = final(x)
                 if not self.trains(STAGES.index("c4")):

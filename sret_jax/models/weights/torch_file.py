@@ -80,13 +80,13 @@ def _decode(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def _array(name: str, tensor: Tensor, storages: dict[str, memoryview]) -> np.ndarray:
     storage, offset, shape, stride = tensor
     buffer = storages.get(storage.key)
-    if buffer is None or len(buffer) != storage.count * storage.dtype.itemsize:
+    if buffer is None or len(buffer) != storage.elements * storage.dtype.itemsize:
         raise Refused(f"the bytes of {name!r} are missing or of another size")
     if 0 in shape:
         return np.zeros(shape, storage.dtype)
     last = offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
-    if last >= storage.count or math.prod(shape) > storage.count:
-        raise Refused(f"{name!r} of shape {list(shape)} reaches beyond its {storage.count} values")
+    if last >= storage.elements or math.prod(shape) > storage.elements:
+        raise Refused(f"{name!r} of shape {list(shape)} reaches beyond its {storage.elements} values")
     size = storage.dtype.itemsize
     array = np.ndarray(shape, storage.dtype, buffer, offset * size, tuple(s * size for s in stride))
     array.flags.writeable = False
@@ -109,8 +109,8 @@ def _decode_legacy(data: bytes) -> tuple[Any, dict[str, memoryview]]:
         if key not in used:
             raise Refused("it holds a storage that no tensor uses")
         storage = used[key]
-        size = storage.count * storage.dtype.itemsize
-        if at + 8 + size > len(data) or struct.unpack_from("<q", data, at) != (storage.count,):
+        size = storage.elements * storage.dtype.itemsize
+        if at + 8 + size > len(data) or struct.unpack_from("<q", data, at) != (storage.elements,):
             raise Refused(f"it is cut off: {_storage_of(root, key)} is shorter than its tensors say")
         storages[key] = view[at + 8 : at + 8 + size]
         at += 8 + size

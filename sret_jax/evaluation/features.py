@@ -1,0 +1,81 @@
+"""What is extracted of a benchmark: descriptors and local features of its queries and its database."""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cached_property, partial
+
+import numpy as np
+from jaxtyping import Float
+
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.evaluation.benchmark import Benchmark
+from sret_jax.evaluation.timings import Timings
+from sret_jax.extraction.descriptors import Extraction
+from sret_jax.extraction.local_features import FeatureSource, StoredLocal, open_source, store_local
+from sret_jax.reranking.answers import PhotoFeatures
+from sret_jax.retrieval.exact import normalized
+from sret_jax.retriever import Retriever
+from sret_jax.storage.row_store import joined
+from sret_jax.storage.workdir import Workdir
+
+
+class Features:
+    """What is extracted of a benchmark's queries and database, kept in a workdir, and the time that it takes.
+
+    Attributes:
+      queries, database: for re-ranking and localization; one object where the photographs are each other's queries.
+      extractions: of the sets of the database that were described.
+    """
+
+    def __init__(self, retriever: Retriever, benchmark: Benchmark, place: Workdir, timings: Timings):
+        self.retriever, self.benchmark, self.place, self.timings = retriever, benchmark, place, timings
+        self.extractions: list[Extraction] = []
+        self._sources: dict[str, FeatureSource] = {}
+        source = retriever.config.local.source
+        self.database = PhotoFeatures(
+            lambda: self.unit_descriptors, benchmark.database.regions, partial(self.local, benchmark.sets, source)
+        )
+        self.queries = self.database
+        if benchmark.queries is not None:
+            own = partial(self.local, self.query_sets, source)
+            self.queries = PhotoFeatures(lambda: self.query_descriptors, benchmark.queries.regions, own)
+
+    @property
+    def query_sets(self) -> dict[str, PhotoSet]:
+        """The queries by the name of what is stored of them, or the photographs that are each other's."""
+        benchmark = self.benchmark
+        return benchmark.sets if benchmark.queries is None else {benchmark.query_set: benchmark.queries}
+
+    def describe(self) -> None:
+        """Describes the database and the queries, where that has not been done."""
+        _ = self.unit_descriptors, self.query_descriptors
+
+    def extract(self) -> Float[np.ndarray, "n d"]:
+        """Descriptors of the database as they were extracted; not kept, for those of unit length are."""
+        with self.timings("extract"):
+            for name, photos in self.benchmark.sets.items():
+                self.extractions.append(self.retriever.extract(photos, self.place.descriptors(name)))
+        return joined([chunk for part in self.extractions for chunk in part.chunks])
+
+    @cached_property
+    def unit_descriptors(self) -> Float[np.ndarray, "n d"]:
+        return normalized(self.extract(), self.benchmark.database.names)
+
+    @cached_property
+    def query_descriptors(self) -> Float[np.ndarray, "q d"]:
+        if self.benchmark.queries is None:
+            return self.unit_descriptors
+        with self.timings("extract queries"):
+            folder = self.place.descriptors(self.benchmark.query_set)
+            return self.retriever.extract(self.benchmark.queries, folder).descriptors
+
+    def local(self, sets: Mapping[str, PhotoSet], kind: str) -> StoredLocal:
+        """Local features of photo sets, of a kind that `config.local.source` names."""
+        config = self.retriever.config
+        config = dataclasses.replace(config, local=dataclasses.replace(config.local, source=kind))
+        with self.timings("local features"):
+            if kind not in self._sources:
+                self._sources[kind] = open_source(self.retriever.extractor, self.benchmark.photos, config)
+            folders = {name: self.place.local_features(name, kind) for name in sets}
+            source = self._sources[kind]
+            return StoredLocal([store_local(source, part, config, folders[name]) for name, part in sets.items()])

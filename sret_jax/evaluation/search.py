@@ -1,0 +1,82 @@
+"""The search of a benchmark: by global descriptors and a vector index, or by local features and ASMK."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from sret_jax.config import Config
+from sret_jax.data.folders import prepare_folder
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.evaluation.benchmark import Benchmark
+from sret_jax.evaluation.features import Features
+from sret_jax.reranking.answers import Answers
+from sret_jax.retrieval.asmk_search import AsmkIndex, open_codebook, open_inverted_file
+from sret_jax.retrieval.index import Index, content_fingerprint
+from sret_jax.storage.artifacts import open_or_build
+from sret_jax.storage.workdir import Workdir
+
+Search = Callable[[Int[np.ndarray, "q"], int], Answers]  # (rows of queries, answers of each)
+
+
+def open_search(features: Features) -> tuple[Index | AsmkIndex, Search]:
+    """What `config.search.method` names, opened or built, and the search by the rows of the queries."""
+    by_local_features = features.retriever.config.search.method == "asmk"
+    return _asmk(features) if by_local_features else _vector_index(features)
+
+
+def _vector_index(features: Features) -> tuple[Index, Search]:
+    """An index over the descriptors of the database, and the search by those of the queries."""
+    names, config = features.benchmark.database.names, features.retriever.config.search
+    descriptors = features.extract()
+    _ = features.benchmark.queries and features.query_descriptors
+    folder = features.place.index(features.benchmark.database_name)
+
+    def build() -> Index:
+        index = Index.build(descriptors, names, config)
+        index.save(folder)
+        return index
+
+    with features.timings("index"):
+        index = open_or_build(folder, content_fingerprint(descriptors, names, config), Index.load, build)
+    features.unit_descriptors = index.descriptors  # what searches and what re-ranks is held once
+
+    def search(rows: Int[np.ndarray, "q"], k: int) -> Answers:
+        found = index.search(features.query_descriptors[rows], k)
+        return Answers(rows, found.ids, found.scores)
+
+    return index, search
+
+
+def _asmk(features: Features) -> tuple[AsmkIndex, Search]:
+    """An inverted file of the database's local features, and the search by those of the queries.
+
+    Words are those of every benchmark that is measured in the workdir with the same photographs to learn them on.
+    """
+    config, benchmark, place = features.retriever.config, features.benchmark, features.place
+    with features.timings("visual words"):
+        codebook = open_codebook(features.retriever, codebook_photos(config, benchmark, place), place.codebook)
+    local = features.local(benchmark.sets, "head")
+    query_local = local if benchmark.queries is None else features.local(features.query_sets, "head")
+    with features.timings("index"):
+        folder = place.inverted_file(benchmark.database_name)
+        file = open_inverted_file(codebook, local, benchmark.database.names, config.search.binary, folder)
+    index = AsmkIndex(file, query_local, config.search.assignments, codebook.photos)
+
+    def search(rows: Int[np.ndarray, "q"], k: int) -> Answers:
+        found = index.search(rows, k)
+        return Answers(rows, found.ids, found.scores)
+
+    return index, search
+
+
+def codebook_photos(config: Config, benchmark: Benchmark, place: Workdir) -> PhotoSet:
+    """The photographs of `config.search.codebook`; of the folder that was trained on, the split that was."""
+    trained_on = config.data.root if config.data.dataset == "folder" else ""
+    folder, cache_dir = config.search.codebook or trained_on, config.data.cache_dir or place.data
+    if not folder:
+        return benchmark.photos
+    if config.data.splits and trained_on and Path(folder).resolve() == Path(trained_on).resolve():
+        return prepare_folder(folder, cache_dir, splits=config.data.splits, split=config.data.split)
+    return prepare_folder(folder, cache_dir, labelled=False)
