@@ -9,8 +9,8 @@ from sret_jax.config import Config, DataConfig
 from sret_jax.config.validation import validate
 from sret_jax.datasets.lookups import prepare_gldv2, prepare_ilias, prepare_million, prepare_paintings
 from sret_jax.errors import UserError
-from sret_jax.evaluation.request import Request
 from sret_jax.evaluation.external import scoring
+from sret_jax.evaluation.request import Request
 from sret_jax.training.loop import prepare_photos
 from tests.support.miniatures import gldv2, ilias, million, paintings
 from tests.support.networks import NETWORK, VARIABLES
@@ -157,9 +157,7 @@ def test_recognition_answers_are_scored(tmp_path):
     scored = scoring.score_rankings("gldv2", tmp_path / "s.csv", tmp_path / "s", Request(root=str(tmp_path)))
     # All: b right, c wrong, a right, of the three that show a landmark; public: c, a of one; private: b of two.
     assert scored.metrics["µAP"] == pytest.approx(100 * (1 + 2 / 3) / 3)
-    assert scored.metrics["µAP public"] == pytest.approx(50) and scored.metrics["µAP private"] == pytest.approx(
-        50
-    )
+    assert scored.metrics["µAP public"] == pytest.approx(50) and scored.metrics["µAP private"] == pytest.approx(50)
     assert scored.ranked == "3 of 4 queries are answered" and scored.metrics["queries"] == 4
     for text, reason in [
         ("a,7 0.5\na,7 0.5", "line 3: query 'a' is answered twice"),
