@@ -93,6 +93,8 @@ class Retriever:
                 f"describe takes photographs, not {type(photos).__name__}: sret_jax.open_photos(...) opens them"
             )
         rows = range(len(photos)) if rows is None else [int(row) for row in rows]
+        if not rows:
+            raise UserError("describe: no photographs; give at least one row")
         few = len(rows) <= self.extractor.batch_size // 4
         return Descriptors.of(self.extractor.describe(photos, rows, batch_size=1 if few else None), self.fingerprint)
 
@@ -137,12 +139,14 @@ class Retriever:
     def _check_filled(self, module: str) -> None:
         unfilled = self.variables["params"].get(module, {})
         if any(np.isnan(leaf).any() for leaf in jax.tree.leaves(unfilled)):
-            field = {"whitening": "whitening_init", "local": "local.init"}[module]
-            layer = {"whitening": "whitening layer", "local": "reduction of local features"}[module]
+            layer, field, without = {
+                "whitening": ("whitening layer", "whitening_init", "whitening"),
+                "local": ("reduction of local features", "local.init", "local.enabled"),
+            }[module]
             raise UserError(
                 f"the {layer} of this network was never filled, so it cannot describe photographs: train it "
                 f'(sret_jax.train), take it from a checkpoint (config.model.{field}="weights"), or leave it out '
-                "(config.model.whitening=False)"
+                f"(config.model.{without}=False)"
             )
 
 
