@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from sret_jax.cli import download as command
 from sret_jax.datasets import downloads, sources, unpacking
 from sret_jax.datasets.downloads import DONE, download, image_version, sizes
 from sret_jax.datasets.sources import SOURCES, PublishedFile
@@ -327,7 +328,7 @@ def test_the_listed_sources_are_consistent():
 
 
 def test_the_command_states_the_size_and_fetches_only_with_yes(tmp_path):
-    run = [sys.executable, "-m", "sret_jax.datasets.downloads", "gldv2_train", "data"]
+    run = [sys.executable, "-m", "sret_jax.cli.main", "download", "gldv2_train", "data"]
     (tmp_path / "data").mkdir()
     urls = [source.url for source in SOURCES["gldv2_train"]]
     (tmp_path / "data" / DONE).write_text(json.dumps(dict.fromkeys(urls[:2], "0")))
@@ -341,7 +342,7 @@ def test_the_command_states_the_size_and_fetches_only_with_yes(tmp_path):
 def test_the_command_says_what_lies_there(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/ilias_core.tar").write_bytes(b"")
-    run = [sys.executable, "-m", "sret_jax.datasets.downloads", "ilias", "data", "--archives=mine"]
+    run = [sys.executable, "-m", "sret_jax.cli.main", "download", "ilias", "data", "--archives=mine"]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (
@@ -352,11 +353,8 @@ def test_the_command_says_what_lies_there(tmp_path):
     assert done.returncode == 2 and "--archives=other: no such folder" in done.stderr
 
 
-def test_a_disk_that_is_too_small_is_named_first(tmp_path, monkeypatch, capsys):
+def test_a_disk_that_is_too_small_is_named_first(tmp_path, monkeypatch):
     monkeypatch.setitem(SOURCES, "sfm120k", [PublishedFile("http://127.0.0.1:9/x.tar", "x/", size=10**9)])
-    monkeypatch.setattr(sys, "argv", ["downloads", "sfm120k", str(tmp_path / "data"), "--yes"])
-    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
-    with pytest.raises(SystemExit) as left_with:
-        downloads.main()
-    assert left_with.value.code == 2
-    assert "1.0 GB are free, 2.0 GB are needed" in capsys.readouterr().err
+    monkeypatch.setattr(command.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
+    with pytest.raises(UserError, match="1.0 GB are free, 2.0 GB are needed"):
+        command.main(["sfm120k", str(tmp_path / "data"), "--yes"])

@@ -9,8 +9,8 @@ from sret_jax.config import Config, DataConfig
 from sret_jax.config.validation import validate
 from sret_jax.datasets.lookups import prepare_gldv2, prepare_ilias, prepare_million, prepare_paintings
 from sret_jax.errors import UserError
-from sret_jax.evaluation.benchmark import Request
 from sret_jax.evaluation.external import scoring
+from sret_jax.evaluation.request import Request
 from sret_jax.training.loop import prepare_photos
 from tests.support.miniatures import gldv2, ilias, million, paintings
 from tests.support.networks import NETWORK, VARIABLES
