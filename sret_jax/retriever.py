@@ -20,7 +20,7 @@ from sret_jax.config.validation import validate
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import Extraction, Extractor, extract
-from sret_jax.extraction.local_features import StoredLocal, open_source, store_local
+from sret_jax.extraction.local_features import FeatureSource, StoredLocal, open_source, store_local
 from sret_jax.extraction.maps import StoredMaps, localizing_network, store_maps
 from sret_jax.extraction.origin import Descriptors
 from sret_jax.models.descriptor import RetrievalNetwork, Variables, build_network, init_network
@@ -107,10 +107,17 @@ class Retriever:
           learned_from: the photographs that the reduction of "map" and "backbone" is learned from, the same for queries
             and database; by default `photos`.
         """
-        if self.config.local.source == "head":
-            self._check_filled("local")
-        source = open_source(self.extractor, learned_from or photos, self.config)
+        source = self.feature_source(learned_from or photos, self.config)
         return StoredLocal([store_local(source, photos, self.config, Path(folder))])
+
+    def feature_source(self, photos: PhotoSet, config: Config) -> FeatureSource:
+        """What finds the local features that `config.local` names; see `extraction.local_features.open_source`.
+
+        Raises `UserError` for local features of the network whose reduction nothing has ever filled.
+        """
+        if config.local.source == "head":
+            self._check_filled("local")
+        return open_source(self.extractor, photos, config)
 
     def maps(self, photos: PhotoSet, folder: str | Path, image_size: int) -> StoredMaps:
         """The feature maps that `config.localize.source` names, kept in a store in `folder`, resumable.
@@ -137,12 +144,15 @@ class Retriever:
     def _check_filled(self, module: str) -> None:
         unfilled = self.variables["params"].get(module, {})
         if any(np.isnan(leaf).any() for leaf in jax.tree.leaves(unfilled)):
-            field = {"whitening": "whitening_init", "local": "local.init"}[module]
+            field, switch = {
+                "whitening": ("whitening_init", "whitening"),
+                "local": ("local.init", "local.enabled"),
+            }[module]
             layer = {"whitening": "whitening layer", "local": "reduction of local features"}[module]
             raise UserError(
                 f"the {layer} of this network was never filled, so it cannot describe photographs: train it "
-                f'(sret_jax.train), take it from a checkpoint (config.model.{field}="weights"), or leave it out '
-                "(config.model.whitening=False)"
+                f'(sret train, sret_jax.train), take it from a checkpoint (config.model.{field}="weights"), or leave it '
+                f"out (config.model.{switch}=False)"
             )
 
 
