@@ -144,8 +144,8 @@ def test_an_unanswered_query_counts_zero_and_is_reported(tmp_path):
     root = gldv2(tmp_path / "root")
     (tmp_path / "s.csv").write_text("id,images\na0cdef0123456789,0b0def0123456789 3b3def0123456789\n")
     scored = scoring.score_rankings("gldv2", tmp_path / "s.csv", tmp_path / "s", Request(root=str(root)))
-    assert scored["metrics"] == {"mAP@100": 50, "mAP@100 private": 0, "mAP@100 public": 100, "queries": 2}
-    assert scored["ranked"] == "1 of 2 queries are answered; the others count as zero"
+    assert scored.metrics == {"mAP@100": 50, "mAP@100 private": 0, "mAP@100 public": 100, "queries": 2}
+    assert scored.ranked == "1 of 2 queries are answered; the others count as zero"
 
 
 RECOGNITION = "id,landmarks,Usage\na,7,Public\nb,8 9,Private\nc,,Public\nd,3,Private\ne,1,Ignored\n"
@@ -156,11 +156,9 @@ def test_recognition_answers_are_scored(tmp_path):
     (tmp_path / "s.csv").write_text("id,landmarks\na,7 0.5\nb,9 0.9\nc,4 0.7\nd,\n")
     scored = scoring.score_rankings("gldv2", tmp_path / "s.csv", tmp_path / "s", Request(root=str(tmp_path)))
     # All: b right, c wrong, a right, of the three that show a landmark; public: c, a of one; private: b of two.
-    assert scored["metrics"]["µAP"] == pytest.approx(100 * (1 + 2 / 3) / 3)
-    assert scored["metrics"]["µAP public"] == pytest.approx(50) and scored["metrics"]["µAP private"] == pytest.approx(
-        50
-    )
-    assert scored["ranked"] == "3 of 4 queries are answered" and scored["metrics"]["queries"] == 4
+    assert scored.metrics["µAP"] == pytest.approx(100 * (1 + 2 / 3) / 3)
+    assert scored.metrics["µAP public"] == pytest.approx(50) and scored.metrics["µAP private"] == pytest.approx(50)
+    assert scored.ranked == "3 of 4 queries are answered" and scored.metrics["queries"] == 4
     for text, reason in [
         ("a,7 0.5\na,7 0.5", "line 3: query 'a' is answered twice"),
         ("z,7 0.5", "line 2: unknown query 'z'; query names look like"),
