@@ -150,8 +150,8 @@ class Retriever:
             }[module]
             layer = {"whitening": "whitening layer", "local": "reduction of local features"}[module]
             raise UserError(
-                f"the {layer} of this network was never filled, so it cannot describe photographs: train it (sret train, "
-                f'sret_jax.train), take it from a checkpoint (config.model.{field}="weights"), or leave it out '
+                f"the {layer} of this network was never filled, so it cannot describe photographs: train it with "
+                f'`sret train`, take it from a checkpoint (config.model.{field}="weights"), or leave it out '
                 f"(config.model.{switch}=False)"
             )
 
