@@ -33,12 +33,12 @@ from timing import machine
 
 from sret_jax.config import Config, SearchConfig, differences, to_dict
 from sret_jax.errors import UserError
-from sret_jax.evaluation import run as experiment
-from sret_jax.evaluation.benchmark import Request
-from sret_jax.models.descriptor import RetrievalNetwork, Variables, build_network, init_network
+from sret_jax.evaluation.benchmark import open_benchmark
+from sret_jax.evaluation.run import evaluate
 from sret_jax.retrieval.inverted_file import InvertedFile
+from sret_jax.retriever import Retriever, load
 from sret_jax.storage.artifacts import write_json
-from sret_jax.training.checkpoint import load_network
+from sret_jax.storage.workdir import Workdir
 from sret_jax.training.loop import learned_start, prepare_photos, train
 
 
@@ -136,47 +136,42 @@ def run(name: str, args: argparse.Namespace, splits: Path, seed: int) -> Record:
     if row.trained:
         workdir = run_folder(args.workdir, name, splits, seed)
         train(config, workdir)
-        loaded = load_network(workdir)
-        network, variables = build_network(config.model), {"params": loaded.params, "batch_stats": loaded.batch_stats}
+        retriever = load(workdir, config)
     else:
-        network = build_network(config.model)
-        variables = init_network(network, config.model, jax.random.key(seed))
-        variables = learned_start(config, variables, prepare_photos(config, args.workdir))
-    record["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    record |= measure(network, variables, config, folder, args, seed)
+        retriever = load(config)
+        start = learned_start(config, retriever.variables, prepare_photos(config, args.workdir))
+        retriever = dataclasses.replace(retriever, variables=start)
+    record["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(retriever.variables["params"]))
+    record |= measure(retriever, Workdir(folder), args, seed)
     write_json(path, record)
     return record
 
 
-def revisited_request(args: argparse.Namespace) -> Request:
-    return Request(root=args.gnd_root, gnd=args.gnd, distractors=(args.root,))
-
-
-def measure(
-    network: RetrievalNetwork, variables: Variables, config: Config, out: Path, args: argparse.Namespace, seed: int
-) -> Record:
+def measure(retriever: Retriever, workdir: Workdir, args: argparse.Namespace, seed: int) -> Record:
     """Retrieval, what it costs, and the burstiness of the local features: of the head, or of the map that is pooled."""
-    cache = args.workdir / "data"
-    found = experiment.evaluate(network, variables, config, "folder", out / "eval/folder", cache_dir=cache)
-    with open(out / "eval/folder/queries.csv", newline="") as f:
+    config = retriever.config
+    own = open_benchmark("folder", config=config, cache=config.data.cache_dir)
+    out = workdir.evaluation(own.name)
+    results = evaluate(retriever, own, out, workdir=workdir)
+    with open(out / "queries.csv", newline="") as f:
         per_query = [float(line["AP"]) for line in csv.DictReader(f)]
     record = {
-        "mAP": found["metrics"]["mAP"],
-        "R@1": found["metrics"]["R@1"],
+        "mAP": results.metrics["mAP"],
+        "R@1": results.metrics["R@1"],
         "per_query": per_query,
-        "bytes": 4 * found["dim"],
+        "bytes": 4 * results.dim,
     }
     if config.search.method == "asmk":
-        index = InvertedFile.load(out / "asmk/folder")
+        index = InvertedFile.load(workdir.inverted_file(own.database_name))
         record["bytes"] = index.nbytes / len(index)
     if args.gnd:
-        asked = dataclasses.asdict(revisited_request(args))
-        out = out / "eval/revisited"
-        found = experiment.evaluate(network, variables, config, "revisited", out, cache_dir=cache, **asked)
-        record |= {kind: found["metrics"][kind]["mAP"] for kind in ("easy", "medium", "hard")}
+        where = {"gnd": args.gnd, "distractors": [args.root], "config": config, "cache": config.data.cache_dir}
+        revisited = open_benchmark("revisited", args.gnd_root, **where)
+        results = evaluate(retriever, revisited, workdir.evaluation(revisited.name), workdir=workdir)
+        record |= {kind: results.metrics[kind]["mAP"] for kind in ("easy", "medium", "hard")}
     if seed:
         return record
-    return record | {"words": words_of_photographs(network, variables, config, cache, args.words)}
+    return record | {"words": words_of_photographs(retriever, args.words)}
 
 
 def row_times(names: list[str], args: argparse.Namespace) -> Record:

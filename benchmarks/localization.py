@@ -40,21 +40,18 @@ from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from timing import machine
 
-from sret_jax.config import Config
+from sret_jax.config import Config, SearchConfig
 from sret_jax.data.folders import prepare_folder
-from sret_jax.data.photo_set import PhotoSet
 from sret_jax.datasets.pixel_truth import PixelTruth
-from sret_jax.evaluation.benchmark import Benchmark, Request, open_benchmark
+from sret_jax.evaluation.benchmark import Benchmark, open_benchmark
 from sret_jax.evaluation.pixel_protocol import pixel_protocol
-from sret_jax.evaluation.second_stage import open_sides
-from sret_jax.extraction.descriptors import extract
-from sret_jax.localization.localizer import METHODS, Localizer, Located, cut_out
+from sret_jax.localization.localizer import Localizer
+from sret_jax.localization.methods import METHODS, PHOTOS_AT_ONCE, PredictedMask, cut_out, locate
 from sret_jax.localization.query_region import region_weights
-from sret_jax.models.descriptor import RetrievalNetwork, Variables, build_network
 from sret_jax.models.fixed_smoothing import average
 from sret_jax.retrieval.index import Index
+from sret_jax.retriever import Retriever, load
 from sret_jax.storage.artifacts import write_json
-from sret_jax.training.checkpoint import load_network
 
 Record = dict[str, Any]
 DIRECTIONS = ("paintings", "objects")
@@ -100,30 +97,28 @@ ROWS = {
 }
 
 
-def load(row: Row, args: argparse.Namespace, seed: int = 0) -> tuple[RetrievalNetwork, Variables, Config]:
-    loaded = load_network(run_folder(args.runs, row.ablation, args.splits, seed))
-    config = loaded.config
-    config.localize.source = row.source
-    variables = {"params": loaded.params, "batch_stats": loaded.batch_stats}
-    return build_network(config.model), variables, config
+def load_row(row: Row, args: argparse.Namespace, seed: int = 0) -> Retriever:
+    retriever = load(run_folder(args.runs, row.ablation, args.splits, seed))
+    retriever.config.localize.source = row.source
+    return retriever
 
 
 def open_direction(direction: str, config: Config, root: Path, cache: Path) -> Benchmark:
     """The benchmark "paintings", or what it is when photographs and queries change places."""
-    opened = open_benchmark("paintings", config, Request(root=str(root)), cache)
+    benchmark = open_benchmark("paintings", root, config=config, cache=cache)
     if direction == "paintings":
-        return opened
+        return benchmark
     database = prepare_folder(root / "db", cache, labelled=False)
     row_of = {f"db/{name}": row for row, name in enumerate(database.names)}
     entries = {entry["image"]: entry for entry in json.loads((root / "ground_truth.json").read_bytes())}
     asked = [
         (row, found["box_xyxy"], row_of[found["painting"]])
-        for row, name in enumerate(opened.photos.names)
+        for row, name in enumerate(benchmark.photos.names)
         for found in entries[name]["objects"]
         if found["painting"] in row_of
     ]
     rows, boxes, relevant = zip(*asked, strict=True)
-    chosen = opened.photos.select(rows)
+    chosen = benchmark.photos.select(rows)
     names = [f"{name}, object {i}" for i, name in enumerate(chosen.names)]
     queries = dataclasses.replace(chosen, names=names, boxes=np.array(boxes, np.int32))
     nothing = [np.array([], np.int64)] * len(queries)
@@ -133,7 +128,7 @@ def open_direction(direction: str, config: Config, root: Path, cache: Path) -> B
 
     truth = PixelTruth(everything, [np.array([row]) for row in relevant], nothing, nothing)
     return dataclasses.replace(
-        opened, photos=database, everything=database, queries=queries, pixels=truth, searched=str(root / "db")
+        benchmark, photos=database, database=database, queries=queries, pixels=truth, searched=str(root / "db")
     )
 
 
@@ -141,24 +136,20 @@ def open_localizer(
     row: Row, direction: str, args: argparse.Namespace, seed: int
 ) -> tuple[Localizer, np.ndarray, PixelTruth]:
     """What localizes, the ranking of all photographs for every query, and the truth."""
-    network, variables, config = load(row, args, seed)
-    opened = open_direction(direction, config, args.root, args.workdir / "data")
+    retriever = load_row(row, args, seed)
+    benchmark = open_direction(direction, retriever.config, args.root, args.workdir / "data")
     folder, own = args.workdir / direction, f"{row.ablation.replace(' ', '_').replace(':', '')}-{seed}"
-    queries, truth = opened.queries, opened.pixels
-    descriptors = [
-        extract(network, variables, part, config, folder / "descriptors" / own / name).descriptors
-        for name, part in (("queries", queries), ("photos", opened.photos))
-    ]
-    sides = open_sides(network, variables, config, opened, direction, (descriptors[0], descriptors[1]), folder)
-    config.search.method = "exact"
-    rankings = Index.build(descriptors[1], opened.photos.names, config.search).search(
-        descriptors[0], len(opened.photos)
+    queries, photos = benchmark.queries, benchmark.photos
+    of_queries, of_photos = (
+        retriever.extract(part, folder / "descriptors" / own / name).descriptors
+        for name, part in (("queries", queries), ("photos", photos))
     )
+    rankings = Index.build(of_photos, photos.names, SearchConfig(method="exact")).search(of_queries, len(photos))
     if row.average:
-        network = network.clone(smoothing=Average())
-    localizer = Localizer(network, variables, queries, opened.photos, sides, config, folder / "maps" / own / row.source)
+        retriever = dataclasses.replace(retriever, network=retriever.network.clone(smoothing=Average()))
+    localizer = Localizer(retriever, queries, photos, folder=folder / "maps" / own / row.source)
     shown = min(args.limit or len(queries), len(queries))
-    return localizer, rankings.ids[:shown], part_of(truth, range(shown))
+    return localizer, rankings.ids[:shown], part_of(benchmark.ground_truth_masks, range(shown))
 
 
 def part_of(truth: PixelTruth, queries: Sequence[int]) -> PixelTruth:
@@ -182,14 +173,12 @@ def measure(name: str, direction: str, args: argparse.Namespace, seed: int) -> l
         speed = {} if method == "truth" else time_method(localizer, method)
         found: dict[tuple[int, int], np.ndarray] = {}
         for query, right in enumerate(truth.relevant):
-            marked = (
-                seen_truth(localizer, truth, query, right) if method == "truth" else localizer(method, query, right)
-            )
+            mark = partial(seen_truth, truth=truth) if method == "truth" else partial(locate, method=method)
+            marked = mark(localizer, query=query, rows=right)
             found |= {(query, photo): one.mask for photo, one in zip(right.tolist(), marked, strict=True)}
         for kind, start in SETS.items():
             asked = range(start, len(rankings), 2)
-            locate = partial(kept, found, asked)
-            metrics, _ = pixel_protocol(rankings[asked], part_of(truth, asked), locate)
+            metrics, _ = pixel_protocol(rankings[asked], part_of(truth, asked), partial(kept, found, asked))
             flat = {f"{rules} {key}": value for rules, of in metrics.items() for key, value in of.items()}
             about = {"features": name, "direction": direction, "method": method, "queries": kind, "seed": seed}
             records.append(about | {"number": len(asked)} | flat | speed)
@@ -202,12 +191,12 @@ def measure(name: str, direction: str, args: argparse.Namespace, seed: int) -> l
     return records
 
 
-def seen_truth(localizer: Localizer, truth: PixelTruth, query: int, photos: np.ndarray) -> list[Located]:
+def seen_truth(localizer: Localizer, truth: PixelTruth, query: int, rows: np.ndarray) -> list[PredictedMask]:
     """What discovery would mark if its heat were the share of each patch that the object covers."""
     marked = []
-    for photo, inside in zip(photos.tolist(), localizer.maps(photos)[1], strict=True):
-        share = region_weights(truth.mask(query, photo), localizer.size(photo), inside)
-        marked.append(cut_out(localizer, photo, share, inside))
+    for row, inside in zip(rows.tolist(), localizer.maps(rows)[1], strict=True):
+        share = region_weights(truth.mask(query, row), localizer.size(row), inside)
+        marked.append(cut_out(localizer, row, share, inside))
     return marked
 
 
@@ -219,9 +208,9 @@ def kept(
 
 def time_method(localizer: Localizer, method: str) -> Record:
     rows = (np.arange(TIMED) % len(localizer.photos)).tolist()
-    localizer(method, 0, rows[:9])  # compiles both shapes
+    locate(localizer, method, 0, rows[: 1 + PHOTOS_AT_ONCE])  # compiles both shapes
     wall, work = time.perf_counter(), time.process_time()
-    localizer(method, 1, rows)
+    locate(localizer, method, 1, rows)
     wall, work = time.perf_counter() - wall, time.process_time() - work
     return {"photos per second": TIMED / wall, "processor milliseconds": 1000 * work / TIMED}
 
@@ -233,19 +222,17 @@ def synthetic(args: argparse.Namespace) -> list[Record]:
         return json.loads(path.read_bytes())
     row, records = ROWS["plain"], []
     for source in ("map", "c4"):
-        network, variables, config = load(dataclasses.replace(row, source=source), args)
-        opened = open_benchmark("synthetic", config, Request(), args.workdir / "data")
-        photos: PhotoSet = opened.photos.select(range(args.limit or len(opened.photos)))
-        localizer = Localizer(
-            network, variables, photos, photos, (None, None), config, args.workdir / "synthetic" / source
-        )
+        retriever = load_row(dataclasses.replace(row, source=source), args)
+        photos = open_benchmark("synthetic", config=retriever.config, cache=args.workdir / "data").photos
+        photos = photos.select(range(args.limit or len(photos)))
+        localizer = Localizer(retriever, photos, photos, folder=args.workdir / "synthetic" / source)
         rows = [np.array([i]) for i in range(len(photos))]
         truth = PixelTruth(
             lambda query, photo, of=photos: of.mask(photo), rows, [rows[0][:0]] * len(rows), [rows[0][:0]] * len(rows)
         )
         for method in ("everything", "lost"):
             localizer.make_ready(method)
-            masks = [one.mask for one in localizer(method, 0, range(len(photos)))]
+            masks = [one.mask for one in locate(localizer, method, 0, range(len(photos)))]
             metrics, _ = pixel_protocol(np.stack(rows), truth, lambda query, photos, of=masks: [of[query]])
             about = {"features": "plain" if source == "map" else "plain, stage c4", "method": method}
             records.append(about | {key: metrics["strict"][key] for key in ("mIoU", "box mIoU", "CorLoc")})

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-import jax
 import numpy as np
 from comparison import markdown
 from scipy.spatial import cKDTree
@@ -25,20 +24,18 @@ from skimage.transform import AffineTransform
 from timing import machine, save
 
 from sret_jax.config import Config
-from sret_jax.evaluation.benchmark import Benchmark, Request, open_benchmark
-from sret_jax.evaluation.second_stage import open_sides
-from sret_jax.extraction.descriptors import Extractor, extract
-from sret_jax.models.descriptor import build_network, init_network
-from sret_jax.reranking.answers import Side
-from sret_jax.reranking.chain import Chain, parse_stages
+from sret_jax.evaluation.benchmark import Benchmark, open_benchmark
+from sret_jax.evaluation.run import Features, Timings
+from sret_jax.reranking.answers import Answers, Context, PhotoFeatures
+from sret_jax.reranking.chain import Chain, parse_rerankers
 from sret_jax.reranking.community import communities, uncertainty
 from sret_jax.reranking.diffusion import affinity_graph, rerank_by_diffusion
 from sret_jax.reranking.hypergraph import propagate
 from sret_jax.reranking.hypergraph_building import assembled
-from sret_jax.reranking.search import TwoStageSearch
 from sret_jax.reranking.spatial_verification import rerank_by_inliers
 from sret_jax.retrieval.index import Index
-from sret_jax.training.checkpoint import load_network
+from sret_jax.retriever import load, without_unfilled_layers
+from sret_jax.storage.workdir import Workdir
 
 TOP = 100  # verified
 DISTANCE, RESIDUAL, TRIALS = 0.9, 0.0195, 1000  # of DELF: features of unit length; 20 of 1024 pixels
@@ -78,66 +75,54 @@ def seconds_each(call: Callable[[int], object], count: int) -> float:
 
 
 def of_a_benchmark(args: argparse.Namespace, keep: Path) -> dict[str, dict[str, str]]:
-    if args.workdir:
-        loaded = load_network(args.workdir)
-        config, variables = loaded.config, {"params": loaded.params, "batch_stats": loaded.batch_stats}
-        network = build_network(config.model)
-    else:
-        config = Config()
-        config.model.whitening = False
-        network = build_network(config.model)
-        variables = init_network(network, config.model, jax.random.key(0))
-    config.extract.batch_size = 16
-    request = Request(root=args.gnd_root, gnd=args.gnd, distractors=(args.distractors,))
-    opened = open_benchmark("revisited", config, request, keep / "data")
-    sets = [opened.photos, *opened.distractors]
-    x = np.concatenate([extract(network, variables, s, config, keep / f"x{i}").descriptors for i, s in enumerate(sets)])
-    asking = extract(network, variables, opened.queries, config, keep / "xq").descriptors
-    config.extract.batch_size = 1
-    one = Extractor(network, variables, opened.queries, config)
-    index = Index.build(x, opened.everything.names, config.search)
-    sides = open_sides(network, variables, config, opened, "bench", (asking, x), keep)
-    first = TwoStageSearch(index, asking)
-    rows, n = np.arange(len(asking)), len(x)
-    table = {
-        "describe the query": line(seconds_each(lambda i: one.describe([i % len(rows)]), 12)),
-        "search": line(seconds_each(lambda i: index.search(asking[i % len(rows)][None], n), 30), opened, first, rows),
-    }
-    found = first.first(rows, n)
+    retriever = load(args.workdir or without_unfilled_layers(Config()))
+    config, place = retriever.config, Workdir(keep)
+    where = {"gnd": args.gnd, "distractors": [args.distractors], "config": config, "cache": place.data}
+    benchmark = open_benchmark("revisited", args.gnd_root, **where)
+    features = Features(retriever, benchmark, place, Timings())
+    queries, rows, n = features.query_descriptors, benchmark.scorer().queries, len(benchmark.database)
+    index = Index.build(features.extract(), benchmark.database.names, config.search)
+    features.unit_descriptors = index.descriptors  # what searches and what re-ranks is held once
+    found = index.search(queries, n)
+    answers = Answers(rows, found.ids, found.scores)
+    each_alone = [Answers(rows[i : i + 1], found.ids[i : i + 1], found.scores[i : i + 1]) for i in rows]
+    described = seconds_each(lambda i: retriever.describe(benchmark.query_photos, [i % len(rows)]), 12)
+    searched = seconds_each(lambda i: index.search(queries[i % len(rows)][None], n), 30)
+    table = {"describe the query": line(described), "search": line(searched, benchmark, answers)}
+    context = Context(features.queries, features.database, config, place.reranking)
     for text in (f"hypergraph:{args.neighbours}", "alpha_qe:50", "superglobal:400", "diffusion:50", f"sv:{TOP}"):
-        chain = Chain(parse_stages([text]), *sides, config, keep / "rerank")
-        each = seconds_each(lambda i, c=chain: c(rows[i : i + 1], found[0][i : i + 1], found[1][i : i + 1]), len(rows))
-        table[f"+ {text}"] = line(each, opened, TwoStageSearch(index, asking, chain), rows)
+        chain = Chain(parse_rerankers([text]), context)
+        seconds = seconds_each(lambda i, chain=chain: chain(each_alone[i]), len(rows))
+        table[f"+ {text}"] = line(seconds, benchmark, chain(answers))
     for name, count in (("DELF's procedure", delf_inliers), ("OpenCV", opencv_inliers)):
         start = time.perf_counter()
-        inliers = np.array([[count(*pair) for pair in pairs_of(sides, row, found[0][row, :TOP])] for row in rows])
-        each = (time.perf_counter() - start) / len(rows)
-        ids, scores = rerank_by_inliers(*found, inliers, trusted=0)
-        judged = line(each, opened, lambda asked, k, ids=ids, scores=scores: (ids[asked], scores[asked]), rows)
-        table[f"+ {name}, {TOP}"] = judged
+        inliers = np.array([[count(*pair) for pair in pairs_of(context, row, found.ids[row, :TOP])] for row in rows])
+        seconds = (time.perf_counter() - start) / len(rows)
+        reranked = Answers(rows, *rerank_by_inliers(found.ids, found.scores, inliers, trusted=0))
+        table[f"+ {name}, {TOP}"] = line(seconds, benchmark, reranked)
     return table
 
 
-def line(
-    seconds: float, opened: Benchmark | None = None, search=None, rows: np.ndarray | None = None
-) -> dict[str, str]:
+def line(seconds: float, benchmark: Benchmark | None = None, answers: Answers | None = None) -> dict[str, str]:
     cells = {"seconds per query": f"{seconds:.4f}", "mAP E / M / H": "–", "peak memory": "–"}
-    if opened is not None:
-        ranked, _, _ = opened.judge(search, rows)
-        cells["mAP E / M / H"] = " / ".join(f"{ranked.metrics[kind]['mAP']:.2f}" for kind in ("easy", "medium", "hard"))
+    if benchmark is not None:
+        scorer = benchmark.scorer()
+        scorer.add(answers)
+        metrics = scorer.result().metrics
+        cells["mAP E / M / H"] = " / ".join(f"{metrics[kind]['mAP']:.2f}" for kind in ("easy", "medium", "hard"))
         cells["peak memory"] = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB"
     return cells
 
 
-def pairs_of(sides: tuple[Side, Side], row: int, others: np.ndarray):
+def pairs_of(context: Context, row: int, others: np.ndarray):
     """(features, positions) of the query and of each of the others, as numpy arrays of what is real."""
 
-    def real(side: Side, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        found = [np.asarray(x) for x in side.features(rows)]
+    def real(photos: PhotoFeatures, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        found = [np.asarray(x) for x in photos.local_features(rows)]
         return [(f[:count], p[:count]) for f, p, count in zip(*found, strict=True)]
 
-    (query,) = real(sides[0], np.array([row]))
-    return [(query, other) for other in real(sides[1], others)]
+    (query,) = real(context.queries, np.array([row]))
+    return [(query, other) for other in real(context.database, others)]
 
 
 def delf_inliers(query: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> int:

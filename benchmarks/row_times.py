@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from networks import filled
 from timing import interleaved
 
 from sret_jax.config import Config, photos_per_batch
@@ -14,10 +15,10 @@ from sret_jax.data.folders import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import training_batches
 from sret_jax.data.resizing import bucket_shapes, choose_bucket, content_size
-from sret_jax.extraction.descriptors import Extractor
 from sret_jax.extraction.local_features import open_source
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.retrieval.inverted_file import InvertedFile
+from sret_jax.retriever import load
 from sret_jax.training import parallel
 from sret_jax.training.loop import initial_state, prepare_photos
 from sret_jax.training.step import make_step
@@ -47,13 +48,13 @@ def describer(config: Config) -> Callable[[], Any]:
     """
     data = config.data
     photos = prepare_folder(data.root, data.cache_dir, splits=data.splits, split="test")
-    network = build_network(config.model)
-    variables = init_network(network, config.model, jax.random.key(0))
-    rows = of_one_shape(photos, config, network.size_multiple)
+    retriever = load(config)
+    retriever = replace(retriever, variables=filled(retriever.variables))
+    rows = of_one_shape(photos, config, retriever.network.size_multiple)
     if config.search.method != "asmk":
-        extractor = Extractor(network, variables, photos, config)
-        return lambda: extractor.describe(rows)
-    source = open_source(network, variables, photos, replace(config, local=replace(config.local, source="head")))
+        return lambda: retriever.describe(photos, rows)
+    local = replace(config, local=replace(config.local, source="head"))
+    source = open_source(retriever.extractor, photos, local)
     words = np.random.default_rng(0).standard_normal((config.search.words, config.model.local.dim), np.float32)
     index = InvertedFile(words)
 
@@ -77,7 +78,8 @@ def stepper(config: Config) -> Callable[[], Any]:
     """Makes one training step, always on the first batch."""
     photos = prepare_photos(config, Path(config.data.cache_dir))
     network = build_network(config.model, train_from=config.train.train_from, batch_stats=config.train.batch_stats)
-    optimizer, state = initial_state(config, init_network(network, config.model, jax.random.key(0)), photos)
+    variables = filled(init_network(network, config.model, jax.random.key(0)))
+    optimizer, state = initial_state(config, variables, photos)
     state = parallel.place(state)
     batches = training_batches(photos, config.data, seed=config.seed, size_multiple=network.size_multiple)
     batch = parallel.shard([dict(next(batches)) | {"stop": np.zeros(photos_per_batch(config), bool)}])

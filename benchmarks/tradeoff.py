@@ -24,15 +24,13 @@ from timing import machine
 
 from sret_jax.config import Config, RerankConfig
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.evaluation.benchmark import Benchmark, Request, open_benchmark
-from sret_jax.extraction.descriptors import extract
+from sret_jax.evaluation.benchmark import Benchmark, open_benchmark
 from sret_jax.extraction.local_features import Sift, StoredLocal, store_local
-from sret_jax.models.descriptor import build_network
-from sret_jax.reranking.answers import Side
+from sret_jax.reranking.answers import Answers, Context, PhotoFeatures
 from sret_jax.reranking.rerankers import count_inliers
 from sret_jax.reranking.spatial_verification import rerank_by_inliers
 from sret_jax.retrieval.index import Index
-from sret_jax.training.checkpoint import load_network
+from sret_jax.retriever import load
 
 SHOWN = {"GeM": "GeM", "SOLAR: both": "SOLAR", "ours: both": "smoothing + refinement"}
 AT_ONCE = 50  # pairs verified by one call
@@ -53,8 +51,8 @@ class Point:
 class Pairs:
     """Inliers of pairs of photographs, each verified once."""
 
-    def __init__(self, side: Side, config: Config) -> None:
-        self.side, self.config = side, config
+    def __init__(self, context: Context) -> None:
+        self.context = context
         self.known: dict[tuple[int, int], int] = {}
         self.seconds, self.pairs = 0.0, 0  # of all calls but the first, which is compiled
 
@@ -64,7 +62,7 @@ class Pairs:
             part = missing[start : start + AT_ONCE]
             began = time.perf_counter()
             padded = np.pad(part, (0, AT_ONCE - len(part)), constant_values=-1)
-            (found,) = count_inliers(self.side, np.array([query]), self.side, padded[None], self.config)
+            (found,) = count_inliers(self.context, np.array([query]), padded[None])
             if self.known and len(part) == AT_ONCE:
                 self.seconds, self.pairs = self.seconds + time.perf_counter() - began, self.pairs + AT_ONCE
             self.known |= {(query, other): int(n) for other, n in zip(part.tolist(), found, strict=False)}
@@ -77,24 +75,22 @@ def rankings(found: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.take_along_axis(found, others, 1), np.take_along_axis(scores, others, 1)
 
 
-def judged(opened: Benchmark, ids: np.ndarray, scores: np.ndarray) -> tuple[float, np.ndarray]:
-    """mAP and the AP of every query, percent. Each query is put before its answers, where the protocol expects it."""
-    rows = np.arange(len(ids))
-    whole = np.concatenate([rows[:, None], ids], 1), np.concatenate([scores[:, :1], scores], 1)
-    ranked, _, _ = opened.judge(lambda asked, k: (whole[0][asked], whole[1][asked]), rows)
-    return ranked.metrics["mAP"], 100 * ranked.ap
+def scored(benchmark: Benchmark, ids: np.ndarray, scores: np.ndarray) -> tuple[float, np.ndarray]:
+    """mAP and the AP of every query, percent."""
+    scorer = benchmark.scorer()
+    scorer.add(Answers(scorer.queries, ids[scorer.queries], scores[scorer.queries]))
+    result = scorer.result()
+    return result.metrics["mAP"], 100 * result.ap
 
 
 def search(args: argparse.Namespace, name: str, seed: int) -> tuple[Benchmark, Config, np.ndarray, np.ndarray, float]:
     """The photographs, the rankings with their scores, and seconds per query of a trained network."""
-    loaded = load_network(run_folder(args.runs, name, args.splits, seed))
-    config = loaded.config
+    retriever = load(run_folder(args.runs, name, args.splits, seed))
+    config = retriever.config
     config.data.root, config.data.splits = args.root, str(args.splits)
-    opened = open_benchmark("folder", config, Request(), args.runs / "data")
-    variables = {"params": loaded.params, "batch_stats": loaded.batch_stats}
-    own = args.workdir / f"{name}-{seed}".replace(" ", "")
-    x = extract(build_network(config.model), variables, opened.photos, config, own).descriptors
-    index = Index.build(x, opened.photos.names, config.search)
+    benchmark = open_benchmark("folder", config=config, cache=args.runs / "data")
+    x = retriever.extract(benchmark.photos, args.workdir / f"{name}-{seed}".replace(" ", "")).descriptors
+    index = Index.build(x, benchmark.photos.names, config.search)
     seconds = []
     for row in range(min(TIMED, len(x))):
         began = time.perf_counter()
@@ -102,17 +98,18 @@ def search(args: argparse.Namespace, name: str, seed: int) -> tuple[Benchmark, C
         seconds.append(time.perf_counter() - began)
     found = index.search(x, len(x))
     described = json.loads((args.runs / "times.json").read_text())["rows"][name]["milliseconds"] / 1000
-    return opened, config, *rankings(found.ids, found.scores), described + np.median(seconds)
+    return benchmark, config, *rankings(found.ids, found.scores), described + np.median(seconds)
 
 
 def open_pairs(photos: PhotoSet, config: Config, folder: Path) -> tuple[Pairs, float]:
     """What verifies pairs, and the seconds that the local features of one query take."""
-    find = Sift(config)
+    find, rows = Sift(config), range(min(TIMED, len(photos)))
     began = time.perf_counter()
-    list(find(photos, range(TIMED)))
-    seconds = (time.perf_counter() - began) / TIMED
-    stored = StoredLocal([store_local(find, photos, config, folder)])
-    return Pairs(Side(np.zeros((len(photos), 1), np.float32), photos.regions, lambda: stored), config), seconds
+    list(find(photos, rows))
+    seconds = (time.perf_counter() - began) / len(rows)
+    stored = StoredLocal([store_local(find, photos, config, folder / "features")])
+    features = PhotoFeatures(lambda: np.zeros((len(photos), 0), np.float32), photos.regions, lambda: stored)
+    return Pairs(Context(features, features, config, folder)), seconds
 
 
 def measure(args: argparse.Namespace) -> Iterator[tuple[str, Point]]:
@@ -122,16 +119,16 @@ def measure(args: argparse.Namespace) -> Iterator[tuple[str, Point]]:
         ways = {shown: None, f"{shown} + SV": 0, f"{shown} + SV, {TRUSTED} inliers": TRUSTED}
         means, aps, times = {way: [] for way in ways}, {way: [] for way in ways}, []
         for seed in range(args.seeds):
-            opened, config, ids, scores, seconds = search(args, name, seed)
+            benchmark, config, ids, scores, seconds = search(args, name, seed)
             times.append(seconds)
             if pairs is None:
-                pairs, sift = open_pairs(opened.photos, config, args.workdir / "sift")
+                pairs, sift = open_pairs(benchmark.photos, config, args.workdir / "sift")
             inliers = np.stack([pairs(query, own) for query, own in enumerate(ids[:, : args.top])])
             for way, trusted in ways.items():
                 order = (ids, scores)
                 if trusted is not None:
                     order = rerank_by_inliers(ids, scores, inliers, trusted=trusted)
-                mean, ap = judged(opened, *order)
+                mean, ap = scored(benchmark, *order)
                 means[way].append(mean)
                 aps[way].append(ap)
                 print(f"seed {seed}, {way}: mAP {mean:.2f}", flush=True)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
 
 from sret_jax.config import Config, from_dict, to_dict
@@ -20,7 +20,7 @@ from sret_jax.config.validation import validate
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import Extraction, Extractor, extract
-from sret_jax.extraction.local_features import StoredLocal, open_source, store_local
+from sret_jax.extraction.local_features import FeatureSource, StoredLocal, open_source, store_local
 from sret_jax.extraction.maps import StoredMaps, localizing_network, store_maps
 from sret_jax.extraction.origin import Descriptors
 from sret_jax.models.descriptor import RetrievalNetwork, Variables, build_network, init_network
@@ -75,7 +75,9 @@ class Retriever:
             self._check_filled("local")
         return Extractor(self.network, self.variables, self.config, self.whitening)
 
-    def describe(self, photos: PhotoSet, rows: Sequence[int] | None = None) -> Float[np.ndarray, "n d"]:
+    def describe(
+        self, photos: PhotoSet, rows: Sequence[int] | Int[np.ndarray, "n"] | None = None
+    ) -> Float[np.ndarray, "n d"]:
         """Descriptors of unit length, float32, on which every whitening has acted.
 
         They know which retriever made them: an `Index` of another one refuses them as queries. A few photographs are
@@ -109,10 +111,17 @@ class Retriever:
           learned_from: the photographs that the reduction of "map" and "backbone" is learned from, the same for queries
             and database; by default `photos`.
         """
-        if self.config.local.source == "head":
-            self._check_filled("local")
-        source = open_source(self.extractor, learned_from or photos, self.config)
+        source = self.feature_source(learned_from or photos, self.config)
         return StoredLocal([store_local(source, photos, self.config, Path(folder))])
+
+    def feature_source(self, photos: PhotoSet, config: Config) -> FeatureSource:
+        """What finds the local features that `config.local` names; see `extraction.local_features.open_source`.
+
+        Raises `UserError` for local features of the network whose reduction nothing has ever filled.
+        """
+        if config.local.source == "head":
+            self._check_filled("local")
+        return open_source(self.extractor, photos, config)
 
     def maps(self, photos: PhotoSet, folder: str | Path, image_size: int) -> StoredMaps:
         """The feature maps that `config.localize.source` names, kept in a store in `folder`, resumable.
@@ -139,14 +148,15 @@ class Retriever:
     def _check_filled(self, module: str) -> None:
         unfilled = self.variables["params"].get(module, {})
         if any(np.isnan(leaf).any() for leaf in jax.tree.leaves(unfilled)):
-            layer, field, without = {
-                "whitening": ("whitening layer", "whitening_init", "whitening"),
-                "local": ("reduction of local features", "local.init", "local.enabled"),
+            field, switch = {
+                "whitening": ("whitening_init", "whitening"),
+                "local": ("local.init", "local.enabled"),
             }[module]
+            layer = {"whitening": "whitening layer", "local": "reduction of local features"}[module]
             raise UserError(
-                f"the {layer} of this network was never filled, so it cannot describe photographs: train it "
-                f'(sret_jax.train), take it from a checkpoint (config.model.{field}="weights"), or leave it out '
-                f"(config.model.{without}=False)"
+                f"the {layer} of this network was never filled, so it cannot describe photographs: train it with "
+                f'`sret train`, take it from a checkpoint (config.model.{field}="weights"), or leave it out '
+                f"(config.model.{switch}=False)"
             )
 
 
@@ -169,7 +179,7 @@ def load(source: str | Path | Config, config: Config | None = None) -> Retriever
     folder = Path(source).expanduser()
     trained = _read_saved(folder) if (folder / PARAMETERS).is_file() else load_network(folder)
     check_same_model(trained.config, config, folder)
-    validate(config or trained.config)
+    validate(config or trained.config, to_train=False)
     return Retriever.of(trained, config)
 
 
@@ -178,20 +188,24 @@ def _read_saved(folder: Path) -> TrainedNetwork:
     verify_folder(folder)
     try:
         about = json.loads((folder / "config.json").read_bytes())
-        if about["format"] != FORMAT:
-            raise UserError(f"{folder}: written as {about['format']!r}, this version reads {FORMAT!r}; save it again")
+        written = about["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / 'config.json'}: not of a retriever ({error!r}); save it again") from None
+    if written != FORMAT:
+        raise UserError(f"{folder}: written as {written!r}, this version reads {FORMAT!r}; save it again")
+    try:
         arrays = safetensors.numpy.load_file(folder / PARAMETERS)
         named = unflatten_dict({tuple(name.split("/")): x for name, x in arrays.items()})
         learned = named.get("learned")
         config = from_dict(about["config"])
         variables = {"batch_stats": {}} | named["network"]
         return TrainedNetwork(config, variables, learned and LearnedWhitening(**learned), 0)
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, SafetensorError, UserError) as error:
         raise UserError(f"{folder}: not a retriever that this version saved ({error}); save it again") from None
 
 
 def _untrained(config: Config) -> Retriever:
-    validate(config)
+    validate(config, to_train=False)
     network = build_network(config.model)
     variables = init_network(network, config.model, jax.random.key(config.seed))
     learned = stored_whitening(config) if config.whitening.kind == "weights" else None

@@ -52,7 +52,8 @@ def run(name: str, words: Sequence[str] | None = None) -> None:
                     raise
                 leave(1, traceback.format_exc())
 
-    app.run(act, argv=[f"sret {name}", *words], flags_parser=_parse)
+    sys.argv = [f"sret {name}", *words]  # where ml_collections looks for the fields of a config
+    app.run(act, flags_parser=_parse)
 
 
 def _parse(words: list[str]) -> list[str]:

@@ -43,8 +43,11 @@ _POSITIVE = (
 ).split()
 
 
-def validate(config: Config) -> None:
-    """Raises `UserError` that names the first field whose value cannot be used, and what could."""
+def validate(config: Config, *, to_train: bool = True) -> None:
+    """Raises `UserError` that names the first field whose value cannot be used, and what could.
+
+    `to_train`: False for a network that only describes, which needs nothing to train.
+    """
 
     def value(path: str) -> Any:
         node: Any = config
@@ -70,8 +73,9 @@ def validate(config: Config) -> None:
         raise UserError(
             'config.model.l2_pooled=False: PCA is of normalised vectors; set model.whitening_init="weights"'
         )
-    _validate_trained(config)
-    _validate_sampling(config)
+    if to_train:
+        _validate_trained(config)
+        _validate_sampling(config)
     if config.eval.ranked < 0:
         raise UserError(f"config.eval.ranked={config.eval.ranked}: must be 0, for all photographs, or more")
     if config.search.words < 0:

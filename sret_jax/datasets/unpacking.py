@@ -6,7 +6,6 @@ import shutil
 import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from sret_jax.errors import UserError
 
@@ -19,7 +18,7 @@ SPARE = 1 << 20  # bytes that an archive may grow by in any case
 class _Stream(io.RawIOBase):
     """The tar inside of an archive, compressed or not, for `tarfile`, which reads a header of any length at once."""
 
-    def __init__(self, file: BinaryIO | gzip.GzipFile) -> None:
+    def __init__(self, file: io.BufferedIOBase) -> None:
         self.file, self.last = file, b""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:

@@ -11,7 +11,7 @@ from sret_jax.data.photo_set import PhotoSet
 from sret_jax.evaluation.benchmark import Benchmark
 from sret_jax.evaluation.timings import Timings
 from sret_jax.extraction.descriptors import Extraction
-from sret_jax.extraction.local_features import FeatureSource, StoredLocal, open_source, store_local
+from sret_jax.extraction.local_features import FeatureSource, StoredLocal, store_local
 from sret_jax.reranking.answers import PhotoFeatures
 from sret_jax.retrieval.exact import normalized
 from sret_jax.retriever import Retriever
@@ -75,7 +75,7 @@ class Features:
         config = dataclasses.replace(config, local=dataclasses.replace(config.local, source=kind))
         with self.timings("local features"):
             if kind not in self._sources:
-                self._sources[kind] = open_source(self.retriever.extractor, self.benchmark.photos, config)
+                self._sources[kind] = self.retriever.feature_source(self.benchmark.photos, config)
             folders = {name: self.place.local_features(name, kind) for name in sets}
             source = self._sources[kind]
             return StoredLocal([store_local(source, part, config, folders[name]) for name, part in sets.items()])

@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int
 
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
-from sret_jax.extraction.local_features import StoredLocal, open_source
+from sret_jax.extraction.local_features import StoredLocal
 from sret_jax.retrieval.asmk import BITS
 from sret_jax.retrieval.codebook import kmeans
 from sret_jax.retrieval.index import SearchResult
@@ -89,7 +89,7 @@ def open_codebook(retriever: Retriever, photos: PhotoSet, folder: Path) -> Codeb
     """
     config, settings = retriever.config, retriever.config.search
     one_scale = replace(config, local=replace(config.local, source="head", scales=(1.0,)))
-    source = open_source(retriever.extractor, photos, one_scale)
+    source = retriever.feature_source(photos, one_scale)
     key = fingerprint(source.fingerprint, photos.fingerprint, settings.words, settings.codebook_photos)
 
     def learn() -> Codebook:

@@ -163,7 +163,7 @@ from sret_jax.config import Config, DataConfig, EvalConfig, ExtractConfig, Local
 def get_config():
     return Config(
         data=DataConfig(image_size=64, bucket_ratios=(), threads=1),
-        model=ModelConfig(weights="none", stage="c3", local=LocalConfig(enabled=True, dim=32)),
+        model=ModelConfig(weights="none", stage="c3", local=LocalConfig(enabled=True, dim=32, init="weights")),
         extract=ExtractConfig(batch_size=4),
         local=LocalSearchConfig(scales=(1.0, 0.5), most=50),
         eval=EvalConfig(synthetic_instances=2, synthetic_photos=3),
