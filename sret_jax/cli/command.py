@@ -73,7 +73,9 @@ def _parse(words: list[str]) -> list[str]:
         absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
         config: Any = flags.FLAGS["config"]  # of ml_collections, which knows its file
         if config.value is not None and not isinstance(config.value, Config):
-            raise UserError(f"--config={config.config_filename}: its get_config() gives no Config")
+            failed = getattr(config.value, "__dict__", {}).get("_error")  # of a file that could not be read
+            said = _said_of_flags(failed, words) if failed else None
+            raise UserError(said or f"--config={config.config_filename}: its get_config() gives no Config")
         if config.value is not None:
             config.value = with_expanded_paths(config.value)
         if len(rest) > 1:
@@ -87,9 +89,14 @@ def _said_of_flags(error: Exception, words: Sequence[str]) -> str | None:
     file = next((word.split("=", 1)[1].partition(":")[0] for word in words if word.startswith("--config=")), "")
     if isinstance(error, SyntaxError) and error.filename and Path(error.filename).name == Path(file).name:
         return f"--config={file}, line {error.lineno}: {error.msg}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if _same_file(frame.filename, file)]
-    if lines:
-        return f"--config={file}, line {lines[-1]}: {type(error).__name__}: {error}"
+    one: BaseException | None = error
+    while one is not None:  # some are wrapped on the way here
+        frames = traceback.extract_tb(one.__traceback__)
+        if lines := [frame.lineno for frame in frames if _same_file(frame.filename, file)]:
+            return f"--config={file}, line {lines[-1]}: {type(one).__name__}: {one}"
+        one = one.__cause__ or one.__context__
+    if isinstance(error, AttributeError) and error.name == "get_config":
+        return f"--config={file}: it has no function get_config()"
     if isinstance(error, flags.Error | AttributeError | KeyError | OSError | TypeError | ValueError):
         # An unknown field comes as a KeyError or an AttributeError.
         return f"{error.args[-1] if error.args else error}; see --help"
