@@ -93,6 +93,8 @@ class Retriever:
                 f"describe takes photographs, not {type(photos).__name__}: sret_jax.open_photos(...) opens them"
             )
         rows = range(len(photos)) if rows is None else [int(row) for row in rows]
+        if not rows:
+            raise UserError("describe: no photographs; give at least one row")
         few = len(rows) <= self.extractor.batch_size // 4
         return Descriptors.of(self.extractor.describe(photos, rows, batch_size=1 if few else None), self.fingerprint)
 
@@ -144,15 +146,14 @@ class Retriever:
     def _check_filled(self, module: str) -> None:
         unfilled = self.variables["params"].get(module, {})
         if any(np.isnan(leaf).any() for leaf in jax.tree.leaves(unfilled)):
-            field, switch = {
-                "whitening": ("whitening_init", "whitening"),
-                "local": ("local.init", "local.enabled"),
+            layer, field, without = {
+                "whitening": ("whitening layer", "whitening_init", "whitening"),
+                "local": ("reduction of local features", "local.init", "local.enabled"),
             }[module]
-            layer = {"whitening": "whitening layer", "local": "reduction of local features"}[module]
             raise UserError(
                 f"the {layer} of this network was never filled, so it cannot describe photographs: train it with "
                 f'`sret train`, take it from a checkpoint (config.model.{field}="weights"), or leave it out '
-                f"(config.model.{switch}=False)"
+                f"(config.model.{without}=False)"
             )
 
 

@@ -26,33 +26,24 @@ Photo = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
-class PhotoFiles:
-    """Photographs where they lie; each is read again when it is needed, and has to be the one that was opened."""
+class OpenedPhotos:
+    """Photographs in memory, encoded, or where they lie on disk: each of these is read again when it is needed, and has
+    to be the one that was opened."""
 
-    paths: Sequence[str]
+    photos: Sequence[bytes | str]  # of those on disk the path
     digests: Sequence[str]
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.photos)
 
     def __getitem__(self, index: int) -> Mapping[str, bytes]:
-        data = read_file(self.paths[index])
+        photo = self.photos[index]
+        if isinstance(photo, bytes):
+            return {"image": photo}
+        data = read_file(photo)
         if hashlib.sha256(data).hexdigest() != self.digests[index]:
             raise PhotoRejected("changed since it was opened; open the photographs again")
         return {"image": data}
-
-
-@dataclass(frozen=True)
-class PhotoBytes:
-    """Encoded photographs in memory."""
-
-    encoded: Sequence[bytes]
-
-    def __len__(self) -> int:
-        return len(self.encoded)
-
-    def __getitem__(self, index: int) -> Mapping[str, bytes]:
-        return {"image": self.encoded[index]}
 
 
 def open_photos(
@@ -119,7 +110,7 @@ def _folder(root: Path) -> PhotoSet:
         instances=[],
         sizes=np.array([found[1] for _, found in used], np.int32).reshape(-1, 2),
         digests=digests,
-        source=PhotoFiles([entry.path for entry, _ in used], digests),
+        source=OpenedPhotos([_absolute(entry.path) for entry, _ in used], digests),
         skipped=skipped,
     )
 
@@ -142,24 +133,31 @@ def _listed(photos: list[Any], names: Sequence[str] | None) -> PhotoSet:
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
         raise UserError(f"open_photos: {twice!r} is there twice; every photograph needs a name of its own")
-    encoded, sizes = [], []
+    kept: list[bytes | str] = []
+    sizes, digests = [], []
     for name, photo in zip(names, photos, strict=True):
         try:
             data = _encoded(photo)
             sizes.append(decode_photo(data).shape[:2])
         except Unreadable as rejected:
             raise UserError(f"{name}: {rejected.reason}; give a JPEG, PNG or WebP photograph") from None
-        encoded.append(data)
+        digests.append(hashlib.sha256(data).hexdigest())
+        kept.append(_absolute(Path(photo).expanduser()) if isinstance(photo, str | os.PathLike) else data)
     return PhotoSet(
         name="photos",
         names=names,
         labels=np.full(len(names), -1, np.int32),
         instances=[],
         sizes=np.array(sizes, np.int32).reshape(-1, 2),
-        digests=[hashlib.sha256(data).hexdigest() for data in encoded],
-        source=PhotoBytes(encoded),
+        digests=digests,
+        source=OpenedPhotos(kept, digests),
         skipped=[],
     )
+
+
+def _absolute(path: str | Path) -> str:
+    """So that it is found from another working directory too."""
+    return os.fspath(Path(path).absolute())
 
 
 def _name(photo: Any, number: int) -> str:

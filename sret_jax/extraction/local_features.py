@@ -32,7 +32,7 @@ LOCAL_VERSION = 1  # of what is made of a map besides what the network does: rai
 SOURCES = ("sift", "head", "map", "backbone")
 LEVELS = 127  # of a number, each way
 LEARNED_ON = 200  # photographs, evenly spread, that the reduction of "map" and "backbone" is learned on
-Reduction = tuple[Float[np.ndarray, "c"], Float[np.ndarray, "c d"]]  # mean and projection
+Reduction = tuple[Float[np.ndarray | jax.Array, "c"], Float[np.ndarray | jax.Array, "c d"]]  # mean and projection
 
 
 @runtime_checkable
