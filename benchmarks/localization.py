@@ -111,13 +111,13 @@ def open_direction(direction: str, config: Config, root: Path, cache: Path) -> B
     database = prepare_folder(root / "db", cache, labelled=False)
     row_of = {f"db/{name}": row for row, name in enumerate(database.names)}
     entries = {entry["image"]: entry for entry in json.loads((root / "ground_truth.json").read_bytes())}
-    asked = [
+    pairs = [
         (row, found["box_xyxy"], row_of[found["painting"]])
         for row, name in enumerate(benchmark.photos.names)
         for found in entries[name]["objects"]
         if found["painting"] in row_of
     ]
-    rows, boxes, relevant = zip(*asked, strict=True)
+    rows, boxes, relevant = zip(*pairs, strict=True)
     chosen = benchmark.photos.select(rows)
     names = [f"{name}, object {i}" for i, name in enumerate(chosen.names)]
     queries = dataclasses.replace(chosen, names=names, boxes=np.array(boxes, np.int32))
@@ -177,11 +177,11 @@ def measure(name: str, direction: str, args: argparse.Namespace, seed: int) -> l
             marked = mark(localizer, query=query, rows=right)
             found |= {(query, photo): one.mask for photo, one in zip(right.tolist(), marked, strict=True)}
         for kind, start in SETS.items():
-            asked = range(start, len(rankings), 2)
-            metrics, _ = pixel_protocol(rankings[asked], part_of(truth, asked), partial(kept, found, asked))
+            queries = range(start, len(rankings), 2)
+            metrics, _ = pixel_protocol(rankings[queries], part_of(truth, queries), partial(kept, found, queries))
             flat = {f"{rules} {key}": value for rules, of in metrics.items() for key, value in of.items()}
             about = {"features": name, "direction": direction, "method": method, "queries": kind, "seed": seed}
-            records.append(about | {"number": len(asked)} | flat | speed)
+            records.append(about | {"number": len(queries)} | flat | speed)
         print(
             f"{direction}, {name}, {method}, seed {seed}: mIoU {records[-1]['strict mIoU']:.2f} of odd queries",
             flush=True,
@@ -201,9 +201,9 @@ def seen_truth(localizer: Localizer, truth: PixelTruth, query: int, rows: np.nda
 
 
 def kept(
-    found: dict[tuple[int, int], np.ndarray], asked: Sequence[int], query: int, photos: Sequence[int]
+    found: dict[tuple[int, int], np.ndarray], queries: Sequence[int], query: int, photos: Sequence[int]
 ) -> list[np.ndarray]:
-    return [found[asked[query], photo] for photo in photos]
+    return [found[queries[query], photo] for photo in photos]
 
 
 def time_method(localizer: Localizer, method: str) -> Record:

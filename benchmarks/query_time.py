@@ -157,8 +157,8 @@ def of_a_drawn_collection(n: int) -> dict[str, str]:
     x = rng.normal(size=(-(-n // GROUP), DIM)).astype(np.float32)[group] + rng.normal(size=(n, DIM)).astype(np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     index = Index.build(x, [str(i) for i in range(n)], Config().search)
-    asked = x[rng.integers(0, n, 20)]
-    found = [index.search(q[None], 1000) for q in asked]
+    queries = x[rng.integers(0, n, 20)]
+    found = [index.search(q[None], 1000) for q in queries]
 
     a = np.repeat(np.arange(n), 5)
     b = np.minimum(group[a] * GROUP + (a % GROUP + 1 + np.tile(np.arange(5), n)) % GROUP, n - 1)
@@ -173,15 +173,15 @@ def of_a_drawn_collection(n: int) -> dict[str, str]:
 
     def diffuse(i: int) -> object:
         settings = {"sources": 10, "alpha": 0.99, "tolerance": 1e-5, "most_iterations": 200}
-        return rerank_by_diffusion(asked[i][None], x, found[i].ids, walk, **settings)
+        return rerank_by_diffusion(queries[i][None], x, found[i].ids, walk, **settings)
 
     calls = {
-        "search": lambda i: index.search(asked[i][None], 1000),
+        "search": lambda i: index.search(queries[i][None], 1000),
         "communities and uncertainty": lambda i: uncertainty(communities(graph, found[i].ids[0, :20])),
         "propagation": lambda i: propagate(graph, found[i].ids[0, :1], 3),
         "diffusion": diffuse,
     }
-    cells = {name: f"{1000 * seconds_each(call, len(asked)):.1f}" for name, call in calls.items()}
+    cells = {name: f"{1000 * seconds_each(call, len(queries)):.1f}" for name, call in calls.items()}
     return cells | {"hypergraph": f"{size:.0f} MB", "diffusion graph made in": f"{made:.0f} s"}
 
 

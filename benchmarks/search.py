@@ -186,9 +186,9 @@ def descriptors(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, st
     if options.descriptors:
         store = RowStore.load(options.descriptors)
         x = normalized(store.read(), store.names)
-        asked = np.zeros(len(x), bool)
-        asked[rng.permutation(len(x))[: options.queries]] = True
-        return x[~asked], x[asked], "descriptors of a store"
+        is_query = np.zeros(len(x), bool)
+        is_query[rng.permutation(len(x))[: options.queries]] = True
+        return x[~is_query], x[is_query], "descriptors of a store"
     x = rng.standard_normal((options.count + options.queries, options.dim), np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     return x[options.queries :], x[: options.queries], "random unit descriptors"

@@ -81,7 +81,7 @@ def main() -> None:
     x, queries = features(rng, options.photos, options.features), features(rng, options.queries, options.features)
     centroids = kmeans(x.reshape(-1, CHANNELS)[:: max(1, x[..., 0].size // (20 * options.words))], options.words)
     names = [str(i) for i in range(options.photos)]
-    counts, asked = (np.full(len(z), options.features, np.int32) for z in (x, queries))
+    counts, query_counts = (np.full(len(z), options.features, np.int32) for z in (x, queries))
 
     def ours() -> InvertedFile:
         index = InvertedFile(centroids)
@@ -92,7 +92,7 @@ def main() -> None:
         return index
 
     index, theirs = ours(), package(centroids).build_ivf(*flat(x))
-    found, scores = index.search(queries, asked, len(x))
+    found, scores = index.search(queries, query_counts, len(x))
     _, _, ranks, expected = theirs.query_ivf(*flat(queries))
     order = np.argsort(found, 1), np.argsort(ranks, 1)
     difference = np.abs(np.take_along_axis(scores, order[0], 1) - np.take_along_axis(expected, order[1], 1)).max()
@@ -122,7 +122,7 @@ def main() -> None:
     lines += table(
         "query, per query",
         {
-            "sret_jax": lambda: index.search(queries, asked, len(x)),
+            "sret_jax": lambda: index.search(queries, query_counts, len(x)),
             "asmk": lambda: theirs.query_ivf(*flat(queries)),
         },
         options.queries,

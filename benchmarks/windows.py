@@ -19,7 +19,7 @@ from sret_jax.models.whitening import apply_whitening, pca_whitening
 from sret_jax.retriever import load, without_unfilled_layers
 
 P, EPS = 3.0, 1e-6
-ASKING = 64  # photographs whose windows are the queries
+QUERY_PHOTOS = 64  # photographs whose windows are the queries
 LEARNED_ON = 16  # windows of every searched photograph that the whitening is learned on
 
 
@@ -28,7 +28,7 @@ def window_descriptors(root: str, count: int, queries: int, dim: int) -> tuple[n
     maps = feature_maps(root)
     rng = np.random.default_rng(0)
     order = rng.permutation(len(maps))
-    asking, searched = order[:ASKING], order[ASKING:]
+    query_photos, searched = order[:QUERY_PHOTOS], order[QUERY_PHOTOS:]
     learned_on = np.concatenate([windows(maps[row], LEARNED_ON, rng) for row in searched])
     mean, projection = pca_whitening(learned_on, dim, Config().model.whitening_shrinkage)
 
@@ -37,7 +37,7 @@ def window_descriptors(root: str, count: int, queries: int, dim: int) -> tuple[n
         parts = [apply_whitening(windows(maps[row], each, rng), mean, projection) for row in rows]
         return np.concatenate(parts).astype(np.float32)[:total]
 
-    return describe(searched, count), describe(asking, queries)
+    return describe(searched, count), describe(query_photos, queries)
 
 
 def windows(x: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:

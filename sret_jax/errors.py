@@ -11,6 +11,11 @@ class UserError(Exception):
 def choices(given: str, known: Iterable[str]) -> str:
     """`'smoothign'; did you mean 'smoothing'? Choose one of ...`: what an error says of a name that is unknown."""
     known = list(known)
-    near = get_close_matches(given, known, n=2, cutoff=0.6)
-    meant = f"; did you mean {' or '.join(map(repr, near))}?" if near else ";"
-    return f"{given!r}{meant} {'C' if near else 'c'}hoose one of {', '.join(known)}"
+    meant = did_you_mean(given, known)
+    return f"{given!r}{meant or ';'} {'C' if meant else 'c'}hoose one of {', '.join(known)}"
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """`; did you mean 'smoothing'?`, or "" where no name is near."""
+    near = get_close_matches(given, list(known), n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

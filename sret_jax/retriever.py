@@ -148,15 +148,14 @@ class Retriever:
     def _check_filled(self, module: str) -> None:
         unfilled = self.variables["params"].get(module, {})
         if any(np.isnan(leaf).any() for leaf in jax.tree.leaves(unfilled)):
-            field, switch = {
-                "whitening": ("whitening_init", "whitening"),
-                "local": ("local.init", "local.enabled"),
+            layer, field, without = {
+                "whitening": ("whitening layer", "whitening_init", "whitening"),
+                "local": ("reduction of local features", "local.init", "local.enabled"),
             }[module]
-            layer = {"whitening": "whitening layer", "local": "reduction of local features"}[module]
             raise UserError(
                 f"the {layer} of this network was never filled, so it cannot describe photographs: train it with "
                 f'`sret train`, take it from a checkpoint (config.model.{field}="weights"), or leave it out '
-                f"(config.model.{switch}=False)"
+                f"(config.model.{without}=False)"
             )
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from sret_jax.config import CLASSIFYING, OF_TUPLES, PROTOCOLS, Config, steps_per_epoch
-from sret_jax.errors import UserError
+from sret_jax.errors import UserError, did_you_mean
 
 _CHOICES = {
     "data.dataset": ("folder", "landmarks", "sfm", "synthetic"),
@@ -55,9 +55,10 @@ def validate(config: Config, *, to_train: bool = True) -> None:
             node = getattr(node, part)
         return node
 
-    for path, choices in _CHOICES.items():
-        if value(path) not in choices:
-            raise UserError(f"config.{path}={value(path)!r}: choose one of {', '.join(choices)}")
+    for path, known in _CHOICES.items():
+        if value(path) not in known:
+            meant = did_you_mean(str(value(path)), known)
+            raise UserError(f"config.{path}={value(path)!r}: choose one of {', '.join(known)}{meant}")
     for path in _POSITIVE:
         if value(path) < 1:
             raise UserError(f"config.{path}={value(path)!r}: must be at least 1")

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
 from sret_jax.config import ModelConfig, RefinementConfig, SmoothingConfig
-from sret_jax.errors import UserError
+from sret_jax.errors import UserError, did_you_mean
 from sret_jax.models.attention import StageAttention
 from sret_jax.models.backbones import BACKBONES, build_backbone
 from sret_jax.models.backbones.resnet import ResNet
@@ -149,12 +149,13 @@ def _pool(config: ModelConfig) -> nn.Module:
 def _check_stages(config: ModelConfig, train_from: str) -> None:
     """Raises `UserError` for a stage that this backbone does not have."""
     stages = list(BACKBONES[config.backbone].stages)
-    for field, value, choices in (
+    for field, value, known in (
         ("model.stage", config.stage, stages),
         ("train.train_from", train_from, ["all", "none", *stages]),
     ):
-        if value not in choices:
-            raise UserError(f"config.{field}={value!r}: {config.backbone} has {', '.join(choices)}")
+        if value not in known:
+            meant = did_you_mean(value, known)
+            raise UserError(f"config.{field}={value!r}: {config.backbone} has {', '.join(known)}{meant}")
 
 
 def _local(config: ModelConfig) -> nn.Module | None:

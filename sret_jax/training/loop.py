@@ -136,7 +136,7 @@ def _train(
         step = parallel.data_parallel(make_step(network, optimizer, config.train, tuples=tuples))
         state = _run_steps(config, workdir, photos, step, parallel.place(state), batches, run, checkpoints)
     else:
-        log.warning("%s is finished; evaluating it again", workdir)
+        log.warning("%s is finished%s", workdir, "; it is measured again" if measure else "")
     if whitening is None and config.whitening.kind != "none":
         if parallel.is_main():
             whitening = learn_whitening(config, network, _variables(state), photos)

@@ -9,11 +9,16 @@ import os
 import sys
 import traceback
 
+import jax
 import ml_collections.config_flags  # noqa: F401
 
 import sret_jax.evaluation.external.scoring
 import sret_jax.evaluation.training_run  # noqa: F401
 from sret_jax.cli import command
+
+# As for the tests themselves: programs are tiny, and compiling them is what takes time.
+jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def status_of(request: dict) -> int:

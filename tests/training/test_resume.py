@@ -95,7 +95,7 @@ def test_a_finished_run_is_only_evaluated_again(finished, caplog):
     ((tag, network),) = seen
     assert (tag, network.step, network.whitening, network.config) == ("", train_driver.STEPS, None, config)
     jax.tree.map(np.testing.assert_array_equal, network.variables["params"], state.params["network"])
-    assert "is finished; evaluating it again" in caplog.text
+    assert "is finished; it is measured again" in caplog.text
     assert (workdir / "metrics.jsonl").read_bytes() == before and int(state.step) == train_driver.STEPS
 
 

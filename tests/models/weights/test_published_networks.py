@@ -89,7 +89,8 @@ def opened(name, weights, tmp_path, **fields):
     config = runpy.run_path(str(REPOSITORY / "configs/published.py"))["get_config"](name)
     model = replace(config.model, backbone="resnet18", weights=weights, **fields)
     data = replace(config.data, root=str(tmp_path / "photos"), image_size=96, threads=1)
-    retriever = load(replace(config, model=model, data=data))
+    extract = replace(config.extract, batch_size=4)  # of three photographs, most of 16 would be empty
+    retriever = load(replace(config, model=model, data=data, extract=extract))
     return retriever, prepare_folder(data.root, tmp_path / "data")
 
 
