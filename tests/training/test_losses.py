@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,38 +83,42 @@ def triplet_loops(x, labels, margin):
     return np.mean(values) if values else 0.0
 
 
+@partial(jax.jit, static_argnames="margin")
+def six_losses(x, labels, weights, centres, margin):
+    return {
+        "contrastive": pair_losses.contrastive(x, labels, margin=margin),
+        "multi_similarity": pair_losses.multi_similarity(x, labels, base=margin),
+        "triplet": pair_losses.triplet(x, labels, margin=margin),
+        "arcface": margin_losses.arcface(x, labels, weights, margin=margin, scale=16.0),
+        "cosface": margin_losses.cosface(x, labels, weights, margin=margin, scale=16.0),
+        "subcentre_arcface": margin_losses.subcentre_arcface(x, labels, centres, margin=margin, scale=16.0),
+    }
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("margin", [0.2, 0.7, 1.3])
 def test_losses_equal_their_definitions_written_as_loops(seed, margin):
     x, labels = batch(seed)
-    weights = jax.random.normal(jax.random.key(seed), (5, x.shape[1]))
-    centres = jax.random.normal(jax.random.key(seed + 10), (5, 3, x.shape[1]))
-    pairs = [
-        (pair_losses.contrastive(x, labels, margin=margin), contrastive_loops(x, labels, margin)),
-        (pair_losses.multi_similarity(x, labels, base=margin), multi_similarity_loops(x, labels, margin)),
-        (pair_losses.triplet(x, labels, margin=margin), triplet_loops(x, labels, margin)),
-        (
-            margin_losses.arcface(x, labels, weights, margin=margin, scale=16.0),
-            arcface_loops(x, labels, weights, margin, 16.0),
-        ),
-        (
-            margin_losses.cosface(x, labels, weights, margin=margin, scale=16.0),
-            cosface_loops(x, labels, weights, margin, 16.0),
-        ),
-        (
-            margin_losses.subcentre_arcface(x, labels, centres, margin=margin, scale=16.0),
-            subcentre_loops(x, labels, centres, margin, 16.0),
-        ),
-    ]
-    for ours, loops in pairs:
-        assert loops > 0
-        np.testing.assert_allclose(ours, loops, rtol=1e-5)
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(size=(5, x.shape[1])).astype(np.float32)
+    centres = rng.normal(size=(5, 3, x.shape[1])).astype(np.float32)
+    expected = {
+        "contrastive": contrastive_loops(x, labels, margin),
+        "multi_similarity": multi_similarity_loops(x, labels, margin),
+        "triplet": triplet_loops(x, labels, margin),
+        "arcface": arcface_loops(x, labels, weights, margin, 16.0),
+        "cosface": cosface_loops(x, labels, weights, margin, 16.0),
+        "subcentre_arcface": subcentre_loops(x, labels, centres, margin, 16.0),
+    }
+    for name, ours in six_losses(x, labels, weights, centres, margin).items():
+        assert expected[name] > 0
+        np.testing.assert_allclose(ours, expected[name], rtol=1e-5, err_msg=name)
 
 
 def test_arcface_goes_on_past_pi():
-    x, labels = batch(1)
-    weights = -jnp.stack([x[labels == j].mean(0) for j in range(4)])  # every photograph opposite to its own class
-    ours = margin_losses.arcface(x, labels, weights, margin=1.2, scale=8.0)
+    x, labels = map(np.asarray, batch(1))
+    weights = -np.stack([x[labels == j].mean(0) for j in range(4)])  # every photograph opposite to its own class
+    ours = jax.jit(partial(margin_losses.arcface, margin=1.2, scale=8.0))(x, labels, weights)
     np.testing.assert_allclose(ours, arcface_loops(x, labels, weights, 1.2, 8.0), rtol=1e-5)
 
 
@@ -123,37 +129,41 @@ def of(name, x, labels, weights):
     return losses.batch_loss(config, {"weights": weights}, losses.init_loss_state(config), x, labels)[0]
 
 
+value_and_gradients = jax.jit(jax.value_and_grad(of, argnums=(1, 3)), static_argnums=0)
+
+
 PAIRS = ["contrastive", "multi_similarity", "triplet", "solar"]
 NAMES = [*PAIRS, *CLASSIFYING]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_is_finite_when_photographs_coincide(name):
-    x, labels = batch(2)
-    x = jnp.repeat(x[:1], len(x), 0)  # all distances 0, positives and negatives alike
-    weights = jnp.repeat(x[:1], 4, 0)  # all angles 0
-    gradients = jax.grad(of, argnums=(1, 3))(name, x, labels, weights)
+    x, labels = map(np.asarray, batch(2))
+    x = np.repeat(x[:1], len(x), 0)  # all distances 0, positives and negatives alike
+    weights = np.repeat(x[:1], len(x), 0)  # all angles 0
+    _, gradients = value_and_gradients(name, x, labels, weights)
     assert all(np.isfinite(g).all() for g in gradients)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "curricularface"])  # whose t has no gradient
 def test_gradient_equals_differences(name):
     with jax.enable_x64(True):  # steps small enough not to cross a margin
-        x, labels = (jnp.array(v) for v in batch(3))
-        weights = jax.random.normal(jax.random.key(9), (4, x.shape[1]), jnp.float64)
-        direction = jax.random.normal(jax.random.key(4), x.shape, jnp.float64)
-        x, h = x.astype(jnp.float64), 1e-7
-        slope = jnp.vdot(jax.grad(of, argnums=1)(name, x, labels, weights), direction)
-        ahead, behind = of(name, x + h * direction, labels, weights), of(name, x - h * direction, labels, weights)
+        x, labels = map(np.asarray, batch(3))
+        rng = np.random.default_rng(9)
+        weights, direction = rng.normal(size=(4, x.shape[1])), rng.normal(size=x.shape)
+        x, h = x.astype(np.float64), 1e-7
+        _, (gradient, _) = value_and_gradients(name, x, labels, weights)
+        slope = np.vdot(gradient, direction)
+        ahead, behind = (value_and_gradients(name, x + step * direction, labels, weights)[0] for step in (h, -h))
         np.testing.assert_allclose(slope, (ahead - behind) / (2 * h), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_instance_or_lone_photographs_give_a_finite_loss(name):
     x, _ = batch(4)
-    weights = jnp.ones((len(x), x.shape[1]))
-    for labels in (jnp.zeros(len(x), int), jnp.arange(len(x))):
-        value, gradient = jax.value_and_grad(of, argnums=1)(name, x, labels, weights)
+    weights = np.ones(x.shape, np.float32)
+    for labels in (np.zeros(len(x), np.int32), np.arange(len(x), dtype=np.int32)):
+        value, (gradient, _) = value_and_gradients(name, x, labels, weights)
         assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
