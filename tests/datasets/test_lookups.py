@@ -136,8 +136,8 @@ def test_each_is_measured(tmp_path, name, write):
         rows = list(csv.DictReader((out / "submission.csv").open()))
         assert [len(row["images"].split()) for row in rows] == [9, 9]
         again = scoring.score_rankings("gldv2", out / "submission.csv", tmp_path / "s", Request(root=str(root)))
-        assert again["metrics"][first] == pytest.approx(metrics[first])
-        assert again["metrics"]["mAP@100 public"] == pytest.approx(metrics["mAP@100 public"])
+        assert again.metrics[first] == pytest.approx(metrics[first])
+        assert again.metrics["mAP@100 public"] == pytest.approx(metrics["mAP@100 public"])
 
 
 def test_an_unanswered_query_counts_zero_and_is_reported(tmp_path):

@@ -150,7 +150,9 @@ def test_what_asmk_cannot_search_is_refused_in_one_line(tmp_path):
         evaluate(tmp_path, asmk(root, words=9999))
     short = RetrievalNetwork(**FIELDS, local=LocalFeatureHead(12))
     variables = short.init(jax.random.key(1), jnp.zeros((1, 32, 32, 3), jnp.uint8), jnp.ones((1, 32, 32), bool))
-    with pytest.raises(UserError, match="12 numbers, signs are packed in multiples of 32; set config.model.local.dim"):
+    with pytest.raises(
+        UserError, match="12 dimensions, but signs are packed in multiples of 32; set config.model.local.dim"
+    ):
         evaluate(tmp_path, asmk(root), network=short, variables=variables)
     assert "ASMK, real" in evaluate(tmp_path, asmk(root, binary=False), network=short, variables=variables)["index"]
     with pytest.raises(UserError, match="config.search.words=-1"):

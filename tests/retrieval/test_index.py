@@ -157,7 +157,7 @@ def test_add_appends():
 @pytest.mark.parametrize(
     ("k", "queries", "text"),
     [
-        (31, data(2), "asked for 31 neighbours of 30 photos; ask for 1 to 30, or add photos"),
+        (31, data(2), "k=31: the index has 30 photos; choose 1 to 30, or add photos"),
         (0, data(2), "k=0: the index has"),
         (1, data(2, 8), "queries of length 8 but an index of 32"),
         (1, np.zeros((1, 32), np.float32), "query 0: its descriptor is zero"),

@@ -12,7 +12,7 @@ from sret_jax.config.validation import validate
 from sret_jax.errors import UserError
 from sret_jax.models.weights.file import Weights, convert, read_weights, write_weights
 from sret_jax.models.weights.layouts import Layout, Leaf, find_layout
-from sret_jax.models.weights.pretrained import start_from
+from sret_jax.models.weights.pretrained import installed_weights, start_from
 
 
 def _layout(**options):
