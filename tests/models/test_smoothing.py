@@ -1,5 +1,7 @@
 """The smoothing equation against four loops, its limits, its gradient, and what padding may not change."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +37,6 @@ def smooth_in_loops(x, f, a, c, window, dilation, mask):
 
 def smooth_by_gather(x, f, a, c, window, dilation, mask):
     """K^2 copies and autodiff: the reference of the gradient."""
-    mask = jnp.asarray(mask)
     b, h, w, _ = x.shape
     offsets = (np.arange(window) - window // 2) * dilation
     rows = np.arange(h)[:, None, None, None] + offsets[:, None]
@@ -53,6 +54,16 @@ def smooth_by_gather(x, f, a, c, window, dilation, mask):
 smoothed = jax.jit(smooth, static_argnames=("window", "dilation"))
 
 
+@partial(jax.jit, static_argnames=("function", "outer", "window", "dilation"))
+def gradients(args, g, mask, function=smooth, outer=lambda y: y, window=3, dilation=1):
+    """Of the sum of g * outer(y) with respect to x, f, a and c."""
+
+    def loss(*z):
+        return jnp.sum(g * outer(function(*z, window=window, dilation=dilation, mask=mask)))
+
+    return jax.grad(loss, (0, 1, 2, 3))(*args)
+
+
 def example(seed=0, shape=(2, 5, 7), channels=6, kernel_dim=3):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(*shape, channels)).astype(np.float32)
@@ -60,7 +71,7 @@ def example(seed=0, shape=(2, 5, 7), channels=6, kernel_dim=3):
     a, c = rng.uniform(0.05, 1.5, size=(2, *shape)).astype(np.float32)
     mask = np.ones(shape, bool)
     mask[0, shape[1] - 1 :] = mask[0, :, shape[2] - 2 :] = False
-    return tuple(map(jnp.asarray, (x, f, a, c))), mask
+    return (x, f, a, c), mask
 
 
 CASES = [
@@ -78,7 +89,7 @@ CASES = [
 @pytest.mark.parametrize("shape, window, dilation", CASES)
 def test_smooth_equals_the_equation_written_as_loops(shape, window, dilation):
     args, mask = example(shape=shape)
-    ours = smoothed(*args, window=window, dilation=dilation, mask=jnp.asarray(mask))
+    ours = smoothed(*args, window=window, dilation=dilation, mask=mask)
     np.testing.assert_allclose(ours, smooth_in_loops(*args, window, dilation, mask), atol=2e-6)
     assert not np.asarray(ours)[~mask].any()
 
@@ -88,11 +99,10 @@ def test_gradient_equals_autodiff_of_the_gather(shape, window, dilation):
     args, mask = example(1, shape)
     g = np.random.default_rng(2).normal(size=args[0].shape).astype(np.float32)
 
-    def gradient(function):
-        return jax.jit(jax.grad(lambda *z: jnp.sum(g * jnp.sin(function(*z))), (0, 1, 2, 3)))(*args)
-
-    ours = gradient(lambda *z: smooth(*z, window=window, dilation=dilation, mask=jnp.asarray(mask)))
-    reference = gradient(lambda *z: smooth_by_gather(*z, window, dilation, mask))
+    ours, reference = (
+        gradients(args, g, mask, function=function, outer=jnp.sin, window=window, dilation=dilation)
+        for function in (smooth, smooth_by_gather)
+    )
     for name, u, v in zip("xfac", ours, reference, strict=True):
         np.testing.assert_allclose(u, v, atol=1e-5, err_msg=name)
 
@@ -105,9 +115,7 @@ def test_gradient_equals_finite_differences():
     def loss(*z):
         return np.sum(g * smooth_in_loops(*z, 3, 1, mask))
 
-    ours = jax.grad(
-        lambda *z: jnp.sum(g.astype(np.float32) * smooth(*z, window=3, mask=jnp.asarray(mask))), (0, 1, 2, 3)
-    )(*args)
+    ours = gradients(args, g.astype(np.float32), mask)
     rng = np.random.default_rng(5)
     for i, z in enumerate(exact):
         direction = rng.normal(size=z.shape)
@@ -117,7 +125,7 @@ def test_gradient_equals_finite_differences():
 
 def test_no_mask_is_a_full_mask():
     args, mask = example()
-    np.testing.assert_array_equal(smoothed(*args, window=3), smoothed(*args, window=3, mask=jnp.ones(mask.shape, bool)))
+    np.testing.assert_array_equal(smoothed(*args, window=3), smoothed(*args, window=3, mask=np.ones(mask.shape, bool)))
 
 
 def test_zero_bandwidth_is_the_average_without_the_border():
@@ -132,21 +140,21 @@ def test_zero_bandwidth_is_the_average_without_the_border():
 
 def test_large_bandwidth_is_the_identity():
     (x, f, a, c), mask = example()
-    ours = smoothed(x, f, 0 * a + 1e6, c, window=5, mask=jnp.asarray(mask))
+    ours = smoothed(x, f, np.full_like(a, 1e6), c, window=5, mask=mask)
     np.testing.assert_allclose(ours, np.where(mask[..., None], x, 0), atol=1e-6)
 
 
 def test_window_one_is_the_identity():
     (x, f, a, c), mask = example()
-    np.testing.assert_allclose(
-        smooth(x, f, a, c, window=1, mask=jnp.asarray(mask)), np.where(mask[..., None], x, 0), atol=1e-6
-    )
+    np.testing.assert_allclose(smoothed(x, f, a, c, window=1, mask=mask), np.where(mask[..., None], x, 0), atol=1e-6)
 
 
 def test_no_confidence_leaves_the_centre_out():
     (x, f, a, c), _ = example()
-    moved = x.at[:, 2, 3].add(100)
-    change = np.abs(smoothed(moved, f, a, 0 * c, window=3) - smoothed(x, f, a, 0 * c, window=3)).max(-1)
+    moved = x.copy()
+    moved[:, 2, 3] += 100
+    after, before = (np.asarray(smoothed(z, f, a, 0 * c, window=3)) for z in (moved, x))
+    change = np.abs(after - before).max(-1)
     assert not change[:, 2, 3].any()
     assert (change[:, 1:4, 2:5] > 0).sum() == 2 * 8
 
@@ -154,31 +162,33 @@ def test_no_confidence_leaves_the_centre_out():
 def test_what_lies_outside_the_mask_never_contributes():
     (x, f, a, c), mask = example()
     outside = ~mask
-    ours = smoothed(x, f, a, c, window=5, mask=jnp.asarray(mask))
-    x, f, a, c = (z.at[outside].set(1e4) for z in (x, f, a, c))
-    np.testing.assert_array_equal(smoothed(x, f, a, c, window=5, mask=jnp.asarray(mask)), ours)
+    ours = smoothed(x, f, a, c, window=5, mask=mask)
+    for z in (x, f, a, c):
+        z[outside] = 1e4
+    np.testing.assert_array_equal(smoothed(x, f, a, c, window=5, mask=mask), ours)
 
 
 def test_even_window_is_refused():
     args, mask = example()
     with pytest.raises(ValueError, match="odd"):
-        smooth(*args, window=4, mask=jnp.asarray(mask))
+        smoothed(*args, window=4, mask=mask)
 
 
 @pytest.mark.parametrize("a_value", [0.0, 1e-30, 1e3, 1e30])
 @pytest.mark.parametrize("c_value", [0.0, 1e-12, 1e6])
 def test_gradient_is_finite_at_the_extremes(a_value, c_value):
     (x, f, a, c), mask = example()
-    gradient = jax.jit(jax.grad(lambda *z: jnp.sum(smooth(*z, window=3, mask=jnp.asarray(mask)) ** 2), (0, 1, 2, 3)))
-    for z in gradient(x, f, 0 * a + a_value, 0 * c + c_value):
+    args = x, f, np.full_like(a, a_value), np.full_like(c, c_value)
+    for z in gradients(args, np.float32(1), mask, outer=jnp.square):
         assert np.isfinite(z).all()
 
 
 def test_bfloat16_map_keeps_its_type_and_is_summed_in_float32():
     (x, f, a, c), mask = example()
-    ours = smooth(jnp.asarray(x, jnp.bfloat16), f, a, c, window=5, mask=jnp.asarray(mask))
+    x = x.astype(jnp.bfloat16)
+    ours = np.asarray(smoothed(x, f, a, c, window=5, mask=mask))
     assert ours.dtype == jnp.bfloat16
-    rounded = np.asarray(jnp.asarray(x, jnp.bfloat16), np.float32)
+    rounded = x.astype(np.float32)
     reference = smooth_in_loops(rounded, f, a, c, 5, 1, mask)
     np.testing.assert_allclose(ours.astype(np.float32), reference, atol=2**-8 * np.abs(reference).max())
 
@@ -202,9 +212,19 @@ def test_the_map_is_never_copied_for_each_neighbour(gradient, optimized):
     assert temporary <= 3 * 4 * np.prod(x.shape)
 
 
+@partial(jax.jit, static_argnums=0)
+def initialised(layer, x):
+    return layer.init(jax.random.key(0), x, jnp.ones(x.shape[:3], bool))
+
+
+@partial(jax.jit, static_argnums=0)
+def applied(layer, variables, x, mask):
+    return layer.apply(variables, x, mask)
+
+
 def module(x, **fields):
     layer = LearnableSmoothing(**fields)
-    return layer, jax.jit(layer.init)(jax.random.key(0), x, jnp.ones(x.shape[:3], bool))
+    return layer, jax.device_get(initialised(layer, x))
 
 
 def positive_map(seed=0, shape=(2, 7, 9), channels=64, scale=1.0):
@@ -212,17 +232,17 @@ def positive_map(seed=0, shape=(2, 7, 9), channels=64, scale=1.0):
     rng = np.random.default_rng(seed)
     noise = rng.normal(size=(shape[0], shape[1] + 2, shape[2] + 2, channels))
     blurred = sum(noise[:, i : i + shape[1], j : j + shape[2]] for i in range(3) for j in range(3)) / 3
-    return jnp.asarray(scale * np.maximum(blurred, 0), jnp.float32)
+    return np.float32(scale * np.maximum(blurred, 0))
 
 
 @pytest.mark.parametrize("scale", [1e-2, 1.0, 1e2])
 @pytest.mark.parametrize("start, bound", [("identity", 0.03), ("average", 0.02)])
 def test_before_training_it_is_close_to_what_start_names(start, bound, scale):
     x = positive_map(scale=scale)
-    mask = jnp.ones(x.shape[:3], bool)
+    mask = np.ones(x.shape[:3], bool)
     layer, variables = module(x, start=start)
-    y, maps = jax.jit(layer.apply)(variables, x, jnp.asarray(mask))
-    zero, one = jnp.zeros_like(x[..., 0]), jnp.ones_like(x[..., 0])
+    y, maps = applied(layer, variables, x, mask)
+    zero, one = np.zeros_like(x[..., 0]), np.ones_like(x[..., 0])
     named = x if start == "identity" else smoothed(x, x[..., :1], zero, one, window=3)
     error = np.linalg.norm(y - named) / np.linalg.norm(named)
     assert 0 < error < bound
@@ -233,10 +253,10 @@ def test_before_training_it_is_close_to_what_start_names(start, bound, scale):
 @pytest.mark.parametrize("learned", ["bandwidth", "confidence"])
 def test_what_is_not_learned_stays_as_it_starts(learned):
     x = positive_map()
-    mask = jnp.ones(x.shape[:3], bool)
+    mask = np.ones(x.shape[:3], bool)
     layer, variables = module(x, bandwidth=learned == "bandwidth", confidence=learned == "confidence")
-    moved = jax.tree.map(lambda v: v + 0.1, variables)
-    maps = jax.jit(layer.apply)(moved, x, mask)[1]
+    moved = jax.tree.map(lambda v: v + np.float32(0.1), variables)
+    maps = applied(layer, moved, x, mask)[1]
     kept, changed = ("c", "a") if learned == "bandwidth" else ("a", "c")
     start = {"a": 3.0, "c": 1.0}
     np.testing.assert_array_equal(maps[kept], start[kept])
@@ -246,10 +266,14 @@ def test_what_is_not_learned_stays_as_it_starts(learned):
 @pytest.mark.parametrize("start", ["identity", "average"])
 def test_every_parameter_receives_a_gradient(start):
     x = positive_map()
-    mask = jnp.ones(x.shape[:3], bool)
+    mask = np.ones(x.shape[:3], bool)
     layer, variables = module(x, start=start, iterations=2)
     target = positive_map(1)
-    gradient = jax.jit(jax.grad(lambda v: jnp.sum((layer.apply(v, x, mask)[0] - target) ** 2)))(variables)
+
+    def loss(variables, x, mask):
+        return jnp.sum((layer.apply(variables, x, mask)[0] - target) ** 2)
+
+    gradient = jax.device_get(jax.jit(jax.grad(loss))(variables, x, mask))
     # The feature's bias moves all f alike, so it alone has no say but at the border of the photo.
     for path, g in jax.tree_util.tree_leaves_with_path(gradient):
         assert np.isfinite(g).all()
@@ -262,25 +286,26 @@ def test_padding_is_invisible(size):
     x = positive_map()
     mask = np.zeros(x.shape[:3], bool)
     mask[:, : size[0], : size[1]] = True
-    x = jnp.where(mask[..., None], x, 0)
+    x = np.where(mask[..., None], x, 0)
     layer, variables = module(x, iterations=2, dilation=2)
-    variables = jax.tree.map(lambda z: z + 0.1 * jax.random.normal(jax.random.key(1), z.shape), variables)
+    rng = np.random.default_rng(1)
+    variables = jax.tree.map(lambda z: np.float32(z + 0.1 * rng.normal(size=z.shape)), variables)
     alone = x[:, : size[0], : size[1]]
-    y, maps = jax.jit(layer.apply)(variables, x, jnp.asarray(mask))
-    y_alone, maps_alone = jax.jit(layer.apply)(variables, alone, jnp.ones(alone.shape[:3], bool))
+    y, maps = jax.device_get(applied(layer, variables, x, mask))
+    y_alone, maps_alone = applied(layer, variables, alone, np.ones(alone.shape[:3], bool))
     np.testing.assert_allclose(y[:, : size[0], : size[1]], y_alone, atol=1e-5)
     for name in maps:
         np.testing.assert_allclose(maps[name][:, : size[0], : size[1]], maps_alone[name], atol=1e-5)
-    assert not np.asarray(y)[~mask].any()
+    assert not y[~mask].any()
 
 
 def test_it_is_free_of_the_scale_of_the_map():
     x = positive_map()
-    mask = jnp.ones(x.shape[:3], bool)
+    mask = np.ones(x.shape[:3], bool)
     layer, variables = module(x, iterations=2)
-    y, _ = jax.jit(layer.apply)(variables, x, jnp.asarray(mask))
-    scaled, _ = jax.jit(layer.apply)(variables, 1e3 * x, mask)
-    np.testing.assert_allclose(scaled, 1e3 * y, rtol=1e-4, atol=1e-3)
+    y, _ = applied(layer, variables, x, mask)
+    scaled, _ = applied(layer, variables, 1e3 * x, mask)
+    np.testing.assert_allclose(scaled, 1e3 * np.asarray(y), rtol=1e-4, atol=1e-3)
 
 
 def test_iterations_have_their_own_parameters():

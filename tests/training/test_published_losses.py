@@ -1,5 +1,7 @@
 """The losses that train published systems, against their equations as loops and against torch, with gradients."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,7 @@ def tuples(seed=0, count=4, negatives=3):
     q = unit(rng.normal(size=(count, DIM)))
     p = unit(q + 0.2 * rng.normal(size=q.shape))
     n = unit(q[:, None] + 0.8 * rng.normal(size=(count, negatives, DIM)))
-    return [jnp.array(x, jnp.float32) for x in (q, p, n)]
+    return [np.float32(x) for x in (q, p, n)]
 
 
 def contrastive_loops(q, p, n, margin):
@@ -52,32 +54,46 @@ def solar_loops(q, p, n, margin, weight):
     return (triplet_loops(q, p, n, margin) + weight * np.sqrt(second)) / len(q)
 
 
+@partial(jax.jit, static_argnames=("margin", "weight"))
+def of_tuples(q, p, n, margin, weight=10.0):
+    return {
+        "contrastive": tuple_contrastive(q, p, n, margin=margin),
+        "triplet": tuple_triplet(q, p, n, margin=margin),
+        "solar": solar(q, p, n, margin=margin, weight=weight),
+    }
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_losses_of_tuples_equal_their_loops(seed):
     rows = tuples(seed)
     wide = [np.asarray(x, np.float64) for x in rows]
     for margin in (0.5, 0.8, 1.25):
-        for ours, loops in [
-            (tuple_contrastive(*rows, margin=margin), contrastive_loops(*wide, margin)),
-            (tuple_triplet(*rows, margin=margin), triplet_loops(*wide, margin)),
-            (solar(*rows, margin=margin, weight=10.0), solar_loops(*wide, margin, 10.0)),
-        ]:
-            assert loops > 0
-            np.testing.assert_allclose(ours, loops, rtol=1e-5)
+        expected = {
+            "contrastive": contrastive_loops(*wide, margin),
+            "triplet": triplet_loops(*wide, margin),
+            "solar": solar_loops(*wide, margin, 10.0),
+        }
+        for name, ours in of_tuples(*rows, margin).items():
+            assert expected[name] > 0
+            np.testing.assert_allclose(ours, expected[name], rtol=1e-5, err_msg=name)
 
 
 def test_where_query_and_positive_coincide_the_gradient_is_finite():
     q, _, n = tuples()
-    value, gradient = jax.value_and_grad(lambda p: solar(q, p, n, margin=1.25, weight=10.0))(q)
+    loss = jax.jit(jax.value_and_grad(partial(solar, margin=1.25, weight=10.0), argnums=1))
+    value, gradient = loss(q, q, n)
     assert np.isfinite(value) and np.isfinite(gradient).all()
-    np.testing.assert_allclose(value, solar(q, q, n, margin=1.25, weight=0.0), rtol=1e-6)
+    np.testing.assert_allclose(value, of_tuples(q, q, n, 1.25, 0.0)["solar"], rtol=1e-6)
+
+
+hardest = jax.jit(hardest_tuples, static_argnums=2)
 
 
 def test_on_a_labelled_batch_solar_takes_the_hardest_and_skips_what_has_none():
-    x, labels = batch(1, instances=3, photos=3)
-    labels = labels.at[0].set(7)  # a photograph alone
-    p, n, where = hardest_tuples(x, labels, 4)
-    squared = np.sum((np.asarray(x)[:, None] - np.asarray(x)[None]) ** 2, axis=2)
+    x, labels = map(np.array, batch(1, instances=3, photos=3))
+    labels[0] = 7  # a photograph alone
+    p, n, where = jax.device_get(hardest(x, labels, 4))
+    squared = np.sum((x[:, None] - x[None]) ** 2, axis=2)
     for i in range(len(x)):
         same = np.flatnonzero((labels == labels[i]) & (np.arange(len(x)) != i))
         others = np.flatnonzero(labels != labels[i])
@@ -87,14 +103,14 @@ def test_on_a_labelled_batch_solar_takes_the_hardest_and_skips_what_has_none():
             np.testing.assert_array_equal(n[i], others[np.argsort(squared[i, others])[:4]])
     kept = np.arange(1, len(x))
     config = losses.TrainConfig(loss="solar", margin=1.25, negatives=4)
-    ours, _ = losses.batch_loss(config, {}, {}, x, labels)
-    wide = np.asarray(x, np.float64)
+    ours = jax.jit(lambda x, labels: losses.batch_loss(config, {}, {}, x, labels)[0])(x, labels)
+    wide = x.astype(np.float64)
     np.testing.assert_allclose(ours, solar_loops(wide[kept], wide[p[kept]], wide[n[kept]], 1.25, 10.0), rtol=1e-5)
 
 
 def test_fewer_negatives_than_requested_are_all_taken():
     x, labels = batch(2, instances=2, photos=2)
-    _, n, where = hardest_tuples(x, labels, 5)
+    _, n, where = jax.device_get(hardest(x, labels, 5))
     assert n.shape == (4, 4) and (where.sum(1) == 2).all()
 
 
@@ -102,26 +118,23 @@ def test_fewer_negatives_than_requested_are_all_taken():
 def test_mined_tuples_lie_one_after_the_other(loss):
     q, p, n = tuples()
     config = losses.TrainConfig(loss=loss, margin=0.9, negatives=3)
-    rows = jnp.concatenate([q[:, None], p[:, None], n], axis=1).reshape(-1, DIM)
-    ours, _ = losses.batch_loss(config, {}, {}, rows, jnp.zeros(len(rows), int), tuples=True)
-    function, more = {
-        "contrastive": (tuple_contrastive, {}),
-        "triplet": (tuple_triplet, {}),
-        "solar": (solar, {"weight": 10.0}),
-    }[loss]
-    np.testing.assert_allclose(ours, function(q, p, n, margin=0.9, **more), rtol=1e-6)
+    rows = np.concatenate([q[:, None], p[:, None], n], axis=1).reshape(-1, DIM)
+    of_rows = jax.jit(lambda rows, labels: losses.batch_loss(config, {}, {}, rows, labels, tuples=True)[0])
+    ours = of_rows(rows, np.zeros(len(rows), np.int32))
+    np.testing.assert_allclose(ours, of_tuples(q, p, n, 0.9)[loss], rtol=1e-6)
 
 
 def test_curricularface_moves_its_average_before_it_is_used():
-    x, labels = batch(0, instances=CLASSES)
-    weights = jax.random.normal(jax.random.key(1), (CLASSES, DIM))
+    x, labels = map(np.asarray, batch(0, instances=CLASSES))
+    weights = np.float32(np.random.default_rng(1).normal(size=(CLASSES, DIM)))
     t = 0.3
-    ours, moved = curricularface(x, labels, weights, jnp.float32(t), margin=0.3, scale=8.0)
-    cos = np.asarray(x, np.float64) @ unit(np.asarray(weights, np.float64)).T
+    loss = jax.jit(partial(curricularface, margin=0.3, scale=8.0))
+    ours, moved = loss(x, labels, weights, np.float32(t))
+    cos = x.astype(np.float64) @ unit(weights.astype(np.float64)).T
     own = cos[np.arange(len(x)), labels]
     t = 0.01 * own.mean() + 0.99 * t
     total = 0.0
-    for i, y in enumerate(np.asarray(labels)):
+    for i, y in enumerate(labels):
         theta = np.arccos(own[i])
         logits = np.where(cos[i] > np.cos(theta + 0.3), cos[i] * (t + cos[i]), cos[i])
         logits[y] = np.cos(theta + 0.3) if theta + 0.3 < np.pi else own[i] - 0.3 * np.sin(0.3)
@@ -139,10 +152,10 @@ def compare(ours, theirs, *arrays, atol=1e-9):
     tensors = [torch.tensor(np.asarray(x, np.float64), requires_grad=True) for x in arrays]
     expected = theirs(*tensors)
     expected.backward()
-    np.testing.assert_allclose(ours(*map(jnp.asarray, arrays)), expected.item(), rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(ours)(*arrays), expected.item(), rtol=1e-5)
     with jax.enable_x64(True):
-        wide = [jnp.asarray(np.asarray(x), jnp.float64) for x in arrays]
-        value, gradients = jax.value_and_grad(ours, argnums=tuple(range(len(arrays))))(*wide)
+        wide = [np.asarray(x, np.float64) for x in arrays]
+        value, gradients = jax.jit(jax.value_and_grad(ours, argnums=tuple(range(len(arrays)))))(*wide)
     np.testing.assert_allclose(value, expected.item(), rtol=0, atol=atol)
     for gradient, tensor in zip(gradients, tensors, strict=True):
         assert tensor.grad.abs().max() > 1e-3
@@ -186,7 +199,7 @@ def test_losses_of_tuples_equal_the_authors_operations(margin):
 def test_curricularface_equals_the_authors_operations(t):
     torch = pytest.importorskip("torch")
     x, labels = batch(4, instances=CLASSES)
-    weights = jax.random.normal(jax.random.key(5), (CLASSES, DIM))
+    weights = np.float32(np.random.default_rng(5).normal(size=(CLASSES, DIM)))
     margin, scale = 0.5, 16.0
 
     def theirs(x, weights):
@@ -224,7 +237,7 @@ def test_margin_losses_equal_pytorch_metric_learning(name):
         num_classes=CLASSES, embedding_size=DIM, margin=in_their_unit, scale=scale, **centres
     )
     shape = (CLASSES, 3, DIM) if centres else (CLASSES, DIM)
-    weights = jax.random.normal(jax.random.key(7), shape)
+    weights = np.float32(np.random.default_rng(7).normal(size=shape))
     function = {"ArcFaceLoss": arcface, "CosFaceLoss": cosface, "SubCenterArcFaceLoss": subcentre_arcface}[name]
     y = torch.tensor(np.asarray(labels)).long()
 
@@ -234,7 +247,7 @@ def test_margin_losses_equal_pytorch_metric_learning(name):
         return module(x, y)
 
     ours = lambda x, w: function(normalized(x), labels, w, margin=margin, scale=scale)  # noqa: E731
-    compare(ours, theirs, 1.3 * x, weights)
+    compare(ours, theirs, 1.3 * np.asarray(x), weights)
 
 
 @pytest.mark.parity
@@ -262,7 +275,7 @@ def test_contrastive_of_a_batch_equals_torch(margin):
         pushed = torch.clamp(margin - d[~matching], min=0)
         return (d[matching] ** 2 / 2).mean() + (pushed[pushed > 0] ** 2 / 2).mean()
 
-    compare(lambda x: contrastive(normalized(x), labels, margin=margin), theirs, 1.3 * x)
+    compare(lambda x: contrastive(normalized(x), labels, margin=margin), theirs, 1.3 * np.asarray(x))
 
 
 @pytest.mark.parity
@@ -277,4 +290,4 @@ def test_triplet_of_a_batch_equals_pytorch_metric_learning_with_its_miner(margin
     y = torch.tensor(np.asarray(labels)).long()
     loss, miner = library.TripletMarginLoss(margin, reducer=reducers.MeanReducer()), miners.BatchHardMiner()
     ours = lambda x: triplet(normalized(x), labels, margin=margin)  # noqa: E731
-    compare(ours, lambda x: loss(x, y, miner(x.detach(), y)), 1.3 * x, atol=1e-5)
+    compare(ours, lambda x: loss(x, y, miner(x.detach(), y)), 1.3 * np.asarray(x), atol=1e-5)

@@ -1,5 +1,7 @@
 """Backbones: equal to the torch definitions, blind to padding, trained only where asked."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,11 +23,11 @@ LITE, RESNET = "efficientnet_lite0", "resnet18"
 
 
 def _photos(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).integers(0, 256, (*shape, 3)), jnp.uint8)
+    return np.random.default_rng(seed).integers(0, 256, (*shape, 3)).astype(np.uint8)
 
 
 def _run(network, variables, images, mask, **options):
-    return jax.jit(lambda v, x, m: network.apply(v, x, m, **options))(variables, images, mask)
+    return jax.device_get(jax.jit(lambda v, x, m: network.apply(v, x, m, **options))(variables, images, mask))
 
 
 def _backbone(variables):
@@ -34,23 +36,22 @@ def _backbone(variables):
 
 @pytest.fixture(scope="module")
 def random_variables():
-    """name -> variables with random BatchNorm parameters and statistics, made once."""
+    """name -> random variables, made once. They are drawn here, because compiling the initialisers takes long."""
     made = {}
 
     def make(name):
         if name not in made:
             images, mask = jnp.zeros((1, 32, 32, 3)), jnp.ones((1, 32, 32), bool)
-            variables = jax.jit(build_backbone(name).init)(jax.random.key(0), images, mask)
             rng = np.random.default_rng(1)
             ranges = {"scale": (0.5, 1.0), "bias": (-0.5, 0.5), "mean": (-0.2, 0.2), "var": (0.8, 1.2)}
-            made[name] = jax.tree_util.tree_map_with_path(
-                lambda path, v: (
-                    jnp.asarray(rng.uniform(*ranges[path[-1].key], v.shape), jnp.float32)
-                    if path[-1].key in ranges
-                    else v
-                ),
-                variables,
-            )
+
+            def draw(path, leaf):
+                if path[-1].key in ranges:
+                    return np.float32(rng.uniform(*ranges[path[-1].key], leaf.shape))
+                return np.float32(np.sqrt(2 / np.prod(leaf.shape[:-1])) * rng.normal(size=leaf.shape))
+
+            shapes = jax.eval_shape(build_backbone(name).init, jax.random.key(0), images, mask)
+            made[name] = jax.device_put(jax.tree_util.tree_map_with_path(draw, shapes))
         return made[name]
 
     return make
@@ -59,25 +60,25 @@ def random_variables():
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
 def test_depthwise_formulations_agree(kernel, stride):
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(2, 12, 9, 7)), jnp.float32)
-    weights = jnp.asarray(rng.normal(size=(kernel, kernel, 1, 7)), jnp.float32)
+    x = np.float32(rng.normal(size=(2, 12, 9, 7)))
+    weights = np.float32(rng.normal(size=(kernel, kernel, 1, 7)))
     padding = same_padding((12, 9), kernel, stride)
 
     def loss(x, weights, shifted):
         y = depthwise(x, weights, stride=stride, padding=padding, shifted=shifted)
         return (y**2).sum(), y
 
-    results = [jax.grad(loss, (0, 1), has_aux=True)(x, weights, shifted) for shifted in (True, False)]
+    gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True), static_argnames="shifted")
+    results = [gradient(x, weights, shifted=shifted) for shifted in (True, False)]
     for a, b in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-4, rtol=1e-5)
 
 
 def test_pointwise_is_the_1x1_convolution():
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(2, 5, 4, 6)), jnp.float32)
-    kernel = jnp.asarray(rng.normal(size=(1, 1, 6, 8)), jnp.float32)
-    reference = convolution(x, kernel, stride=1, padding=((0, 0), (0, 0)))
-    np.testing.assert_allclose(pointwise(x, kernel), reference, atol=1e-5)
+    x, kernel = np.float32(rng.normal(size=(2, 5, 4, 6))), np.float32(rng.normal(size=(1, 1, 6, 8)))
+    reference = jax.jit(partial(convolution, stride=1, padding=((0, 0), (0, 0))))(x, kernel)
+    np.testing.assert_allclose(jax.jit(pointwise)(x, kernel), reference, atol=1e-5)
 
 
 def test_same_padding_puts_the_odd_row_last():
@@ -92,19 +93,18 @@ def test_max_pool_equals_loops():
     for i in range(4):
         for j in range(3):
             expected[:, i, j] = x[:, max(2 * i - 1, 0) : 2 * i + 2, max(2 * j - 1, 0) : 2 * j + 2].max((1, 2))
-    np.testing.assert_array_equal(max_pool(jnp.asarray(x)), expected)
+    np.testing.assert_array_equal(jax.jit(max_pool)(x), expected)
 
 
 def test_masked_statistics_equal_those_of_the_valid_positions():
     rng = np.random.default_rng(0)
     x, mask = rng.normal(3, 2, size=(4, 5, 6, 3)).astype(np.float32), rng.random((4, 5, 6)) < 0.6
-    mean, variance = masked_statistics(jnp.asarray(x), jnp.asarray(mask))
+    mean, variance = jax.jit(masked_statistics)(x, mask)
     np.testing.assert_allclose(mean, x[mask].mean(0), rtol=1e-5)
     np.testing.assert_allclose(variance, x[mask].var(0), rtol=1e-5)
-    shards = jnp.asarray(x).reshape(4, 1, 5, 6, 3), jnp.asarray(mask).reshape(4, 1, 5, 6)
-    for device_mean, device_variance in zip(
-        *jax.pmap(lambda x, m: masked_statistics(x, m, axis_name="batch"), "batch")(*shards), strict=True
-    ):
+    statistics = jax.pmap(lambda x, m: masked_statistics(x, m, axis_name="batch"), "batch")
+    shards = jax.device_get(statistics(x[:, None], mask[:, None]))
+    for device_mean, device_variance in zip(*shards, strict=True):
         np.testing.assert_allclose(device_mean, mean, rtol=1e-6)
         np.testing.assert_allclose(device_variance, variance, rtol=1e-6)
 
@@ -134,10 +134,9 @@ def test_padding_is_invisible(name, sizes, bucket, random_variables):
     images, mask = _photos(len(sizes), *bucket), np.zeros((len(sizes), *bucket), bool)  # garbage in the padding
     for i, (h, w) in enumerate(sizes):
         mask[i, :h, :w] = True
-    mask = jnp.asarray(mask)
     padded = _run(network, variables, images, mask)
     for i, (h, w) in enumerate(sizes):
-        alone = _run(network, variables, images[i : i + 1, :h, :w], jnp.ones((1, h, w), bool))
+        alone = _run(network, variables, images[i : i + 1, :h, :w], np.ones((1, h, w), bool))
         for stage, (values, inside) in alone.items():
             assert inside.all()
             assert np.abs(values).max() < 100, "the test's maps should have a sane scale"
@@ -185,13 +184,13 @@ def test_nothing_is_computed_beyond_the_last_stage(name):
 def test_only_the_stages_from_train_from_get_a_gradient(name, train_from, trained, random_variables):
     variables = random_variables(name)
     network = build_backbone(name, train_from=train_from)
-    images, mask = _photos(1, 64, 64), jnp.ones((1, 64, 64), bool)
+    images, mask = map(jnp.asarray, (_photos(1, 64, 64), np.ones((1, 64, 64), bool)))
 
     def loss(params):
         maps = network.apply(variables | {"params": params}, images, mask)
         return sum((values**2).mean() for values, _ in maps.values())
 
-    gradient = jax.jit(jax.grad(loss))(variables["params"])
+    gradient = jax.device_get(jax.jit(jax.grad(loss))(variables["params"]))
     moved = {unit for unit, tree in gradient.items() if any(np.any(g) for g in jax.tree.leaves(tree))}
     assert moved == (set(gradient) if trained is None else trained)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
@@ -210,8 +209,8 @@ def test_updated_statistics_are_those_of_the_global_batch(random_variables):
         return maps["last"][0], state["batch_stats"]
 
     step = jax.pmap(step, "batch", in_axes=(None, 0, 0))
-    one, stats_one = step(variables, images[None], mask[None])
-    four, stats_four = step(variables, images[:, None], mask[:, None])
+    one, stats_one = jax.device_get(step(variables, images[None], mask[None]))
+    four, stats_four = jax.device_get(step(variables, images[:, None], mask[:, None]))
     np.testing.assert_allclose(four[:, 0], one[0], atol=1e-4)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[3], b[0], atol=1e-5), stats_four, stats_one)
     before = variables["batch_stats"]
@@ -222,12 +221,12 @@ def test_updated_statistics_are_those_of_the_global_batch(random_variables):
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters(random_variables):
     network, variables = build_backbone(RESNET, dtype=jnp.bfloat16), random_variables(RESNET)
-    images, mask = _photos(1, 64, 64), jnp.ones((1, 64, 64), bool)
+    images, mask = _photos(1, 64, 64), np.ones((1, 64, 64), bool)
     coarse = _run(network, variables, images, mask)["last"][0]
     exact = _run(build_backbone(RESNET), variables, images, mask)["last"][0]
     assert coarse.dtype == jnp.bfloat16
-    assert np.linalg.norm(coarse.astype(jnp.float32) - exact) < 0.03 * np.linalg.norm(exact)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), images, mask)
+    assert np.linalg.norm(coarse.astype(np.float32) - exact) < 0.03 * np.linalg.norm(exact)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), *map(jnp.asarray, (images, mask)))
     assert all(v.dtype == jnp.float32 for v in jax.tree.leaves(shapes))
 
 
