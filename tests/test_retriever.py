@@ -219,6 +219,10 @@ def test_queries_of_another_retriever_are_refused(retriever, described, tmp_path
         index.search(other.describe(PHOTOS, [3]), 1)
     with pytest.raises(UserError, match="described by different retrievers"):
         index.add(other.describe(PHOTOS, [3]), ["new"])
+    stored = Index.build(retriever.extract(PHOTOS, tmp_path / "store").descriptors, PHOTOS.names)
+    assert stored.search(query, 1).names(0) == [PHOTOS.names[3]]
+    with pytest.raises(UserError, match="described by different retrievers"):
+        stored.search(other.describe(PHOTOS, [3]), 1)
     larger = index.add(retriever.describe(PHOTOS, [3]), ["new"])
     with pytest.raises(UserError, match="described by different retrievers"):
         larger.search(other.describe(PHOTOS), 1)

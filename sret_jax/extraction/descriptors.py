@@ -22,6 +22,7 @@ from sret_jax.data.pipeline import PhotoBatch, evaluation_batches
 from sret_jax.data.resizing import RESIZING_VERSION
 from sret_jax.errors import UserError
 from sret_jax.extraction.multiscale import pool_scales, resize_input
+from sret_jax.extraction.origin import Descriptors
 from sret_jax.models.descriptor import NETWORK_VERSION, RetrievalNetwork, Variables
 from sret_jax.models.pooling import GeM
 from sret_jax.models.whitening import LearnedWhitening, apply_whitening
@@ -46,11 +47,12 @@ class Extraction:
     seconds: float  # of this call
     waiting: float  # of these: until decoded photographs arrived
     compiling: float  # of these: for the first batch of each shape
+    retriever: str = ""  # fingerprint of what described them
 
     @property
     def descriptors(self) -> Float[np.ndarray, "n d"]:
-        """All of them, `joined` every time that they are asked for."""
-        return joined(self.chunks)
+        """All of them, which know their retriever; `joined` on every access."""
+        return Descriptors.of(joined(self.chunks), self.retriever)
 
     @property
     def images_per_second(self) -> float:
@@ -223,6 +225,7 @@ def extract(extractor: Extractor, photos: PhotoSet, folder: Path) -> Extraction:
         seconds=time.perf_counter() - start,
         waiting=extractor.waiting - before[0],
         compiling=extractor.compiling - before[1],
+        retriever=extractor.fingerprint,
     )
 
 
