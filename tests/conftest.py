@@ -12,7 +12,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_threefry_partitionable", True)
 CACHE = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), "sret_jax_test_cache"))
 jax.config.update("jax_compilation_cache_dir", CACHE)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", float(os.environ.get("MINC", "0.1")))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update(
     "jax_disable_most_optimizations", True
 )  # the tests' programs are tiny: compiling them is what takes time
