@@ -42,10 +42,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=left_out)
 
 
-if os.environ.get("TBL"):
-    jax.config.update("jax_traceback_in_locations_limit", 0)
-
-
 @pytest.fixture
 def photos() -> Path:
     """The folder of real photographs; tests marked `photos` ask for it."""
