@@ -1,5 +1,7 @@
 """Each pooling against its formula, at the ends of float32, and with padding; L2 normalisation at zero."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,23 +17,37 @@ def example(seed=0, scale=1.0):
     mask = np.ones(x.shape[:3], bool)
     mask[0, 3:] = mask[0, :, 2:] = False
     mask[1] = rng.random(mask[1].shape) < 0.5
-    return jnp.asarray(x, jnp.float32), jnp.asarray(mask)
+    return np.float32(x), mask
+
+
+pooled_by_gem = jax.jit(gem)
+by_scale_gem = jax.jit(scale_gem, static_argnums=1)
+normalized = jax.jit(partial(l2_normalize, eps=1e-6, added=True))
+
+
+def gradient(function, *args):
+    """Of the sum of a function's values with respect to all of its arguments."""
+    return jax.jit(jax.grad(lambda *args: function(*args).sum(), tuple(range(len(args)))))(*args)
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e3])
 @pytest.mark.parametrize("p", [1.0, 3.0, 10.0, [1.0, 1.5, 2.5, 4.0, 7.0, 10.0]])
 def test_gem_equals_the_formula(p, scale):
     x, mask = example(scale=scale)
-    np.testing.assert_allclose(gem(x, jnp.asarray(p), mask=mask), gem_in_loops(x, p, mask), rtol=1e-5)
+    np.testing.assert_allclose(pooled_by_gem(x, np.float32(p), mask=mask), gem_in_loops(x, p, mask), rtol=1e-5)
 
 
 def test_gem_with_p_one_is_the_mean_and_with_large_p_the_maximum():
     x, mask = example()
     x = x + 0.1
-    mean = np.stack([np.asarray(x[n])[np.asarray(mask[n])].mean(0) for n in range(len(x))])
-    greatest = np.stack([np.asarray(x[n])[np.asarray(mask[n])].max(0) for n in range(len(x))])
-    np.testing.assert_allclose(gem(x, jnp.float32(1), mask=mask), mean, rtol=1e-6)
-    np.testing.assert_allclose(gem(x, jnp.float32(1e4), mask=mask), greatest, rtol=1e-3)
+    mean = np.stack([x[n][mask[n]].mean(0) for n in range(len(x))])
+    greatest = np.stack([x[n][mask[n]].max(0) for n in range(len(x))])
+    np.testing.assert_allclose(pooled_by_gem(x, np.float32(1), mask=mask), mean, rtol=1e-6)
+    np.testing.assert_allclose(pooled_by_gem(x, np.float32(1e4), mask=mask), greatest, rtol=1e-3)
+
+
+gradient_of_sines = jax.jit(jax.grad(lambda x, p, mask: jnp.sum(jnp.sin(gem(x, p, mask=mask))), (0, 1)))
+gradient_of_gem = jax.jit(jax.grad(lambda x, p, mask: jnp.sum(gem(x, p, mask=mask)), (0, 1)))
 
 
 @pytest.mark.parametrize("p", [1.0, 3.0, 10.0])
@@ -39,7 +55,7 @@ def test_gem_gradient_equals_finite_differences(p):
     x, mask = example()
     x = x + 0.05  # away from the kink at eps
     p = p + np.linspace(0, 0.5, x.shape[-1])
-    dx, dp = jax.grad(lambda x, p: jnp.sum(jnp.sin(gem(x, p, mask=mask))), (0, 1))(x, jnp.asarray(p, jnp.float32))
+    dx, dp = jax.device_get(gradient_of_sines(x, np.float32(p), mask))
 
     def loss(x, p):
         return np.sum(np.sin(gem_in_loops(x, p, mask)))
@@ -55,26 +71,26 @@ def test_gem_gradient_equals_finite_differences(p):
 @pytest.mark.parametrize("p", [1.0, 3.0, 10.0])
 def test_gem_gradient_is_finite_for_a_dead_map_and_an_empty_mask(p):
     x, mask = example()
-    x, mask = x.at[0].set(0).at[2].set(1e-12), mask.at[1].set(False)
-    pooled = gem(x, jnp.float32(p), mask=mask)
-    np.testing.assert_allclose(pooled, 1e-6, rtol=1e-5)
-    for z in jax.grad(lambda x, p: jnp.sum(gem(x, p, mask=mask)), (0, 1))(x, jnp.full(6, p)):
+    x[0], x[2], mask[1] = 0, 1e-12, False
+    np.testing.assert_allclose(pooled_by_gem(x, np.float32(p), mask=mask), 1e-6, rtol=1e-5)
+    for z in gradient_of_gem(x, np.full(6, p, np.float32), mask):
         assert np.isfinite(z).all()
 
 
 def test_gem_ignores_the_padding():
     x, _ = example()
-    mask = jnp.zeros(x.shape[:3], bool).at[:, :3, :2].set(True)
-    full = jnp.ones((3, 3, 2), bool)
+    mask = np.zeros(x.shape[:3], bool)
+    mask[:, :3, :2] = True
     layer = GeM(2.0)
-    variables = layer.init(jax.random.key(0), x, mask)
+    variables, apply = jax.jit(layer.init)(jax.random.key(0), x, mask), jax.jit(layer.apply)
     np.testing.assert_array_equal(variables["params"]["p"], np.full(6, 2.0))
-    np.testing.assert_allclose(layer.apply(variables, x, mask), layer.apply(variables, x[:, :3, :2], full), rtol=1e-6)
+    alone = apply(variables, x[:, :3, :2], np.ones((3, 3, 2), bool))
+    np.testing.assert_allclose(apply(variables, x, mask), alone, rtol=1e-6)
 
 
 def test_gem_of_bfloat16_is_float32():
     x, mask = example()
-    assert gem(x.astype(jnp.bfloat16), jnp.float32(3), mask=mask).dtype == jnp.float32
+    assert pooled_by_gem(x.astype(jnp.bfloat16), np.float32(3), mask=mask).dtype == jnp.float32
 
 
 @pytest.mark.parity
@@ -89,9 +105,9 @@ def test_gem_equals_torch(p):
     powers = torch.nn.functional.avg_pool2d(there.clamp(min=1e-6).pow(exponent), there.shape[-2:])
     pooled = powers.pow(1 / exponent)[..., 0, 0]
     pooled.sum().backward()
-    full = jnp.ones(x.shape[:3], bool)
-    np.testing.assert_allclose(gem(x, jnp.asarray(p), mask=full), pooled.detach().numpy(), rtol=1e-5)
-    dx, dp = jax.grad(lambda x, p: gem(x, p, mask=full).sum(), (0, 1))(x, jnp.asarray(p))
+    full = np.ones(x.shape[:3], bool)
+    np.testing.assert_allclose(pooled_by_gem(x, p, mask=full), pooled.detach().numpy(), rtol=1e-5)
+    dx, dp = gradient_of_gem(x, p, full)
     np.testing.assert_allclose(dp, p_there.grad.numpy(), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(dx, there.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-6)
 
@@ -100,65 +116,66 @@ def test_gem_equals_torch(p):
 def test_gem_with_one_exponent_for_all_equals_torch():
     torch = pytest.importorskip("torch")
     x, _ = example()
-    full = jnp.ones(x.shape[:3], bool)
+    full = np.ones(x.shape[:3], bool)
     layer = GeM(3.0, shared=True)
-    variables = layer.init(jax.random.key(0), x, full)
+    variables = jax.jit(layer.init)(jax.random.key(0), x, full)
     assert variables["params"]["p"].shape == ()
     there = torch.tensor(np.asarray(x, np.float64).transpose(0, 3, 1, 2))
     p = torch.tensor([3.0], dtype=torch.float64, requires_grad=True)
     pooled = there.clamp(min=1e-6).pow(p).mean((2, 3)).pow(1 / p)
     pooled.sum().backward()
-    np.testing.assert_allclose(layer.apply(variables, x, full), pooled.detach().numpy(), rtol=1e-5)
-    gradient = jax.grad(lambda v: layer.apply(v, x, full).sum())(variables)["params"]["p"]
-    np.testing.assert_allclose(gradient, p.grad.numpy()[0], rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(layer.apply)(variables, x, full), pooled.detach().numpy(), rtol=1e-5)
+    (dv,) = gradient(lambda v: layer.apply(v, jnp.asarray(x), jnp.asarray(full)), variables)
+    np.testing.assert_allclose(dv["params"]["p"], p.grad.numpy()[0], rtol=1e-5)
 
 
 def test_mac_and_spoc_equal_the_formula():
     x, mask = example()
     x = x - 0.5  # a maximum below zero counts, unlike that of zero padding
-    mask = mask.at[2].set(False)
+    mask[2] = False
     for pool, of in ((mac, np.max), (spoc, np.mean)):
-        expected = [of(np.asarray(x[n])[np.asarray(mask[n])], 0) for n in (0, 1)] + [np.zeros(6)]
-        np.testing.assert_allclose(pool(x, mask=mask), np.stack(expected), rtol=1e-6)
-        assert np.isfinite(jax.grad(lambda x, pool=pool: pool(x, mask=mask).sum())(x)).all()
-        assert pool(x.astype(jnp.bfloat16), mask=mask).dtype == jnp.float32
+        expected = [of(x[n][mask[n]], 0) for n in (0, 1)] + [np.zeros(6)]
+        np.testing.assert_allclose(jax.jit(pool)(x, mask=mask), np.stack(expected), rtol=1e-6)
+        assert np.isfinite(gradient(partial(pool, mask=jnp.asarray(mask)), x)).all()
+        assert jax.jit(pool)(x.astype(jnp.bfloat16), mask=mask).dtype == jnp.float32
 
 
 @pytest.mark.parity
 def test_mac_spoc_and_the_weighted_sum_equal_torch():
     torch = pytest.importorskip("torch")
     x, _ = example()
-    x = x + 0.01 * jnp.arange(x.size).reshape(x.shape) / x.size  # no ties
-    full, strength = jnp.ones(x.shape[:3], bool), x.sum(-1)
-    there = torch.tensor(np.asarray(x).transpose(0, 3, 1, 2), requires_grad=True)
+    x = np.float32(x + 0.01 * np.arange(x.size).reshape(x.shape) / x.size)  # no ties
+    strength = x.sum(-1)
+    full = jnp.ones(x.shape[:3], bool)
+    there = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
     size = there.shape[-2:]
-    weights = torch.tensor(np.asarray(strength))[:, None]
+    weights = torch.tensor(strength)[:, None]
     for ours, theirs in (
         (lambda x: mac(x, mask=full), lambda x: torch.nn.functional.max_pool2d(x, size)[..., 0, 0]),
         (lambda x: spoc(x, mask=full), lambda x: torch.nn.functional.avg_pool2d(x, size)[..., 0, 0]),
-        (lambda x: weighted_sum(x, strength, full), lambda x: (x * weights).sum((-2, -1))),
+        (lambda x: weighted_sum(x, jnp.asarray(strength), full), lambda x: (x * weights).sum((-2, -1))),
     ):
         pooled = theirs(there)
-        np.testing.assert_allclose(ours(x), pooled.detach().numpy(), rtol=1e-5)
+        np.testing.assert_allclose(jax.jit(ours)(x), pooled.detach().numpy(), rtol=1e-5)
         there.grad = None
         pooled.square().sum().backward()
-        gradient = jax.grad(lambda x, ours=ours: jnp.square(ours(x)).sum())(x)
-        np.testing.assert_allclose(gradient, there.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-6)
+        (dx,) = gradient(lambda x, ours=ours: jnp.square(ours(x)), x)
+        np.testing.assert_allclose(dx, there.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-6)
 
 
 def test_the_weighted_sum_leaves_out_what_is_outside_the_mask():
     x, mask = example()
     strength = x.sum(-1)
     expected = np.zeros((3, 6))
-    for n, i, j in np.argwhere(np.asarray(mask)):
-        expected[n] += float(strength[n, i, j]) * np.asarray(x[n, i, j], np.float64)
-    np.testing.assert_allclose(weighted_sum(x, strength, mask), expected, rtol=1e-5)
+    for n, i, j in np.argwhere(mask):
+        expected[n] += float(strength[n, i, j]) * x[n, i, j].astype(np.float64)
+    np.testing.assert_allclose(jax.jit(weighted_sum)(x, strength, mask), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("p", [np.inf, 10.0])
 def test_scale_gem_equals_the_formula(p):
     x = np.random.default_rng(0).normal(size=(3, 2, 5)).astype(np.float32)
-    np.testing.assert_allclose(scale_gem(jnp.asarray(x), p), scale_gem_in_loops(x, p), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(by_scale_gem(x, p), scale_gem_in_loops(x, p), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parity
@@ -173,27 +190,28 @@ def test_scale_gem_equals_torch(p):
         least = there.min()
         pooled = (there - least).pow(p).mean(0).pow(1 / p) + least
     pooled.square().sum().backward()
-    np.testing.assert_allclose(scale_gem(jnp.asarray(x), p), pooled.detach().numpy(), rtol=1e-5, atol=1e-6)
-    gradient = jax.grad(lambda x: jnp.square(scale_gem(x, p)).sum())(jnp.asarray(x))
-    np.testing.assert_allclose(gradient, there.grad.numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(by_scale_gem(x, p), pooled.detach().numpy(), rtol=1e-5, atol=1e-6)
+    (dx,) = gradient(lambda x: jnp.square(scale_gem(x, p)), x)
+    np.testing.assert_allclose(dx, there.grad.numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_l2_normalize():
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 7)), jnp.float32)
-    exact = np.asarray(x, np.float64) / np.linalg.norm(x, axis=1, keepdims=True)
-    np.testing.assert_allclose(l2_normalize(x), exact, rtol=1e-5)
-    np.testing.assert_array_equal(l2_normalize(jnp.zeros((2, 7))), np.zeros((2, 7)))
-    assert np.isfinite(jax.grad(lambda x: l2_normalize(x).sum())(jnp.zeros((2, 7)))).all()
+    x = np.float32(np.random.default_rng(0).normal(size=(4, 7)))
+    exact = x.astype(np.float64) / np.linalg.norm(x, axis=1, keepdims=True)
+    np.testing.assert_allclose(jax.jit(l2_normalize)(x), exact, rtol=1e-5)
+    nothing = np.zeros((2, 7), np.float32)
+    np.testing.assert_array_equal(jax.jit(l2_normalize)(nothing), nothing)
+    assert np.isfinite(gradient(l2_normalize, nothing)).all()
 
 
 def test_l2_normalize_with_an_added_eps_equals_loops():
     x = np.random.default_rng(0).normal(size=(4, 7)).astype(np.float32)
     x[1] *= 1e-6  # here it matters
     x[2] = 0
-    ours = l2_normalize(jnp.asarray(x), 1e-6, added=True)
+    ours = np.asarray(normalized(x))
     for y, row in zip(ours, x.astype(np.float64), strict=True):
         np.testing.assert_allclose(y, [v / (np.sqrt(sum(u * u for u in row)) + 1e-6) for v in row], rtol=1e-5)
-    assert np.isfinite(jax.grad(lambda x: l2_normalize(x, 1e-6, added=True).sum())(jnp.asarray(x))).all()
+    assert np.isfinite(gradient(normalized, x)).all()
 
 
 @pytest.mark.parity
@@ -205,6 +223,6 @@ def test_l2_normalize_with_an_added_eps_equals_torch():
     there = torch.tensor(x.astype(np.float64), requires_grad=True)
     y = there / (torch.norm(there, p=2, dim=1, keepdim=True) + 1e-6)
     (y**3).sum().backward()
-    np.testing.assert_allclose(l2_normalize(jnp.asarray(x), 1e-6, added=True), y.detach().numpy(), rtol=1e-5)
-    gradient = jax.grad(lambda x: (l2_normalize(x, 1e-6, added=True) ** 3).sum())(jnp.asarray(x))
-    np.testing.assert_allclose(gradient, there.grad.numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(normalized(x), y.detach().numpy(), rtol=1e-5)
+    (dx,) = gradient(lambda x: normalized(x) ** 3, x)
+    np.testing.assert_allclose(dx, there.grad.numpy(), rtol=1e-5, atol=1e-6)
