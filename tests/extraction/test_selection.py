@@ -1,5 +1,7 @@
 """The selection of local features against a sorted list, resizing against torch, and what padding may not change."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,11 @@ from sret_jax.extraction.multiscale import resize_input
 from sret_jax.extraction.selection import extract_local, select_local
 
 SCALES = (2.0, 1.0, 0.5)
+RESIZE = jax.jit(partial(resize_input, recomputed=True), static_argnums=(2, 3))
+
+
+def select(*given):
+    return jax.device_get(select_local(*given))
 
 
 def maps(seed=0, b=2, c=5, shapes=((6, 8), (4, 4), (2, 3)), contents=((5, 6), (3, 4), (2, 2))):
@@ -39,7 +46,7 @@ def selected_in_loops(maps, photo, most):
 @pytest.mark.parametrize("most", [7, 52, 200])  # some of them, all of the first photograph, more than there are
 def test_selection_equals_a_sorted_list(most):
     given = maps()
-    ours = select_local([jax.tree.map(jnp.asarray, one) for one in given], SCALES, most)
+    ours = select(given, SCALES, most)
     assert ours.features.shape == (2, most, 5)
     for photo in range(2):
         expected, greatest = selected_in_loops(given, photo, most)
@@ -50,21 +57,21 @@ def test_selection_equals_a_sorted_list(most):
         np.testing.assert_array_equal(ours.features[photo, :count], features)
         np.testing.assert_allclose(ours.position[photo, :count], places, rtol=1e-6)
         np.testing.assert_array_equal(ours.scale[photo, :count], scales)
-        assert not any(np.asarray(z[photo, count:]).any() for z in ours[:-1])
+        assert not any(z[photo, count:].any() for z in ours[:-1])
 
 
 def test_equal_strengths_come_in_order():
     given = [one | {"strength": np.ones_like(one["strength"])} for one in maps()]
-    ours = select_local([jax.tree.map(jnp.asarray, one) for one in given], SCALES, 60)
+    ours = select(given, SCALES, 60)
     expected = np.concatenate([one["features"][1].reshape(-1, 5) for one in given])[:60]
     np.testing.assert_array_equal(ours.features[1], expected)
 
 
 def test_a_photograph_without_positions_has_no_features():
     given = [one | {"mask": one["mask"] & (np.arange(2) == 1)[:, None, None]} for one in maps()]
-    ours = select_local([jax.tree.map(jnp.asarray, one) for one in given], SCALES, 7)
+    ours = select(given, SCALES, 7)
     assert ours.counts.tolist() == [0, 7]
-    assert all(np.isfinite(z).all() for z in ours) and not any(np.asarray(z[0]).any() for z in ours)
+    assert all(np.isfinite(z).all() for z in ours) and not any(z[0].any() for z in ours)
 
 
 def padded_photos(seed=0):
@@ -80,7 +87,7 @@ def padded_photos(seed=0):
 def test_rescaling_equals_torch(scale):
     torch = pytest.importorskip("torch")
     images, mask = padded_photos()
-    ours, inside = resize_input(jnp.asarray(images), jnp.asarray(mask), scale, 8, recomputed=True)
+    ours, inside = jax.device_get(RESIZE(images, mask, scale, 8))
     assert all(side % 8 == 0 for side in ours.shape[1:3])
     for i, (h, w) in enumerate([(24, 32), (17, 23)]):
         alone = torch.from_numpy(images[i, :h, :w].astype(np.float32)).permute(2, 0, 1)[None]
@@ -90,13 +97,14 @@ def test_rescaling_equals_torch(scale):
         h2, w2 = expected.shape[:2]
         assert inside[i].sum() == h2 * w2 and inside[i, :h2, :w2].all()
         np.testing.assert_allclose(ours[i, :h2, :w2], expected, atol=1e-3)  # of 255
-        assert not np.asarray(ours[i])[~np.asarray(inside[i])].any()
+        assert not ours[i][~inside[i]].any()
 
 
+@partial(jax.jit, static_argnums=2)
 def pixels(images, mask, scale=1):
     """Maps whose local features are the pixels, and their sum the strength."""
     if scale != 1:
-        images, mask = resize_input(jnp.asarray(images), jnp.asarray(mask), scale, 8, recomputed=True)
+        images, mask = RESIZE(images, mask, scale, 8)
     x = images.astype(jnp.float32)
     return {"features": x, "strength": x.sum(-1), "mask": mask}
 
@@ -107,8 +115,7 @@ def test_extraction_selects_over_all_scales_and_leaves_padding_out():
     alone = {"image": images[1:, :24, :24], "mask": mask[1:, :24, :24], "row": np.array([7])}
     found = dict(extract_local(pixels, [batch, alone], scales=(2.0, 0.5), most=2000))
     assert sorted(found) == [5, 7]
-    scaled = [resize_input(jnp.asarray(images), jnp.asarray(mask), scale, 8, recomputed=True) for scale in (2.0, 0.5)]
-    together = select_local([pixels(*pair) for pair in scaled], (2.0, 0.5), 2000)
+    together = select([pixels(images, mask, scale) for scale in (2.0, 0.5)], (2.0, 0.5), 2000)
     for i, row in ((0, 5), (1, 7)):
         for ours, expected in zip(found[row], together, strict=True):
             np.testing.assert_allclose(ours, expected[i], rtol=1e-5, atol=1e-5)
