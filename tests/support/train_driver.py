@@ -62,6 +62,13 @@ def small_config(cache: str | Path, plain: bool = False) -> Config:
     )
 
 
+def driven_config(cache: str | Path, plain: bool = False) -> Config:
+    """What the driver trains: of the backbone only the stem and one block, since every process traces the step anew."""
+    config = small_config(cache, plain)
+    config.model.stage = "c1"
+    return config
+
+
 def mined(config: Config) -> Config:
     config.data.sampling, config.train.loss, config.train.negatives, config.train.margin = "tuples", "solar", 2, 1.25
     config.mining = MiningConfig(queries=12, pool=20, tuples_per_batch=2)
@@ -97,7 +104,7 @@ def child(workdir: Path, config: Config, ending: str, process: tuple[int, int], 
     index, count = process
     jax.config.update("jax_num_cpu_devices", 4 // count)
     jax.config.update("jax_threefry_partitionable", True)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_disable_most_optimizations", True)  # as in tests/conftest.py, so that bits can be compared
     if count > 1:
         jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=10)
@@ -117,7 +124,7 @@ def child(workdir: Path, config: Config, ending: str, process: tuple[int, int], 
 def main(words: list[str]) -> None:
     flags = dict(word[2:].split("=") for word in words if word.startswith("--"))
     workdir, cache, *endings = [word for word in words if not word.startswith("--")]
-    config = small_config(cache, "plain" in flags)
+    config = driven_config(cache, "plain" in flags)
     config = mined(config) if "tuples" in flags else config
     index, count = (int(x) for x in flags.get("process", "0/1").split("/"))
     for i, ending in enumerate(endings):

@@ -85,7 +85,7 @@ def test_sigterm_saves_the_current_step(whole, tmp_path):
 def finished(whole, tmp_path):
     """A copy of the finished run to go on with in this process."""
     shutil.copytree(whole[0], tmp_path / "run")
-    return tmp_path / "run", train_driver.small_config(whole[1])
+    return tmp_path / "run", train_driver.driven_config(whole[1])
 
 
 def test_a_finished_run_is_only_evaluated_again(finished, caplog):
@@ -161,7 +161,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_is_not_saved(whole, tmp_pa
 
     monkeypatch.setattr(loop, "whitened_start", spoiled)
     with pytest.raises(UserError, match=r"step 1: (loss|gradient_norm) is nan.*photographs of the batch \(.+, .+\)"):
-        train(train_driver.small_config(whole[1]), tmp_path)
+        train(train_driver.driven_config(whole[1]), tmp_path)
     assert not any((tmp_path / "checkpoints").iterdir())
 
 
