@@ -3,10 +3,10 @@
 import csv
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -32,7 +32,8 @@ from tests.support.runs import config, measure
 SCALES, MOST = (1.0, 0.5), 40
 FIELDS = {"backbone": NETWORK.backbone, "pool": GeM(3.0), "stage": "last", "size_multiple": 8}
 WITH_HEAD = RetrievalNetwork(**FIELDS, local=LocalFeatureHead(32))
-START = WITH_HEAD.init(jax.random.key(1), jnp.zeros((1, 32, 32, 3), jnp.uint8), jnp.ones((1, 32, 32), bool))
+BLANK = np.zeros((1, 32, 32, 3), np.uint8), np.ones((1, 32, 32), bool)
+START = jax.jit(WITH_HEAD.init)(jax.random.key(1), *BLANK)
 
 
 def asmk(root: Path | str = "", **search):
@@ -45,8 +46,8 @@ def evaluate(tmp_path: Path, settings, benchmark="folder", variables=START, netw
     return measure(network, variables, settings, benchmark, out, cache_dir=tmp_path / "cache", **options)
 
 
+@partial(jax.jit, static_argnums=2)
 def maps_of(images, mask, scale):
-    images, mask = jnp.asarray(images), jnp.asarray(mask)
     if scale != 1:
         images, mask = resize_input(images, mask, scale, 8, recomputed=True)
     return WITH_HEAD.apply(START, images, mask)[1]["local"]
@@ -116,7 +117,7 @@ def test_words_and_lists_are_used_again_and_never_stale(tmp_path, caplog):
     evaluate(tmp_path, asmk(root, binary=False))
     real = written(tmp_path)
     assert real["codebook"] == made["codebook"] and real["lists"] > made["lists"]
-    evaluate(tmp_path, asmk(root, binary=False), variables=jax.tree.map(lambda x: x * 1.1, START))
+    evaluate(tmp_path, asmk(root, binary=False), variables=jax.tree.map(lambda x: x * 1.1, jax.device_get(START)))
     other = written(tmp_path)
     assert other["codebook"] > real["codebook"] and other["lists"] > real["lists"]
     evaluate(tmp_path, asmk(root, words=5))
@@ -149,7 +150,7 @@ def test_what_asmk_cannot_search_is_refused_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"config.search.words=9999: 12 photographs of photos have \d+ local features"):
         evaluate(tmp_path, asmk(root, words=9999))
     short = RetrievalNetwork(**FIELDS, local=LocalFeatureHead(12))
-    variables = short.init(jax.random.key(1), jnp.zeros((1, 32, 32, 3), jnp.uint8), jnp.ones((1, 32, 32), bool))
+    variables = jax.jit(short.init)(jax.random.key(1), *BLANK)
     with pytest.raises(
         UserError, match="12 dimensions, but signs are packed in multiples of 32; set config.model.local.dim"
     ):
