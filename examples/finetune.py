@@ -1,6 +1,6 @@
 """Train smoothing and refinement on your own photographs, and say what it was good for.
 
-    python examples/finetune.py PHOTOS WORKDIR [--steps=60]
+    python examples/finetune.py PHOTOS WORKDIR [--steps=60] [--image_size=320]
 
 PHOTOS is a folder <instance>/<photo>. Half of its instances are trained on, the other half is searched, leave-one-out,
 by the network before and after: what was trained on says nothing about photographs never seen.
@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("workdir", type=Path)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--image_size", type=int, default=320, help="longest side of a photograph, pixels")
     given = parser.parse_args()
 
     instances = sorted(folder.name for folder in given.photos.iterdir() if folder.is_dir())
@@ -26,7 +27,12 @@ def main() -> None:
     given.workdir.mkdir(parents=True, exist_ok=True)
     splits.write_text(json.dumps({"train": instances[::2], "test": instances[1::2]}))
     config = Config(
-        data=DataConfig(root=str(given.photos), splits=str(splits), instances_per_batch=min(8, len(instances[::2]))),
+        data=DataConfig(
+            root=str(given.photos),
+            splits=str(splits),
+            image_size=given.image_size,
+            instances_per_batch=min(8, len(instances[::2])),
+        ),
         model=ModelConfig(
             smoothing=SmoothingConfig(enabled=True, start="average"),
             refinement=RefinementConfig(enabled=True),
