@@ -22,7 +22,9 @@ from sret_jax.extraction.selection import extract_local
 from sret_jax.models.descriptor import RetrievalNetwork
 from sret_jax.models.local_features import LocalFeatureHead
 from sret_jax.models.pooling import GeM
+from sret_jax.retrieval.index import Index
 from sret_jax.retrieval.inverted_file import InvertedFile
+from sret_jax.retriever import Retriever
 from tests.support.commands import run_eval
 from tests.support.miniatures import MINIATURES, QUERIES, SEARCHED
 from tests.support.networks import NETWORK, VARIABLES
@@ -92,6 +94,31 @@ def test_every_benchmark_can_be_searched(tmp_path, benchmark):
     assert results["metrics"]["queries"] == QUERIES.get(benchmark, 4)
     assert f"{SEARCHED.get(benchmark, 4) + 3} photos" in results["index"] and results["index_recall"] == {}
     assert 0 < next(value for name, value in results["metrics"].items() if name == "mAP" or "mAP@" in name) <= 100
+
+
+def test_asmk_alone_describes_nothing_globally(tmp_path, monkeypatch):
+    root = write_photos(tmp_path / "photos")
+    queries = str(write_photos(tmp_path / "queries", photos=1, seed=1))
+    with monkeypatch.context() as patched:
+        patched.setattr(Retriever, "extract", lambda *_: pytest.fail("photographs were described globally"))
+        results = evaluate(tmp_path, asmk(root), queries=queries)
+        verified = evaluate(tmp_path, replace(asmk(root), rerank=RerankConfig(stages=("sv:3",))), queries=queries)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"asmk", "data", "eval", "local"}
+    assert results["dim"] == 32 and results["extracted"] == 0 and results["images_per_second"] == 0
+    index = InvertedFile.load(tmp_path / "run/asmk/folder")
+    assert results["fingerprint"] == verified["fingerprint"] == index.fingerprint
+    seconds = {"prepare", "visual words", "local features", "index", "search", "score", "report"}
+    assert set(results["timings"]) == seconds
+    assert set(verified["timings"]) == seconds | {"prepare re-ranking", "re-rank"}
+    # A re-ranker that compares descriptors needs them, and what it needs is described and named.
+    expanded = evaluate(tmp_path, replace(asmk(root), rerank=RerankConfig(stages=("aqe:2",))), queries=queries)
+    assert expanded["extracted"] == 12 and expanded["fingerprint"] != results["fingerprint"]
+    assert {"extract", "extract queries"} < set(expanded["timings"])
+
+
+def test_an_index_of_descriptors_is_no_asmk():
+    with pytest.raises(UserError, match="search.method='asmk' compares local features: an index of descriptors has"):
+        Index.build(np.eye(3, dtype=np.float32), ["a", "b", "c"], SearchConfig(method="asmk"))
 
 
 def test_asmk_ranks_separate_queries_and_reranks(tmp_path):
