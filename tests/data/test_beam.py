@@ -86,7 +86,8 @@ def test_the_command_prepares_what_eval_reads(tmp_path):
     run = [
         sys.executable,
         "-m",
-        "sret_jax.datasets.prepare",
+        "sret_jax.cli.main",
+        "prepare",
         "revisitop1m",
         "m",
         "cache",
@@ -96,5 +97,5 @@ def test_the_command_prepares_what_eval_reads(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "revisitop1m is prepared in cache" in done.stdout
     assert list(tmp_path.glob("cache/listed/revisitop1m-*/beam_photos/*/*.array_record*"))
-    missing = subprocess.run([*run[:4], "nothing", "cache"], cwd=tmp_path, capture_output=True, text=True)
+    missing = subprocess.run([*run[:5], "nothing", "cache"], cwd=tmp_path, capture_output=True, text=True)
     assert missing.returncode == 2 and "error: nothing: no such folder" in missing.stderr
