@@ -137,10 +137,11 @@ class ModelConfig:
 @dataclass
 class TrainConfig:
     steps: int = 300  # optimiser steps
-    # Over pairs "contrastive", "multi_similarity", "triplet", "solar"; over weights per instance "arcface", "cosface",
+    # Over pairs "contrastive", "infonce", "multi_similarity", "triplet", "solar"; over weights per instance "arcface", "cosface",
     # "subcentre_arcface", "curricularface". Mined tuples have their own forms of "contrastive", "triplet" and "solar".
     loss: str = "contrastive"
     margin: float = 0.7  # of the loss; a distance, an angle (radians) or a similarity
+    temperature: float = 0.07  # infonce: divides the cosine before the softmax
     scale: float = 32.0  # arcface and its kind: multiplies the cosine before the softmax
     sub_centres: int = 3  # subcentre_arcface: weight vectors per instance
     negatives: int = 5  # of each query: mined ones; or for solar without mining the nearest of the batch

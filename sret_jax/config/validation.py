@@ -16,7 +16,7 @@ _CHOICES = {
     "model.local.init": ("pca", "weights"),
     "model.whitening_init": ("pca", "random", "weights"),
     "model.dtype": ("float32", "bfloat16"),
-    "train.loss": ("contrastive", "multi_similarity", "triplet", "solar", *CLASSIFYING),
+    "train.loss": ("contrastive", "infonce", "multi_similarity", "triplet", "solar", *CLASSIFYING),
     "train.optimizer": ("adamw", "adam", "sgd"),
     "train.schedule": ("cosine", "exponential"),
     "train.decayed": ("kernels", "all"),

@@ -61,11 +61,15 @@ class RetrievalNetwork(nn.Module):
     l2_pooled: bool = True
 
     def feature_map(
-        self, images: Images, mask: Bool[Array, "b h w"], train: bool = False
+        self, images: Images, mask: Bool[Array, "b h w"], train: bool = False, given: str = ""
     ) -> tuple[Float[Array, "b h2 w2 c"], Bool[Array, "b h2 w2"], dict[str, Any]]:
         """The map that is pooled, its mask, and the named intermediates on the way to it."""
-        inside = {} if self.attention is None else {"attention": self.attention}
-        maps = self.backbone(images, mask, train=train, last_stage=self.stage, **inside)
+        if given == self.stage:
+            maps = {given: (images.astype(self.backbone.dtype), mask)}
+        else:
+            options: dict[str, Any] = {} if self.attention is None else {"attention": self.attention}
+            options |= {"given": given} if given else {}
+            maps = self.backbone(images, mask, train=train, last_stage=self.stage, **options)
         x, mask = maps[self.stage]
         intermediates: dict[str, Any] = {"backbone": x}
         if self.smoothing is not None:
@@ -79,10 +83,10 @@ class RetrievalNetwork(nn.Module):
         return x, mask, intermediates | {"map": x, "mask": mask}
 
     def pooled(
-        self, images: Images, mask: Bool[Array, "b h w"], train: bool = False
+        self, images: Images, mask: Bool[Array, "b h w"], train: bool = False, given: str = ""
     ) -> tuple[Float[Array, "b c"], dict[str, Any]]:
         """The descriptor before whitening, L2-normalised unless the whitening layer takes it as it is."""
-        x, mask, intermediates = self.feature_map(images, mask, train)
+        x, mask, intermediates = self.feature_map(images, mask, train, given)
         if isinstance(self.pool, WeightedSum):
             vector = self.pool(**intermediates["local"])
         else:
@@ -93,7 +97,7 @@ class RetrievalNetwork(nn.Module):
         return l2_normalize(x, 1e-6, added=True) if self.l2_added else l2_normalize(x)
 
     def __call__(
-        self, images: Images, mask: Bool[Array, "b h w"], *, train: bool = False
+        self, images: Images, mask: Bool[Array, "b h w"], *, train: bool = False, given: str = ""
     ) -> tuple[Float[Array, "b d"], dict[str, Any]]:
         """Descriptors of unit length and the intermediates (maps, `a`, `c`, graph nodes, local features) by name.
 
@@ -101,8 +105,10 @@ class RetrievalNetwork(nn.Module):
           images: RGB, 0 to 255, padded at the bottom and the right.
           mask: True on the photograph, False on the padding.
           train: updates BatchNorm statistics where the backbone was built for it.
+          given: name of a stage whose map and mask `images` and `mask` are, made earlier by the same backbone; only what
+            is behind it is computed.
         """
-        descriptor, intermediates = self.pooled(images, mask, train)
+        descriptor, intermediates = self.pooled(images, mask, train, given)
         if self.whitening is not None:
             descriptor = self._normalize(self.whitening(descriptor))
         return descriptor, intermediates

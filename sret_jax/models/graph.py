@@ -174,7 +174,7 @@ class SpatialContextRefinement(nn.Module):
         def pick(z: Array) -> Array:
             return jnp.take_along_axis(z.reshape(b, -1, z.shape[-1]), index[..., None], axis=1)
 
-        position, extent = _relative_to_content(at, mask)
+        position, extent = node_positions(at, mask)
         feature = jnp.where(valid[..., None], pick(x) / pick(scale), 0)
         h = nn.Dense(self.width, name="project")(feature)
         if scores is not None:
@@ -200,7 +200,7 @@ class SpatialContextRefinement(nn.Module):
         }
 
 
-def _relative_to_content(
+def node_positions(
     at: Int32[Array, "b n 2"], mask: Bool[Array, "b h w"]
 ) -> tuple[Float32[Array, "b n 2"], Float32[Array, "b"]]:
     """Positions with the photo's centre at 0 and its longest side from -1 to 1, and that side's length."""

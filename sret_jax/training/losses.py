@@ -52,6 +52,8 @@ def batch_loss(
             return pair_losses.contrastive(descriptors, labels, margin=margin), state
         case "multi_similarity":
             return pair_losses.multi_similarity(descriptors, labels, base=margin), state
+        case "infonce":
+            return pair_losses.infonce(descriptors, labels, temperature=config.temperature), state
         case "triplet":
             return pair_losses.triplet(descriptors, labels, margin=margin), state
         case "solar":

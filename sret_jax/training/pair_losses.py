@@ -84,6 +84,25 @@ def triplet(x: Float[Array, "b d"], labels: Int[Array, "b"], *, margin: float) -
     return masked_mean(losses, positive.any(1) & negative.any(1))
 
 
+def infonce(x: Float[Array, "b d"], labels: Int[Array, "b"], *, temperature: float) -> Float[Array, ""]:
+    """Supervised InfoNCE, averaged over the photographs that have a positive in the batch,
+
+        L_i = - mean over positives p of log( exp(S[i,p] / T) / sum over all j != i of exp(S[i,j] / T) )
+
+    Every photograph is compared with all others of the batch at once, so no pair has to be mined.
+
+    Args:
+        temperature: T, a similarity.
+
+    Reference: P. Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, eq. 2 (L_out).
+    """
+    positive, _ = pairs(labels)
+    logits = jnp.where(jnp.eye(len(labels), dtype=bool), -jnp.inf, products(x, x) / temperature)
+    share = jnp.where(positive, logits - jax.nn.logsumexp(logits, axis=1, keepdims=True), 0)
+    count = positive.sum(1)
+    return masked_mean(-share.sum(1) / jnp.maximum(count, 1), count > 0)
+
+
 def pairs(labels: Int[Array, "b"]) -> tuple[Bool[Array, "b b"], Bool[Array, "b b"]]:
     same = labels[:, None] == labels[None, :]
     return same & ~jnp.eye(len(labels), dtype=bool), ~same

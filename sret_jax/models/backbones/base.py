@@ -31,8 +31,12 @@ class Backbone(nn.Module):
         train: bool = False,
         last_stage: str = "last",
         attention: nn.Module | None = None,
+        given: str = "",
     ) -> Maps:
         """Maps and masks of the stages up to `last_stage`, zero outside the mask; images hold 0..255.
+
+        With the name of a stage in `given`, `images` and `mask` are the map and mask of that stage, made earlier by the
+        same network, and only the stages behind it are computed. A transformer has no such shortcut.
 
         `attention(stage, map, mask, train=train)` replaces the map of each of its `stages`, for the stages behind it
         too. Then the gradient flows back to it through whatever is behind, frozen or not.
@@ -42,8 +46,8 @@ class Backbone(nn.Module):
         Not where the backbone trains: the gradient of that loop takes three times as long to compile; nor around
         attention, whose parameters are not the backbone's.
         """
-        if attention is not None:
-            return self.maps(images, mask, train, last_stage, attention)
+        if attention is not None or given:
+            return self.maps(images, mask, train, last_stage, attention, given)
         batch = len(images)
         group = 2 if batch % 2 == 0 else 1
         whole = jax.default_backend() != "cpu" or batch <= group or (train and self.train_from != "none")
@@ -58,7 +62,13 @@ class Backbone(nn.Module):
         return jax.tree.map(lambda x: x.reshape(batch, *x.shape[2:]), scan(self, (), parts)[1])
 
     def maps(
-        self, images: Array, mask: Array, train: bool, last_stage: str, attention: nn.Module | None = None
+        self,
+        images: Array,
+        mask: Array,
+        train: bool,
+        last_stage: str,
+        attention: nn.Module | None = None,
+        given: str = "",
     ) -> Maps:
         raise NotImplementedError
 
@@ -67,7 +77,7 @@ class Backbone(nn.Module):
     ) -> None:
         """Adds a finished stage to `maps`. The gradient stops here where nothing before the stage's end trains."""
         stages = () if attention is None else attention.stages
-        if not self.trains(len(maps)) and not set(stages) & set(maps):
+        if not self.trains(STAGES.index(stage)) and not set(stages) & set(maps):
             x = jax.lax.stop_gradient(x)
         x = erase(x, mask)
         if attention is not None and stage in stages:

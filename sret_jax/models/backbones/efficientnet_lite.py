@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from sret_jax.errors import UserError
-from sret_jax.models.backbones.base import Backbone, Maps
+from sret_jax.models.backbones.base import STAGES, Backbone, Maps
 from sret_jax.models.backbones.layers import ConvNorm, relu6
 
 SCALES = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
@@ -102,15 +102,21 @@ class EfficientNetLite(Backbone):
 
     @nn.compact
     def maps(
-        self, images: Array, mask: Array, train: bool, last_stage: str, attention: nn.Module | None = None
+        self,
+        images: Array,
+        mask: Array,
+        train: bool,
+        last_stage: str,
+        attention: nn.Module | None = None,
+        given: str = "",
     ) -> Maps:
-        if images.shape[1] % 32 or images.shape[2] % 32:
+        if not given and (images.shape[1] % 32 or images.shape[2] % 32):
             raise UserError(f"{self.variant}: {images.shape[1]}x{images.shape[2]} images; resize to multiples of 32")
-        x = ((images.astype(jnp.float32) - 127.0) / 128.0).astype(self.dtype)
         maps: Maps = {}
+        stage = STAGES.index(given) + 1 if given else 0  # that is being computed
 
         def conv() -> Any:
-            trains = self.trains(len(maps))
+            trains = self.trains(stage)
             update = self.update_stats and train and trains
             return partial(
                 ConvNorm, epsilon=1e-3, momentum=0.99, dtype=self.dtype, update_stats=update, frozen=not trains
@@ -119,14 +125,19 @@ class EfficientNetLite(Backbone):
         def end(stage: str) -> None:
             self.end(maps, stage, x, mask, attention=attention, train=train)
 
-        x, mask = conv()(32, 3, 2, activation=relu6, name="stem")(x, mask)
-        for i, block in enumerate(blocks(self.variant)):
+        specs = list(enumerate(blocks(self.variant)))
+        if given:
+            x, first = images.astype(self.dtype), 1 + next(i for i, block in specs if block.ends == given)
+        else:
+            x, first = ((images.astype(jnp.float32) - 127.0) / 128.0).astype(self.dtype), 0
+            x, mask = conv()(32, 3, 2, activation=relu6, name="stem")(x, mask)
+        for i, block in specs[first:]:
             x, mask = MBConv(block, conv(), name=f"block{i}")(x, mask)
             if block.ends:
                 end(block.ends)
                 if block.ends == last_stage:
                     return maps
-                x = maps[block.ends][0]
+                x, stage = maps[block.ends][0], stage + 1
         x, mask = conv()(HEAD, activation=relu6, name="head")(x, mask)
         end("last")
         return maps

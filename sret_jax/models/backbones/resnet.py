@@ -96,31 +96,41 @@ class ResNet(Backbone):
 
     @nn.compact
     def maps(
-        self, images: Array, mask: Array, train: bool, last_stage: str, attention: nn.Module | None = None
+        self,
+        images: Array,
+        mask: Array,
+        train: bool,
+        last_stage: str,
+        attention: nn.Module | None = None,
+        given: str = "",
     ) -> Maps:
-        x = self.normalized(images)
         maps: Maps = {}
+        stage = STAGES.index(given) + 1 if given else 0  # that is being computed
 
         def conv() -> Any:
-            trains = self.trains(len(maps))
+            trains = self.trains(stage)
             update = self.update_stats and train and trains
             return partial(ConvNorm, dtype=self.dtype, update_stats=update, frozen=not trains)
 
         def end(stage: str) -> None:
             self.end(maps, stage, x, mask, attention=attention, train=train)
 
-        x, mask = conv()(64, 7, 2, padding=3, activation=relu, name="stem")(x, mask)
-        end("c1")
-        for layer, blocks in enumerate(_layers(self.variant), 1):
+        if given:
+            x = images.astype(self.dtype)
+        else:
+            x, mask = conv()(64, 7, 2, padding=3, activation=relu, name="stem")(self.normalized(images), mask)
+            end("c1")
+            x, stage = maps["c1"][0], 1
+        for layer, blocks in list(enumerate(_layers(self.variant), 1))[stage - 1 :]:
             if last_stage in maps:
                 return maps
-            x = maps[STAGES[layer - 1]][0]
             if layer == 1:
                 x, mask = max_pool(x), mask[:, ::2, ::2]
             floors = self.floor if layer <= 3 else 0.0, self.floor if layer == 1 else 0.0
             for i, block in enumerate(blocks):
                 x, mask = Residual(block, conv(), *floors, name=f"layer{layer}_{i}")(x, mask)
             end(STAGES[layer])
+            x, stage = maps[STAGES[layer]][0], layer + 1
         return maps if last_stage == "c5" else maps | {"last": maps["c5"]}
 
     def trains(self, stage: int) -> bool:

@@ -121,8 +121,16 @@ class VisionTransformer(Backbone):
 
     @nn.compact
     def maps(
-        self, images: Array, mask: Array, train: bool, last_stage: str, attention: nn.Module | None = None
+        self,
+        images: Array,
+        mask: Array,
+        train: bool,
+        last_stage: str,
+        attention: nn.Module | None = None,
+        given: str = "",
     ) -> Maps:
+        if given:
+            raise UserError(f"{self.variant}: a transformer cannot go on from the map of a stage")
         if images.shape[1] % PATCH or images.shape[2] % PATCH:
             size = f"{images.shape[1]}x{images.shape[2]}"
             raise UserError(f"{self.variant}: {size} images; resize to multiples of {PATCH}")
