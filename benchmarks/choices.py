@@ -37,7 +37,7 @@ from sret_jax.data.augmentation import augment
 from sret_jax.data.folders import prepare_folder
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.resizing import content_size, place, resize
-from sret_jax.evaluation.metrics import rank, score_rankings
+from sret_jax.metrics.ranking import rank, score_rankings
 from sret_jax.models.descriptor import build_network
 from sret_jax.models.whitening import apply_whitening, pca_whitening
 from sret_jax.retriever import load, without_unfilled_layers

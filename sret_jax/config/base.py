@@ -47,6 +47,8 @@ class DataConfig:
     colour: float = 0.3  # strength of brightness, contrast and saturation jitter, 0 = off
     jpeg: float = 0.3  # probability of re-compression
     jpeg_quality: tuple[int, int] = (30, 95)  # range of the re-compression quality
+    map_scale: tuple[float, float] = (1.0, 1.0)  # stored maps: range of a crop's size, of its own; (1, 1): as it is
+    map_drop: float = 0.0  # stored maps: share of the positions that a view hides
     threads: int = 4  # decoding threads
     synthetic_instances: int = 40  # dataset "synthetic": objects in the training split
     synthetic_photos: int = 10  # dataset "synthetic": photographs of each object
@@ -137,8 +139,9 @@ class ModelConfig:
 @dataclass
 class TrainConfig:
     steps: int = 300  # optimiser steps
-    # Over pairs "contrastive", "infonce", "multi_similarity", "triplet", "solar"; over weights per instance "arcface", "cosface",
-    # "subcentre_arcface", "curricularface". Mined tuples have their own forms of "contrastive", "triplet" and "solar".
+    # Over pairs "contrastive", "infonce", "multi_similarity", "triplet", "solar"; over weights per instance "arcface",
+    # "cosface", "subcentre_arcface", "curricularface". Mined tuples have their own forms of "contrastive", "triplet"
+    # and "solar".
     loss: str = "contrastive"
     margin: float = 0.7  # of the loss; a distance, an angle (radians) or a similarity
     temperature: float = 0.07  # infonce: divides the cosine before the softmax
@@ -161,6 +164,9 @@ class TrainConfig:
     accumulate: int = 1  # batches whose gradients are averaged into one step
     train_from: str = "none"  # first backbone stage that trains: "all", "c2" ... "c5", "last", or "none"
     batch_stats: str = "frozen"  # BatchNorm statistics: "frozen" or "updated"
+    # Make the map of the last stage that does not train once per photograph, keep it, and train on views of it: a step
+    # takes a fraction of the time. False: train on views of the photographs.
+    on_maps: bool = False
     log_every: int = 10  # steps
     save_every: int = 100  # steps
     keep: int = 2  # newest checkpoints kept

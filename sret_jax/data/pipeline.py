@@ -6,17 +6,18 @@ outlives a killed run.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
 import grain
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 
 from sret_jax.config import DataConfig
 from sret_jax.data.augmentation import augment
+from sret_jax.data.map_augmentation import augment_map
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.resizing import bucket_shapes, choose_bucket, content_size, place, resize, round_to
 from sret_jax.data.sampling import VIEW, InstancePlan, Plan, make_plan
@@ -25,6 +26,8 @@ from sret_jax.storage.files import Unreadable
 
 log = logging.getLogger(__name__)
 PhotoBatch = Mapping[str, np.ndarray]
+# Rows -> maps [b h w c] and masks [b h w] of these photographs.
+Maps = Callable[[Int[np.ndarray, "b"]], tuple[Float[np.ndarray, "b h w c"], Bool[np.ndarray, "b h w"]]]
 ENDLESS = range(2**40)  # batches
 
 
@@ -44,6 +47,7 @@ class PlannedPhotos:
     process_index: int
     process_count: int
     numbers: range
+    maps: Maps | None = None  # what is shown instead of the photographs
 
     @property
     def local_batch(self) -> int:
@@ -56,11 +60,17 @@ class PlannedPhotos:
         at, slot = divmod(int(position), self.local_batch)
         number, slot = self.numbers[at], slot + self.process_index * self.local_batch
         row = int(self._cached_rows(number)[slot])
-        rng = np.random.default_rng((self.seed, VIEW, number, slot))
+        image, mask = self._view(row, np.random.default_rng((self.seed, VIEW, number, slot)))
+        return {"image": image, "mask": mask, "label": self.photos.labels[row], "row": np.int32(row)}
+
+    def _view(self, row: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        if self.maps is not None:
+            maps, masks = self.maps(np.array([row]))
+            size = int(masks[0].any(1).sum()), int(masks[0].any(0).sum())
+            return augment_map(maps[0], size, rng, self.config)
         side = round_to(self.config.image_size, self.size_multiple)
         view = augment(load(self.photos, row), rng, self.config, multiple=self.size_multiple)
-        image, mask = place(view, (side, side))
-        return {"image": image, "mask": mask, "label": self.photos.labels[row], "row": np.int32(row)}
+        return place(view, (side, side))
 
     @cached_property
     def _cached_rows(self) -> Any:
@@ -107,6 +117,7 @@ def training_batches(
     process_count: int = 1,
     plan: Plan | None = None,
     numbers: range = ENDLESS,
+    maps: Maps | None = None,
 ) -> grain.DatasetIterator:
     """Batches `{"image": uint8 [B S S 3], "mask": bool [B S S], "label": int32 [B], "row": int32 [B]}`.
 
@@ -116,6 +127,7 @@ def training_batches(
     Args:
       plan: what the batches hold; None: as `config.sampling` says.
       numbers: of the batches to make.
+      maps: stored maps of the photographs: "image" then holds views of these, [B h w c], and "mask" their positions.
 
     Raises:
       UserError: fewer than P instances, or a batch that does not divide over the processes.
@@ -124,7 +136,7 @@ def training_batches(
     _check_division(plan, config, process_count)
     if isinstance(plan, InstancePlan) and (left_out := len(photos.instances) - len(plan.rows_of)):
         log.warning("%s: %d instances with one photograph only are not trained on", photos.name, left_out)
-    source = PlannedPhotos(photos, plan, config, seed, size_multiple, process_index, process_count, numbers)
+    source = PlannedPhotos(photos, plan, config, seed, size_multiple, process_index, process_count, numbers, maps)
     options = grain.ReadOptions(
         num_threads=config.threads, prefetch_buffer_size=max(config.threads, 2 * source.local_batch)
     )

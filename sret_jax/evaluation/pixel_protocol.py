@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from sret_jax.datasets.pixel_truth import PixelTruth
-from sret_jax.evaluation.pixel_metrics import (
+from sret_jax.metrics.pixels import (
     mask_box_iou,
     mask_iou,
     mean_iou_official,

@@ -15,7 +15,7 @@ from sret_jax.datasets.ground_truth import GroundTruth
 from sret_jax.datasets.lookups import Lookup
 from sret_jax.errors import UserError
 from sret_jax.evaluation.external.submissions import ranks_file, retrieval_csv
-from sret_jax.evaluation.metrics import (
+from sret_jax.metrics.ranking import (
     average_precision,
     recall_at,
     revisited_map,

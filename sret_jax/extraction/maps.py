@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int
+from jaxtyping import Array, Bool, Float16, Float32, Int
 
 from sret_jax.config import Config
 from sret_jax.data.photo_set import PhotoSet
@@ -55,10 +55,15 @@ class StoredMaps:
 
     def __call__(self, rows: Int[np.ndarray, "b"]) -> tuple[Float32[np.ndarray, "b h w c"], Bool[np.ndarray, "b h w"]]:
         """Maps of these photographs and where in them the photographs are."""
+        maps, mask = self.as_stored(rows)
+        return maps.astype(np.float32), mask
+
+    def as_stored(self, rows: Int[np.ndarray, "b"]) -> tuple[Float16[np.ndarray, "b h w c"], Bool[np.ndarray, "b h w"]]:
+        """The same in 16 bits."""
         records = self._rows[rows]
         height, width = records["map"].shape[1:3]
         down, across = (np.arange(n)[None] < records["size"][:, i, None] for i, n in enumerate((height, width)))
-        return records["map"].astype(np.float32), down[:, :, None] & across[:, None]
+        return records["map"], down[:, :, None] & across[:, None]
 
 
 def store_maps(

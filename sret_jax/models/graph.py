@@ -15,6 +15,9 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 from sret_jax.models.pooling import l2_normalize
 
 
+Graph = jraph.GraphsTuple
+
+
 def strongest(
     x: Float[Array, "b h w c"], k: int, mask: Bool[Array, "b h w"], scores: Float[Array, "b h w"] | None = None
 ) -> tuple[Int32[Array, "b {k}"], Bool[Array, "b {k}"]]:
@@ -39,7 +42,7 @@ def build_graph(
     valid: Bool[Array, "b n"],
     neighbours: int,
     kinds: str = "both",
-) -> jraph.GraphsTuple:
+) -> Graph:
     """Joins every node to itself, its nearest nodes in space and its most similar nodes in feature.
 
     Args:
@@ -108,6 +111,18 @@ def aggregate(
     return jraph.segment_sum(weight[:, None] * values[senders], receivers, n, indices_are_sorted=True)
 
 
+def adjacency(weight: Float[Array, "e"], graph: Graph, photos: int) -> Float[Array, "b n n"]:
+    """A[b, i, j], the weight of the edge from node j to node i of photograph b; edges that are there twice add up.
+
+    Args:
+        weight: of every edge of `graph`, 0 where there is none.
+        photos: b; all have n nodes.
+    """
+    n = len(graph.nodes) // photos
+    place = graph.receivers * n + graph.senders % n
+    return jraph.segment_sum(weight, place, photos * n * n).reshape(photos, n, n)
+
+
 class RefinementBlock(nn.Module):
     """h' = h + W sum_edges weight norm LayerNorm(h);  h'' = h' + MLP(LayerNorm(h')).
 
@@ -117,7 +132,7 @@ class RefinementBlock(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, h: Float[Array, "n d"], graph: jraph.GraphsTuple) -> Float[Array, "n d"]:
+    def __call__(self, h: Float[Array, "n d"], graph: Graph) -> Float[Array, "n d"]:
         geometry = graph.edges["geometry"]
         logit = nn.Dense(1, name="weight")(nn.relu(nn.Dense(16, name="geometry")(geometry)))[:, 0]
         weight = jnp.where(graph.edges["valid"], nn.sigmoid(logit), 0)

@@ -1,71 +1,94 @@
-"""METHOD 2, in the span of the features: context as averages over a graph of the strongest local features."""
+"""METHOD 2 in the span of the features: context as averages over the graph of the strongest local features.
+
+The free form of `graph.py` adds whatever a perceptron makes of a node and its neighbours, and with a few hundred
+training instances learns what does not carry over. Here a node can only move towards the mean of its neighbours and
+become stronger or weaker.
+"""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import jraph
 from jaxtyping import Array, Bool, Float
 
-from sret_jax.models.graph import build_graph, node_positions, strongest
+from sret_jax.models.graph import Graph, adjacency, build_graph, node_positions, strongest
 
 
 def propagate(
-    x: Float[Array, "b n c"], weight: Float[Array, "e"], gate: Float[Array, "b n"], graph: jraph.GraphsTuple
+    x: Float[Array, "b n c"], weight: Float[Array, "e"], gate: Float[Array, "b n"], graph: Graph
 ) -> Float[Array, "b n c"]:
     """Moves every node towards the weighted mean of its neighbours.
 
         x'[i] = x[i] + g[i] ( sum_j w[i,j] x[j] / sum_j w[i,j] - x[i] )
 
-    With a gate g in 0..1 and weights w >= 0 every new feature is a convex combination of old ones: a map without
-    negative values keeps none, and nothing leaves the span of the photograph's own features. A node without an edge of
-    positive weight stays as it is.
+    With a gate g in 0..1 and weights w >= 0 every new feature is a convex combination of old ones. A node without an
+    edge of positive weight stays as it is.
     """
-    b, n, _ = x.shape
-    place = graph.receivers * n + graph.senders % n
-    adjacency = jraph.segment_sum(weight, place, b * n * n).reshape(b, n, n)
-    total = adjacency.sum(-1, keepdims=True)
-    share = adjacency / jnp.maximum(total, 1e-12)
-    moved = gate[..., None] * (jnp.einsum("bij,bjc->bic", share, x) - x)
-    return x + jnp.where(total > 0, moved, 0)
+    weights = adjacency(weight, graph, len(x))
+    total = weights.sum(-1, keepdims=True)
+    mean = jnp.einsum("bij,bjc->bic", weights / jnp.maximum(total, 1e-12), x)
+    return x + jnp.where(total > 0, gate[..., None] * (mean - x), 0)
 
 
 class PropagationBlock(nn.Module):
-    hidden: int = 64
+    """`propagate` with weights learned from the edges' geometry and a gate from the node's feature."""
+
+    hidden: int
     gate_init: float = 0.0
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n c"], graph: jraph.GraphsTuple) -> Float[Array, "b n c"]:
-        geometry = graph.edges["geometry"]
-        logit = nn.Dense(1, name="weight")(nn.relu(nn.Dense(16, name="geometry")(geometry)))[:, 0]
+    def __call__(self, x: Float[Array, "b n c"], graph: Graph) -> Float[Array, "b n c"]:
+        logit = nn.Dense(1, name="weight")(nn.relu(nn.Dense(16, name="geometry")(graph.edges["geometry"])))[:, 0]
         weight = jnp.where(graph.edges["valid"], nn.softplus(logit), 0)
-        power = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-        hidden = nn.relu(nn.Dense(self.hidden, name="reduce")(x * jax.lax.rsqrt(power + 1e-12)))
-        gate = nn.Dense(
-            1, kernel_init=nn.initializers.zeros, bias_init=nn.initializers.constant(self.gate_init), name="gate"
-        )(hidden)[..., 0]
+        hidden = nn.relu(nn.Dense(self.hidden, name="reduce")(x / _scale(x)))
+        start = nn.initializers.constant(self.gate_init)
+        gate = nn.Dense(1, kernel_init=nn.initializers.zeros, bias_init=start, name="gate")(hidden)[..., 0]
         return propagate(x, weight, nn.sigmoid(gate), graph)
 
 
 class SpanRefinement(nn.Module):
+    """Refines the strongest local features by averages of their neighbours on the graph, block after block."""
+
     blocks: int = 2
     nodes: int = 48
     neighbours: int = 4
+    hidden: int = 64
     edges: str = "both"
     gate_init: float = 0.0
+    weigh: bool = False
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"]
     ) -> tuple[Float[Array, "b h w c"], dict[str, Array]]:
+        """The refined map and the graph, as of `SpatialContextRefinement`."""
         b, _, w, c = x.shape
         index, valid = strongest(x, self.nodes, mask)
         at = jnp.stack([index // w, index % w], -1)
         _, extent = node_positions(at, mask)
         before = jnp.take_along_axis(x.reshape(b, -1, c), index[..., None], axis=1).astype(jnp.float32)
-        feature = jnp.where(valid[..., None], before, 0)
+        feature = before = jnp.where(valid[..., None], before, 0)
         graph = build_graph(feature, at, extent, valid, self.neighbours, self.edges)
         for i in range(self.blocks):
-            feature = PropagationBlock(gate_init=self.gate_init, name=f"block_{i}")(feature, graph)
+            feature = PropagationBlock(self.hidden, self.gate_init, name=f"block_{i}")(feature, graph)
+        if self.weigh:
+            scale = _scale(before)
+            hidden = nn.Dense(self.hidden, name="own")(before / scale)
+            hidden = nn.relu(hidden + nn.Dense(self.hidden, name="around")((feature - before) / scale))
+            feature = (
+                feature * 2 * nn.sigmoid(nn.Dense(1, kernel_init=nn.initializers.zeros, name="importance")(hidden))
+            )
         change = jnp.where(valid[..., None], feature - before, 0).astype(x.dtype)
         refined = x.reshape(b, -1, c).at[jnp.arange(b)[:, None], index].add(change).reshape(x.shape)
-        return refined, {"nodes": at, "valid": valid}
+        first = self.nodes * jnp.arange(b)[:, None]
+        return refined, {
+            "nodes": at,
+            "valid": valid,
+            "senders": graph.senders.reshape(b, -1) - first,
+            "receivers": graph.receivers.reshape(b, -1) - first,
+            "edge_valid": graph.edges["valid"].reshape(b, -1),
+        }
+
+
+def _scale(x: Float[Array, "b n c"]) -> Float[Array, "b n 1"]:
+    """Root mean square of every feature: divided by it, what is learned is free of the scale of the backbone's map."""
+    return jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-12)

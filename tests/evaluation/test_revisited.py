@@ -18,12 +18,12 @@ from sret_jax.evaluation.anchors import ANCHORS, published
 from sret_jax.evaluation.benchmark import open_benchmark
 from sret_jax.evaluation.external import scoring
 from sret_jax.evaluation.external.submissions import ranks_file, read_ranks, read_retrieval_csv, retrieval_csv
-from sret_jax.evaluation.metrics import revisited_map
 from sret_jax.evaluation.report.pictures import boxed
 from sret_jax.evaluation.report.table import print_results
 from sret_jax.evaluation.request import Request
 from sret_jax.evaluation.results import read_results
 from sret_jax.evaluation.scorers import RIGHT, UNJUDGED, WRONG, RevisitedScorer
+from sret_jax.metrics.ranking import revisited_map
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.retrieval.index import Index
 from tests.support.answers import scored

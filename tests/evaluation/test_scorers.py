@@ -7,8 +7,8 @@ import pytest
 
 from sret_jax.datasets.ground_truth import GroundTruth
 from sret_jax.errors import UserError
-from sret_jax.evaluation.metrics import leave_one_out_map
 from sret_jax.evaluation.scorers import InstanceScorer, RevisitedScorer, junk_first
+from sret_jax.metrics.ranking import leave_one_out_map
 from sret_jax.reranking.answers import Answers
 from tests.support.answers import scored
 from tests.support.twins import search_over

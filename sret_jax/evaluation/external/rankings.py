@@ -22,9 +22,9 @@ from sret_jax.evaluation.external.submissions import (
     read_recognition_csv,
     read_retrieval_csv,
 )
-from sret_jax.evaluation.metrics import gldv2_map_at_100, gldv2_micro_ap
 from sret_jax.evaluation.request import PIXEL, REVISITED, Request, check_benchmark, plain_benchmark
 from sret_jax.evaluation.scorers import Scorer, Scores, revisited_metrics
+from sret_jax.metrics.ranking import gldv2_map_at_100, gldv2_micro_ap
 from sret_jax.reranking.answers import Answers
 
 RANKABLE = (*REVISITED, *LOOKUPS, "folder")

@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw
 
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.evaluation.pixel_metrics import mask_iou
 from sret_jax.evaluation.report.pictures import (
     FINE,
     OBJECT,
@@ -20,6 +19,7 @@ from sret_jax.evaluation.report.pictures import (
     strip_picture,
 )
 from sret_jax.localization.methods import PredictedMask
+from sret_jax.metrics.pixels import mask_iou
 
 FOUND, HOTTEST = (236, 72, 153), (56, 189, 248)  # RGB
 SIDE = 200  # longest of a photograph in the report, pixels

@@ -5,7 +5,7 @@ import pytest
 
 from sret_jax.datasets.ground_truth import read_ground_truth
 from sret_jax.errors import UserError
-from sret_jax.evaluation.metrics import (
+from sret_jax.metrics.ranking import (
     average_precision,
     gldv2_map_at_100,
     gldv2_micro_ap,

@@ -7,8 +7,7 @@ import pytest
 from sret_jax.datasets.ground_truth import read_ground_truth
 from sret_jax.datasets.pixel_truth import UNLABELLED
 from sret_jax.datasets.polygons import MAX_COORDINATE, polygon
-from sret_jax.evaluation.metrics import revisited_map, revisited_sets
-from sret_jax.evaluation.pixel_metrics import (
+from sret_jax.metrics.pixels import (
     box_iou,
     mask_box,
     mask_iou,
@@ -19,6 +18,7 @@ from sret_jax.evaluation.pixel_metrics import (
     pixel_map_official,
     pixel_map_strict,
 )
+from sret_jax.metrics.ranking import revisited_map, revisited_sets
 
 
 def rows(*lists) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sret_jax.datasets.polygons import polygon_mask
-from sret_jax.evaluation.metrics import positions_without_junk, trapezoid_average_precision
+from sret_jax.metrics.ranking import positions_without_junk, trapezoid_average_precision
 
 Ious = Sequence[Mapping[int, float]]
 THRESHOLDS = tuple(range(50, 100, 5))  # percent; an overlap has to be larger
