@@ -35,6 +35,8 @@ class DataConfig:
     root: str = ""
     splits: str = ""  # JSON file {split: [instance, ...]}; "" uses every instance of root
     split: str = "train"  # which entry of `splits` to train on; dataset "sfm": "train" or "val"
+    validation: str = "val"  # which entry of `splits` to validate on, where it has one
+    held_out: float = 0.2  # otherwise: share of the training instances that are validated on instead
     sampling: str = "instances"  # what a batch holds: "instances" (P*K), "balanced", "random", "tuples" (mined)
     cache_dir: str = ""  # where prepared ArrayRecord files go; "" = <workdir>/data
     image_size: int = 320  # longest side of a photograph after resizing, pixels
@@ -131,8 +133,11 @@ class ModelConfig:
     relu_floor: float = 0.0  # SuperGlobal's ReLUP in a ResNet, published with 0.014; 0 for none
     whitening: bool = True  # a fully connected layer after pooling
     whitening_dim: int = 512  # its outputs
-    whitening_init: str = "pca"  # "pca": PCA-whitening of the training set; "random"; or "weights": the file's
-    whitening_shrinkage: float = 0.4  # of that start: 1 whitens fully, 0 only rotates
+    # Its start, of the training set: "pca" or "within" (what photographs of one instance differ in, regularised);
+    # "random"; or "weights": the file's.
+    whitening_init: str = "pca"
+    whitening_shrinkage: float = 0.4  # of "pca": 1 whitens fully, 0 only rotates
+    whitening_ridge: float = 0.0  # of "within": in units of the mean variance; 0: by cross-validation over instances
     dtype: str = "float32"  # compute type of backbone and heads; descriptors are always float32
 
 
@@ -167,6 +172,10 @@ class TrainConfig:
     # Make the map of the last stage that does not train once per photograph, keep it, and train on views of it: a step
     # takes a fraction of the time. False: train on views of the photographs.
     on_maps: bool = False
+    # Fill the whitening layer again when training is done, and to validate: "none", or in closed form "pca", "within".
+    whitening_refit: str = "none"
+    validate_every: int = 0  # steps; the network that is best on held-out instances is kept. 0: the last is kept
+    patience: int = 0  # validations without a better network after which training ends; 0: it runs to its last step
     log_every: int = 10  # steps
     save_every: int = 100  # steps
     keep: int = 2  # newest checkpoints kept
@@ -176,10 +185,12 @@ class TrainConfig:
 class WhiteningConfig:
     """Whitening learned after training and stored with the checkpoint; it acts on the finished descriptor."""
 
-    # "pca", "pairs" (learned from matching pairs, as cirtorch does), or "weights": the one that model.weights has
+    # "pca", "pairs" (learned from matching pairs, as cirtorch does), "within" (what photographs of one instance differ
+    # in, regularised), or "weights": the one that model.weights has
     kind: str = "none"
     dim: int = 0  # descriptor length after it; 0 keeps all
     shrinkage: float = 1.0  # exponent s of the eigenvalues: P = diag(l^(-s/2)) V^T; 0.5 is a power of 0.25
+    ridge: float = 0.0  # of "within": in units of the mean variance; 0: by cross-validation over instances
 
 
 @dataclass

@@ -14,15 +14,16 @@ _CHOICES = {
     "model.pool": ("gem", "mac", "spoc", "rmac", "superglobal", "how"),
     "model.local.kind": ("how", "delg"),
     "model.local.init": ("pca", "weights"),
-    "model.whitening_init": ("pca", "random", "weights"),
+    "model.whitening_init": ("pca", "within", "random", "weights"),
     "model.dtype": ("float32", "bfloat16"),
     "train.loss": ("contrastive", "infonce", "multi_similarity", "triplet", "solar", *CLASSIFYING),
     "train.optimizer": ("adamw", "adam", "sgd"),
     "train.schedule": ("cosine", "exponential"),
+    "train.whitening_refit": ("none", "pca", "within"),
     "train.decayed": ("kernels", "all"),
     "train.train_from": ("all", "c1", "c2", "c3", "c4", "c5", "last", "none"),
     "train.batch_stats": ("frozen", "updated"),
-    "whitening.kind": ("none", "pca", "pairs", "weights"),
+    "whitening.kind": ("none", "pca", "pairs", "within", "weights"),
     "extract.scale_pooling": ("mean", "max", "power3", "gem"),
     "extract.resized": ("photo", "tensor"),
     "search.method": ("auto", "exact", "brute_force", "ah", "tree_ah", "asmk"),
@@ -70,13 +71,23 @@ def validate(config: Config, *, to_train: bool = True) -> None:
         raise UserError(f"config.model.local.window={config.model.local.window}: must be odd, it has a centre")
     if config.model.pool == "how" and not config.model.local.enabled:
         raise UserError('config.model.pool="how" sums the local features: set config.model.local.enabled=True')
-    if not config.model.l2_pooled and config.model.whitening_init == "pca":
+    if not config.model.l2_pooled and config.model.whitening_init in ("pca", "within"):
         raise UserError(
-            'config.model.l2_pooled=False: PCA is of normalised vectors; set model.whitening_init="weights"'
+            "config.model.l2_pooled=False: the closed forms are of normalised vectors; set "
+            'config.model.whitening_init="weights"'
         )
+    for path in ("model.whitening_ridge", "whitening.ridge", "train.validate_every", "train.patience"):
+        if not value(path) >= 0:
+            raise UserError(f"config.{path}={value(path)!r}: must be 0 or more")
+    for path in ("data.map_drop", "data.held_out"):
+        if not 0 <= value(path) < 1:
+            raise UserError(f"config.{path}={value(path)!r}: must be a share, 0 or more and below 1")
+    if not 0 < config.train.temperature:
+        raise UserError(f"config.train.temperature={config.train.temperature}: must be more than 0")
     if to_train:
         _validate_trained(config)
         _validate_sampling(config)
+        _validate_maps(config)
     if config.eval.ranked < 0:
         raise UserError(f"config.eval.ranked={config.eval.ranked}: must be 0, for all photographs, or more")
     if config.search.words < 0:
@@ -93,6 +104,19 @@ def _validate_trained(config: Config) -> None:
             f'config.model.pool={model.pool!r} has nothing to train: set config.train.train_from, for example to "c5", '
             "or config.model.whitening=True"
         )
+
+
+def _validate_maps(config: Config) -> None:
+    if not config.train.on_maps:
+        return
+    if config.data.sampling == "tuples":
+        raise UserError(
+            'config.train.on_maps: mined tuples train on photographs; change config.data.sampling ("tuples")'
+        )
+    if config.model.local.enabled and config.model.local.kind == "delg":
+        raise UserError('config.train.on_maps: the "delg" local features train on photographs; set it to False')
+    if min(config.data.map_scale) <= 0:
+        raise UserError(f"config.data.map_scale={config.data.map_scale}: give two positive factors")
 
 
 def _validate_sampling(config: Config) -> None:

@@ -95,6 +95,14 @@ def _prepare(root: Path, found: list[FolderEntry], cache_dir: str | Path, labell
     return open_prepared([folder], name)
 
 
+def has_split(splits: str | Path, split: str) -> bool:
+    """Whether a splits file names such a split; an unreadable file is left to whoever reads it."""
+    try:
+        return split in json.loads(Path(splits).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 def _read_split(path: Path, split: str) -> list[str]:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))

@@ -26,21 +26,23 @@ def augment_map(
         share of positions that are hidden.
     """
     side = np.sqrt(rng.uniform(*config.crop_area))
-    if tuple(config.map_scale) == (1.0, 1.0):
+    least, most = config.map_scale
+    if least == most == 1:
         kept = [min(n, max(LEAST, round(n * side))) for n in size]
         top, left = (int(rng.integers(n - k + 1)) for n, k in zip(size, kept, strict=True))
         view = x[top : top + kept[0], left : left + kept[1]]
     else:
-        view = _resampled(x[: size[0], : size[1]], rng, side, config.map_scale, x.shape[:2])
+        view = _resampled(x[: size[0], : size[1]], rng, side, (least, most), (x.shape[0], x.shape[1]))
     if rng.random() < config.flip:
         view = view[:, ::-1]
-    shown = np.ones(view.shape[:2], bool)
+    rows, columns = view.shape[:2]
+    shown = np.ones((rows, columns), bool)
     if config.map_drop > 0:
-        shown = rng.random(shown.shape) >= config.map_drop
-        shown[rng.integers(shown.shape[0]), rng.integers(shown.shape[1])] = True  # never all of them
+        shown &= rng.random((rows, columns)) >= config.map_drop
+        shown[rng.integers(rows), rng.integers(columns)] = True  # never all of them
     out, mask = np.zeros_like(x), np.zeros(x.shape[:2], bool)
-    out[: view.shape[0], : view.shape[1]] = view * shown[..., None]
-    mask[: view.shape[0], : view.shape[1]] = shown
+    out[:rows, :columns] = view * shown[..., None]
+    mask[:rows, :columns] = shown
     return out, mask
 
 

@@ -83,6 +83,7 @@ class PhotoSet:
     source: RecordSource
     skipped: list[tuple[str, str]]
     boxes: Int[np.ndarray, "n 4"] | None = None
+    sources: list[str] | None = None
     pairs: Int[np.ndarray, "m 2"] | None = None
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from sret_jax.config import DataConfig
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
 
-PLAN, VIEW, MINE = 0, 1, 2  # separate streams of random numbers from one seed
+PLAN, VIEW, MINE, HOLD_OUT = 0, 1, 2, 3  # separate streams of random numbers from one seed
 
 
 @runtime_checkable

@@ -105,8 +105,8 @@ class RetrievalNetwork(nn.Module):
           images: RGB, 0 to 255, padded at the bottom and the right.
           mask: True on the photograph, False on the padding.
           train: updates BatchNorm statistics where the backbone was built for it.
-          given: name of a stage whose map and mask `images` and `mask` are, made earlier by the same backbone; only what
-            is behind it is computed.
+          given: name of a stage whose map and mask `images` and `mask` are, made earlier by the same backbone; only
+            what is behind it is computed.
         """
         descriptor, intermediates = self.pooled(images, mask, train, given)
         if self.whitening is not None:
@@ -224,7 +224,7 @@ def init_network(network: RetrievalNetwork, config: ModelConfig, key: jax.Array)
     learned = [
         name
         for name, start in (("whitening", config.whitening_init), ("local", _reduction_start(config)))
-        if start == "pca" and name in variables["params"]
+        if start in ("pca", "within") and name in variables["params"]
     ]
     unfilled = {name: jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), variables["params"][name]) for name in learned}
     return variables | {"params": variables["params"] | unfilled}

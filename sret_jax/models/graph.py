@@ -6,6 +6,8 @@ itself, k from its nearest nodes in space and k from its most similar in feature
 them without effect on sums and on degrees.
 """
 
+from typing import TypeAlias
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,8 +16,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from sret_jax.models.pooling import l2_normalize
 
-
-Graph = jraph.GraphsTuple
+Graph: TypeAlias = jraph.GraphsTuple
 
 
 def strongest(

@@ -6,7 +6,6 @@ become stronger or weaker.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 

@@ -1,7 +1,7 @@
-"""Whitening of descriptors: the layer that is trained, and the two projections that are learned in closed form.
+"""Whitening of descriptors: the layer that is trained, and the projections that are learned in closed form.
 
 A projection is used as `(x - mean) @ projection`: as a layer, `kernel = projection`, `bias = -mean @ projection`.
-Both closed forms are computed in float64, on the host. Their columns are unique up to sign, and up to rotation where
+The closed forms are computed in float64, on the host. Their columns are unique up to sign, and up to rotation where
 eigenvalues are equal.
 """
 
@@ -108,6 +108,68 @@ def pair_whitening(
     projected = (x - mean) @ w
     _, v = _eigh_descending(projected.T @ projected)
     return mean, (w @ v)[:, :dim]
+
+
+def within_whitening(
+    x: Float[np.ndarray, "n c"], labels: Integer[np.ndarray, "n"], dim: int, ridge: float
+) -> tuple[Float[np.ndarray, "c"], Float[np.ndarray, "c d"]]:
+    """Whitens what photographs of one instance differ in, regularised, then rotates to what instances differ in.
+
+        S = within-instance covariance,    W = (S + ridge tr(S) / c I)^(-1/2)
+        projection = W V,  V the eigenvectors of B / tr(B) + 0.01 T / tr(T), largest first;  mean = mean of all x
+
+    B is the covariance of the instances' means after W, T that of all photographs, which gives an order to directions
+    in which the means do not differ, of which there are many where instances are few. In S an instance of m photographs
+    counts sqrt(m - 1) fold, so that a few large ones do not decide alone.
+
+    Args:
+        x: descriptors, one per row.
+        labels: instance of each; -1 has none and counts in T and the mean alone.
+        dim: components kept, 0 for all.
+        ridge: lambda > 0, in units of the mean variance. Infinite: nothing is whitened.
+
+    Raises `UserError` when no instance has two photographs.
+
+    References: Hatch, Kajarekar, Stolcke, Within-class covariance normalization for SVM-based speaker recognition,
+    Interspeech 2006; the ridge: Friedman, Regularized discriminant analysis, JASA 1989.
+    """
+    x = _checked(x, "whitening within instances")
+    dim = _checked_dim(dim, x.shape[1])
+    mean = x.mean(0)
+    values, u = within_spectrum(x, labels)
+    w = u * ridge_powers(values, ridge) @ u.T
+    means = np.stack([x[labels == label].mean(0) for label in np.unique(labels[labels >= 0])])
+    total = np.zeros((x.shape[1], x.shape[1]))
+    for points, share in ((means, 1.0), (x, 0.01)):
+        projected = (points - points.mean(0)) @ w
+        covariance = projected.T @ projected
+        total += share * covariance / max(np.trace(covariance), 1e-300)
+    _, v = _eigh_descending(total)
+    return mean, (w @ v)[:, :dim]
+
+
+def within_spectrum(
+    x: Float[np.ndarray, "n c"], labels: Integer[np.ndarray, "n"]
+) -> tuple[Float[np.ndarray, "c"], Float[np.ndarray, "c c"]]:
+    """Eigenvalues, divided by their mean, and eigenvectors of the S of `within_whitening`."""
+    parts = []
+    for label in np.unique(labels[labels >= 0]):
+        own = x[labels == label].astype(np.float64)
+        if len(own) > 1:
+            parts.append((own - own.mean(0)) * (len(own) - 1) ** -0.25)
+    deviations = np.concatenate(parts) if parts else np.zeros((0, x.shape[1]))
+    scatter = deviations.T @ deviations
+    if np.trace(scatter) <= 0:
+        raise UserError(
+            "whitening within instances: no two different photographs of one instance; give at least one such pair"
+        )
+    values, u = np.linalg.eigh(scatter * (len(scatter) / np.trace(scatter)))
+    return np.maximum(values, 0), u
+
+
+def ridge_powers(values: Float[np.ndarray, "c"], ridge: float) -> Float[np.ndarray, "c"]:
+    """(values + ridge)^(-1/2), divided by its value at an eigenvalue of 1, so that an infinite ridge gives ones."""
+    return np.ones_like(values) if np.isinf(ridge) else np.sqrt((1 + ridge) / (values + ridge))
 
 
 def apply_whitening(

@@ -67,6 +67,9 @@ class Workdir:
     def inverted_file(self, database: str) -> Path:
         return self.root / "asmk" / (database + self.tag)
 
+    def training_maps(self, photos: str) -> Path:
+        return self.data / "maps" / photos
+
     def maps(self, photos: str, source: str) -> Path:
         return self.root / "maps" / (photos + self.tag) / source
 

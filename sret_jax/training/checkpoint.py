@@ -1,8 +1,9 @@
 """Checkpoints that survive a kill, a full disk and a flipped bit; the only file that uses orbax.
 
 A step is one folder, `<workdir>/checkpoints/<step>/`: `arrays/` (orbax) holds parameters, statistics, the optimiser's
-memory, the random key and a learned whitening; `record.json` holds the config, the position in the data, and the
-devices. It is built aside and sealed with a manifest before it gets its name, so a listed step is a whole one.
+memory, the random key, a learned whitening, and the network that validation chose; `record.json` holds the config, the
+position in the data, and the devices. It is built aside and sealed with a manifest before it gets its name, so a listed
+step is a whole one.
 The folder is written by a thread: training goes on as soon as the values are copied to the host.
 """
 
@@ -33,7 +34,7 @@ Tree = dict[str, Any]
 
 
 class Checkpoint(NamedTuple):
-    """What one step folder holds. `arrays` has the keys "state" and, once learned, "whitening"."""
+    """What one step folder holds. `arrays` has the keys "state" and, once there, "whitening" and "chosen"."""
 
     step: int
     arrays: Tree
@@ -59,8 +60,18 @@ class Checkpoints:
             folder.mkdir(parents=True, exist_ok=True)
             _clean(folder)
 
-    def save(self, step: int, state: Any, record: Tree, whitening: LearnedWhitening | None = None) -> None:
+    def save(
+        self,
+        step: int,
+        state: Any,
+        record: Tree,
+        whitening: LearnedWhitening | None = None,
+        chosen: Tree | None = None,
+    ) -> None:
         """Copies the values and returns; the folder appears later.
+
+        `chosen` has the "variables" of the network that is used, where that is not the state's own, and whatever else
+        the choice rests on.
 
         An error of the save before is raised here, or by `close`. So is a `UserError` when a value is not finite.
         """
@@ -68,6 +79,7 @@ class Checkpoints:
         if not parallel.is_main():
             return
         arrays = {"state": _to_dict(parallel.fetch(state))} | ({"whitening": whitening._asdict()} if whitening else {})
+        arrays |= {"chosen": _to_dict(chosen)} if chosen else {}
         for name, value in _flatten(arrays).items():
             if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
                 raise UserError(f"step {step}: {name} is not finite, so it was not saved; lower the learning rate")
@@ -157,11 +169,16 @@ def load_network(path: str | Path) -> TrainedNetwork:
     config = configs.from_dict(saved.record["config"])
     state = saved.arrays["state"]
     params, batch_stats = state["params"]["network"], state.get("batch_stats", {})
+    step = saved.step
+    if "chosen" in saved.arrays:
+        chosen = saved.arrays["chosen"]["variables"]
+        params, batch_stats = chosen["params"], chosen.get("batch_stats", {})
+        step = saved.record.get("validation", {}).get("step", step)
     image = jax.ShapeDtypeStruct((1, 128, 128, 3), np.uint8), jax.ShapeDtypeStruct((1, 128, 128), bool)
     expected = jax.eval_shape(build_network(config.model).init, jax.random.key(0), *image)
     loaded = {"params": params, "batch_stats": batch_stats}
     _check_same(_flatten(expected), _flatten(loaded), str(path), allow_extra="/backbone/")
-    return TrainedNetwork(config, loaded, saved.whitening, saved.step)
+    return TrainedNetwork(config, loaded, saved.whitening, step)
 
 
 def check_same_model(trained: Config, config: Config | None, source: Path) -> None:

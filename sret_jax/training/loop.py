@@ -1,6 +1,7 @@
 """A training run from its config to its last checkpoint and its results."""
 
 import contextlib
+import dataclasses
 import logging
 import math
 import signal
@@ -15,15 +16,13 @@ import optax
 
 from sret_jax.config import Config, photos_per_batch
 from sret_jax.config.validation import validate
-from sret_jax.data.folders import prepare_folder
+from sret_jax.data.folders import has_split, prepare_folder
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.pipeline import training_batches
 from sret_jax.datasets.lookups import prepare_landmark_training
 from sret_jax.datasets.sfm120k import prepare_sfm
 from sret_jax.datasets.synthetic_views import prepare_synthetic
 from sret_jax.errors import UserError
-from sret_jax.models.descriptor import RetrievalNetwork, build_network, descriptor_length, init_network
-from sret_jax.models.whitening import LearnedWhitening
+from sret_jax.models.descriptor import build_network, descriptor_length, init_network
 from sret_jax.storage.artifacts import enough_space, lock_folder
 from sret_jax.storage.provenance import enough_memory
 from sret_jax.storage.workdir import UNTRAINED, Workdir
@@ -36,7 +35,9 @@ from sret_jax.training.metrics_log import MetricsLog
 from sret_jax.training.mining import MinedBatches
 from sret_jax.training.optimizer import build_optimizer
 from sret_jax.training.run_record import check_same_devices, check_same_run, describe_run, write_run
+from sret_jax.training.shown import Shown, shown
 from sret_jax.training.step import TrainState, make_step
+from sret_jax.training.validation import Validation, hold_out, refilled
 from sret_jax.training.whitening import learn_whitening, whitened_start
 
 log = logging.getLogger(__name__)
@@ -82,12 +83,13 @@ def train(config: Config, workdir: Path, measure: Measure | None = None) -> Trai
             stack.enter_context(lock_folder(workdir))
         parallel.connect()
         photos = prepare_photos(config, workdir)
+        photos, held_out = split_for_validation(config, workdir, photos)
         run = describe_run(config, photos.fingerprint)
         if parallel.is_main():
             check_same_run(workdir, run)
             write_run(workdir, run)
         checkpoints = stack.enter_context(Checkpoints(Workdir(workdir).checkpoints, config.train.keep))
-        return _train(config, workdir, photos, run, checkpoints, measure)
+        return _train(config, workdir, photos, held_out, run, checkpoints, measure)
 
 
 def prepare_photos(config: Config, workdir: Path) -> PhotoSet:
@@ -110,60 +112,97 @@ def prepare_photos(config: Config, workdir: Path) -> PhotoSet:
 
 
 def _train(
-    config: Config, workdir: Path, photos: PhotoSet, run: Tree, checkpoints: Checkpoints, measure: Measure | None
+    config: Config,
+    workdir: Path,
+    photos: PhotoSet,
+    held_out: PhotoSet | None,
+    run: Tree,
+    checkpoints: Checkpoints,
+    measure: Measure | None,
 ) -> TrainState:
     network = build_network(config.model, train_from=config.train.train_from, batch_stats=config.train.batch_stats)
     variables = init_network(network, config.model, jax.random.key(config.seed))
     optimizer, state = initial_state(config, variables, photos)
     tuples = config.data.sampling == "tuples"
-    batches = MinedBatches(config, network, photos) if tuples else _planned_batches(config, network, photos)
+    place = Workdir(workdir)
+    seen = shown(config, network, variables, photos, place.training_maps(f"{photos.name}-train"))
+    batches = MinedBatches(config, network, photos) if tuples else seen.batches(network)
+    validation = None
+    if held_out is not None:
+        folder = place.training_maps(f"{held_out.name}-validation")
+        held = shown(config, network, variables, held_out, folder)
+        validation = Validation(config, network, seen, held)
 
     saved = checkpoints.latest()
     if saved is None:
-        start = learned_start(config, variables, photos) if parallel.is_main() else variables
+        start = learned_start(config, variables, seen) if parallel.is_main() else variables
         state.params["network"] = parallel.from_main(start["params"])
         if config.eval.untrained:
-            _measured(measure, config, state, None, UNTRAINED)
+            _measured(measure, TrainedNetwork(config, _variables(state), None, 0), UNTRAINED)
     else:
         state = restore(state, saved.arrays, str(Workdir(workdir).checkpoint(saved.step)))
         batches.set_state(saved.record["data"])
+        if validation is not None:
+            validation.restore(saved.arrays["chosen"], saved.record["validation"])
 
     done, whitening = int(state.step), saved and saved.whitening
-    if done < config.train.steps:
+    finished = saved is not None and saved.record.get("finished", False)
+    if done < config.train.steps and not finished:
         if saved is not None:
             check_same_devices(workdir, saved.record, run)
             log.warning("going on after step %d of %s", done, workdir)
-        step = parallel.data_parallel(make_step(network, optimizer, config.train, tuples=tuples))
-        state = _run_steps(config, workdir, photos, step, parallel.place(state), batches, run, checkpoints)
+        step = parallel.data_parallel(make_step(network, optimizer, config.train, tuples=tuples, given=seen.given))
+        state = _run_steps(config, workdir, photos, step, parallel.place(state), batches, run, checkpoints, validation)
     else:
         log.warning("%s is finished%s", workdir, "; it is measured again" if measure else "")
-    if whitening is None and config.whitening.kind != "none":
-        if parallel.is_main():
-            whitening = learn_whitening(config, network, _variables(state), photos)
-        checkpoints.save(config.train.steps, state, run | {"data": batches.get_state()}, whitening)
+    used = TrainedNetwork(config, _variables(state), whitening, int(state.step))
+    if validation is not None:
+        log.warning("%s", validation.verdict())
+        used = used._replace(step=validation.step)
+    if parallel.is_main():
+        if validation is not None and validation.variables is not None:
+            used = used._replace(variables=validation.variables)
+        elif saved is not None and finished and "chosen" in saved.arrays:
+            used = used._replace(variables=saved.arrays["chosen"]["variables"])
+        else:
+            used = used._replace(variables=refilled(config, used.variables, seen))
+        if whitening is None:
+            used = used._replace(whitening=learn_whitening(config, network, used.variables, seen))
+    changed = validation is not None or config.train.whitening_refit != "none"
+    if not finished and (changed or (whitening is None and config.whitening.kind != "none")):
+        chosen = validation.arrays() if validation else {"variables": used.variables} if changed else None
+        record = _record(run, batches, validation) | {"finished": True}
+        checkpoints.save(int(state.step), state, record, used.whitening, chosen)
     checkpoints.wait()
-    _measured(measure, config, state, whitening, "")
+    _measured(measure, used, "")
     return state
 
 
-def _planned_batches(config: Config, network: RetrievalNetwork, photos: PhotoSet) -> Any:
-    return training_batches(
-        photos,
-        config.data,
-        seed=config.seed,
-        size_multiple=network.size_multiple,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
+def _record(run: Tree, batches: Any, validation: Validation | None) -> Tree:
+    return run | {"data": batches.get_state()} | ({"validation": validation.record()} if validation else {})
 
 
-def learned_start(config: Config, variables: Tree, photos: PhotoSet) -> Tree:
+def split_for_validation(config: Config, workdir: Path, photos: PhotoSet) -> tuple[PhotoSet, PhotoSet | None]:
+    """The photographs to train on and those to validate on; None where `config.train.validate_every` is 0.
+
+    Those of the split `config.data.validation`, where `config.data.splits` has it; otherwise instances are held out.
+    """
+    data = config.data
+    if not config.train.validate_every:
+        return photos, None
+    if data.dataset == "folder" and data.splits and has_split(data.splits, data.validation):
+        named = dataclasses.replace(config, data=dataclasses.replace(data, split=data.validation))
+        return photos, prepare_photos(named, workdir)
+    return hold_out(photos, data.held_out, config.seed)
+
+
+def learned_start(config: Config, variables: Tree, seen: Shown) -> Tree:
     """`variables` with what starts from the training photographs: the reduction of local features, the whitening."""
     local = config.model.local
     if local.enabled and local.kind == "how" and local.init == "pca":
-        variables = reduced_start(config, variables, photos)
-    if config.model.whitening and config.model.whitening_init == "pca":
-        variables = whitened_start(config, variables, photos)
+        variables = reduced_start(config, variables, seen.photos)
+    if config.model.whitening and config.model.whitening_init in ("pca", "within"):
+        variables = whitened_start(config, variables, seen, config.model.whitening_init)
     return variables
 
 
@@ -191,8 +230,9 @@ def _run_steps(
     batches: Any,
     run: Tree,
     checkpoints: Checkpoints,
+    validation: Validation | None,
 ) -> TrainState:
-    """Steps until the last, or until a signal; saves on the way. Gives the state back on the host."""
+    """Steps until the last, or until validation or a signal ends it; saves on the way. The state comes to the host."""
     settings, data = config.train, config.data
     start, photos_per_step = int(state.step), photos_per_batch(config) * settings.accumulate
     running: list[tuple[int, Tree, np.ndarray]] = []  # the step on the device, whose metrics are not read yet
@@ -227,6 +267,15 @@ def _run_steps(
             metrics_log.write(step, values)
             return stop
 
+        def validate_after(step: int) -> bool:
+            """Measures the network after `step`, where it is time to; whether training ends here."""
+            if validation is None or (step % settings.validate_every and step != settings.steps):
+                return False
+            metrics_log.write_validation(step, validation.measure(step, parallel.fetch(_variables(state))))
+            return 0 < settings.patience <= validation.since_best
+
+        if start == 0:
+            validate_after(0)
         for step in range(start + 1, settings.steps + 1):
             if isinstance(batches, MinedBatches):
                 batches.start_step(step - 1, partial(parallel.fetch, _variables(state)))
@@ -237,13 +286,19 @@ def _run_steps(
             stop = finish_running()  # of the step before, while this one runs
             stop = stop or (bool(received) and jax.process_count() == 1)  # alone there is nobody to agree with
             running.append((step, metrics, rows))
-            if stop or step % settings.save_every == 0 or step == settings.steps:
+            ends = validate_after(step)
+            if stop or ends or step % settings.save_every == 0 or step == settings.steps:
                 stop = finish_running() or stop
-                checkpoints.save(step, state, run | {"data": batches.get_state()})
+                chosen = validation.arrays() if validation else None
+                checkpoints.save(step, state, _record(run, batches, validation), chosen=chosen)
             if stop:
                 checkpoints.wait()
                 parallel.wait_for_all("stopped")  # the first to leave ends the others
                 raise Stopped(received[0] if received else signal.SIGTERM, step, workdir)
+            if ends and validation is not None:
+                finish_running()
+                log.warning("training ends after step %d: no better network since step %d", step, validation.step)
+                break
     return parallel.fetch(state)
 
 
@@ -267,14 +322,12 @@ def _stop_request() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _measured(
-    measure: Measure | None, config: Config, state: TrainState, whitening: LearnedWhitening | None, tag: str
-) -> None:
-    """Has a state measured by the main process while the others wait."""
+def _measured(measure: Measure | None, trained: TrainedNetwork, tag: str) -> None:
+    """Has a network measured by the main process while the others wait."""
     if measure is None:
         return
     if parallel.is_main():
-        measure(TrainedNetwork(config, _variables(state), whitening, int(state.step)), tag)
+        measure(trained, tag)
     parallel.wait_for_all(f"evaluation{tag}")
 
 

@@ -59,16 +59,29 @@ class MetricsLog:
         before, since = self._last
         self._last = (now, step)
         speed = self._photos * (step - since) / max(now - before, 1e-9)
-        values = metrics | {"images_per_second": round(speed, 2)}
-        self._file.write(json.dumps({"step": step} | values) + "\n")
-        self._file.flush()
-        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._event(step, summary=Summary(value=scalars))
+        self._record(step, metrics | {"images_per_second": round(speed, 2)})
         self._progress.update(self._task, speed=f"{speed:.1f}")
         if not self._live:
             left = (self._steps - step) * self._photos / speed
             line = f"step {step}/{self._steps}  loss {metrics['loss']:.4f}  {speed:.1f} images/s  {left:.0f} s left"
             print(line, file=sys.stderr, flush=True)
+
+    def write_validation(self, step: int, score: float) -> None:
+        """Logs the score of a validation, "val_mAP", on a line of its own."""
+        if self._file is None:
+            return
+        self._record(step, {"val_mAP": round(score, 4)})
+        if self._live:
+            self._progress.console.print(f"step {step}: mAP {score:.2f} on held-out instances")
+        else:
+            print(f"step {step}/{self._steps}  mAP {score:.2f} on held-out instances", file=sys.stderr, flush=True)
+
+    def _record(self, step: int, values: dict[str, float]) -> None:
+        assert self._file is not None
+        self._file.write(json.dumps({"step": step} | values) + "\n")
+        self._file.flush()
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._event(step, summary=Summary(value=scalars))
 
     def _event(self, step: int, **what: Any) -> None:
         self._events.add_event(Event(wall_time=time.time(), step=step, **what))

@@ -39,14 +39,22 @@ class TrainState:
 
 
 def make_step(
-    network: nn.Module, optimizer: optax.GradientTransformation, config: TrainConfig, *, tuples: bool = False
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    config: TrainConfig,
+    *,
+    tuples: bool = False,
+    given: str = "",
 ) -> Callable[[TrainState, TrainBatch], tuple[TrainState, Metrics]]:
     """The function to hand to `parallel.data_parallel`.
 
     Its batch has, per device, `image` uint8 [a b h w 3], `mask` bool [a b h w], `label` int32 [a b] for a batches of
     which the gradients are averaged, and `stop` bool [a]. Its metrics: `loss`, `gradient_norm` before clipping, and
-    `stop`, whether any process is to stop. With `tuples` the batch holds mined tuples, one after the other.
+    `stop`, whether any process is to stop. With `tuples` the batch holds mined tuples, one after the other. With
+    `given` its `image` [a b h w c] are maps of that stage of the backbone.
     """
+
+    options: dict[str, Any] = {"given": given} if given else {}
 
     def loss_of(params: Any, memory: Any, batch: TrainBatch, key: jax.Array) -> tuple[jax.Array, Any]:
         batch_stats, loss_state = memory
@@ -55,6 +63,7 @@ def make_step(
             batch["image"],
             batch["mask"],
             train=True,
+            **options,
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )

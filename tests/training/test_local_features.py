@@ -10,6 +10,7 @@ from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.training import local_features
 from sret_jax.training.loop import learned_start, prepare_photos
 from sret_jax.training.optimizer import build_optimizer
+from sret_jax.training.shown import Shown
 from tests.support import train_driver
 
 
@@ -19,7 +20,7 @@ def test_the_reduction_starts_as_pca_whitening_of_the_local_features(tmp_path):
     photos = prepare_photos(config, tmp_path)
     network = build_network(config.model)
     variables = init_network(network, config.model, jax.random.key(0))
-    start = learned_start(config, variables, photos)
+    start = learned_start(config, variables, Shown(photos, config))
 
     seen = Extractor(network, start, config).intermediates(photos, range(len(photos)))
     features = np.concatenate([s["local"]["features"][s["local"]["mask"]] for s in seen.values()])
@@ -31,7 +32,7 @@ def test_the_reduction_starts_as_pca_whitening_of_the_local_features(tmp_path):
     with pytest.raises(UserError, match="config.model.local.dim=30: PCA has only the 24 components"):
         local_features.reduced_start(config, {"params": {"local": {"kernel": np.zeros((24, 30))}}}, photos)
     config.model.local.init = "weights"
-    assert learned_start(config, variables, photos) is variables
+    assert learned_start(config, variables, Shown(photos, config)) is variables
 
 
 def test_the_reduction_is_never_updated():

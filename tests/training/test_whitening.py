@@ -10,6 +10,7 @@ from sret_jax.models.whitening import apply_whitening, pca_whitening
 from sret_jax.training import whitening
 from sret_jax.training.checkpoint import load_network
 from sret_jax.training.loop import prepare_photos, train
+from sret_jax.training.shown import Shown
 from tests.support import train_driver
 
 
@@ -24,7 +25,7 @@ def start(tmp_path_factory):
 
 def test_the_layer_starts_as_pca_whitening_of_the_training_photographs(start):
     config, photos, network, variables = start
-    set_up = whitening.whitened_start(config, variables, photos)
+    set_up = whitening.whitened_start(config, variables, Shown(photos, config), "pca")
     rows = range(len(photos))
     pooled = Extractor(build_network(config.model, whitening=False), variables, config).describe(photos, rows)
     mean, projection = pca_whitening(pooled, 8, config.model.whitening_shrinkage)
@@ -40,8 +41,8 @@ def test_the_layer_starts_as_pca_whitening_of_the_training_photographs(start):
 def test_more_outputs_than_components_name_the_field(start):
     config, photos, _, variables = start
     variables = {"params": {"whitening": {"kernel": np.zeros((24, 30)), "bias": np.zeros(30)}}}
-    with pytest.raises(UserError, match="config.model.whitening_dim=30: PCA has only the 24 components"):
-        whitening.whitened_start(config, variables, photos)
+    with pytest.raises(UserError, match="config.model.whitening_dim=30: a closed form has only the 24 components"):
+        whitening.whitened_start(config, variables, Shown(photos, config), "pca")
 
 
 def test_pairs_are_of_one_instance_and_grow_with_the_photographs():

@@ -1,0 +1,149 @@
+"""Which of a run's networks is kept: the one that finds instances best on which it was never trained."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from sret_jax.config import Config
+from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.sampling import HOLD_OUT, rows_of_instances
+from sret_jax.errors import UserError
+from sret_jax.metrics.ranking import leave_one_out_map
+from sret_jax.models.descriptor import RetrievalNetwork
+from sret_jax.training import parallel
+from sret_jax.training.shown import Shown
+from sret_jax.training.whitening import whitened_start
+
+log = logging.getLogger(__name__)
+Tree = dict[str, Any]
+
+
+@dataclass(eq=False)
+class Validation:
+    """Measures networks of a run on `held_out` and remembers the best.
+
+    The score is the leave-one-out mAP, averaged over the queries of an instance, the instances of a source, and the
+    sources, in percent: a source counts the same however many photographs it has. A network replaces the best one so
+    far when its score is higher, and its gain over the start is more than the gain's standard error over instances: a
+    network that may have won by chance does not replace the one there was.
+
+    start, best      AP of every instance before training and of the best network; None before they are measured
+    step, variables  of the best network, its whitening filled as `refilled` does; the variables in the main process
+    curve            (step, score) of everything that was measured
+    """
+
+    config: Config
+    network: RetrievalNetwork
+    shown: Shown
+    held_out: Shown
+    start: Float[np.ndarray, "m"] | None = None
+    best: Float[np.ndarray, "m"] | None = None
+    step: int = 0
+    variables: Tree | None = None
+    curve: list[tuple[int, float]] = field(default_factory=list)
+
+    def measure(self, step: int, variables: Tree) -> float:
+        """The score of the network with these variables, which may become the best."""
+        filled = variables
+        per_instance = np.zeros(len(rows_of_instances(self.held_out.photos, at_least=2)))
+        if parallel.is_main():
+            filled = refilled(self.config, variables, self.shown)
+            x = self.held_out.describe(self.network, filled)
+            found = leave_one_out_map(x @ x.T, self.held_out.photos.labels)["per_instance"]
+            per_instance = np.array([found[label] for label in sorted(found)])
+        per_instance = np.asarray(parallel.from_main(per_instance))
+        score = float(per_instance @ self.weights)
+        self.curve.append((step, score))
+        if self.start is None or self.best is None:
+            self.start = per_instance
+        elif not (score > self.best @ self.weights and self._gain(per_instance) > self._error(per_instance)):
+            return score
+        self.best, self.step, self.variables = per_instance, step, filled
+        return score
+
+    @property
+    def weights(self) -> Float[np.ndarray, "m"]:
+        """Of every instance in the score; they sum to 1."""
+        photos = self.held_out.photos
+        labels = [photos.labels[rows[0]] for rows in rows_of_instances(photos, at_least=2)]
+        sources = np.array([photos.sources[label] if photos.sources else "" for label in labels])
+        _, which, count = np.unique(sources, return_inverse=True, return_counts=True)
+        weights: np.ndarray = 1 / (count[which] * len(count))
+        return weights
+
+    def _gain(self, per_instance: np.ndarray) -> float:
+        return float((per_instance - self.start) @ self.weights)
+
+    def _error(self, per_instance: np.ndarray) -> float:
+        """Standard error of the gain: of a weighted mean of independent differences."""
+        difference, m = per_instance - self.start, len(per_instance)
+        if m < 2:
+            return float("inf")
+        spread = (difference - self._gain(per_instance)) ** 2
+        return float(np.sqrt(np.sum(self.weights**2 * spread) * m / (m - 1)))
+
+    @property
+    def since_best(self) -> int:
+        """Measurements since the best network's."""
+        return sum(step > self.step for step, _ in self.curve)
+
+    def verdict(self) -> str:
+        """One sentence on what was kept and why."""
+        assert self.start is not None and self.best is not None
+        before, after = float(self.start @ self.weights), float(self.best @ self.weights)
+        if self.step:
+            gain = f"{after - before:+.2f} ± {self._error(self.best):.2f}"
+            return f"step {self.step} is kept: mAP {after:.2f} on held-out instances, {gain} over the start"
+        tried = max((score for step, score in self.curve if step), default=before)
+        return (
+            f"training did not help: no step beats the start (mAP {before:.2f} on held-out instances, at best "
+            f"{tried:.2f}) by more than chance, so the network is kept as it was before training"
+        )
+
+    def arrays(self) -> Tree:
+        """What a checkpoint holds of it beside `record`: the chosen network, and the APs."""
+        return {"variables": self.variables, "start": self.start, "best": self.best}
+
+    def record(self) -> Tree:
+        return {"step": self.step, "curve": self.curve}
+
+    def restore(self, arrays: Tree, record: Tree) -> None:
+        self.variables = {"batch_stats": {}} | arrays["variables"]
+        self.start, self.best = arrays["start"], arrays["best"]
+        self.step, self.curve = record["step"], [(int(step), float(score)) for step, score in record["curve"]]
+
+
+def refilled(config: Config, variables: Tree, shown: Shown) -> Tree:
+    """`variables` with the whitening layer computed anew, where `config.train.whitening_refit` asks for it."""
+    if config.train.whitening_refit == "none":
+        return variables
+    return whitened_start(config, variables, shown, config.train.whitening_refit)
+
+
+def hold_out(photos: PhotoSet, share: float, seed: int) -> tuple[PhotoSet, PhotoSet]:
+    """Two sets without a common instance, the second with about `share` of the instances of every source.
+
+    Photographs without a label stay in the first.
+
+    Raises `UserError` when that leaves one of them without an instance of two photographs.
+    """
+    several = [int(photos.labels[rows[0]]) for rows in rows_of_instances(photos, at_least=2)]
+    rng = np.random.default_rng((seed, HOLD_OUT))
+    of_source: dict[str, list[int]] = {}
+    for label in rng.permutation(several).tolist():
+        of_source.setdefault(photos.sources[label] if photos.sources else "", []).append(label)
+    # Dealt out one source after the other, so that small sources share what none of them could give alone.
+    dealt = [label for labels in of_source.values() for label in labels]
+    count = round(share * len(dealt))
+    if not 0 < count < len(dealt):
+        raise UserError(
+            f"config.data.held_out={share}: of {len(dealt)} instances with two photographs or more that holds out "
+            f"{count}; change it, or set config.train.validate_every=0 to train without validation"
+        )
+    out = [dealt[int((i + 0.5) * len(dealt) / count)] for i in range(count)]
+    return photos.select(np.flatnonzero(~np.isin(photos.labels, out))), photos.select(
+        np.flatnonzero(np.isin(photos.labels, out))
+    )
