@@ -18,13 +18,14 @@ from safetensors import SafetensorError
 from sret_jax.config import Config, from_dict, to_dict
 from sret_jax.config.validation import validate
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.errors import UserError
+from sret_jax.errors import UserError, did_you_mean
 from sret_jax.extraction.descriptors import Extraction, Extractor, extract
 from sret_jax.extraction.local_features import FeatureSource, StoredLocal, open_source, store_local
 from sret_jax.extraction.maps import StoredMaps, localizing_network, store_maps
 from sret_jax.extraction.origin import Descriptors
 from sret_jax.models.descriptor import RetrievalNetwork, Variables, build_network, init_network
 from sret_jax.models.weights.pretrained import stored_whitening
+from sret_jax.models.weights.shipped import DEFAULT, shipped_config, shipped_names
 from sret_jax.models.whitening import LearnedWhitening
 from sret_jax.storage.artifacts import commit_folder, verify_folder, write_json
 from sret_jax.storage.compilation_cache import keep_compiled_programs
@@ -159,13 +160,14 @@ class Retriever:
             )
 
 
-def load(source: str | Path | Config, config: Config | None = None) -> Retriever:
+def load(source: str | Path | Config = DEFAULT, config: Config | None = None) -> Retriever:
     """A retriever, from whatever holds a network.
 
     Args:
-      source: a workdir that training wrote (its newest intact checkpoint), the folder of one step in it, a folder that
-        `Retriever.save` wrote, or a `Config`, whose `model.weights` says where parameters come from: a pretrained
-        backbone, or a whole checkpoint from elsewhere.
+      source: the name of weights that come with this package, by default the best of them; a workdir that training
+        wrote (its newest intact checkpoint), the folder of one step in it, a folder that `Retriever.save` wrote; or a
+        `Config`, whose `model.weights` says where parameters come from: a pretrained backbone, or a whole checkpoint
+        from elsewhere.
       config: how photographs are shown to it and what follows, where that is not as it was trained; its `model` must be
         the one that was trained.
 
@@ -175,7 +177,14 @@ def load(source: str | Path | Config, config: Config | None = None) -> Retriever
     """
     if isinstance(source, Config):
         return _untrained(source)
+    if source in shipped_names():
+        shipped = from_dict(shipped_config(str(source)))
+        if config is not None:
+            check_same_model(shipped, config, Path(source))
+        return _untrained(config or shipped)
     folder = Path(source).expanduser()
+    if not folder.exists() and (near := did_you_mean(str(source), shipped_names())):
+        raise UserError(f"no weights or folder {str(source)!r}{near}")
     trained = _read_saved(folder) if (folder / PARAMETERS).is_file() else load_network(folder)
     check_same_model(trained.config, config, folder)
     validate(config or trained.config, to_train=False)

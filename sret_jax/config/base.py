@@ -84,15 +84,17 @@ class SmoothingConfig:
 
 @dataclass
 class RefinementConfig:
-    """Method 2: `models/graph.py`."""
+    """Method 2: `models/propagation.py` and, in its free form, `models/graph.py`."""
 
     enabled: bool = False
-    nodes: int = 32  # strongest local features that become nodes
+    form: str = "span"  # "span": nodes become averages of nodes; "free": a perceptron adds what it likes to them
+    nodes: int = 48  # strongest local features that become nodes
     neighbours: int = 4  # edges per node in space, and again in feature similarity
     blocks: int = 2
-    width: int = 256  # channels of a node
-    strength: str = "norm"  # "norm" (L2 norm) or "attention" (learned) picks the nodes
-    rebuild: bool = False  # rebuild the similarity edges before every block
+    importance: bool = True  # span: learn how much each node counts, from its feature and its context
+    width: int = 256  # free: channels of a node
+    strength: str = "norm"  # free: "norm" (L2 norm) or "attention" (learned) picks the nodes
+    rebuild: bool = False  # free: rebuild the similarity edges before every block
     edges: str = "both"  # kinds of edges: "both", "space" or "similarity"
 
 
@@ -119,7 +121,9 @@ class ModelConfig:
     """Backbone stage [with attention] -> [smoothing] -> [refinement] -> pooling -> L2 -> [whitening] -> L2."""
 
     backbone: str = "efficientnet_lite0"
-    weights: str = "auto"  # "auto": the installed package; "none": random; or a file, see `models/weights/`
+    # "auto": ImageNet's, of the installed package; a name of ours, like "spatial-context-lite0"; "none": random; or a
+    # file, see `models/weights/`
+    weights: str = "auto"
     stage: str = "last"  # the map that is pooled: "c3", "c4", "c5" or "last"
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     smoothing: SmoothingConfig = field(default_factory=SmoothingConfig)
@@ -225,6 +229,8 @@ def from_dict(values: dict[str, Any], cls: type = Config) -> Any:
     if unknown:
         raise UserError(f"config: unknown field {unknown[0]!r} in {cls.__name__}; known: {', '.join(fields)}")
     default = cls()
+    # Written before there was a choice.
+    values = {"form": "free"} | values if cls is RefinementConfig else values
     out = {}
     for name, value in values.items():
         now = getattr(default, name)

@@ -9,6 +9,7 @@ _CHOICES = {
     "data.dataset": ("folder", "landmarks", "sfm", "synthetic"),
     "data.sampling": ("instances", "balanced", "random", "tuples"),
     "model.smoothing.start": ("identity", "average"),
+    "model.refinement.form": ("span", "free"),
     "model.refinement.strength": ("norm", "attention"),
     "model.refinement.edges": ("both", "space", "similarity"),
     "model.pool": ("gem", "mac", "spoc", "rmac", "superglobal", "how"),

@@ -7,6 +7,7 @@ Every bracket and the pooling are fields of `ModelConfig`, so GeM, R-MAC, SOLAR,
 spatial context differ in nothing else.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from sret_jax.models.delg import STAGE, DelgHead
 from sret_jax.models.graph import SpatialContextRefinement
 from sret_jax.models.local_features import LocalFeatureHead
 from sret_jax.models.pooling import MAC, GeM, SPoC, WeightedSum, l2_normalize
+from sret_jax.models.propagation import SpanRefinement
 from sret_jax.models.regional_pooling import RMAC, SuperGlobalPooling
 from sret_jax.models.smoothing import LearnableSmoothing
 from sret_jax.models.weights.pretrained import start_from
@@ -134,8 +136,8 @@ def build_network(
         attention=StageAttention(tuple(config.attention.stages), batch_stats == "updated", dtype)
         if config.attention.stages
         else None,
-        smoothing=_if_enabled(LearnableSmoothing, config.smoothing),
-        refinement=_if_enabled(SpatialContextRefinement, config.refinement),
+        smoothing=_smoothing(config.smoothing),
+        refinement=_refinement(config.refinement),
         local=_local(config),
         whitening=Whitening(config.whitening_dim) if config.whitening and whitening else None,
         l2_added=config.l2_added,
@@ -191,9 +193,18 @@ def _check_attention(config: ModelConfig, possible: Sequence[str]) -> None:
             )
 
 
-def _if_enabled(module: type[nn.Module], settings: SmoothingConfig | RefinementConfig) -> nn.Module | None:
+def _smoothing(settings: SmoothingConfig) -> nn.Module | None:
     """The module with the fields of its config, which have the same names."""
     fields = {name: value for name, value in vars(settings).items() if name != "enabled"}
+    return LearnableSmoothing(**fields) if settings.enabled else None
+
+
+def _refinement(settings: RefinementConfig) -> nn.Module | None:
+    """The module of the form that the config names; the fields have the same names."""
+    modules: dict[str, type[nn.Module]] = {"span": SpanRefinement, "free": SpatialContextRefinement}
+    module = modules[settings.form]
+    own = {field.name for field in dataclasses.fields(module)}
+    fields = {name: value for name, value in vars(settings).items() if name in own}
     return module(**fields) if settings.enabled else None
 
 

@@ -53,7 +53,7 @@ class SpanRefinement(nn.Module):
     hidden: int = 64
     edges: str = "both"
     gate_init: float = 0.0
-    weigh: bool = False
+    importance: bool = True
 
     @nn.compact
     def __call__(
@@ -69,7 +69,7 @@ class SpanRefinement(nn.Module):
         graph = build_graph(feature, at, extent, valid, self.neighbours, self.edges)
         for i in range(self.blocks):
             feature = PropagationBlock(self.hidden, self.gate_init, name=f"block_{i}")(feature, graph)
-        if self.weigh:
+        if self.importance:
             scale = _scale(before)
             hidden = nn.Dense(self.hidden, name="own")(before / scale)
             hidden = nn.relu(hidden + nn.Dense(self.hidden, name="around")((feature - before) / scale))

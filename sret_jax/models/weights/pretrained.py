@@ -12,6 +12,7 @@ from sret_jax.config import Config, ModelConfig
 from sret_jax.errors import UserError, choices
 from sret_jax.models.backbones import BACKBONES, efficientnet_lite
 from sret_jax.models.weights.file import Tree, Weights, read_weights
+from sret_jax.models.weights.shipped import read_shipped, shipped_config, shipped_names
 from sret_jax.models.whitening import LearnedWhitening
 
 log = logging.getLogger(__name__)
@@ -27,8 +28,8 @@ _REMEDY = {  # for a module that the file and the config differ in
 def pretrained(name: str, weights: str) -> Tree:
     """`{"params", "batch_stats"}` of the backbone `name`, and of what else the weights hold, below module names.
 
-    `weights`: "auto" for the ImageNet weights of the installed package, or the path of a checkpoint. Raises
-    `UserError` naming what is missing and the remedy.
+    `weights`: "auto" for the ImageNet weights of the installed package, the name of weights that come with this one, or
+    the path of a checkpoint. Raises `UserError` naming what is missing and the remedy.
     """
     return _load(name, weights).variables
 
@@ -36,7 +37,11 @@ def pretrained(name: str, weights: str) -> Tree:
 def _load(backbone: str, weights: str) -> Weights:
     if backbone not in BACKBONES:
         raise UserError(f"unknown backbone {choices(backbone, BACKBONES)}")
-    found = read_weights(installed_weights(backbone) if weights == "auto" else weights)
+    if weights in shipped_names():
+        installed = shipped_config(weights)["model"]["backbone"]
+        found = read_shipped(weights, read_weights(installed_weights(installed)).variables)
+    else:
+        found = read_weights(installed_weights(backbone) if weights == "auto" else weights)
     if found.backbone != backbone:
         raise UserError(f"{weights}: weights of {found.backbone}; set config.model.backbone={found.backbone}")
     return found

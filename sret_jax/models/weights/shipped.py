@@ -1,0 +1,71 @@
+"""Weights that come with this package, by name: heads, and the last stages of a backbone that its own package holds.
+
+One safetensors file each, beside a card that says what it was trained on and what it is good for. What it lacks of the
+network is taken from the installed package of the backbone; the config of the network is in its metadata.
+"""
+
+import json
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from sret_jax.models.weights.file import FORMAT, Tree, Weights, read_weights
+from sret_jax.storage.artifacts import write_file
+
+DEFAULT = "spatial-context-lite0"  # what a person gets who has trained nothing
+FOLDER = files("sret_jax.models.weights") / "shipped"
+
+
+def shipped_names() -> list[str]:
+    """Names of the weights that come with this package."""
+    if not FOLDER.is_dir():
+        return []
+    return sorted(path.name.removesuffix(".safetensors") for path in FOLDER.iterdir() if ".safetensors" in path.name)
+
+
+def read_shipped(name: str, backbone: Tree) -> Weights:
+    """The weights of one of `shipped_names`, laid over those of its backbone, `{"params", "batch_stats"}`."""
+    with as_file(FOLDER / f"{name}.safetensors") as path:
+        own = read_weights(path)
+    merged = unflatten_dict(flatten_dict(backbone) | flatten_dict(own.variables))
+    return own._replace(variables=merged)
+
+
+def shipped_config(name: str) -> dict[str, Any]:
+    """The config of the network, as `config.from_dict` reads it."""
+    with as_file(FOLDER / f"{name}.safetensors") as path, safetensors.safe_open(path, "numpy") as file:
+        config: dict[str, Any] = json.loads(file.metadata()["config"])
+    return config
+
+
+def write_shipped(path: Path, variables: Tree, backbone: Tree, config: dict[str, Any]) -> None:
+    """Writes what of `variables` is not in `backbone`, in 16 bits.
+
+    Args:
+      variables: `{"params", "batch_stats"}` of a network.
+      backbone: the same of its backbone as installed, below module names.
+      config: of the network, as `config.to_dict` writes it; its `model.weights` becomes the file's name.
+    """
+    known = flatten_dict(backbone, sep=".")
+    kept = {
+        name: np.asarray(value, np.float16)
+        for name, value in flatten_dict(variables, sep=".").items()
+        if name not in known or not np.array_equal(known[name], value)
+    }
+    model = config["model"] | {"weights": path.name.removesuffix(".safetensors"), "whitening_init": "weights"}
+    about = {
+        "format": FORMAT,
+        "backbone": model["backbone"],
+        "stage": model["stage"],
+        "layout": "sret_jax",
+        "whitens": "normalized" if model["l2_pooled"] else "pooled",
+        "source": path.name,
+        "sha256": "",
+        "config": json.dumps(config | {"model": model}),
+    }
+    write_file(path, safetensors.numpy.save(kept, about))
