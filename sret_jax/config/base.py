@@ -80,6 +80,8 @@ class SmoothingConfig:
     start: str = "identity"  # or "average": what the layer does before training
     bandwidth: bool = True  # learn a; False keeps it as it starts
     confidence: bool = True  # learn c; False keeps it as it starts
+    # For experiments, instead of it: "layer" or "weight" of every position alone, or its neighbours "shuffled".
+    control: str = ""
 
 
 @dataclass
@@ -96,6 +98,7 @@ class RefinementConfig:
     strength: str = "norm"  # free: "norm" (L2 norm) or "attention" (learned) picks the nodes
     rebuild: bool = False  # free: rebuild the similarity edges before every block
     edges: str = "both"  # kinds of edges: "both", "space" or "similarity"
+    control: str = ""  # for experiments: "shuffled" gives every node another's position
 
 
 @dataclass

@@ -9,6 +9,8 @@ _CHOICES = {
     "data.dataset": ("folder", "landmarks", "sfm", "synthetic"),
     "data.sampling": ("instances", "balanced", "random", "tuples"),
     "model.smoothing.start": ("identity", "average"),
+    "model.smoothing.control": ("", "layer", "weight", "shuffled"),
+    "model.refinement.control": ("", "shuffled"),
     "model.refinement.form": ("span", "free"),
     "model.refinement.strength": ("norm", "attention"),
     "model.refinement.edges": ("both", "space", "similarity"),
@@ -60,7 +62,8 @@ def validate(config: Config, *, to_train: bool = True) -> None:
     for path, known in _CHOICES.items():
         if value(path) not in known:
             meant = did_you_mean(str(value(path)), known)
-            raise UserError(f"config.{path}={value(path)!r}: choose one of {', '.join(known)}{meant}")
+            names = ", ".join(name or '""' for name in known)
+            raise UserError(f"config.{path}={value(path)!r}: choose one of {names}{meant}")
     for path in _POSITIVE:
         if value(path) < 1:
             raise UserError(f"config.{path}={value(path)!r}: must be at least 1")

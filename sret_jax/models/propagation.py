@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from sret_jax.models.controls import shuffled_order
 from sret_jax.models.graph import Graph, adjacency, build_graph, node_positions, strongest
 
 
@@ -54,6 +55,7 @@ class SpanRefinement(nn.Module):
     edges: str = "both"
     gate_init: float = 0.0
     importance: bool = True
+    shuffled: bool = False
 
     @nn.compact
     def __call__(
@@ -63,6 +65,8 @@ class SpanRefinement(nn.Module):
         b, _, w, c = x.shape
         index, valid = strongest(x, self.nodes, mask)
         at = jnp.stack([index // w, index % w], -1)
+        if self.shuffled:
+            at = at[:, shuffled_order(self.nodes)]
         _, extent = node_positions(at, mask)
         before = jnp.take_along_axis(x.reshape(b, -1, c), index[..., None], axis=1).astype(jnp.float32)
         feature = before = jnp.where(valid[..., None], before, 0)
