@@ -31,9 +31,12 @@ class DataConfig:
     # "folder": any <instance>/<photo> tree; "sfm": tuples of 3D models; "landmarks": Google's; "synthetic": drawn
     dataset: str = "folder"
     # The photo folder (dataset "folder"), or that of retrieval-SfM-*.pkl and ims/ ("sfm"), or of train.csv or
-    # train_clean.csv and train/ ("landmarks").
+    # train_clean.csv and train/ ("landmarks"). Several photo folders are separated by commas, "A,B": instances and
+    # photographs are then named <folder>/<name>, and those of different folders never mix.
     root: str = ""
-    splits: str = ""  # JSON file {split: [instance, ...]}; "" uses every instance of root
+    # JSON file {split: [instance, ...]}; "" uses every instance of root. Of several folders one each, separated by
+    # commas, and nothing for one all of whose instances are used: "A.json,"
+    splits: str = ""
     split: str = "train"  # which entry of `splits` to train on; dataset "sfm": "train" or "val"
     sampling: str = "instances"  # what a batch holds: "instances" (P*K), "balanced", "random", "tuples" (mined)
     cache_dir: str = ""  # where prepared ArrayRecord files go; "" = <workdir>/data
