@@ -39,6 +39,9 @@ class DataConfig:
     splits: str = ""
     split: str = "train"  # which entry of `splits` to train on; dataset "sfm": "train" or "val"
     sampling: str = "instances"  # what a batch holds: "instances" (P*K), "balanced", "random", "tuples" (mined)
+    # "instances": a source with m instances is drawn in proportion to m ** source_balance; 1 draws every instance
+    # alike, 0 every source. Sources are the folders of root, and within one the instances' names before "__".
+    source_balance: float = 1.0
     cache_dir: str = ""  # where prepared ArrayRecord files go; "" = <workdir>/data
     image_size: int = 320  # longest side of a photograph after resizing, pixels
     enlarge: bool = True  # upscale smaller photographs at extraction; cirtorch and its kin leave them as they are

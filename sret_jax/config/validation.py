@@ -42,6 +42,8 @@ _POSITIVE = (
     "localize.image_size localize.query_size localize.chunk_rows"
 ).split()
 
+_RANGES = {"data.source_balance": (0, 1)}
+
 
 def validate(config: Config, *, to_train: bool = True) -> None:
     """Raises `UserError` that names the first field whose value cannot be used, and what could.
@@ -62,6 +64,9 @@ def validate(config: Config, *, to_train: bool = True) -> None:
     for path in _POSITIVE:
         if value(path) < 1:
             raise UserError(f"config.{path}={value(path)!r}: must be at least 1")
+    for path, (least, most) in _RANGES.items():
+        if not least <= value(path) <= most:
+            raise UserError(f"config.{path}={value(path)!r}: must be from {least} to {most}")
     if config.data.photos_per_instance < 2:
         raise UserError("config.data.photos_per_instance must be at least 2: a loss needs pairs of one instance")
     if config.model.smoothing.window % 2 == 0:
@@ -97,6 +102,11 @@ def _validate_trained(config: Config) -> None:
 
 def _validate_sampling(config: Config) -> None:
     train, mining = config.train, config.mining
+    if config.data.source_balance != 1 and config.data.sampling != "instances":
+        raise UserError(
+            f'config.data.source_balance={config.data.source_balance!r}: only data.sampling="instances" knows sources; '
+            "choose it, or leave the balance at 1"
+        )
     if config.data.sampling == "tuples":
         if train.loss not in OF_TUPLES:
             raise UserError(

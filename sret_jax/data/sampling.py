@@ -35,7 +35,12 @@ def rows_of_instances(photos: PhotoSet, at_least: int = 1) -> list[np.ndarray]:
 
 @dataclass(frozen=True, eq=False)
 class InstancePlan:
-    """P distinct instances times K photos. An instance with fewer than K repeats some of them."""
+    """P distinct instances times K photos. An instance with fewer than K repeats some of them.
+
+    With `source_balance` b below 1, each of the P draws a source first, of those of which an instance is left, in
+    proportion to m ** b where it has m instances to train on, and then one of its instances: every instance alike with
+    b = 1, every source alike with b = 0.
+    """
 
     photos: PhotoSet
     config: DataConfig
@@ -63,12 +68,36 @@ class InstancePlan:
     def rows(self, number: int) -> Int[np.ndarray, " b"]:
         rng = np.random.default_rng((self.seed, PLAN, number))
         k = self.config.photos_per_instance
-        chosen = rng.choice(len(self.rows_of), self.config.instances_per_batch, replace=False)
         rows = []
-        for instance in chosen:
+        for instance in self._instances(rng):
             own = rng.permutation(self.rows_of[instance])
             rows.append(np.resize(own, k))  # repeats from the start when it is too short
         return np.concatenate(rows)
+
+    def _instances(self, rng: np.random.Generator) -> Int[np.ndarray, " p"]:
+        """P distinct indices into `rows_of`."""
+        count = self.config.instances_per_batch
+        if self.config.source_balance == 1 or len(self._members) < 2:
+            return rng.choice(len(self.rows_of), count, replace=False)
+        left = np.array([len(own) for own in self._members])
+        weights = left**self.config.source_balance
+        drawn = np.empty(count, np.int64)  # the source of each instance
+        for i in range(count):
+            possible = weights * (left > 0)
+            drawn[i] = rng.choice(len(weights), p=possible / possible.sum())
+            left[drawn[i]] -= 1
+        chosen = np.empty(count, np.int64)
+        for source in np.unique(drawn):
+            at = np.flatnonzero(drawn == source)
+            chosen[at] = rng.choice(self._members[source], len(at), replace=False)
+        return chosen
+
+    @cached_property
+    def _members(self) -> list[np.ndarray]:
+        """Of every source the indices into `rows_of` of its instances."""
+        sources = self.photos.sources or [""] * len(self.photos.instances)
+        own = np.array([sources[self.photos.labels[rows[0]]] for rows in self.rows_of])
+        return [np.flatnonzero(own == source) for source in np.unique(own)]
 
 
 @dataclass(frozen=True, eq=False)
