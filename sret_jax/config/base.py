@@ -42,6 +42,9 @@ class DataConfig:
     # "instances": a source with m instances is drawn in proportion to m ** source_balance; 1 draws every instance
     # alike, 0 every source. Sources are the folders of root, and within one the instances' names before "__".
     source_balance: float = 1.0
+    # Of strong views: how far each corner moves, as a share of the side, 0 to 0.5; occlusion (up to 15 % of the area,
+    # twice), light, blur and noise go with it. 0 = off: a view like any other.
+    view_strength: float = 0.25
     cache_dir: str = ""  # where prepared ArrayRecord files go; "" = <workdir>/data
     image_size: int = 320  # longest side of a photograph after resizing, pixels
     enlarge: bool = True  # upscale smaller photographs at extraction; cirtorch and its kin leave them as they are

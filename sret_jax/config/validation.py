@@ -42,7 +42,7 @@ _POSITIVE = (
     "localize.image_size localize.query_size localize.chunk_rows"
 ).split()
 
-_RANGES = {"data.source_balance": (0, 1)}
+_RANGES = {"data.source_balance": (0, 1), "data.view_strength": (0, 0.5)}
 
 
 def validate(config: Config, *, to_train: bool = True) -> None:
