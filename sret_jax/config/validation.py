@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from sret_jax.config import CLASSIFYING, OF_TUPLES, PROTOCOLS, Config, steps_per_epoch
+from sret_jax.config import CLASSIFYING, OF_TUPLES, PROTOCOLS, Config, steps_per_epoch, trains_singles
 from sret_jax.errors import UserError, did_you_mean
 
 _CHOICES = {
-    "data.dataset": ("folder", "landmarks", "sfm", "synthetic"),
+    "data.dataset": ("folder", "photos", "landmarks", "sfm", "synthetic"),
     "data.sampling": ("instances", "balanced", "random", "tuples"),
     "model.smoothing.start": ("identity", "average"),
     "model.refinement.strength": ("norm", "attention"),
@@ -82,6 +82,7 @@ def validate(config: Config, *, to_train: bool = True) -> None:
     if to_train:
         _validate_trained(config)
         _validate_sampling(config)
+        _validate_singles(config)
     if config.eval.ranked < 0:
         raise UserError(f"config.eval.ranked={config.eval.ranked}: must be 0, for all photographs, or more")
     if config.search.words < 0:
@@ -118,3 +119,23 @@ def _validate_sampling(config: Config) -> None:
                 f"config.mining.queries={mining.queries}: fewer than the {mining.tuples_per_batch * train.accumulate} "
                 "tuples of a step (mining.tuples_per_batch * train.accumulate); raise it"
             )
+
+
+def _validate_singles(config: Config) -> None:
+    data = config.data
+    if trains_singles(data) and data.sampling != "instances":
+        named = "data.singles=True" if data.singles else 'data.dataset="photos"'
+        raise UserError(
+            f'config.{named}: only data.sampling="instances" shows a photograph beside itself; choose that instead of '
+            f"{data.sampling!r}"
+        )
+    if data.dataset == "photos" and data.splits:
+        raise UserError(
+            f'config.data.splits={data.splits!r} chooses instances, and data.dataset="photos" has none but its '
+            'photographs; leave it empty, or use data.dataset="folder" with data.singles=True'
+        )
+    if data.dataset == "photos" and config.whitening.kind == "pairs":
+        raise UserError(
+            'config.whitening.kind="pairs" learns from two photographs of an instance, and data.dataset="photos" has '
+            'one of each; set it to "pca"'
+        )

@@ -17,7 +17,7 @@ from typing import Any
 
 from sret_jax.config.paths import listed_paths
 from sret_jax.data.decoding import decode_photo
-from sret_jax.data.photo_set import PhotoSet, joined, named_sources
+from sret_jax.data.photo_set import PhotoSet, joined, named_sources, one_instance_each
 from sret_jax.data.prepared import PhotoBuilder, RecordIndex, in_order, open_prepared, prepared
 from sret_jax.errors import UserError
 from sret_jax.storage.files import Unreadable, read_file
@@ -111,7 +111,25 @@ def prepare_folders(
     parts = [
         prepare_folder(folder, cache_dir, splits=file, split=split, labelled=labelled) for folder, file in pairs.items()
     ]
-    return _together(list(pairs), parts)
+    if len(parts) == 1:
+        return parts[0]
+    photos = joined(parts, folder_names(list(pairs)))
+    _tell_duplicates(photos)
+    return photos
+
+
+def prepare_single_photos(roots: str | Path, cache_dir: str | Path) -> PhotoSet:
+    """Every photograph at any depth below a folder, or several as in `prepare_folders`, as an instance of its own.
+
+    Photographs that are there twice, byte for byte, are warned of.
+
+    Raises `UserError` as `prepare_folders`.
+    """
+    folders = list(folders_and_splits(roots))
+    parts = [one_instance_each(prepare_folder(folder, cache_dir, labelled=False)) for folder in folders]
+    photos = parts[0] if len(parts) == 1 else joined(parts, folder_names(folders))
+    _tell_duplicates(photos)
+    return photos
 
 
 def folders_and_splits(roots: str | Path, splits: str = "", field: str = "data.root") -> dict[str, str]:
@@ -149,14 +167,6 @@ def folder_names(folders: Sequence[str | Path]) -> list[str]:
             name = f"{wanted}-{number}"
         out.append(name)
     return out
-
-
-def _together(folders: Sequence[str], parts: Sequence[PhotoSet]) -> PhotoSet:
-    if len(parts) == 1:
-        return parts[0]
-    photos = joined(parts, folder_names(folders))
-    _tell_duplicates(photos)
-    return photos
 
 
 def _prepare(root: Path, found: list[FolderEntry], cache_dir: str | Path, labelled: bool, name: str) -> PhotoSet:
@@ -286,7 +296,8 @@ def _tell(photos: PhotoSet, wanted: list[str] | None) -> None:
     single = [instance for label, instance in enumerate(photos.instances) if counts[label] == 1]
     if single:
         log.warning(
-            "%s: %d instances with one photograph only, which are neither trained on nor used as queries: %s",
+            "%s: %d instances with one photograph only, which are no queries, and trained on only with "
+            "config.data.singles=True: %s",
             photos.name,
             len(single),
             ", ".join(single[:5]),

@@ -231,6 +231,14 @@ def joined(sets: Sequence[PhotoSet], prefixes: Sequence[str]) -> PhotoSet:
     )
 
 
+def one_instance_each(photos: PhotoSet) -> PhotoSet:
+    """The same photographs, each an instance of its own that has its name, with the sources that these name."""
+    instances = sorted(photos.names)
+    number = {name: label for label, name in enumerate(instances)}
+    labels = np.array([number[name] for name in photos.names], np.int32)
+    return dataclasses.replace(photos, labels=labels, instances=instances, sources=named_sources(instances))
+
+
 def named_sources(instances: Sequence[str]) -> list[str] | None:
     """The part of each instance's name before "__"; None unless every name has one, and there are two different."""
     found = [name.partition("__") for name in instances]

@@ -15,8 +15,8 @@ import grain
 import numpy as np
 from jaxtyping import Int
 
-from sret_jax.config import DataConfig
-from sret_jax.data.augmentation import augment
+from sret_jax.config import DataConfig, trains_singles
+from sret_jax.data.augmentation import augment, strong_view
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.resizing import bucket_shapes, choose_bucket, content_size, place, resize, round_to
 from sret_jax.data.sampling import VIEW, InstancePlan, Plan, make_plan
@@ -31,6 +31,9 @@ ENDLESS = range(2**40)  # batches
 @dataclass(frozen=True, eq=False)
 class PlannedPhotos:
     """The list of training photographs, batch after batch, as a plan has them.
+
+    Each is shown by `augment`. Where single photographs are instances, what repeats one of its batch is shown by
+    `strong_view`.
 
     Position `i` is slot `i % B` of the process's share of batch `numbers[i // B]`, `B = plan.size / processes`. Process
     `r` holds the `r`-th run of photographs of the batch that one process would have.
@@ -55,10 +58,13 @@ class PlannedPhotos:
     def __getitem__(self, position: int) -> dict[str, Any]:
         at, slot = divmod(int(position), self.local_batch)
         number, slot = self.numbers[at], slot + self.process_index * self.local_batch
-        row = int(self._cached_rows(number)[slot])
+        rows = self._cached_rows(number)
+        row = int(rows[slot])
         rng = np.random.default_rng((self.seed, VIEW, number, slot))
         side = round_to(self.config.image_size, self.size_multiple)
-        view = augment(load(self.photos, row), rng, self.config, multiple=self.size_multiple)
+        again = trains_singles(self.config) and row in rows[:slot]
+        show = strong_view if again else augment
+        view = show(load(self.photos, row), rng, self.config, multiple=self.size_multiple)
         image, mask = place(view, (side, side))
         return {"image": image, "mask": mask, "label": self.photos.labels[row], "row": np.int32(row)}
 

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 
-from sret_jax.config import DataConfig
+from sret_jax.config import DataConfig, trains_singles
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
 
@@ -49,17 +49,23 @@ class InstancePlan:
     def __post_init__(self) -> None:
         wanted = self.config.instances_per_batch
         if len(self.rows_of) < wanted:
+            of = "" if self._least == 1 else f" with two photographs or more (of {len(self.photos.instances)})"
             raise UserError(
-                f"config.data.instances_per_batch={wanted}: {self.photos.name} has only {len(self.rows_of)} instances "
-                f"with two photographs or more (of {len(self.photos.instances)}); lower it or add photographs"
+                f"config.data.instances_per_batch={wanted}: {self.photos.name} has only {len(self.rows_of)} instances"
+                f"{of}; lower it or add photographs"
             )
         if self.config.photos_per_instance < 1:
             raise UserError(f"config.data.photos_per_instance={self.config.photos_per_instance}: must be at least 1")
 
     @cached_property
     def rows_of(self) -> list[np.ndarray]:
-        """The rows of every instance that has a pair to learn from."""
-        return rows_of_instances(self.photos, at_least=2)
+        """The rows of every instance that has a pair to learn from, which two views of one photograph may be."""
+        return rows_of_instances(self.photos, self._least)
+
+    @property
+    def _least(self) -> int:
+        """Photographs that an instance needs."""
+        return 1 if trains_singles(self.config) else 2
 
     @property
     def size(self) -> int:
@@ -175,7 +181,7 @@ def make_plan(photos: PhotoSet, config: DataConfig, seed: int) -> Plan:
     if not (photos.labels >= 0).any():
         raise UserError(
             f"config.data.root: none of the {len(photos)} photographs of {photos.name} belongs to an instance; "
-            "training needs a folder <instance>/<photo>"
+            'training needs a folder <instance>/<photo>, or config.data.dataset="photos"'
         )
     plans: dict[str, Callable[[PhotoSet, DataConfig, int], Plan]] = {
         "instances": InstancePlan,

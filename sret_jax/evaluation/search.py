@@ -74,7 +74,7 @@ def _asmk(features: Features) -> tuple[AsmkIndex, Search]:
 
 def codebook_photos(config: Config, benchmark: Benchmark, place: Workdir) -> PhotoSet:
     """The photographs of `config.search.codebook`; of the folder that was trained on, the split that was."""
-    trained_on = config.data.root if config.data.dataset == "folder" else ""
+    trained_on = config.data.root if config.data.dataset in ("folder", "photos") else ""
     folder, cache_dir = config.search.codebook or trained_on, config.data.cache_dir or place.data
     if not folder:
         return benchmark.photos

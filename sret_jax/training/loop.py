@@ -15,7 +15,7 @@ import optax
 
 from sret_jax.config import Config, photos_per_batch
 from sret_jax.config.validation import validate
-from sret_jax.data.folders import prepare_folders
+from sret_jax.data.folders import prepare_folders, prepare_single_photos
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import training_batches
 from sret_jax.datasets.lookups import prepare_landmark_training
@@ -106,6 +106,8 @@ def prepare_photos(config: Config, workdir: Path) -> PhotoSet:
         return prepare_sfm(data.root, cache, split=data.split)
     if data.dataset == "landmarks":
         return prepare_landmark_training(data.root, cache)
+    if data.dataset == "photos":
+        return prepare_single_photos(data.root, cache)
     return prepare_folders(data.root, cache, splits=data.splits, split=data.split)
 
 

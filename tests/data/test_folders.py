@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sret_jax.config import Config, DataConfig
-from sret_jax.data.folders import folder_names, prepare_folder, prepare_folders
+from sret_jax.data.folders import folder_names, prepare_folder, prepare_folders, prepare_single_photos
 from sret_jax.data.pipeline import load
 from sret_jax.errors import UserError
 from sret_jax.training.loop import prepare_photos
@@ -244,6 +244,23 @@ def test_photographs_in_two_instances_are_warned_of_once(folder, cache, tmp_path
     told = [record.message for record in caplog.records if "negatives" in record.message]
     assert len(told) == 1 and "photos + copy: 7 photographs lie in two instances or more" in told[0]
     assert "photos/a/0.png = copy/a/0.png; photos/a/1.png = copy/a/1.png" in told[0] and "b/0.png" not in told[0]
+
+
+def test_every_photograph_of_a_tree_is_an_instance_of_its_own(folder, other, cache, tmp_path, caplog):
+    (folder / "b/deep").mkdir()
+    (folder / "b/deep/x.png").write_bytes((folder / "b/0.png").read_bytes())
+    (folder / "b.jpg").write_bytes(files.photo_bytes())
+    photos = prepare_single_photos(folder, cache)
+    assert photos.instances == sorted(photos.names) != photos.names and len(photos) == 9
+    assert [photos.instances[label] for label in photos.labels] == photos.names and photos.sources is None
+    told = [record.message for record in caplog.records if "negatives" in record.message]
+    assert len(told) == 1 and "1 photographs lie in two instances or more" in told[0]
+    assert "b/0.png = b/deep/x.png" in told[0] and "one photograph only" not in caplog.text
+    settings = Config(data=DataConfig(dataset="photos", root=str(folder)))
+    assert prepare_photos(settings, tmp_path / "run").fingerprint == photos.fingerprint
+    both = prepare_single_photos(f"{folder},{other}", cache)
+    assert len(both.instances) == len(both) == 13 and set(both.sources) == {"photos", "others"}
+    assert [both.instances[label] for label in both.labels] == both.names and both.names[-1] == "others/z/1.png"
 
 
 def test_sources_are_named_by_the_instances_of_a_folder_or_by_the_folders(folder, other, cache, tmp_path):

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sret_jax.config import Config, DataConfig
+from sret_jax.config import Config, DataConfig, WhiteningConfig
 from sret_jax.config.validation import validate
 from sret_jax.data.sampling import PLAN, InstancePlan
 from sret_jax.errors import UserError
@@ -92,3 +92,44 @@ def test_the_balance_is_refused_where_it_has_no_meaning():
     with pytest.raises(UserError, match='source_balance=0.5: only data.sampling="instances"'):
         validate(Config(data=DataConfig(source_balance=0.5, sampling="balanced")))
     validate(Config(data=DataConfig(source_balance=0.0)))
+
+
+def test_an_instance_of_one_photograph_fills_its_slots_with_it():
+    photos = make_photos([1, 1, 3, 5])
+    config = DataConfig(instances_per_batch=4, photos_per_instance=4, singles=True)
+    single = InstancePlan(photos, config, 0)
+    assert [len(rows) for rows in single.rows_of] == [1, 1, 3, 5]
+    for number in range(20):
+        groups = single.rows(number).reshape(4, 4)
+        assert sorted(photos.labels[groups[:, 0]]) == [0, 1, 2, 3]
+        for own in groups:
+            assert len(set(own)) == min(4, np.sum(photos.labels == photos.labels[own[0]]))
+    with pytest.raises(UserError, match="instances_per_batch=5: drawn has only 4 instances; lower it"):
+        InstancePlan(photos, dataclasses.replace(config, instances_per_batch=5), 0)
+    with pytest.raises(UserError, match=r"drawn has only 2 instances with two photographs or more \(of 4\)"):
+        InstancePlan(photos, dataclasses.replace(config, singles=False), 0)
+    assert len(InstancePlan(photos, dataclasses.replace(config, singles=False, dataset="photos"), 0).rows_of) == 4
+
+
+def test_single_photographs_count_for_their_source():
+    photos = dataclasses.replace(make_photos([1, 1, 1, 2]), sources=["a", "a", "a", "b"])
+    config = DataConfig(instances_per_batch=1, photos_per_instance=2, singles=True, source_balance=0.0)
+    labels = np.array([photos.labels[InstancePlan(photos, config, 0).rows(number)[0]] for number in range(600)])
+    assert abs(np.mean(labels == 3) - 0.5) < 0.09 and set(labels) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("settings", "whitening", "text"),
+    [
+        ({"singles": True, "sampling": "balanced"}, "none", "data.singles=True: only data.sampling=.instances"),
+        ({"dataset": "photos", "sampling": "random"}, "none", "data.dataset=.photos.: only data.sampling=.instances"),
+        ({"dataset": "photos", "splits": "s.json"}, "none", "data.splits='s.json' chooses instances"),
+        ({"dataset": "photos"}, "pairs", "whitening.kind=.pairs. learns from two photographs"),
+        ({"view_strength": 0.6}, "none", "data.view_strength=0.6: must be from 0 to 0.5"),
+    ],
+)
+def test_what_single_photographs_cannot_do_names_the_field(settings, whitening, text):
+    with pytest.raises(UserError, match=text):
+        validate(Config(data=DataConfig(**settings), whitening=WhiteningConfig(kind=whitening)))
+    validate(Config(data=DataConfig(singles=True)))
+    validate(Config(data=DataConfig(dataset="photos"), whitening=WhiteningConfig(kind="pca")))
