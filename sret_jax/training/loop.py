@@ -1,7 +1,6 @@
 """A training run from its config to its last checkpoint and its results."""
 
 import contextlib
-import dataclasses
 import logging
 import math
 import signal
@@ -16,7 +15,7 @@ import optax
 
 from sret_jax.config import Config, photos_per_batch
 from sret_jax.config.validation import validate
-from sret_jax.data.folders import has_split, prepare_folder
+from sret_jax.data.folders import folders_and_splits, has_split, prepare_folders, prepare_single_photos
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.datasets.lookups import prepare_landmark_training
 from sret_jax.datasets.sfm120k import prepare_sfm
@@ -108,7 +107,9 @@ def prepare_photos(config: Config, workdir: Path) -> PhotoSet:
         return prepare_sfm(data.root, cache, split=data.split)
     if data.dataset == "landmarks":
         return prepare_landmark_training(data.root, cache)
-    return prepare_folder(data.root, cache, splits=data.splits, split=data.split)
+    if data.dataset == "photos":
+        return prepare_single_photos(data.root, cache)
+    return prepare_folders(data.root, cache, splits=data.splits, split=data.split)
 
 
 def _train(
@@ -185,14 +186,19 @@ def _record(run: Tree, batches: Any, validation: Validation | None) -> Tree:
 def split_for_validation(config: Config, workdir: Path, photos: PhotoSet) -> tuple[PhotoSet, PhotoSet | None]:
     """The photographs to train on and those to validate on; None where `config.train.validate_every` is 0.
 
-    Those of the split `config.data.validation`, where `config.data.splits` has it; otherwise instances are held out.
+    Those of the split `config.data.validation`, where one of `config.data.splits` has it; otherwise instances are held
+    out.
     """
     data = config.data
     if not config.train.validate_every:
         return photos, None
-    if data.dataset == "folder" and data.splits and has_split(data.splits, data.validation):
-        named = dataclasses.replace(config, data=dataclasses.replace(data, split=data.validation))
-        return photos, prepare_photos(named, workdir)
+    if data.dataset == "folder" and data.splits:
+        named = folders_and_splits(data.root, data.splits)
+        known = {folder: file for folder, file in named.items() if file and has_split(file, data.validation)}
+        if known:
+            cache = Path(data.cache_dir) if data.cache_dir else Workdir(workdir).data
+            files = ",".join(known.values())
+            return photos, prepare_folders(",".join(known), cache, splits=files, split=data.validation)
     return hold_out(photos, data.held_out, config.seed)
 
 
