@@ -22,6 +22,7 @@ from sret_jax.datasets.sfm120k import prepare_sfm
 from sret_jax.datasets.synthetic_views import prepare_synthetic
 from sret_jax.errors import UserError
 from sret_jax.models.descriptor import build_network, descriptor_length, init_network
+from sret_jax.storage.allocator import keep_freed_memory
 from sret_jax.storage.artifacts import enough_space, lock_folder
 from sret_jax.storage.provenance import enough_memory
 from sret_jax.storage.workdir import UNTRAINED, Workdir
@@ -81,6 +82,7 @@ def train(config: Config, workdir: Path, measure: Measure | None = None) -> Trai
         if parallel.is_main():
             stack.enter_context(lock_folder(workdir))
         parallel.connect()
+        keep_freed_memory()
         photos = prepare_photos(config, workdir)
         photos, held_out = split_for_validation(config, workdir, photos)
         run = describe_run(config, photos.fingerprint)
