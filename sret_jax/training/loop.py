@@ -93,10 +93,14 @@ def train(config: Config, workdir: Path, measure: Measure | None = None) -> Trai
         return _train(config, workdir, photos, held_out, run, checkpoints, measure)
 
 
+def cache_folder(config: Config, workdir: Path) -> Path:
+    """Where prepared photographs and their stored maps are kept."""
+    return Path(config.data.cache_dir) if config.data.cache_dir else Workdir(workdir).data
+
+
 def prepare_photos(config: Config, workdir: Path) -> PhotoSet:
     """The photographs to train on, prepared once in the data cache."""
-    data = config.data
-    cache = Path(data.cache_dir) if data.cache_dir else Workdir(workdir).data
+    data, cache = config.data, cache_folder(config, workdir)
     if data.dataset == "synthetic":
         return prepare_synthetic(
             cache,
@@ -127,13 +131,11 @@ def _train(
     variables = init_network(network, config.model, jax.random.key(config.seed))
     optimizer, state = initial_state(config, variables, photos)
     tuples = config.data.sampling == "tuples"
-    place = Workdir(workdir)
-    seen = shown(config, network, variables, photos, place.training_maps(f"{photos.name}-train"))
+    seen = shown(config, network, variables, photos, cache_folder(config, workdir))
     batches = MinedBatches(config, network, photos) if tuples else seen.batches(network)
     validation = None
     if held_out is not None:
-        folder = place.training_maps(f"{held_out.name}-validation")
-        held = shown(config, network, variables, held_out, folder)
+        held = shown(config, network, variables, held_out, cache_folder(config, workdir))
         validation = Validation(config, network, seen, held)
 
     saved = checkpoints.latest()
@@ -198,7 +200,7 @@ def split_for_validation(config: Config, workdir: Path, photos: PhotoSet) -> tup
         named = folders_and_splits(data.root, data.splits)
         known = {folder: file for folder, file in named.items() if file and has_split(file, data.validation)}
         if known:
-            cache = Path(data.cache_dir) if data.cache_dir else Workdir(workdir).data
+            cache = cache_folder(config, workdir)
             files = ",".join(known.values())
             return photos, prepare_folders(",".join(known), cache, splits=files, split=data.validation)
     return hold_out(photos, data.held_out, config.seed)
