@@ -281,7 +281,8 @@ def _run_steps(
             """Measures the network after `step`, where it is time to; whether training ends here."""
             if validation is None or (step % settings.validate_every and step != settings.steps):
                 return False
-            metrics_log.write_validation(step, validation.measure(step, parallel.fetch(_variables(state))))
+            score = validation.measure(step, parallel.fetch(_variables(state)))
+            metrics_log.write_validation(step, score, validation.step)
             return 0 < settings.patience <= validation.since_best
 
         if start == 0:
