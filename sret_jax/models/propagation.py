@@ -49,8 +49,8 @@ class PropagationBlock(nn.Module):
 class SpanRefinement(nn.Module):
     """Refines the strongest local features with averages of their neighbours on the graph, block after block.
 
-    With `importance` every node is then multiplied by a weight, 0..2, that is learned from its own feature and from what
-    its context has changed of it: what is alone on a wall and what is one of many windows need not count the same.
+    With `importance` every node is then multiplied by a weight, 0..2, learned from its own feature and from what
+    its context has changed of it: what stands alone and what is one of many windows need not count the same.
 
     Args:
         blocks: propagation blocks; each passes the nodes on to the next.
