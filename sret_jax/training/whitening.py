@@ -87,9 +87,9 @@ def choose_ridge(x: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "n"]) -> f
 
     The instances are dealt out to `FOLDS` parts. Each part is searched leave-one-out after a whitening that was learned
     from the others; the ridge with the highest mean of the instances' mAP wins, the largest of equals. With fewer than
-    two instances of two photographs there is nothing to compare, and the ridge is 1.
+    two instances of two different photographs there is nothing to compare, and the ridge is 1.
     """
-    several = [label for label in np.unique(labels[labels >= 0]) if (labels == label).sum() > 1]
+    several = [label for label in np.unique(labels[labels >= 0]) if np.ptp(x[labels == label], axis=0).any()]
     folds = [several[i::FOLDS] for i in range(min(FOLDS, len(several)))]
     if len(folds) < 2:
         return 1.0

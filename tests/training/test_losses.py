@@ -83,12 +83,25 @@ def triplet_loops(x, labels, margin):
     return np.mean(values) if values else 0.0
 
 
+def infonce_loops(x, labels, temperature):
+    x, labels = np.array(x, np.float64), np.array(labels)
+    values = []
+    for i in range(len(x)):
+        others = [j for j in range(len(x)) if j != i]
+        everything = sum(np.exp(x[i] @ x[j] / temperature) for j in others)
+        shares = [np.exp(x[i] @ x[j] / temperature) / everything for j in others if labels[j] == labels[i]]
+        if shares:
+            values.append(-np.mean(np.log(shares)))
+    return np.mean(values) if values else 0.0
+
+
 @partial(jax.jit, static_argnames="margin")
-def six_losses(x, labels, weights, centres, margin):
+def seven_losses(x, labels, weights, centres, margin):
     return {
         "contrastive": pair_losses.contrastive(x, labels, margin=margin),
         "multi_similarity": pair_losses.multi_similarity(x, labels, base=margin),
         "triplet": pair_losses.triplet(x, labels, margin=margin),
+        "infonce": pair_losses.infonce(x, labels, temperature=margin),
         "arcface": margin_losses.arcface(x, labels, weights, margin=margin, scale=16.0),
         "cosface": margin_losses.cosface(x, labels, weights, margin=margin, scale=16.0),
         "subcentre_arcface": margin_losses.subcentre_arcface(x, labels, centres, margin=margin, scale=16.0),
@@ -106,11 +119,12 @@ def test_losses_equal_their_definitions_written_as_loops(seed, margin):
         "contrastive": contrastive_loops(x, labels, margin),
         "multi_similarity": multi_similarity_loops(x, labels, margin),
         "triplet": triplet_loops(x, labels, margin),
+        "infonce": infonce_loops(x, labels, margin),
         "arcface": arcface_loops(x, labels, weights, margin, 16.0),
         "cosface": cosface_loops(x, labels, weights, margin, 16.0),
         "subcentre_arcface": subcentre_loops(x, labels, centres, margin, 16.0),
     }
-    for name, ours in six_losses(x, labels, weights, centres, margin).items():
+    for name, ours in seven_losses(x, labels, weights, centres, margin).items():
         assert expected[name] > 0
         np.testing.assert_allclose(ours, expected[name], rtol=1e-5, err_msg=name)
 
@@ -132,7 +146,7 @@ def of(name, x, labels, weights):
 value_and_gradients = jax.jit(jax.value_and_grad(of, argnums=(1, 3)), static_argnums=0)
 
 
-PAIRS = ["contrastive", "multi_similarity", "triplet", "solar"]
+PAIRS = ["contrastive", "infonce", "multi_similarity", "triplet", "solar"]
 NAMES = [*PAIRS, *CLASSIFYING]
 
 
@@ -165,6 +179,28 @@ def test_one_instance_or_lone_photographs_give_a_finite_loss(name):
     for labels in (np.zeros(len(x), np.int32), np.arange(len(x), dtype=np.int32)):
         value, (gradient, _) = value_and_gradients(name, x, labels, weights)
         assert np.isfinite(value) and np.isfinite(gradient).all()
+
+
+def test_infonce_of_a_batch_without_positives_is_0_and_a_lone_photograph_counts_as_nothing():
+    loss = jax.jit(jax.value_and_grad(partial(pair_losses.infonce, temperature=0.07)))
+    x, labels = map(np.asarray, batch(5))
+    for x_alone, different in ((x, np.arange(len(x), dtype=np.int32)), (x[:1], labels[:1])):
+        value, gradient = loss(x_alone, different)
+        assert value == 0 and not np.any(gradient)
+    alone = np.append(labels[1:], 99).astype(np.int32)
+    np.testing.assert_allclose(loss(x, alone)[0], infonce_loops(x, alone, 0.07), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_losses_of_pairs_depend_on_angles_and_on_who_shares_a_label_alone(name):
+    x, labels = map(np.asarray, batch(6))
+    rng = np.random.default_rng(0)
+    rotation = np.linalg.qr(rng.normal(size=(x.shape[1], x.shape[1])))[0].astype(np.float32)
+    order, renamed = rng.permutation(len(x)), rng.permutation(7).astype(np.int32)[labels]
+    value, (gradient, _) = value_and_gradients(name, x, labels, x)
+    for other, names in ((x @ rotation, labels), (x[order], labels[order]), (x, renamed)):
+        np.testing.assert_allclose(value_and_gradients(name, other, names, x)[0], value, rtol=1e-4)
+    assert value > 0 and np.any(gradient)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -75,6 +75,7 @@ LOSSES = {
     "arcface": 0.3,
     "contrastive": 1.5,
     "curricularface": 0.3,
+    "infonce": 0.0,  # it has a temperature
     "multi_similarity": 0.5,
     "solar": 1.25,
     "triplet": 1.0,

@@ -9,7 +9,7 @@ import pytest
 
 from sret_jax.training import losses
 from sret_jax.training.margin_losses import arcface, cosface, curricularface, subcentre_arcface
-from sret_jax.training.pair_losses import contrastive, multi_similarity, triplet
+from sret_jax.training.pair_losses import contrastive, infonce, multi_similarity, triplet
 from sret_jax.training.tuple_losses import hardest_tuples, solar, tuple_contrastive, tuple_triplet
 from tests.support.descriptors import batch
 
@@ -259,6 +259,19 @@ def test_multi_similarity_equals_pytorch_metric_learning_with_its_miner():
     y = torch.tensor(np.asarray(labels)).long()
     loss, miner = library.MultiSimilarityLoss(alpha=2, beta=50, base=0.6), miners.MultiSimilarityMiner(epsilon=0.1)
     compare(lambda x: multi_similarity(normalized(x), labels, base=0.6), lambda x: loss(x, y, miner(x.detach(), y)), x)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("temperature", [0.07, 0.5])
+def test_infonce_equals_the_supervised_contrastive_loss_of_pytorch_metric_learning(temperature):
+    """Which adds the least float32 to the number of positives."""
+    torch = pytest.importorskip("torch")
+    library = pytest.importorskip("pytorch_metric_learning.losses")
+    x, labels = map(np.array, batch(8))
+    labels[0] = 9  # a photograph alone
+    loss, y = library.SupConLoss(temperature=temperature), torch.tensor(labels).long()
+    ours = lambda x: infonce(normalized(x), jnp.asarray(labels), temperature=temperature)  # noqa: E731
+    compare(ours, lambda x: loss(x, y), 1.3 * x)
 
 
 @pytest.mark.parity

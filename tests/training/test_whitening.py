@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -6,10 +8,10 @@ from sret_jax.config import WhiteningConfig
 from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import Extractor
 from sret_jax.models.descriptor import build_network, init_network
-from sret_jax.models.whitening import apply_whitening, pca_whitening
+from sret_jax.models.whitening import apply_whitening, pca_whitening, within_whitening
 from sret_jax.training import whitening
 from sret_jax.training.checkpoint import load_network
-from sret_jax.training.loop import prepare_photos, train
+from sret_jax.training.loop import learned_start, prepare_photos, train
 from sret_jax.training.shown import Shown
 from tests.support import train_driver
 
@@ -38,6 +40,112 @@ def test_the_layer_starts_as_pca_whitening_of_the_training_photographs(start):
     jax.tree.map(np.testing.assert_array_equal, set_up["params"]["backbone"], variables["params"]["backbone"])
 
 
+def normalised(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.7])
+def test_the_layer_starts_as_whitening_within_instances(start, ridge):
+    config, photos, _, variables = start
+    model = dataclasses.replace(config.model, whitening_init="within", whitening_ridge=ridge)
+    config, rows = dataclasses.replace(config, model=model), range(len(photos))
+    set_up = learned_start(config, variables, Shown(photos, config))
+    pooled = Extractor(build_network(model, whitening=False), variables, config).describe(photos, rows)
+    ridge = ridge or whitening.choose_ridge(pooled, photos.labels)
+    mean, projection = within_whitening(pooled, photos.labels, 8, ridge)
+    np.testing.assert_allclose(set_up["params"]["whitening"]["kernel"], projection, rtol=1e-5)
+    np.testing.assert_allclose(set_up["params"]["whitening"]["bias"], -mean @ projection, rtol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, set_up["params"]["backbone"], variables["params"]["backbone"])
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.7])
+def test_a_whitening_within_instances_is_learned_from_the_finished_descriptors(start, ridge):
+    config, photos, network, variables = start
+    set_up = whitening.whitened_start(config, variables, Shown(photos, config), "pca")
+    config = dataclasses.replace(config, whitening=WhiteningConfig(kind="within", dim=5, ridge=ridge))
+    learned = whitening.learn_whitening(config, network, set_up, Shown(photos, config))
+    described = Extractor(network, set_up, config).describe(photos, range(len(photos)))
+    ridge = ridge or whitening.choose_ridge(described, photos.labels)
+    mean, projection = within_whitening(described, photos.labels, 5, ridge)
+    np.testing.assert_allclose(learned.mean, mean, rtol=1e-6)
+    np.testing.assert_allclose(learned.projection, projection, rtol=1e-5)
+
+
+def instances(count=12, photos=4, channels=10, seed=0, nuisance=0.0, shared=0.0):
+    """Unit vectors of instances that differ in the first two channels.
+
+    Args:
+        nuisance: how much photographs of an instance differ along the third channel.
+        shared: how much they differ in the first two channels.
+    """
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(count), photos)
+    x = 0.1 * rng.normal(size=(len(labels), channels))
+    x[:, :2] += rng.normal(size=(count, 2))[labels] + shared * rng.normal(size=(len(labels), 2))
+    x[:, 2] += nuisance * rng.normal(size=len(labels))
+    order = rng.permutation(len(labels))
+    return normalised(x)[order].astype(np.float32), labels[order].astype(np.int32)
+
+
+def mean_ap_of_instances(x, labels):
+    """Query by query: the precision at every right photograph, averaged over queries and then over instances."""
+    found = {}
+    for q in range(len(x)):
+        ranking = sorted((i for i in range(len(x)) if i != q), key=lambda i: -(x[i] @ x[q]))
+        right = [labels[i] == labels[q] for i in ranking]
+        precisions = [sum(right[: k + 1]) / (k + 1) for k in range(len(right)) if right[k]]
+        if precisions:
+            found.setdefault(labels[q], []).append(np.mean(precisions))
+    return [100 * np.mean(values) for values in found.values()]
+
+
+def chosen_in_loops(x, labels):
+    """Each fold searched through the finished whitening, of all dimensions, so that its rotation shows in no cosine."""
+    several = [label for label in sorted(set(labels.tolist()) - {-1}) if (labels == label).sum() > 1]
+    scores = {}
+    for ridge in whitening.RIDGES:
+        scores[ridge] = []
+        for fold in range(5):
+            out = np.isin(labels, several[fold::5])
+            learned = within_whitening(x[~out], labels[~out], 0, ridge)
+            scores[ridge] += mean_ap_of_instances(apply_whitening(x[out].astype(np.float64), *learned), labels[out])
+    best = max(np.mean(found) for found in scores.values())
+    return max(ridge for ridge, found in scores.items() if np.mean(found) > best - 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("fields", [{"nuisance": 0.3}, {"shared": 0.2}])
+def test_the_ridge_is_that_of_the_best_search_among_held_out_instances(seed, fields):
+    x, labels = instances(count=8, seed=seed, **fields)
+    labels[labels == 3] = -1
+    assert whitening.choose_ridge(x, labels) == whitening.choose_ridge(x, labels) == chosen_in_loops(x, labels)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_direction_in_which_only_photographs_of_an_instance_differ_asks_for_a_small_ridge(seed):
+    assert whitening.choose_ridge(*instances(seed=seed, nuisance=3.0)) <= 0.3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_instances_differ_in_what_their_photographs_differ_in_nothing_is_whitened(seed):
+    assert np.isinf(whitening.choose_ridge(*instances(count=30, seed=seed, channels=60, shared=0.3)))
+
+
+def test_with_nothing_to_compare_the_ridge_is_1():
+    x, labels = instances()
+    assert whitening.choose_ridge(x, np.where(labels == 0, 0, -1)) == 1
+    assert whitening.choose_ridge(x, np.where(labels == 0, 0, 1 + np.arange(len(x)))) == 1
+
+
+def test_an_instance_whose_photographs_are_all_the_same_is_nothing_to_learn_from():
+    x, labels = instances(count=3)
+    x[labels == 0] = x[labels == 0][0]
+    both = labels != 0
+    assert whitening.choose_ridge(x, labels) == whitening.choose_ridge(x[both], labels[both])
+    x[labels == 1] = x[labels == 1][0]
+    assert whitening.choose_ridge(x, labels) == 1
+
+
 def test_more_outputs_than_components_name_the_field(start):
     config, photos, _, variables = start
     variables = {"params": {"whitening": {"kernel": np.zeros((24, 30)), "bias": np.zeros(30)}}}
@@ -56,7 +164,7 @@ def test_pairs_are_of_one_instance_and_grow_with_the_photographs():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["pca", "pairs"])
+@pytest.mark.parametrize("kind", ["pca", "pairs", "within"])
 def test_a_run_learns_a_whitening_and_hands_it_to_the_evaluation(start, tmp_path, kind):
     config, photos, network, _ = start
     config = train_driver.small_config(config.data.cache_dir)
