@@ -23,7 +23,7 @@ from sret_jax.datasets.synthetic_views import prepare_synthetic
 from sret_jax.errors import UserError
 from sret_jax.models.descriptor import build_network, descriptor_length, init_network
 from sret_jax.storage.allocator import keep_freed_memory
-from sret_jax.storage.artifacts import enough_space, lock_folder
+from sret_jax.storage.artifacts import enough_space, fingerprint, lock_folder
 from sret_jax.storage.provenance import enough_memory
 from sret_jax.storage.workdir import UNTRAINED, Workdir
 from sret_jax.training import parallel
@@ -85,7 +85,10 @@ def train(config: Config, workdir: Path, measure: Measure | None = None) -> Trai
         keep_freed_memory()
         photos = prepare_photos(config, workdir)
         photos, held_out = split_for_validation(config, workdir, photos)
-        run = describe_run(config, photos.fingerprint)
+        both = photos.fingerprint if held_out is None else fingerprint(photos.fingerprint, held_out.fingerprint)
+        counts = {"photos": len(photos), "instances": len(photos.instances)}
+        counts |= {"held_out": len(held_out.instances) if held_out else 0}
+        run = describe_run(config, both) | counts
         if parallel.is_main():
             check_same_run(workdir, run)
             write_run(workdir, run)
