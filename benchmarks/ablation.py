@@ -1,22 +1,22 @@
-"""The methods of the field and ours, every row the same data, steps, size and backbone, several seeds.
+"""The methods of the field and ours: every row the same photographs, loss, whitening, steps, size and backbone.
 
-    python benchmarks/ablation.py --root=PHOTOS --splits=SPLITS.json [--seeds=3] [--rows="GeM;ours: smoothing"]
-        [--gnd=GND --gnd-root=FOLDER] [--times]
+    python benchmarks/ablation.py --root=A,B --splits=A.json,B.json --folder "NAME=ROOT;SPLITS.json;SPLIT" ...
+        [--revisited "NAME=FOLDER;GND;DISTRACTORS,..."] [--seeds=3] [--rows="GeM;smoothing"] [--times]
 
-PHOTOS is a folder <instance>/<photo>, SPLITS a JSON file {"train": [instance, ...], "test": [instance, ...]}. A row is
-a file of `configs/`, trained on "train" and measured leave-one-out on "test"; with `--gnd` also by the revisited
-protocol, with all of PHOTOS as distractors. Only the model, the loss and the part of the backbone that trains may
-differ between rows, which is checked. Rows that train nothing are measured once: no seed changes them. `--validate`
-never looks at "test" and is what choices are made on: it holds out a third of the training instances in turn.
-`--set field=value` changes the config of all rows.
+A and B are folders <instance>/<photo>, as `train.py --config.data.root` takes them: rows are trained on their split
+"train", and the step that is best on "val" is kept, by the same rule for all. `--folder` names a collection that is
+searched leave-one-out, `--revisited` one that official queries search, with distractors. A row is a file of `configs/`
+and the fields in which it differs; only the model and the part of the backbone that trains may differ, which is
+checked. Every row, the untrained ones too, has the whitening that its config computes in closed form when training is
+done. Rows that train nothing are measured once: no seed changes them. `--set field=value` changes the config of all.
 
-The table and a plot of mAP against time go to `--out`, each run to a CSV there. Runs are kept in `--workdir` and go on
-where they were stopped. Visual words are of the first seed. Times are taken at the end, all rows in turn, and kept in
-`--workdir` as well; `--times` takes them again, for which the machine should have nothing else to do.
+Descriptors are made of stored maps, in 16 bits, as heads train on them. Runs are kept in `--workdir` and go on where
+they were stopped; the table, a plot and every run as a CSV go to `--out`. Visual words are of the first seed. Times are
+taken at the end, all rows in turn, and kept as well; `--times` takes them again, for which the machine should have
+nothing else to do.
 """
 
 import argparse
-import csv
 import dataclasses
 import json
 import runpy
@@ -33,13 +33,17 @@ from timing import machine
 
 from sret_jax.config import Config, SearchConfig, differences, to_dict
 from sret_jax.errors import UserError
-from sret_jax.evaluation.benchmark import open_benchmark
+from sret_jax.evaluation.benchmark import Benchmark, open_benchmark
 from sret_jax.evaluation.run import evaluate
+from sret_jax.models.descriptor import build_network, descriptor_length
+from sret_jax.reranking.answers import Answers
 from sret_jax.retrieval.inverted_file import InvertedFile
 from sret_jax.retriever import Retriever, load
 from sret_jax.storage.artifacts import write_json
 from sret_jax.storage.workdir import Workdir
-from sret_jax.training.loop import learned_start, prepare_photos, train
+from sret_jax.training.loop import learned_start, prepare_photos, split_for_validation, train
+from sret_jax.training.shown import shown
+from sret_jax.training.validation import refilled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,31 +56,34 @@ class Row:
     asmk: bool = False  # its local features are compared by ASMK
 
 
-SHARED_LOSS = {"train.loss": "multi_similarity", "train.margin": 0.5}
+S, R = "model.smoothing", "model.refinement"
 LAST_STAGE = {"train.train_from": "c5"}  # of the backbone, as in HOW's rows
 ROWS = {
-    "untrained GeM": Row("gem", {"model.whitening": False}, trained=False),
-    "untrained GeM + whitening": Row("gem", trained=False),
+    "untrained GeM": Row("gem", trained=False),
     "GeM": Row("gem"),
     "R-MAC": Row("rmac"),
-    "SOLAR: SOA": Row("solar", SHARED_LOSS),
-    "SOLAR: SOA after c4": Row("solar", SHARED_LOSS | {"model.attention.stages": ("c4",)}),
-    "SOLAR: SOA after last": Row("solar", SHARED_LOSS | {"model.attention.stages": ("last",)}),
-    "SOLAR: SOS": Row("solar", {"model.attention.stages": ()}),
-    "SOLAR: both": Row("solar"),
-    "HOW pooling": Row("how"),
-    "HOW + ASMK": Row("how", asmk=True),
-    "DELG": Row("delg"),
+    "SOLAR: SOA": Row("solar"),
     "SuperGlobal pooling": Row("superglobal", {"extract.scales": (1.0,), "extract.scale_pooling": "mean"}),
-    "ours: smoothing": Row("spatial_context", {"model.refinement.enabled": False}),
-    "ours: refinement": Row("spatial_context", {"model.smoothing.enabled": False}),
-    "ours: both": Row("spatial_context"),
+    "smoothing": Row("spatial_context", {f"{R}.enabled": False}),
+    "refinement": Row("spatial_context", {f"{S}.enabled": False}),
+    "both": Row("spatial_context"),
+    "refinement, free form": Row("spatial_context", {f"{S}.enabled": False, f"{R}.form": "free"}),
+    "control: 3 x 3 average": Row(
+        "spatial_context", {f"{R}.enabled": False, f"{S}.bandwidth": False, f"{S}.confidence": False}
+    ),
+    "control: 1 x 1 layer": Row("spatial_context", {f"{R}.enabled": False, f"{S}.control": "layer"}),
+    "control: weight per position": Row("spatial_context", {f"{R}.enabled": False, f"{S}.control": "weight"}),
+    "control: shuffled neighbours": Row("spatial_context", {f"{R}.enabled": False, f"{S}.control": "shuffled"}),
+    "control: shuffled positions": Row("spatial_context", {f"{S}.enabled": False, f"{R}.control": "shuffled"}),
     "GeM, last stage trained": Row("gem", LAST_STAGE),
-    "ours: both, last stage trained": Row("spatial_context", LAST_STAGE),
+    "smoothing, last stage trained": Row("spatial_context", {f"{R}.enabled": False} | LAST_STAGE),
+    "refinement, last stage trained": Row("spatial_context", {f"{S}.enabled": False} | LAST_STAGE),
+    "both, last stage trained": Row("spatial_context", LAST_STAGE),
+    "HOW pooling, last stage trained": Row("how"),
+    "HOW + ASMK, last stage trained": Row("how", asmk=True),
 }
-# The loss with its constants; HOW has nothing to train but the end of the backbone, DELG's exponent does not train.
-MAY_DIFFER = ("model.", "train.loss", "train.margin", "train.scale", "train.train_from", "train.pool_lr")
-FOLDS = 3
+# HOW has no whitening layer but a reduction, and nothing to train but the end of the backbone.
+MAY_DIFFER = ("model.", "train.train_from", "train.whitening_refit")
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 
@@ -92,8 +99,8 @@ def set_field(config: Config, path: str, value: Any) -> None:
     setattr(node, name, value)
 
 
-def row_config(row: Row, args: argparse.Namespace, splits: Path, seed: int) -> Config:
-    """The config of a row, refused where it differs from GeM's in more than the model and the loss."""
+def row_config(row: Row, args: argparse.Namespace, seed: int) -> Config:
+    """The config of a row, refused where it differs from GeM's in more than the model."""
     common, config = (runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]() for name in ("gem", row.config))
     for path, value in row.fields.items():
         set_field(config, path, value)
@@ -101,7 +108,10 @@ def row_config(row: Row, args: argparse.Namespace, splits: Path, seed: int) -> C
         if not field.startswith(MAY_DIFFER):
             raise UserError(f"configs/{row.config}.py: {field} is {own}, of gem.py {expected}: no fair comparison")
     config.seed = seed
-    config.data.root, config.data.splits, config.data.cache_dir = args.root, str(splits), str(args.workdir / "data")
+    # Every row starts from the same backbone; what comes with the package has been trained already.
+    config.model.weights, config.model.whitening_init = "auto", "pca"
+    config.data.root, config.data.splits, config.data.cache_dir = args.root, args.splits, str(args.workdir / "data")
+    config.eval.benchmarks = ()
     for assignment in args.set:
         path, _, text = assignment.partition("=")
         set_field(config, path, text)
@@ -110,111 +120,142 @@ def row_config(row: Row, args: argparse.Namespace, splits: Path, seed: int) -> C
     return config
 
 
-def row_folder(workdir: Path, name: str, splits: Path, seed: int) -> Path:
+def row_folder(workdir: Path, name: str, seed: int) -> Path:
     """Where what a row measures is kept: `measured.json`, and what it is made of."""
-    return workdir / f"{name.replace(' ', '_').replace(':', '')}-{splits.stem}-{seed}"
+    plain = "".join(c if c.isalnum() else "_" for c in name)
+    return workdir / f"{plain}-{seed}"
 
 
-def run_folder(workdir: Path, name: str, splits: Path, seed: int) -> Path:
+def run_folder(workdir: Path, name: str, seed: int) -> Path:
     """The run that a row measures; rows of one config and the same fields share it."""
     row = ROWS[name]
-    changed = "".join(f"-{path}={value}" for path, value in row.fields.items()).replace(" ", "")
-    return workdir / "runs" / f"{row.config}{changed}-{splits.stem}-{seed}"
+    changed = "".join(f"-{path.removeprefix('model.')}={value}" for path, value in row.fields.items()).replace(" ", "")
+    return workdir / "runs" / f"{row.config}{changed}-{seed}"
 
 
-def run(name: str, args: argparse.Namespace, splits: Path, seed: int) -> Record:
-    """What one row measures with one seed; read from disk, unless the revisited protocol is asked for and not there."""
-    row, folder = ROWS[name], row_folder(args.workdir, name, splits, seed)
+def run(name: str, args: argparse.Namespace, collections: dict[str, Benchmark], seed: int) -> Record:
+    """What one row measures with one seed on every collection; what is on disk is not measured again."""
+    row, folder = ROWS[name], row_folder(args.workdir, name, seed)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "measured.json"
-    if path.exists():
-        record: Record = json.loads(path.read_text())
-        if "medium" in record or not args.gnd:
-            return record
-    config = row_config(row, args, splits, seed)
-    record = {"row": name, "split": splits.stem, "seed": seed}
+    record: Record = json.loads(path.read_text()) if path.exists() else {"row": name, "seed": seed, "collections": {}}
+    missing = {key: benchmark for key, benchmark in collections.items() if key not in record["collections"]}
+    if not missing:
+        return record
+    config = row_config(row, args, seed)
     if row.trained:
-        workdir = run_folder(args.workdir, name, splits, seed)
+        workdir = run_folder(args.workdir, name, seed)
         train(config, workdir)
         retriever = load(workdir, config)
     else:
-        retriever = load(config)
-        start = learned_start(config, retriever.variables, prepare_photos(config, args.workdir))
-        retriever = dataclasses.replace(retriever, variables=start)
+        retriever = untrained(config, args)
     record["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(retriever.variables["params"]))
-    record |= measure(retriever, Workdir(folder), args, seed)
+    record["bytes"] = 4 * descriptor_length(config.model)
+    for key, benchmark in missing.items():
+        measure = by_asmk if row.asmk else by_descriptors
+        record["collections"][key] = measure(retriever, benchmark, folder, record)
+    if seed == 0 and not row.asmk:
+        record["words"] = words_of_photographs(retriever, args.words, *words_sets(collections, config, args))
     write_json(path, record)
     return record
 
 
-def measure(retriever: Retriever, workdir: Workdir, args: argparse.Namespace, seed: int) -> Record:
-    """Retrieval, what it costs, and the burstiness of the local features: of the head, or of the map that is pooled."""
+def untrained(config: Config, args: argparse.Namespace) -> Retriever:
+    """The network before training, with its whitening in closed form."""
+    retriever = load(config)
+    photos, _ = split_for_validation(config, args.workdir, prepare_photos(config, args.workdir))
+    network = build_network(config.model)
+    seen = shown(config, network, retriever.variables, photos, args.workdir / "data")
+    start = refilled(config, learned_start(config, retriever.variables, seen), seen)
+    return dataclasses.replace(retriever, variables=start)
+
+
+def by_descriptors(retriever: Retriever, benchmark: Benchmark, *_: Any) -> Record:
+    """Metrics of a collection, searched exactly by descriptors of stored maps."""
     config = retriever.config
-    own = open_benchmark("folder", config=config, cache=config.data.cache_dir)
-    out = workdir.evaluation(own.name)
-    results = evaluate(retriever, own, out, workdir=workdir)
-    with open(out / "queries.csv", newline="") as f:
-        per_query = [float(line["AP"]) for line in csv.DictReader(f)]
-    record = {
-        "mAP": results.metrics["mAP"],
-        "R@1": results.metrics["R@1"],
-        "per_query": per_query,
-        "bytes": 4 * results.dim,
+    network = build_network(config.model, train_from=config.train.train_from)
+    cache = Path(config.data.cache_dir)
+
+    def describe(photos: Any) -> np.ndarray:
+        return shown(config, network, retriever.variables, photos, cache).describe(network, retriever.variables)
+
+    x = describe(benchmark.database)
+    q = x if benchmark.queries is None else describe(benchmark.queries)
+    scorer = benchmark.scorer()
+    similarity = q[scorer.queries] @ x.T
+    if benchmark.queries is None:
+        similarity[np.arange(len(similarity)), scorer.queries] = -np.inf
+    ids = np.argsort(-similarity, axis=1, kind="stable")[:, : scorer.depth]
+    scorer.add(Answers(scorer.queries, ids, np.take_along_axis(similarity, ids, 1)))
+    return scores(scorer.result())
+
+
+def by_asmk(retriever: Retriever, benchmark: Benchmark, folder: Path, record: Record) -> Record:
+    """Metrics of a collection, searched by ASMK on local features of the photographs at several scales."""
+    workdir = Workdir(folder / benchmark.database.fingerprint[:12])  # a folder for every collection
+    results = evaluate(retriever, benchmark, workdir.evaluation(benchmark.name), workdir=workdir)
+    index = InvertedFile.load(workdir.inverted_file(benchmark.database_name))
+    record["bytes"] = index.nbytes / len(index)
+    return {"mAP": results.metrics.get("mAP", 0.0)} | {
+        kind: results.metrics[kind]["mAP"] for kind in ("easy", "medium", "hard") if kind in results.metrics
     }
-    if config.search.method == "asmk":
-        index = InvertedFile.load(workdir.inverted_file(own.database_name))
-        record["bytes"] = index.nbytes / len(index)
-    if args.gnd:
-        where = {"gnd": args.gnd, "distractors": [args.root], "config": config, "cache": config.data.cache_dir}
-        revisited = open_benchmark("revisited", args.gnd_root, **where)
-        results = evaluate(retriever, revisited, workdir.evaluation(revisited.name), workdir=workdir)
-        record |= {kind: results.metrics[kind]["mAP"] for kind in ("easy", "medium", "hard")}
-    if seed:
-        return record
-    return record | {"words": words_of_photographs(retriever, args.words)}
 
 
-def row_times(names: list[str], args: argparse.Namespace) -> Record:
+def scores(found: Any) -> Record:
+    """mAP, or easy, medium and hard, and the AP of every query that has something to find, percent."""
+    kinds = {kind: found.metrics[kind]["mAP"] for kind in ("easy", "medium", "hard") if kind in found.metrics}
+    ap = 100 * found.ap
+    return {"mAP": found.metrics["mAP"], "per_query": ap[~np.isnan(ap)].tolist()} | kinds
+
+
+def words_sets(collections: dict[str, Benchmark], config: Config, args: argparse.Namespace) -> tuple[Any, Any]:
+    """Photographs that visual words are learned on, and those of the first collection, on which they are counted."""
+    learned_on, _ = split_for_validation(config, args.workdir, prepare_photos(config, args.workdir))
+    return learned_on, next(iter(collections.values())).photos
+
+
+def open_collections(args: argparse.Namespace) -> dict[str, Benchmark]:
+    """The collections that the flags name, in their order."""
+    cache, found = args.workdir / "data", {}
+    for text in args.folder:
+        name, _, where = text.partition("=")
+        root, splits, split = where.split(";")
+        config = Config()
+        config.data.root, config.data.splits, config.eval.split = root, splits, split
+        found[name] = open_benchmark("folder", config=config, cache=cache)
+    for text in args.revisited:
+        name, _, where = text.partition("=")
+        root, gnd, distractors = where.split(";")
+        found[name] = open_benchmark("revisited", root, gnd=gnd, distractors=distractors.split(","), cache=cache)
+    return found
+
+
+def row_times(names: list[str], args: argparse.Namespace, photos: Any) -> Record:
     """`{"about": how and where taken, "rows": of times_of_rows}`; as kept, where they are of these rows."""
     path = args.workdir / "times.json"
     if path.exists() and not args.times:
         kept = json.loads(path.read_text())
-        if list(kept["rows"]) == names:
+        if set(names) <= set(kept["rows"]):
             return kept
     how = f"{args.rounds} rounds of all rows in turn, medians: {PHOTOS} photographs of one shape, one step of training"
     about = f"{how}. {machine()}."
-    configs = {name: row_config(ROWS[name], args, Path(args.splits), 0) for name in names}
-    rows = times_of_rows(configs, {name for name in names if ROWS[name].trained}, args.rounds)
+    configs = {name: row_config(ROWS[name], args, 0) for name in names}
+    trained = {name for name in names if ROWS[name].trained}
+    rows = times_of_rows(configs, trained, photos, args.rounds)
     times = {"about": about, "rows": rows}
     write_json(path, times)
     return times
 
 
-def split_files(args: argparse.Namespace) -> list[Path]:
-    """The given split, or for `--validate` one file per fold of its training instances."""
-    args.workdir.mkdir(parents=True, exist_ok=True)
-    if not args.validate:
-        return [Path(args.splits)]
-    instances = np.random.default_rng(0).permutation(sorted(json.loads(Path(args.splits).read_text())["train"]))
-    files = []
-    for fold in range(FOLDS):
-        held_out = instances[fold::FOLDS].tolist()
-        split = {"train": sorted(set(instances.tolist()) - set(held_out)), "test": sorted(held_out)}
-        files.append(args.workdir / f"fold{fold}.json")
-        files[-1].write_text(json.dumps(split, indent=1))
-    return files
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True)
-    parser.add_argument("--splits", required=True)
-    parser.add_argument("--gnd", default="", help="ground truth as of ROxford5k, .pkl or .json")
-    parser.add_argument("--gnd-root", default="", help="the folder of its photographs")
+    parser.add_argument("--root", required=True, help="folders of photographs to train on, separated by commas")
+    parser.add_argument("--splits", required=True, help="their JSON files")
+    parser.add_argument("--folder", action="append", default=[], metavar="NAME=ROOT;SPLITS;SPLIT")
+    parser.add_argument("--revisited", action="append", default=[], metavar="NAME=ROOT;GND;DISTRACTORS")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", default=";".join(ROWS), help="separated by semicolons")
-    parser.add_argument("--paired", default="ours: both", metavar="ROW", help="compared with each other row, by query")
-    parser.add_argument("--validate", action="store_true")
+    parser.add_argument("--baseline", default="GeM", metavar="ROW", help="that every row is compared with, by query")
     parser.add_argument("--words", type=int, default=1024, help="visual words")
     parser.add_argument("--times", action="store_true", help="take the times again")
     parser.add_argument("--rounds", type=int, default=8, help="of times")
@@ -223,39 +264,46 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
     names = args.rows.split(";")
-    if unknown := set(names) - set(ROWS):
-        parser.error(f"no row {sorted(unknown)[0]!r}; choose from {'; '.join(ROWS)}")
-    if args.paired not in ROWS:
-        parser.error(f"--paired: no row {args.paired!r}; choose from {'; '.join(ROWS)}")
-    searched = "held-out training" if args.validate else "test"
-    about = f"Leave-one-out on {searched} instances, {args.seeds} seeds, mean ± standard deviation. {machine()}."
-    about = " ".join([about, *args.set])
+    for name in [*names, args.baseline]:
+        if name not in ROWS:
+            parser.error(f"no row {name!r}; choose from {'; '.join(ROWS)}")
+    if not args.folder and not args.revisited:
+        parser.error("give at least one collection to search: --folder or --revisited")
+    collections = open_collections(args)
     rows: dict[str, list[Record]] = {name: [] for name in names}
-    files = split_files(args)
     for seed in range(args.seeds):
-        for name in names if seed == 0 else [name for name in names if ROWS[name].trained]:
-            for splits in files:
-                record = run(name, args, splits, seed)
-                rows[name].append(record)
-                print(f"seed {seed}, {splits.stem}, {name}: mAP {record['mAP']:.2f}", flush=True)
+        for name in names if seed == 0 else [name for name in names if ROWS[name].trained and not ROWS[name].asmk]:
+            record = run(name, args, collections, seed)
+            rows[name].append(record)
+            found = ", ".join(f"{key} {own['mAP']:.2f}" for key, own in record["collections"].items())
+            print(f"seed {seed}, {name}: mAP {found}", flush=True)
+    report(rows, names, args, collections)
 
-    times: Record = {"about": "", "rows": {}} if args.validate else row_times(names, args)
+
+def report(
+    rows: dict[str, list[Record]], names: list[str], args: argparse.Namespace, collections: dict[str, Benchmark]
+) -> None:
+    """Prints the table with its paired tests, and writes them, every run and a plot to `--out`."""
+    times = row_times(names, args, next(iter(collections.values())).photos)
     of_row = {name: times["rows"].get(name, {}) for name in names}
-    baseline = float(np.mean([r["mAP"] for r in rows[names[0]]]))
-    text = markdown({name: columns(records, baseline, of_row[name]) for name, records in rows.items()})
-    if args.paired in rows and len(rows) > 1:
-        text += f"\n\nPaired bootstrap over queries:\n\n{paired_tests(rows, args.paired)}"
+    text = markdown({name: columns(records, of_row[name]) for name, records in rows.items()})
+    if args.baseline in rows and len(rows) > 1:
+        text += f"\n\nEach row minus {args.baseline}, paired bootstrap over queries, mAP (95 % interval):\n\n"
+        text += paired_tests(rows, args.baseline)
     print(text)
-    stem = "ablation" + ("-validation" if args.validate else "")
     args.out.mkdir(parents=True, exist_ok=True)
-    if times["about"]:
-        about += f"\n\nTimes: {times['about']}"
-    (args.out / f"{stem}.md").write_text(f"{about}\n\n{text}\n")
-    write_csv(args.out / f"{stem}.csv", [flat(record, of_row[name]) for name in names for record in rows[name]])
-    if times["rows"]:
-        points = {name: (of_row[name]["milliseconds"], [r["mAP"] for r in rows[name]]) for name in names}
-        ours = {name for name in names if name.startswith("ours")}
-        plot(args.out / f"{stem}.png", points, ours, "time to describe a photograph, ms")
+    about = f"{args.seeds} seeds, mean ± standard deviation. {machine()}. Times: {times['about']}"
+    about = " ".join([about, *args.set])
+    (args.out / "ablation.md").write_text(f"{about}\n\n{text}\n")
+    write_csv(args.out / "ablation.csv", [flat(record, of_row[name]) for name in names for record in rows[name]])
+    first = next(iter(collections))
+    points = {
+        name: (of_row[name]["milliseconds"], [r["collections"][first]["mAP"] for r in rows[name]])
+        for name in names
+        if "milliseconds" in of_row[name]
+    }
+    ours = {name for name in names if name.startswith(("smoothing", "refinement", "both"))}
+    plot(args.out / "ablation.png", points, ours, "time to describe a photograph, ms")
 
 
 if __name__ == "__main__":

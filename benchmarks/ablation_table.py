@@ -7,26 +7,25 @@ import numpy as np
 from comparison import mean_and_deviation, paired_bootstrap
 
 Record = dict[str, Any]
+KINDS = ("easy", "medium", "hard")
 
 
-def columns(records: list[Record], baseline: float, times: Mapping[str, float]) -> dict[str, str]:
+def columns(records: list[Record], times: Mapping[str, float]) -> dict[str, str]:
     """The cells of one row, from its runs and its times: `{column: text}`.
 
     Args:
-        baseline: mAP that the column "over untrained" is over.
         times: as of `row_times.times_of_rows`; empty where none were taken.
     """
     first = next(r for r in records if r["seed"] == 0)
-    cells = {
-        "mAP": over_seeds(records, "mAP"),
-        "over untrained": f"{np.mean([r['mAP'] for r in records]) - baseline:+.2f}",
-        "R@1": over_seeds(records, "R@1"),
-    }
-    if "medium" in first:
-        cells["revisited E / M / H"] = " / ".join(over_seeds(records, kind, 1) for kind in ("easy", "medium", "hard"))
+    cells = {}
+    for name, own in first["collections"].items():
+        if "medium" in own:
+            cells[f"{name}, E / M / H"] = " / ".join(over_seeds(records, name, kind, 1) for kind in KINDS)
+        else:
+            cells[f"{name}, mAP"] = over_seeds(records, name, "mAP")
     cells["parameters"] = f"{first['parameters'] / 1e6:.2f} M"
     if times:
-        cells["training"] = f"{times['training_seconds']:.0f} s" if "training_seconds" in times else "–"
+        cells["training step"] = f"{times['step_seconds']:.2f} s" if "step_seconds" in times else "–"
         cells["per photo"] = f"{times['milliseconds']:.1f} ms"
         cells["of the first row's"] = f"{times['times_first']:.2f}"
     cells["index"] = f"{first['bytes']:.0f} B"
@@ -36,32 +35,39 @@ def columns(records: list[Record], baseline: float, times: Mapping[str, float]) 
     return cells
 
 
-def over_seeds(records: list[Record], measure: str, decimals: int = 2) -> str:
-    """Mean and deviation of the seeds; of a seed the mean of its splits."""
-    seeds = sorted({r["seed"] for r in records})
-    return mean_and_deviation([np.mean([r[measure] for r in records if r["seed"] == s]) for s in seeds], decimals)
+def over_seeds(records: list[Record], collection: str, measure: str, decimals: int = 2) -> str:
+    """Mean and deviation over the runs, which have a seed each."""
+    return mean_and_deviation([r["collections"][collection][measure] for r in records], decimals)
 
 
 def flat(record: Record, times: Mapping[str, float]) -> Record:
     """As a line of the CSV; the times are those of its row."""
-    own = {name: value for name, value in record.items() if name not in ("per_query", "words")}
+    own = {name: value for name, value in record.items() if name not in ("collections", "words")}
+    for name, found in record["collections"].items():
+        own |= {f"{name} {measure}": value for measure, value in found.items() if measure != "per_query"}
     return own | dict(zip(("|X|", "C_X"), record.get("words", ()), strict=False)) | dict(times)
 
 
-def paired_tests(rows: dict[str, list[Record]], final: str) -> str:
-    """The row `final` minus each other one, query by query: the AP of a query is the mean over seeds."""
-    scores = {
-        name: np.concatenate(
-            [
-                np.mean([r["per_query"] for r in records if r["split"] == split], 0)
-                for split in sorted({r["split"] for r in records})
-            ]
-        )
-        for name, records in rows.items()
-    }
-    lines = [f"| {final} minus | mAP | 95 % interval |", "|---|---|---|"]
-    for name, score in scores.items():
-        if name != final:
-            mean, low, high = paired_bootstrap(scores[final], score)
-            lines.append(f"| {name} | {mean:+.2f} | {low:+.2f} to {high:+.2f} |")
+def paired_tests(rows: dict[str, list[Record]], baseline: str) -> str:
+    """Every row minus `baseline` on every collection, query by query: the AP of a query is the mean over seeds."""
+    collections = list(rows[baseline][0]["collections"])
+    lines = ["| row | " + " | ".join(collections) + " |", "|---" * (len(collections) + 1) + "|"]
+    for name, records in rows.items():
+        if name == baseline:
+            continue
+        cells = []
+        for collection in collections:
+            found = [of_query(own, collection) for own in (records, rows[baseline])]
+            if any(ap is None for ap in found):
+                cells.append("–")
+                continue
+            mean, low, high = paired_bootstrap(*found)
+            cells.append(f"{mean:+.2f} ({low:+.2f} to {high:+.2f})")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def of_query(records: list[Record], collection: str) -> np.ndarray | None:
+    """AP of every query, the mean over the runs; None where they did not keep it."""
+    kept = [r["collections"][collection].get("per_query") for r in records]
+    return None if None in kept else np.mean(kept, 0)

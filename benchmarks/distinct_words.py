@@ -7,7 +7,7 @@ import numpy as np
 from burstiness import DIM, at_one_scale, count, spread
 from networks import square_batches
 
-from sret_jax.data.folders import prepare_folder
+from sret_jax.data.photo_set import PhotoSet
 from sret_jax.extraction.multiscale import resize_input
 from sret_jax.models.attention import l2_attention
 from sret_jax.models.whitening import pca_whitening
@@ -34,15 +34,11 @@ def local_maps(network, variables, reductions, images, mask, scale):
     return {"map": {"features": x, "strength": l2_attention(seen["backbone"]), "mask": mask}}
 
 
-def words_of_photographs(retriever: Retriever, words: int) -> tuple[float, float]:
-    """|X| and C_X: local features and distinct visual words of a photograph of "test", the mean.
+def words_of_photographs(retriever: Retriever, words: int, train: PhotoSet, test: PhotoSet) -> tuple[float, float]:
+    """|X| and C_X: local features and distinct visual words of a photograph of `test`, the mean.
 
-    The reduction and the words are learned from one scale of photographs of "train".
+    The reduction and the words are learned from one scale of photographs of `train`.
     """
-    data = retriever.config.data
-    train, test = (
-        prepare_folder(data.root, data.cache_dir, splits=data.splits, split=split) for split in ("train", "test")
-    )
     maps_of = partial(local_maps, retriever.network, retriever.variables)
     learned_on = square_batches(train, retriever, BATCH, spread(train, CODEBOOK_PHOTOS))
     features = at_one_scale(learned_on, maps_of, {})["map"]

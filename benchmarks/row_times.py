@@ -10,10 +10,8 @@ import numpy as np
 from networks import filled
 from timing import interleaved
 
-from sret_jax.config import Config, photos_per_batch
-from sret_jax.data.folders import prepare_folder
+from sret_jax.config import Config
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.pipeline import training_batches
 from sret_jax.data.resizing import bucket_shapes, choose_bucket, content_size
 from sret_jax.extraction.local_features import open_source
 from sret_jax.models.descriptor import build_network, init_network
@@ -21,15 +19,18 @@ from sret_jax.retrieval.inverted_file import InvertedFile
 from sret_jax.retriever import load
 from sret_jax.training import parallel
 from sret_jax.training.loop import initial_state, prepare_photos
+from sret_jax.training.shown import shown
 from sret_jax.training.step import make_step
 
 PHOTOS = 16  # evenly spread among those of one shape: a full batch, and short rounds, that meet the same busy moments
 
 
-def times_of_rows(configs: Mapping[str, Config], trained: set[str], rounds: int) -> dict[str, dict[str, float]]:
-    """Of each row `milliseconds` to describe a photograph, `times_first`, how often the time of the first row that is,
-    and of those in `trained` `training_seconds`, all steps without loading photographs: medians over rounds."""
-    describing = interleaved({name: describer(config) for name, config in configs.items()}, rounds)
+def times_of_rows(
+    configs: Mapping[str, Config], trained: set[str], photos: PhotoSet, rounds: int
+) -> dict[str, dict[str, float]]:
+    """Of each row `milliseconds` to describe a photograph of `photos`, `times_first`, how often the time of the first
+    row that is, and of those in `trained` `step_seconds`, one step without loading maps: medians over rounds."""
+    describing = interleaved({name: describer(config, photos) for name, config in configs.items()}, rounds)
     first = next(iter(describing.values()))
     times = {
         name: {"milliseconds": 1000 * float(np.median(own)) / PHOTOS, "times_first": float(np.median(own / first))}
@@ -37,17 +38,15 @@ def times_of_rows(configs: Mapping[str, Config], trained: set[str], rounds: int)
     }
     steps = {name: stepper(config) for name, config in configs.items() if name in trained}
     for name, seconds in interleaved(steps, rounds).items():
-        times[name]["training_seconds"] = configs[name].train.steps * float(np.median(seconds))
+        times[name]["step_seconds"] = float(np.median(seconds))
     return times
 
 
-def describer(config: Config) -> Callable[[], Any]:
-    """Describes `PHOTOS` photographs of "test", from their bytes; for ASMK by local features and their visual words.
+def describer(config: Config, photos: PhotoSet) -> Callable[[], Any]:
+    """Describes `PHOTOS` photographs, from their bytes; for ASMK by local features and their visual words.
 
     The weights are untrained and the words drawn: which they are does not change the time.
     """
-    data = config.data
-    photos = prepare_folder(data.root, data.cache_dir, splits=data.splits, split="test")
     retriever = load(config)
     retriever = replace(retriever, variables=filled(retriever.variables))
     rows = of_one_shape(photos, config, retriever.network.size_multiple)
@@ -76,14 +75,16 @@ def of_one_shape(photos: PhotoSet, config: Config, multiple: int) -> list[int]:
 
 def stepper(config: Config) -> Callable[[], Any]:
     """Makes one training step, always on the first batch."""
-    photos = prepare_photos(config, Path(config.data.cache_dir))
+    cache = Path(config.data.cache_dir)
+    photos = prepare_photos(config, cache)
     network = build_network(config.model, train_from=config.train.train_from, batch_stats=config.train.batch_stats)
     variables = filled(init_network(network, config.model, jax.random.key(0)))
+    seen = shown(config, network, variables, photos, cache)
     optimizer, state = initial_state(config, variables, photos)
     state = parallel.place(state)
-    batches = training_batches(photos, config.data, seed=config.seed, size_multiple=network.size_multiple)
-    batch = parallel.shard([dict(next(batches)) | {"stop": np.zeros(photos_per_batch(config), bool)}])
-    step = parallel.data_parallel(make_step(network, optimizer, config.train))
+    batch = dict(next(seen.batches(network)))
+    batch = parallel.shard([batch | {"stop": np.zeros(len(batch["row"]), bool)}])
+    step = parallel.data_parallel(make_step(network, optimizer, config.train, given=seen.given))
 
     def call() -> Any:
         nonlocal state

@@ -12,7 +12,8 @@ backbone. Searched by the descriptor, or by ASMK on the strongest local features
 The published training, in the fields of this project; SFM holds retrieval-SfM-120k.pkl and ims/:
 
     python train.py --config=configs/how.py --workdir=runs/how-sfm --config.data.dataset=sfm --config.data.root=SFM
-        --config.data.image_size=1024 --config.data.sampling=tuples --config.model.backbone=resnet50
+        --config.data.image_size=1024 --config.data.sampling=tuples --config.data.source_balance=1
+        --config.train.on_maps=False --config.train.validate_every=0 --config.model.backbone=resnet50
         --config.model.weights=FILE --config.model.stage=c4 --config.train.loss=contrastive --config.train.margin=0.8
         --config.train.optimizer=adam --config.train.learning_rate=1e-6 --config.train.backbone_lr=1
         --config.train.train_from=all --config.train.schedule=exponential --config.train.decayed=all
@@ -33,10 +34,18 @@ from sret_jax.config import Config, DataConfig, EvalConfig, LocalConfig, ModelCo
 
 def get_config() -> Config:
     return Config(
-        data=DataConfig(dataset="folder", image_size=320),
+        data=DataConfig(
+            image_size=320, instances_per_batch=16, photos_per_instance=3, crop_area=(0.5, 1.0), source_balance=0.0
+        ),
         model=ModelConfig(pool="how", local=LocalConfig(enabled=True), whitening=False),
         train=TrainConfig(
-            steps=60, loss="multi_similarity", margin=0.5, learning_rate=5e-4, save_every=30, train_from="c5"
+            steps=150,
+            loss="infonce",
+            learning_rate=1e-3,
+            on_maps=True,
+            train_from="c5",
+            validate_every=50,
+            save_every=50,
         ),
         eval=EvalConfig(benchmarks=("folder",)),
     )

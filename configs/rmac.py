@@ -17,8 +17,18 @@ from sret_jax.config import Config, DataConfig, EvalConfig, ModelConfig, TrainCo
 
 def get_config() -> Config:
     return Config(
-        data=DataConfig(dataset="folder", image_size=320),
-        model=ModelConfig(pool="rmac"),
-        train=TrainConfig(steps=60, loss="multi_similarity", margin=0.5, learning_rate=5e-4, save_every=30),
+        data=DataConfig(
+            image_size=320, instances_per_batch=16, photos_per_instance=3, crop_area=(0.5, 1.0), source_balance=0.0
+        ),
+        model=ModelConfig(pool="rmac", whitening_dim=1024, whitening_ridge=1.0),
+        train=TrainConfig(
+            steps=150,
+            loss="infonce",
+            learning_rate=1e-3,
+            on_maps=True,
+            whitening_refit="within",
+            validate_every=50,
+            save_every=50,
+        ),
         eval=EvalConfig(benchmarks=("folder",)),
     )

@@ -1,4 +1,4 @@
-"""Baseline SOLAR: second-order attention in the network, second-order similarity in the loss, on EfficientNet-Lite0.
+"""Baseline SOLAR: second-order attention in the network, its own loss by flags, on EfficientNet-Lite0.
 
     python train.py --config=configs/solar.py --workdir=runs/solar --config.data.root=PHOTOS
 
@@ -7,9 +7,11 @@ PHOTOS is a folder <instance>/<photo>, as for `configs/spatial_context.py`, whos
 The attention sits after the stage of stride 16 and after the map that is pooled, as it does in a ResNet
 (`--config.model.backbone=resnet101 --config.model.attention.stages="('c4', 'c5')" --config.model.weights=FILE`); a ViT
 has no such stages and is refused. Of the network only the attention, the exponents and the whitening layer train. The
-loss takes its tuples from the batch; the published training mines them, and with the three fields above adds
+loss is that of all these configs; the published training mines tuples for its own, and with the three fields above adds
 
     --config.data.dataset=sfm --config.data.root=TUPLES --config.data.image_size=1024 --config.data.sampling=tuples
+    --config.data.source_balance=1 --config.train.on_maps=False --config.train.validate_every=0
+    --config.train.loss=solar --config.train.margin=1.25 --config.train.whitening_refit=none
     --config.mining.tuples_per_batch=8 --config.mining.image_size=341 --config.train.optimizer=adam
     --config.train.learning_rate=1e-6 --config.train.pool_lr=100 --config.train.whitening_lr=1
     --config.train.schedule=exponential --config.train.epoch_steps=250 --config.train.decayed=all
@@ -29,8 +31,20 @@ from sret_jax.config import AttentionConfig, Config, DataConfig, EvalConfig, Mod
 
 def get_config() -> Config:
     return Config(
-        data=DataConfig(dataset="folder", image_size=320),
-        model=ModelConfig(attention=AttentionConfig(stages=("c4", "last")), pool_shared=True),
-        train=TrainConfig(steps=60, loss="solar", margin=1.25, learning_rate=5e-4, save_every=30),
+        data=DataConfig(
+            image_size=320, instances_per_batch=16, photos_per_instance=3, crop_area=(0.5, 1.0), source_balance=0.0
+        ),
+        model=ModelConfig(
+            attention=AttentionConfig(stages=("c4", "last")), pool_shared=True, whitening_dim=1024, whitening_ridge=1.0
+        ),
+        train=TrainConfig(
+            steps=150,
+            loss="infonce",
+            learning_rate=1e-3,
+            on_maps=True,
+            whitening_refit="within",
+            validate_every=50,
+            save_every=50,
+        ),
         eval=EvalConfig(benchmarks=("folder",)),
     )

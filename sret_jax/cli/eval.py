@@ -7,7 +7,8 @@ fill; or a whole checkpoint from elsewhere, with its layer where `model.whitenin
 learned after its training where `whitening.kind="weights"`. Benchmarks:
 
     synthetic             objects drawn by code
-    folder                leave-one-out on `<instance>/<photo>` of --root, or all of it searched by --queries
+    folder                leave-one-out on `<instance>/<photo>` of --root, or of several folders, --root=A,B; or all of
+                          it searched by --queries
     roxford5k, rparis6k   --root holds jpg/ and gnd_<benchmark>.pkl, itself or in a folder of the benchmark's name, as
                           those below
     proxford, prparis     the same photographs, with the pixels of the object beside them or in --root
@@ -62,7 +63,7 @@ from ml_collections import config_flags
 
 from sret_jax.cli import command
 from sret_jax.config import PROTOCOLS, Config
-from sret_jax.config.paths import expanded
+from sret_jax.config.paths import expanded, expanded_list
 from sret_jax.errors import UserError
 from sret_jax.evaluation.benchmark import open_benchmarks
 from sret_jax.evaluation.external import scoring
@@ -127,8 +128,9 @@ def main() -> None:
 
 def requested() -> Request:
     """What the flags say of the benchmark beside its name."""
-    root, queries, gnd, masks = (expanded(flag.value) for flag in (ROOT, QUERIES, GND, MASKS))
-    return Request(root, queries, gnd, tuple(map(expanded, DISTRACTORS.value)), PROTOCOL.value, masks)
+    queries, gnd, masks = (expanded(flag.value) for flag in (QUERIES, GND, MASKS))
+    distractors = tuple(map(expanded, DISTRACTORS.value))
+    return Request(expanded_list(ROOT.value), queries, gnd, distractors, PROTOCOL.value, masks)
 
 
 def chosen_retriever(config: Config | None, workdir: str | None, out: str | None) -> tuple[Retriever, Workdir]:

@@ -23,6 +23,7 @@ from sret_jax.config.base import (
     photos_per_batch,
     steps_per_epoch,
     to_dict,
+    trains_singles,
 )
 from sret_jax.config.search import (
     PROTOCOLS,
@@ -59,4 +60,5 @@ __all__ = [
     "photos_per_batch",
     "steps_per_epoch",
     "to_dict",
+    "trains_singles",
 ]

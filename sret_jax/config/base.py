@@ -28,16 +28,30 @@ OF_TUPLES = ("contrastive", "triplet", "solar")  # losses that mined tuples have
 class DataConfig:
     """The photographs to train on and the shapes in which every photograph travels."""
 
-    # "folder": any <instance>/<photo> tree; "sfm": tuples of 3D models; "landmarks": Google's; "synthetic": drawn
+    # "folder": any <instance>/<photo> tree; "photos": any tree, every photograph in it an instance of its own; "sfm":
+    # tuples of 3D models; "landmarks": Google's; "synthetic": drawn
     dataset: str = "folder"
-    # The photo folder (dataset "folder"), or that of retrieval-SfM-*.pkl and ims/ ("sfm"), or of train.csv or
-    # train_clean.csv and train/ ("landmarks").
+    # The photo folder (datasets "folder", "photos"), or that of retrieval-SfM-*.pkl and ims/ ("sfm"), or of train.csv
+    # or train_clean.csv and train/ ("landmarks"). Several photo folders are separated by commas, "A,B": instances and
+    # photographs are then named <folder>/<name>, and those of different folders never mix.
     root: str = ""
-    splits: str = ""  # JSON file {split: [instance, ...]}; "" uses every instance of root
+    # JSON file {split: [instance, ...]}; "" uses every instance of root. Of several folders one each, separated by
+    # commas, and nothing for one all of whose instances are used: "A.json,"
+    splits: str = ""
     split: str = "train"  # which entry of `splits` to train on; dataset "sfm": "train" or "val"
     validation: str = "val"  # which entry of `splits` to validate on, where it has one
     held_out: float = 0.2  # otherwise: share of the training instances that are validated on instead
     sampling: str = "instances"  # what a batch holds: "instances" (P*K), "balanced", "random", "tuples" (mined)
+    # "instances": a source with m instances is drawn in proportion to m ** source_balance; 1 draws every instance
+    # alike, 0 every source. Sources are the folders of root, and within one the instances' names before "__".
+    source_balance: float = 1.0
+    # "instances": train on instances of one photograph too. What repeats a photograph of its batch, because its
+    # instance has fewer than K, is shown through strong views: from elsewhere, partly hidden, in other light. Dataset
+    # "photos" always does so.
+    singles: bool = False
+    # Of strong views: how far each corner moves, as a share of the side, 0 to 0.5; occlusion (up to 15 % of the area,
+    # twice), light, blur and noise go with it. 0 = off: a view like any other.
+    view_strength: float = 0.25
     cache_dir: str = ""  # where prepared ArrayRecord files go; "" = <workdir>/data
     image_size: int = 320  # longest side of a photograph after resizing, pixels
     enlarge: bool = True  # upscale smaller photographs at extraction; cirtorch and its kin leave them as they are
@@ -80,6 +94,8 @@ class SmoothingConfig:
     start: str = "identity"  # or "average": what the layer does before training
     bandwidth: bool = True  # learn a; False keeps it as it starts
     confidence: bool = True  # learn c; False keeps it as it starts
+    # For experiments, instead of it: "layer" or "weight" of every position alone, or its neighbours "shuffled".
+    control: str = ""
 
 
 @dataclass
@@ -96,6 +112,7 @@ class RefinementConfig:
     strength: str = "norm"  # free: "norm" (L2 norm) or "attention" (learned) picks the nodes
     rebuild: bool = False  # free: rebuild the similarity edges before every block
     edges: str = "both"  # kinds of edges: "both", "space" or "similarity"
+    control: str = ""  # for experiments: "shuffled" gives every node another's position
 
 
 @dataclass
@@ -259,6 +276,11 @@ def photos_per_batch(config: Config) -> int:
     if config.data.sampling == "tuples":
         return config.mining.tuples_per_batch * (2 + config.train.negatives)
     return config.data.instances_per_batch * config.data.photos_per_instance
+
+
+def trains_singles(data: DataConfig) -> bool:
+    """Whether an instance of one photograph is trained on, with strong views of it as its other photographs."""
+    return data.singles or data.dataset == "photos"
 
 
 def steps_per_epoch(config: Config) -> int:

@@ -1,11 +1,12 @@
-"""Paths as people write them: `~` is their home."""
+"""Paths as people write them: `~` is their home, and some fields name several, separated by commas."""
 
 import dataclasses
 from pathlib import Path
 
 from sret_jax.config.base import Config
 
-FIELDS = ("data.root", "data.splits", "data.cache_dir", "model.weights", "search.codebook", "eval.root", "eval.gnd")
+FIELDS = ("data.cache_dir", "model.weights", "search.codebook", "eval.gnd")
+LISTED = ("data.root", "data.splits", "eval.root")  # one path or several, in one string
 SEVERAL = ("eval.distractors",)
 
 
@@ -14,12 +15,30 @@ def expanded(path: str | Path | None) -> str:
     return str(Path(path).expanduser()) if path else ""
 
 
+def listed_paths(paths: str | Path) -> list[str]:
+    """The paths that a string names, separated by commas, each with `~` expanded; "" where nothing is between two.
+
+    A path that exists as it is written is one, although its own name holds a comma.
+    """
+    whole, entries = expanded(paths), str(paths).split(",")
+    return [whole] if len(entries) == 1 or Path(whole).exists() else [expanded(entry.strip()) for entry in entries]
+
+
+def expanded_list(paths: str | Path | None) -> str:
+    """The same string with `~` expanded in every path."""
+    return ",".join(listed_paths(paths or ""))
+
+
 def with_expanded_paths(config: Config) -> Config:
-    """The config with `~` expanded in every field that names a file or a folder."""
+    """The config with `~` expanded in every field that names files or folders."""
     changes: dict[str, dict[str, object]] = {}
-    for field in (*FIELDS, *SEVERAL):
+    for field in (*FIELDS, *LISTED, *SEVERAL):
         part, name = field.split(".")
         value = getattr(getattr(config, part), name)
-        changes.setdefault(part, {})[name] = tuple(map(expanded, value)) if field in SEVERAL else expanded(value)
+        if field in SEVERAL:
+            value = tuple(map(expanded, value))
+        else:
+            value = expanded_list(value) if field in LISTED else expanded(value)
+        changes.setdefault(part, {})[name] = value
     parts = {part: dataclasses.replace(getattr(config, part), **fields) for part, fields in changes.items()}
     return dataclasses.replace(config, **parts)

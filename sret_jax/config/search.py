@@ -98,7 +98,7 @@ class LocalizeConfig:
 @dataclass
 class EvalConfig:
     benchmarks: tuple[str, ...] = ("synthetic",)  # run after training: "synthetic", "rparis6k+1m", ...
-    root: str = ""  # the benchmark's folder; "" = data.root (benchmark "folder")
+    root: str = ""  # the benchmark's folder, of "folder" also several as in data.root; "" = data.root ("folder")
     split: str = "test"  # benchmark "folder": the entry of data.splits that is searched
     synthetic_instances: int = 16  # benchmark "synthetic": objects, none of them trained on
     synthetic_photos: int = 8

@@ -2,13 +2,15 @@
 
 from typing import Any
 
-from sret_jax.config import CLASSIFYING, OF_TUPLES, PROTOCOLS, Config, steps_per_epoch
+from sret_jax.config import CLASSIFYING, OF_TUPLES, PROTOCOLS, Config, steps_per_epoch, trains_singles
 from sret_jax.errors import UserError, did_you_mean
 
 _CHOICES = {
-    "data.dataset": ("folder", "landmarks", "sfm", "synthetic"),
+    "data.dataset": ("folder", "photos", "landmarks", "sfm", "synthetic"),
     "data.sampling": ("instances", "balanced", "random", "tuples"),
     "model.smoothing.start": ("identity", "average"),
+    "model.smoothing.control": ("", "layer", "weight", "shuffled"),
+    "model.refinement.control": ("", "shuffled"),
     "model.refinement.form": ("span", "free"),
     "model.refinement.strength": ("norm", "attention"),
     "model.refinement.edges": ("both", "space", "similarity"),
@@ -44,6 +46,8 @@ _POSITIVE = (
     "localize.image_size localize.query_size localize.chunk_rows"
 ).split()
 
+_RANGES = {"data.source_balance": (0, 1), "data.view_strength": (0, 0.5)}
+
 
 def validate(config: Config, *, to_train: bool = True) -> None:
     """Raises `UserError` that names the first field whose value cannot be used, and what could.
@@ -60,10 +64,14 @@ def validate(config: Config, *, to_train: bool = True) -> None:
     for path, known in _CHOICES.items():
         if value(path) not in known:
             meant = did_you_mean(str(value(path)), known)
-            raise UserError(f"config.{path}={value(path)!r}: choose one of {', '.join(known)}{meant}")
+            names = ", ".join(name or '""' for name in known)
+            raise UserError(f"config.{path}={value(path)!r}: choose one of {names}{meant}")
     for path in _POSITIVE:
         if value(path) < 1:
             raise UserError(f"config.{path}={value(path)!r}: must be at least 1")
+    for path, (least, most) in _RANGES.items():
+        if not least <= value(path) <= most:
+            raise UserError(f"config.{path}={value(path)!r}: must be from {least} to {most}")
     if config.data.photos_per_instance < 2:
         raise UserError("config.data.photos_per_instance must be at least 2: a loss needs pairs of one instance")
     if config.model.smoothing.window % 2 == 0:
@@ -89,6 +97,7 @@ def validate(config: Config, *, to_train: bool = True) -> None:
         _validate_trained(config)
         _validate_sampling(config)
         _validate_maps(config)
+        _validate_singles(config)
     if config.eval.ranked < 0:
         raise UserError(f"config.eval.ranked={config.eval.ranked}: must be 0, for all photographs, or more")
     if config.search.words < 0:
@@ -122,6 +131,11 @@ def _validate_maps(config: Config) -> None:
 
 def _validate_sampling(config: Config) -> None:
     train, mining = config.train, config.mining
+    if config.data.source_balance != 1 and config.data.sampling != "instances":
+        raise UserError(
+            f'config.data.source_balance={config.data.source_balance!r}: only data.sampling="instances" knows sources; '
+            "choose it, or leave the balance at 1"
+        )
     if config.data.sampling == "tuples":
         if train.loss not in OF_TUPLES:
             raise UserError(
@@ -133,3 +147,23 @@ def _validate_sampling(config: Config) -> None:
                 f"config.mining.queries={mining.queries}: fewer than the {mining.tuples_per_batch * train.accumulate} "
                 "tuples of a step (mining.tuples_per_batch * train.accumulate); raise it"
             )
+
+
+def _validate_singles(config: Config) -> None:
+    data = config.data
+    if trains_singles(data) and data.sampling != "instances":
+        named = "data.singles=True" if data.singles else 'data.dataset="photos"'
+        raise UserError(
+            f'config.{named}: only data.sampling="instances" shows a photograph beside itself; choose that instead of '
+            f"{data.sampling!r}"
+        )
+    if data.dataset == "photos" and data.splits:
+        raise UserError(
+            f'config.data.splits={data.splits!r} chooses instances, and data.dataset="photos" has none but its '
+            'photographs; leave it empty, or use data.dataset="folder" with data.singles=True'
+        )
+    if data.dataset == "photos" and config.whitening.kind == "pairs":
+        raise UserError(
+            'config.whitening.kind="pairs" learns from two photographs of an instance, and data.dataset="photos" has '
+            'one of each; set it to "pca"'
+        )

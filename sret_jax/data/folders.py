@@ -1,4 +1,4 @@
-"""Any folder of photographs, `<root>/<instance>/<photo>`, as a photo set.
+"""Any folder of photographs, `<root>/<instance>/<photo>`, or several of them, as a photo set.
 
 Every file that is found is either in the set or in its report of skipped files with the reason.
 """
@@ -9,14 +9,15 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sret_jax.config.paths import listed_paths
 from sret_jax.data.decoding import decode_photo
-from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.photo_set import PhotoSet, joined, named_sources, one_instance_each
 from sret_jax.data.prepared import PhotoBuilder, RecordIndex, in_order, open_prepared, prepared
 from sret_jax.errors import UserError
 from sret_jax.storage.files import Unreadable, read_file
@@ -65,6 +66,8 @@ def prepare_folder(
     splits    JSON file {split: [instance, ...]}; then only the instances of `split`
     labelled  False: `root` holds photographs at any depth that belong to no instance, or is one photograph
 
+    Where every instance is named `<source>__<name>`, of two sources at least, the set has these sources.
+
     Raises `UserError` when there is no such folder, split or instance, or no photograph that can be used.
     """
     if not str(root):
@@ -85,7 +88,85 @@ def prepare_folder(
         if not len(photos):
             raise UserError(f"split {split!r} of {splits}: " + _nothing_left(root, photos.skipped))
     _tell(photos, wanted)
+    return dataclasses.replace(photos, sources=named_sources(photos.instances))
+
+
+def prepare_folders(
+    roots: str | Path, cache_dir: str | Path, *, splits: str = "", split: str = "", labelled: bool = True
+) -> PhotoSet:
+    """`prepare_folder` of one folder, or of several as one set, each kept in `cache_dir` on its own.
+
+    Names of several get the prefix `<folder>/`: instances of two folders are different ones, whatever their names. It
+    is the folder's name, or where two have the same, that and more: see `folder_names`. It is the source of its
+    instances too, as `<folder>/<source>` where the folder has several. Photographs that lie in two instances are warned
+    of.
+
+    roots     one folder, or several separated by commas; one with a comma in its name can only be given alone
+    splits    "", or as many JSON files, separated by commas, and nothing for a folder all of whose instances are used
+
+    Raises `UserError` as `prepare_folder`, and where there are not as many split files as folders or a folder is given
+    twice.
+    """
+    pairs = folders_and_splits(roots, splits)
+    parts = [
+        prepare_folder(folder, cache_dir, splits=file, split=split, labelled=labelled) for folder, file in pairs.items()
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    photos = joined(parts, folder_names(list(pairs)))
+    _tell_duplicates(photos)
     return photos
+
+
+def prepare_single_photos(roots: str | Path, cache_dir: str | Path) -> PhotoSet:
+    """Every photograph at any depth below a folder, or several as in `prepare_folders`, as an instance of its own.
+
+    Photographs that are there twice, byte for byte, are warned of.
+
+    Raises `UserError` as `prepare_folders`.
+    """
+    folders = list(folders_and_splits(roots))
+    parts = [one_instance_each(prepare_folder(folder, cache_dir, labelled=False)) for folder in folders]
+    photos = parts[0] if len(parts) == 1 else joined(parts, folder_names(folders))
+    _tell_duplicates(photos)
+    return photos
+
+
+def folders_and_splits(roots: str | Path, splits: str = "", field: str = "data.root") -> dict[str, str]:
+    """The folders that `roots` names, in this order, and the split file of each; "" for one without.
+
+    Raises `UserError`, about `config.<field>`, for an empty entry, a folder that is there twice, or another number of
+    split files.
+    """
+    folders = listed_paths(roots)
+    files = listed_paths(splits) if splits else [""] * len(folders)
+    if "" in folders and len(folders) > 1:
+        raise UserError(f"config.{field}={str(roots)!r}: an entry is empty; name a folder between two commas")
+    places = [Path(folder).resolve() for folder in folders]
+    twice = next((folder for i, folder in enumerate(folders) if places[i] in places[:i]), None)
+    if twice is not None:
+        raise UserError(f"config.{field}={str(roots)!r}: {twice!r} is there twice; name each folder once")
+    if len(files) != len(folders):
+        raise UserError(
+            f"config.data.splits={splits!r} names {len(files)} files, config.{field}={str(roots)!r} {len(folders)} "
+            'folders; give a file for each folder, and nothing for one that is used whole, as in "A.json,"'
+        )
+    return dict(zip(folders, files, strict=True))
+
+
+def folder_names(folders: Sequence[str | Path]) -> list[str]:
+    """A name for each folder: its own; `<parent>-<name>` where two are equal, and a number where these are too."""
+    places = [Path(folder).resolve() for folder in folders]
+    own = [_printable(place.name) or "photos" for place in places]
+    out: list[str] = []
+    for name, place in zip(own, places, strict=True):
+        name = wanted = name if own.count(name) == 1 else f"{_printable(place.parent.name)}-{name}"
+        number = 1
+        while name in out:
+            number += 1
+            name = f"{wanted}-{number}"
+        out.append(name)
+    return out
 
 
 def _prepare(root: Path, found: list[FolderEntry], cache_dir: str | Path, labelled: bool, name: str) -> PhotoSet:
@@ -223,10 +304,28 @@ def _tell(photos: PhotoSet, wanted: list[str] | None) -> None:
     single = [instance for label, instance in enumerate(photos.instances) if counts[label] == 1]
     if single:
         log.warning(
-            "%s: %d instances with one photograph only, which are neither trained on nor used as queries: %s",
+            "%s: %d instances with one photograph only, which are no queries, and trained on only with "
+            "config.data.singles=True: %s",
             photos.name,
             len(single),
             ", ".join(single[:5]),
+        )
+
+
+def _tell_duplicates(photos: PhotoSet) -> None:
+    """Says which photographs lie in two instances, byte for byte: a loss would push them away from themselves."""
+    labels = photos.labels.tolist()
+    first: dict[str, int] = {}
+    shared: dict[str, tuple[int, int]] = {}  # digest -> the first two rows of different instances
+    for row, digest in enumerate(photos.digests):
+        if labels[row] >= 0 and labels[first.setdefault(digest, row)] != labels[row]:
+            shared.setdefault(digest, (first[digest], row))
+    if shared:
+        log.warning(
+            "%s: %d photographs lie in two instances or more, and are negatives of themselves: %s",
+            photos.name,
+            len(shared),
+            "; ".join(" = ".join(photos.names[row] for row in rows) for rows in list(shared.values())[:2]),
         )
 
 

@@ -72,6 +72,7 @@ class PhotoSet:
     skipped     (file, reason) for what was found and not used
     pairs       rows of queries and of a match of each, where the set names its pairs; None: any two of an instance
     boxes       (left, top, right, bottom) of the part of each that is meant, pixels; None: all of it
+    sources     where each instance comes from, in line with `instances`; None: all from one source
     """
 
     name: str
@@ -83,13 +84,15 @@ class PhotoSet:
     source: RecordSource
     skipped: list[tuple[str, str]]
     boxes: Int[np.ndarray, "n 4"] | None = None
-    sources: list[str] | None = None
     pairs: Int[np.ndarray, "m 2"] | None = None
+    sources: list[str] | None = None
 
     def __post_init__(self) -> None:
         counts = {len(self.names), len(self.labels), len(self.sizes), len(self.digests), len(self.source)}
         if len(counts) != 1:
             raise ValueError(f"photo set {self.name}: columns of unequal length {sorted(counts)}")
+        if self.sources is not None and len(self.sources) != len(self.instances):
+            raise ValueError(f"photo set {self.name}: {len(self.sources)} sources of {len(self.instances)} instances")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -151,6 +154,7 @@ class PhotoSet:
             digests=[self.digests[row] for row in rows],
             source=SelectedRecords(self.source, rows),
             boxes=None if self.boxes is None else self.boxes[rows],
+            sources=None if self.sources is None else [self.sources[label] for label in kept],
         )
 
     def select_instances(self, wanted: Sequence[str]) -> "PhotoSet":
@@ -182,4 +186,61 @@ def with_distractors(photos: PhotoSet, distractors: Sequence[PhotoSet]) -> Photo
         digests=[digest for part in sets for digest in part.digests],
         source=ConcatenatedRecords([part.source for part in sets]),
         skipped=[entry for part in sets for entry in part.skipped],
+        sources=photos.sources,
     )
+
+
+def joined(sets: Sequence[PhotoSet], prefixes: Sequence[str]) -> PhotoSet:
+    """Photo sets one after the other as one, with the labels of all.
+
+    Names of photographs, instances and skipped files get the prefix of their set, as `<prefix>/<name>`, so that equal
+    names of two sets stay apart. The source of an instance is `<prefix>`, or `<prefix>/<source>` where its set has
+    sources of its own.
+
+    Args:
+      prefixes: of the sets, all different.
+
+    Raises:
+      ValueError: equal prefixes, or sets with boxes or pairs.
+    """
+    if len(set(prefixes)) != len(sets) or any(part.boxes is not None or part.pairs is not None for part in sets):
+        raise ValueError("joined: each set needs a prefix of its own, and none may have boxes or pairs")
+    named = list(zip(prefixes, sets, strict=True))
+    sources = {
+        f"{prefix}/{instance}": prefix if part.sources is None else f"{prefix}/{part.sources[label]}"
+        for prefix, part in named
+        for label, instance in enumerate(part.instances)
+    }
+    instances = sorted(sources)
+    number = {instance: label for label, instance in enumerate(instances)}
+    labels = [
+        number[f"{prefix}/{part.instances[label]}"] if label >= 0 else -1
+        for prefix, part in named
+        for label in part.labels.tolist()
+    ]
+    return PhotoSet(
+        name=" + ".join(part.name for part in sets),
+        names=[f"{prefix}/{name}" for prefix, part in named for name in part.names],
+        labels=np.array(labels, np.int32),
+        instances=instances,
+        sizes=np.concatenate([part.sizes for part in sets]),
+        digests=[digest for part in sets for digest in part.digests],
+        source=ConcatenatedRecords([part.source for part in sets]),
+        skipped=[(f"{prefix}/{file}", reason) for prefix, part in named for file, reason in part.skipped],
+        sources=[sources[instance] for instance in instances],
+    )
+
+
+def one_instance_each(photos: PhotoSet) -> PhotoSet:
+    """The same photographs, each an instance of its own that has its name, with the sources that these name."""
+    instances = sorted(photos.names)
+    number = {name: label for label, name in enumerate(instances)}
+    labels = np.array([number[name] for name in photos.names], np.int32)
+    return dataclasses.replace(photos, labels=labels, instances=instances, sources=named_sources(instances))
+
+
+def named_sources(instances: Sequence[str]) -> list[str] | None:
+    """The part of each instance's name before "__"; None unless every name has one, and there are two different."""
+    found = [name.partition("__") for name in instances]
+    sources = [source for source, mark, _ in found if source and mark]
+    return sources if len(sources) == len(found) and len(set(sources)) > 1 else None

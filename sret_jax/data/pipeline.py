@@ -15,8 +15,8 @@ import grain
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sret_jax.config import DataConfig
-from sret_jax.data.augmentation import augment
+from sret_jax.config import DataConfig, trains_singles
+from sret_jax.data.augmentation import augment, strong_view
 from sret_jax.data.map_augmentation import augment_map
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.resizing import bucket_shapes, choose_bucket, content_size, place, resize, round_to
@@ -34,6 +34,9 @@ ENDLESS = range(2**40)  # batches
 @dataclass(frozen=True, eq=False)
 class PlannedPhotos:
     """The list of training photographs, batch after batch, as a plan has them.
+
+    Each is shown by `augment`. Where single photographs are instances, what repeats one of its batch is shown by
+    `strong_view`.
 
     Position `i` is slot `i % B` of the process's share of batch `numbers[i // B]`, `B = plan.size / processes`. Process
     `r` holds the `r`-th run of photographs of the batch that one process would have.
@@ -59,17 +62,21 @@ class PlannedPhotos:
     def __getitem__(self, position: int) -> dict[str, Any]:
         at, slot = divmod(int(position), self.local_batch)
         number, slot = self.numbers[at], slot + self.process_index * self.local_batch
-        row = int(self._cached_rows(number)[slot])
-        image, mask = self._view(row, np.random.default_rng((self.seed, VIEW, number, slot)))
+        rows = self._cached_rows(number)
+        row = int(rows[slot])
+        rng = np.random.default_rng((self.seed, VIEW, number, slot))
+        image, mask = self._view(row, rng, again=row in rows[:slot])
         return {"image": image, "mask": mask, "label": self.photos.labels[row], "row": np.int32(row)}
 
-    def _view(self, row: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _view(self, row: int, rng: np.random.Generator, again: bool) -> tuple[np.ndarray, np.ndarray]:
+        """A view of a photograph; `again`: it is in the batch already."""
         if self.maps is not None:
             maps, masks = self.maps(np.array([row]))
             size = int(masks[0].any(1).sum()), int(masks[0].any(0).sum())
             return augment_map(maps[0], size, rng, self.config)
         side = round_to(self.config.image_size, self.size_multiple)
-        view = augment(load(self.photos, row), rng, self.config, multiple=self.size_multiple)
+        show = strong_view if again and trains_singles(self.config) else augment
+        view = show(load(self.photos, row), rng, self.config, multiple=self.size_multiple)
         return place(view, (side, side))
 
     @cached_property
@@ -130,12 +137,14 @@ def training_batches(
       maps: stored maps of the photographs: "image" then holds views of these, [B h w c], and "mask" their positions.
 
     Raises:
-      UserError: fewer than P instances, or a batch that does not divide over the processes.
+      UserError: fewer than two instances, or a batch that does not divide over the processes.
     """
     plan = plan or make_plan(photos, config, seed)
     _check_division(plan, config, process_count)
     if isinstance(plan, InstancePlan) and (left_out := len(photos.instances) - len(plan.rows_of)):
         log.warning("%s: %d instances with one photograph only are not trained on", photos.name, left_out)
+    if isinstance(plan, InstancePlan) and plan.instances < config.instances_per_batch:
+        log.warning("%s: a batch holds all of its %d instances", photos.name, plan.instances)
     source = PlannedPhotos(photos, plan, config, seed, size_multiple, process_index, process_count, numbers, maps)
     options = grain.ReadOptions(
         num_threads=config.threads, prefetch_buffer_size=max(config.threads, 2 * source.local_batch)
@@ -144,9 +153,11 @@ def training_batches(
 
 
 def _check_division(plan: Plan, config: DataConfig, processes: int) -> None:
-    if isinstance(plan, InstancePlan) and config.instances_per_batch % processes:
-        wanted = config.instances_per_batch
-        raise UserError(f"config.data.instances_per_batch={wanted}: must be a multiple of the {processes} processes")
+    if isinstance(plan, InstancePlan) and plan.instances % processes:
+        raise UserError(
+            f"config.data.instances_per_batch: a batch has {plan.instances} instances, which is not a multiple of the "
+            f"{processes} processes"
+        )
     if plan.size % processes:
         raise UserError(
             f"a batch of {plan.size} photographs does not divide over {processes} processes; change "

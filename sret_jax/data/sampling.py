@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 
-from sret_jax.config import DataConfig
+from sret_jax.config import DataConfig, trains_singles
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
 
@@ -35,40 +35,81 @@ def rows_of_instances(photos: PhotoSet, at_least: int = 1) -> list[np.ndarray]:
 
 @dataclass(frozen=True, eq=False)
 class InstancePlan:
-    """P distinct instances times K photos. An instance with fewer than K repeats some of them."""
+    """P distinct instances times K photos. An instance with fewer than K repeats some of them.
+
+    Where there are fewer instances than P, a batch holds all of them.
+
+    With `source_balance` b below 1, each of the P draws a source first, of those of which an instance is left, in
+    proportion to m ** b where it has m instances to train on, and then one of its instances: every instance alike with
+    b = 1, every source alike with b = 0.
+    """
 
     photos: PhotoSet
     config: DataConfig
     seed: int
 
     def __post_init__(self) -> None:
-        wanted = self.config.instances_per_batch
-        if len(self.rows_of) < wanted:
+        if len(self.rows_of) < 2:
+            of = "" if self._least == 1 else f" with two photographs or more (of {len(self.photos.instances)})"
             raise UserError(
-                f"config.data.instances_per_batch={wanted}: {self.photos.name} has only {len(self.rows_of)} instances "
-                f"with two photographs or more (of {len(self.photos.instances)}); lower it or add photographs"
+                f"{self.photos.name}: training needs at least two instances{of}, here it has {len(self.rows_of)}; add "
+                "photographs"
             )
         if self.config.photos_per_instance < 1:
             raise UserError(f"config.data.photos_per_instance={self.config.photos_per_instance}: must be at least 1")
 
     @cached_property
     def rows_of(self) -> list[np.ndarray]:
-        """The rows of every instance that has a pair to learn from."""
-        return rows_of_instances(self.photos, at_least=2)
+        """The rows of every instance that has a pair to learn from, which two views of one photograph may be."""
+        return rows_of_instances(self.photos, self._least)
+
+    @property
+    def _least(self) -> int:
+        """Photographs that an instance needs."""
+        return 1 if trains_singles(self.config) else 2
+
+    @property
+    def instances(self) -> int:
+        """Of a batch."""
+        return min(self.config.instances_per_batch, len(self.rows_of))
 
     @property
     def size(self) -> int:
-        return self.config.instances_per_batch * self.config.photos_per_instance
+        return self.instances * self.config.photos_per_instance
 
     def rows(self, number: int) -> Int[np.ndarray, " b"]:
         rng = np.random.default_rng((self.seed, PLAN, number))
         k = self.config.photos_per_instance
-        chosen = rng.choice(len(self.rows_of), self.config.instances_per_batch, replace=False)
         rows = []
-        for instance in chosen:
+        for instance in self._instances(rng):
             own = rng.permutation(self.rows_of[instance])
             rows.append(np.resize(own, k))  # repeats from the start when it is too short
         return np.concatenate(rows)
+
+    def _instances(self, rng: np.random.Generator) -> Int[np.ndarray, " p"]:
+        """P distinct indices into `rows_of`."""
+        count = self.instances
+        if self.config.source_balance == 1 or len(self._members) < 2:
+            return rng.choice(len(self.rows_of), count, replace=False)
+        left = np.array([len(own) for own in self._members])
+        weights = left**self.config.source_balance
+        drawn = np.empty(count, np.int64)  # the source of each instance
+        for i in range(count):
+            possible = weights * (left > 0)
+            drawn[i] = rng.choice(len(weights), p=possible / possible.sum())
+            left[drawn[i]] -= 1
+        chosen = np.empty(count, np.int64)
+        for source in np.unique(drawn):
+            at = np.flatnonzero(drawn == source)
+            chosen[at] = rng.choice(self._members[source], len(at), replace=False)
+        return chosen
+
+    @cached_property
+    def _members(self) -> list[np.ndarray]:
+        """Of every source the indices into `rows_of` of its instances."""
+        sources = self.photos.sources or [""] * len(self.photos.instances)
+        own = np.array([sources[self.photos.labels[rows[0]]] for rows in self.rows_of])
+        return [np.flatnonzero(own == source) for source in np.unique(own)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +187,7 @@ def make_plan(photos: PhotoSet, config: DataConfig, seed: int) -> Plan:
     if not (photos.labels >= 0).any():
         raise UserError(
             f"config.data.root: none of the {len(photos)} photographs of {photos.name} belongs to an instance; "
-            "training needs a folder <instance>/<photo>"
+            'training needs a folder <instance>/<photo>, or config.data.dataset="photos"'
         )
     plans: dict[str, Callable[[PhotoSet, DataConfig, int], Plan]] = {
         "instances": InstancePlan,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from sret_jax.config import Config
-from sret_jax.data.folders import prepare_folder
+from sret_jax.config.paths import listed_paths
+from sret_jax.data.folders import folders_and_splits, prepare_folder, prepare_folders
 from sret_jax.data.lists import check_listed, dataset_folder
 from sret_jax.data.photo_set import PhotoSet, with_distractors
 from sret_jax.datasets.downloads import image_version
@@ -48,7 +50,7 @@ class Benchmark:
     scorer        makes one, which is told the answers and knows how good they are
     searched, queries_from   what the database and the queries are, in words
     request       what was opened: folders, protocol
-    folder        of its files; None where nothing is read
+    folder        of its files, the one that holds all where there are several; None where nothing is read
     pixels        where the relevant photos show what is searched for; None where they are not marked
     filter        what of the answers is re-ranked and scored: all of them, or with "compat:junk-first" a part
     seconds       that it took to read and check all of it
@@ -143,7 +145,8 @@ def open_benchmark(
 
     Args:
       name: one of `BENCHMARKS`, or that and "+1m": with the million of `root`/revisitop1m too.
-      root: the benchmark's folder, or one of several benchmarks' folders; of "folder" that of <instance>/<photo>.
+      root: the benchmark's folder, or one of several benchmarks' folders; of "folder" that of <instance>/<photo>, or
+        several, separated by commas.
       queries: "folder": a folder of queries, or one photograph, instead of leave-one-out; `<instance>/<photo>` is
         scored, photographs without a folder are only ranked.
       gnd: benchmarks like "roxford5k": the ground truth file.
@@ -284,10 +287,24 @@ def _photos(config: Config, benchmark: str, root: str, cache_dir: str | Path) ->
     root = root or own
     if not root:
         raise UserError("benchmark 'folder' needs photographs: give --root=PATH, a folder of <instance>/<photo>")
-    if config.data.splits and own and Path(root).resolve() == Path(own).resolve():
-        photos = prepare_folder(root, cache_dir, splits=config.data.splits, split=config.eval.split)
-        return photos, f"{root}, split {config.eval.split!r} of {config.data.splits}", Path(root)
-    return prepare_folder(root, cache_dir), root, Path(root)
+    places = [Path(folder).resolve() for folder in listed_paths(root)]
+    folder = Path(root) if len(places) == 1 else Path(os.path.commonpath(places))
+    if splits := _own_splits(places, own, config):
+        photos = prepare_folders(root, cache_dir, splits=splits, split=config.eval.split)
+        return photos, f"{root}, split {config.eval.split!r} of {splits}", folder
+    return prepare_folders(root, cache_dir), root, folder
+
+
+def _own_splits(places: Sequence[Path], own: str, config: Config) -> str:
+    """The split files of those of these folders that are the config's own; "" where none is: all is searched."""
+    known = {Path(folder).resolve() for folder in listed_paths(own)} if own else set()
+    if not config.data.splits or not known & set(places):
+        return ""
+    field = "eval.root" if config.eval.root else "data.root"
+    pairs = folders_and_splits(own, config.data.splits, field)
+    files = {Path(folder).resolve(): file for folder, file in pairs.items()}
+    found = [files.get(place, "") for place in places]
+    return ",".join(found) if any(found) else ""
 
 
 def _queries(folder: str, cache_dir: str | Path) -> PhotoSet:

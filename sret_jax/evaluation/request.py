@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sret_jax.config import PROTOCOLS, Config
+from sret_jax.config.paths import listed_paths
 from sret_jax.datasets.lookups import LOOKUPS
 from sret_jax.errors import UserError, choices
 
@@ -17,7 +18,10 @@ MILLION = "1m"  # NAME+1m is NAME with the million of <root>/revisitop1m as dist
 
 @dataclass(frozen=True)
 class Request:
-    """What is given beside the benchmark's name; "" and () leave it to the config."""
+    """What is given beside the benchmark's name; "" and () leave it to the config.
+
+    `root` of "folder" may name several folders, separated by commas.
+    """
 
     root: str = ""
     queries: str = ""
@@ -53,8 +57,10 @@ def check_benchmark(benchmark: str, request: Request) -> None:
         raise UserError(f"no protocol {choices(request.protocol, PROTOCOLS)}")
     if request.protocol.startswith("compat") and name not in REVISITED:
         raise UserError(f"--protocol={request.protocol} goes with {', '.join(REVISITED)}")
-    if name != "synthetic" and request.root and not Path(request.root).is_dir():
-        raise UserError(f"--root={request.root}: no such folder; give a folder of photographs")
+    roots = listed_paths(request.root) if name == "folder" else [request.root]
+    if name != "synthetic" and request.root and not all(Path(root).is_dir() for root in roots):
+        missing = next(root for root in roots if not Path(root).is_dir())
+        raise UserError(f"--root={missing}: no such folder; give a folder of photographs")
     if name != "synthetic" and request.queries and not Path(request.queries).exists():
         raise UserError(f"--queries={request.queries}: no such folder; give a folder of photographs, or a photograph")
     if request.masks and (name != "folder" or request.queries):

@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Int
 
 from sret_jax.config import Config
-from sret_jax.data.folders import prepare_folder
+from sret_jax.config.paths import listed_paths
+from sret_jax.data.folders import prepare_folders
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.evaluation.benchmark import Benchmark
 from sret_jax.evaluation.features import Features
@@ -73,10 +74,11 @@ def _asmk(features: Features) -> tuple[AsmkIndex, Search]:
 
 def codebook_photos(config: Config, benchmark: Benchmark, place: Workdir) -> PhotoSet:
     """The photographs of `config.search.codebook`; of the folder that was trained on, the split that was."""
-    trained_on = config.data.root if config.data.dataset == "folder" else ""
+    trained_on = config.data.root if config.data.dataset in ("folder", "photos") else ""
     folder, cache_dir = config.search.codebook or trained_on, config.data.cache_dir or place.data
     if not folder:
         return benchmark.photos
-    if config.data.splits and trained_on and Path(folder).resolve() == Path(trained_on).resolve():
-        return prepare_folder(folder, cache_dir, splits=config.data.splits, split=config.data.split)
-    return prepare_folder(folder, cache_dir, labelled=False)
+    places = [[Path(one).resolve() for one in listed_paths(several)] for several in (folder, trained_on)]
+    if config.data.splits and trained_on and places[0] == places[1]:
+        return prepare_folders(folder, cache_dir, splits=config.data.splits, split=config.data.split)
+    return prepare_folders(folder, cache_dir, labelled=False)

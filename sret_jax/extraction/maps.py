@@ -67,7 +67,13 @@ class StoredMaps:
 
 
 def store_maps(
-    extractor: Extractor, network: RetrievalNetwork, photos: PhotoSet, image_size: int, folder: Path
+    extractor: Extractor,
+    network: RetrievalNetwork,
+    photos: PhotoSet,
+    image_size: int,
+    folder: Path,
+    *,
+    write: bool = True,
 ) -> StoredMaps:
     """The maps of all photographs in 16 bits, kept in `folder` and used again while nothing has changed.
 
@@ -75,6 +81,7 @@ def store_maps(
       extractor: parameters and settings.
       network: of `localizing_network`, which shares the parameters.
       photos: all in one square shape of `image_size`.
+      write: False reads what another process has made.
 
     Raises:
       UserError: another process writes to `folder`, the disk is full, or the device's memory too small.
@@ -86,6 +93,8 @@ def store_maps(
     def rows_of(rows: range) -> np.ndarray:
         return _records(network, extractor.variables, photos, config, image_size, rows)
 
+    if not write:
+        return StoredMaps(RowStore.load(folder, key))
     return StoredMaps(fill_store(folder, photos.names, key, config.localize.chunk_rows, rows_of))
 
 

@@ -21,6 +21,7 @@ from sret_jax.errors import UserError, did_you_mean
 from sret_jax.models.attention import StageAttention
 from sret_jax.models.backbones import BACKBONES, build_backbone
 from sret_jax.models.backbones.resnet import ResNet
+from sret_jax.models.controls import PositionLayer, PositionWeight, Shuffled
 from sret_jax.models.delg import STAGE, DelgHead
 from sret_jax.models.graph import SpatialContextRefinement
 from sret_jax.models.local_features import LocalFeatureHead
@@ -194,9 +195,14 @@ def _check_attention(config: ModelConfig, possible: Sequence[str]) -> None:
 
 
 def _smoothing(settings: SmoothingConfig) -> nn.Module | None:
-    """The module with the fields of its config, which have the same names."""
-    fields = {name: value for name, value in vars(settings).items() if name != "enabled"}
-    return LearnableSmoothing(**fields) if settings.enabled else None
+    """The module with the fields of its config, which have the same names, or the control that stands in for it."""
+    if not settings.enabled:
+        return None
+    if settings.control in ("layer", "weight"):
+        return {"layer": PositionLayer, "weight": PositionWeight}[settings.control](settings.hidden)
+    own = {field.name for field in dataclasses.fields(LearnableSmoothing)}
+    layer = LearnableSmoothing(**{name: value for name, value in vars(settings).items() if name in own})
+    return Shuffled(layer) if settings.control == "shuffled" else layer
 
 
 def _refinement(settings: RefinementConfig) -> nn.Module | None:
@@ -205,7 +211,7 @@ def _refinement(settings: RefinementConfig) -> nn.Module | None:
     module = modules[settings.form]
     own = {field.name for field in dataclasses.fields(module)}
     fields = {name: value for name, value in vars(settings).items() if name in own}
-    return module(**fields) if settings.enabled else None
+    return module(**fields, shuffled=settings.control == "shuffled") if settings.enabled else None
 
 
 def descriptor_length(config: ModelConfig) -> int:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import jraph
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
+from sret_jax.models.controls import shuffled_order
 from sret_jax.models.pooling import l2_normalize
 
 Graph: TypeAlias = jraph.GraphsTuple
@@ -157,6 +158,7 @@ class SpatialContextRefinement(nn.Module):
         strength: "norm", or "attention": the norm times a learned factor, which also gates the node (so it is trained).
         rebuild: find the most similar nodes again before every block, from the nodes as they then are.
         edges: "both" kinds, or only those of "space" or of "similarity".
+        shuffled: every node has another's position, as a control.
     """
 
     blocks: int = 2
@@ -166,6 +168,7 @@ class SpatialContextRefinement(nn.Module):
     strength: str = "norm"
     rebuild: bool = False
     edges: str = "both"
+    shuffled: bool = False
 
     @nn.compact
     def __call__(
@@ -186,6 +189,8 @@ class SpatialContextRefinement(nn.Module):
             scores = factor + jnp.log(scale / greatest)[..., 0]
         index, valid = strongest(x, self.nodes, mask, scores)
         at = jnp.stack([index // w, index % w], -1)
+        if self.shuffled:
+            at = at[:, shuffled_order(self.nodes)]
 
         def pick(z: Array) -> Array:
             return jnp.take_along_axis(z.reshape(b, -1, z.shape[-1]), index[..., None], axis=1)

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from sret_jax.models.controls import shuffled_order
 from sret_jax.models.graph import Graph, adjacency, build_graph, node_positions, strongest
 
 
@@ -29,53 +30,68 @@ def propagate(
 
 
 class PropagationBlock(nn.Module):
-    """`propagate` with weights learned from the edges' geometry and a gate from the node's feature."""
+    """`propagate` with weights learned from the edges' geometry and a gate from the node's feature.
+
+    Before training every node moves half way to the mean of its neighbours, which count nearly alike.
+    """
 
     hidden: int
-    gate_init: float = 0.0
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n c"], graph: Graph) -> Float[Array, "b n c"]:
         logit = nn.Dense(1, name="weight")(nn.relu(nn.Dense(16, name="geometry")(graph.edges["geometry"])))[:, 0]
         weight = jnp.where(graph.edges["valid"], nn.softplus(logit), 0)
         hidden = nn.relu(nn.Dense(self.hidden, name="reduce")(x / _scale(x)))
-        start = nn.initializers.constant(self.gate_init)
-        gate = nn.Dense(1, kernel_init=nn.initializers.zeros, bias_init=start, name="gate")(hidden)[..., 0]
+        gate = nn.Dense(1, kernel_init=nn.initializers.zeros, name="gate")(hidden)[..., 0]
         return propagate(x, weight, nn.sigmoid(gate), graph)
 
 
 class SpanRefinement(nn.Module):
-    """Refines the strongest local features by averages of their neighbours on the graph, block after block."""
+    """Refines the strongest local features with averages of their neighbours on the graph, block after block.
+
+    With `importance` every node is then multiplied by a weight, 0..2, learned from its own feature and from what
+    its context has changed of it: what stands alone and what is one of many windows need not count the same.
+
+    Args:
+        blocks: propagation blocks; each passes the nodes on to the next.
+        nodes: strongest local features, by L2 norm, that become nodes.
+        neighbours: edges per node in space, and again in feature similarity.
+        hidden: channels of the layers that gate and weigh a node.
+        edges: "both" kinds, or only those of "space" or of "similarity".
+        importance: whether nodes are weighed.
+        shuffled: every node has another's position, as a control.
+    """
 
     blocks: int = 2
     nodes: int = 48
     neighbours: int = 4
     hidden: int = 64
     edges: str = "both"
-    gate_init: float = 0.0
     importance: bool = True
+    shuffled: bool = False
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"]
     ) -> tuple[Float[Array, "b h w c"], dict[str, Array]]:
-        """The refined map and the graph, as of `SpatialContextRefinement`."""
+        """The refined map, and the graph as `SpatialContextRefinement` reports it."""
         b, _, w, c = x.shape
         index, valid = strongest(x, self.nodes, mask)
         at = jnp.stack([index // w, index % w], -1)
+        if self.shuffled:
+            at = at[:, shuffled_order(self.nodes)]
         _, extent = node_positions(at, mask)
-        before = jnp.take_along_axis(x.reshape(b, -1, c), index[..., None], axis=1).astype(jnp.float32)
-        feature = before = jnp.where(valid[..., None], before, 0)
+        picked = jnp.take_along_axis(x.reshape(b, -1, c), index[..., None], axis=1).astype(jnp.float32)
+        feature = before = jnp.where(valid[..., None], picked, 0)
         graph = build_graph(feature, at, extent, valid, self.neighbours, self.edges)
         for i in range(self.blocks):
-            feature = PropagationBlock(self.hidden, self.gate_init, name=f"block_{i}")(feature, graph)
+            feature = PropagationBlock(self.hidden, name=f"block_{i}")(feature, graph)
         if self.importance:
             scale = _scale(before)
             hidden = nn.Dense(self.hidden, name="own")(before / scale)
-            hidden = nn.relu(hidden + nn.Dense(self.hidden, name="around")((feature - before) / scale))
-            feature = (
-                feature * 2 * nn.sigmoid(nn.Dense(1, kernel_init=nn.initializers.zeros, name="importance")(hidden))
-            )
+            hidden = nn.relu(hidden + nn.Dense(self.hidden, name="context")((feature - before) / scale))
+            logit = nn.Dense(1, kernel_init=nn.initializers.zeros, name="importance")(hidden)
+            feature = 2 * nn.sigmoid(logit) * feature
         change = jnp.where(valid[..., None], feature - before, 0).astype(x.dtype)
         refined = x.reshape(b, -1, c).at[jnp.arange(b)[:, None], index].add(change).reshape(x.shape)
         first = self.nodes * jnp.arange(b)[:, None]

@@ -2,7 +2,7 @@
 
 config.json  metrics.jsonl  tensorboard/       what was run, and how it went
 checkpoints/<step>/                            everything needed to go on exactly
-data/                                          prepared photographs
+data/                                          prepared photographs, and maps that training keeps of them
 descriptors/<photos>/  index/<database>/       global descriptors and the index over them
 local/<photos>/<source>/                       local features
 asmk/codebook/  asmk/<database>/               visual words and inverted files
@@ -66,9 +66,6 @@ class Workdir:
 
     def inverted_file(self, database: str) -> Path:
         return self.root / "asmk" / (database + self.tag)
-
-    def training_maps(self, photos: str) -> Path:
-        return self.data / "maps" / photos
 
     def maps(self, photos: str, source: str) -> Path:
         return self.root / "maps" / (photos + self.tag) / source

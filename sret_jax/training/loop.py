@@ -1,7 +1,6 @@
 """A training run from its config to its last checkpoint and its results."""
 
 import contextlib
-import dataclasses
 import logging
 import math
 import signal
@@ -16,14 +15,15 @@ import optax
 
 from sret_jax.config import Config, photos_per_batch
 from sret_jax.config.validation import validate
-from sret_jax.data.folders import has_split, prepare_folder
+from sret_jax.data.folders import folders_and_splits, has_split, prepare_folders, prepare_single_photos
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.datasets.lookups import prepare_landmark_training
 from sret_jax.datasets.sfm120k import prepare_sfm
 from sret_jax.datasets.synthetic_views import prepare_synthetic
 from sret_jax.errors import UserError
 from sret_jax.models.descriptor import build_network, descriptor_length, init_network
-from sret_jax.storage.artifacts import enough_space, lock_folder
+from sret_jax.storage.allocator import keep_freed_memory
+from sret_jax.storage.artifacts import enough_space, fingerprint, lock_folder
 from sret_jax.storage.provenance import enough_memory
 from sret_jax.storage.workdir import UNTRAINED, Workdir
 from sret_jax.training import parallel
@@ -82,9 +82,13 @@ def train(config: Config, workdir: Path, measure: Measure | None = None) -> Trai
         if parallel.is_main():
             stack.enter_context(lock_folder(workdir))
         parallel.connect()
+        keep_freed_memory()
         photos = prepare_photos(config, workdir)
         photos, held_out = split_for_validation(config, workdir, photos)
-        run = describe_run(config, photos.fingerprint)
+        both = photos.fingerprint if held_out is None else fingerprint(photos.fingerprint, held_out.fingerprint)
+        counts = {"photos": len(photos), "instances": len(photos.instances)}
+        counts |= {"held_out": len(held_out.instances) if held_out else 0}
+        run = describe_run(config, both) | counts
         if parallel.is_main():
             check_same_run(workdir, run)
             write_run(workdir, run)
@@ -92,10 +96,14 @@ def train(config: Config, workdir: Path, measure: Measure | None = None) -> Trai
         return _train(config, workdir, photos, held_out, run, checkpoints, measure)
 
 
+def cache_folder(config: Config, workdir: Path) -> Path:
+    """Where prepared photographs and their stored maps are kept."""
+    return Path(config.data.cache_dir) if config.data.cache_dir else Workdir(workdir).data
+
+
 def prepare_photos(config: Config, workdir: Path) -> PhotoSet:
     """The photographs to train on, prepared once in the data cache."""
-    data = config.data
-    cache = Path(data.cache_dir) if data.cache_dir else Workdir(workdir).data
+    data, cache = config.data, cache_folder(config, workdir)
     if data.dataset == "synthetic":
         return prepare_synthetic(
             cache,
@@ -108,7 +116,9 @@ def prepare_photos(config: Config, workdir: Path) -> PhotoSet:
         return prepare_sfm(data.root, cache, split=data.split)
     if data.dataset == "landmarks":
         return prepare_landmark_training(data.root, cache)
-    return prepare_folder(data.root, cache, splits=data.splits, split=data.split)
+    if data.dataset == "photos":
+        return prepare_single_photos(data.root, cache)
+    return prepare_folders(data.root, cache, splits=data.splits, split=data.split)
 
 
 def _train(
@@ -124,13 +134,11 @@ def _train(
     variables = init_network(network, config.model, jax.random.key(config.seed))
     optimizer, state = initial_state(config, variables, photos)
     tuples = config.data.sampling == "tuples"
-    place = Workdir(workdir)
-    seen = shown(config, network, variables, photos, place.training_maps(f"{photos.name}-train"))
+    seen = shown(config, network, variables, photos, cache_folder(config, workdir))
     batches = MinedBatches(config, network, photos) if tuples else seen.batches(network)
     validation = None
     if held_out is not None:
-        folder = place.training_maps(f"{held_out.name}-validation")
-        held = shown(config, network, variables, held_out, folder)
+        held = shown(config, network, variables, held_out, cache_folder(config, workdir))
         validation = Validation(config, network, seen, held)
 
     saved = checkpoints.latest()
@@ -185,14 +193,19 @@ def _record(run: Tree, batches: Any, validation: Validation | None) -> Tree:
 def split_for_validation(config: Config, workdir: Path, photos: PhotoSet) -> tuple[PhotoSet, PhotoSet | None]:
     """The photographs to train on and those to validate on; None where `config.train.validate_every` is 0.
 
-    Those of the split `config.data.validation`, where `config.data.splits` has it; otherwise instances are held out.
+    Those of the split `config.data.validation`, where one of `config.data.splits` has it; otherwise instances are held
+    out.
     """
     data = config.data
     if not config.train.validate_every:
         return photos, None
-    if data.dataset == "folder" and data.splits and has_split(data.splits, data.validation):
-        named = dataclasses.replace(config, data=dataclasses.replace(data, split=data.validation))
-        return photos, prepare_photos(named, workdir)
+    if data.dataset == "folder" and data.splits:
+        named = folders_and_splits(data.root, data.splits)
+        known = {folder: file for folder, file in named.items() if file and has_split(file, data.validation)}
+        if known:
+            cache = cache_folder(config, workdir)
+            files = ",".join(known.values())
+            return photos, prepare_folders(",".join(known), cache, splits=files, split=data.validation)
     return hold_out(photos, data.held_out, config.seed)
 
 
@@ -271,7 +284,8 @@ def _run_steps(
             """Measures the network after `step`, where it is time to; whether training ends here."""
             if validation is None or (step % settings.validate_every and step != settings.steps):
                 return False
-            metrics_log.write_validation(step, validation.measure(step, parallel.fetch(_variables(state))))
+            score = validation.measure(step, parallel.fetch(_variables(state)))
+            metrics_log.write_validation(step, score, validation.step)
             return 0 < settings.patience <= validation.since_best
 
         if start == 0:

@@ -66,11 +66,11 @@ class MetricsLog:
             line = f"step {step}/{self._steps}  loss {metrics['loss']:.4f}  {speed:.1f} images/s  {left:.0f} s left"
             print(line, file=sys.stderr, flush=True)
 
-    def write_validation(self, step: int, score: float) -> None:
-        """Logs the score of a validation, "val_mAP", on a line of its own."""
+    def write_validation(self, step: int, score: float, best: int) -> None:
+        """Logs a validation, its "val_mAP" and the best step so far, "val_best_step", on a line of its own."""
         if self._file is None:
             return
-        self._record(step, {"val_mAP": round(score, 4)})
+        self._record(step, {"val_mAP": round(score, 4), "val_best_step": best})
         if self._live:
             self._progress.console.print(f"step {step}: mAP {score:.2f} on held-out instances")
         else:

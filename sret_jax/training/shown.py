@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sret_jax.config import Config
+from sret_jax.data.folders import plain_name
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import training_batches
 from sret_jax.errors import UserError
@@ -20,7 +21,9 @@ from sret_jax.extraction.maps import StoredMaps, store_maps
 from sret_jax.models.backbones import BACKBONES
 from sret_jax.models.backbones.base import STAGES
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
+from sret_jax.models.pooling import SPoC
 from sret_jax.storage.provenance import enough_memory
+from sret_jax.training import parallel
 
 log = logging.getLogger(__name__)
 
@@ -91,20 +94,29 @@ def _describe(
     return found[0]
 
 
-def shown(config: Config, network: RetrievalNetwork, variables: Variables, photos: PhotoSet, folder: Path) -> Shown:
-    """The photographs, or with `config.train.on_maps` their maps, which are kept in `folder` and made once.
+def shown(config: Config, network: RetrievalNetwork, variables: Variables, photos: PhotoSet, cache: Path) -> Shown:
+    """The photographs, or with `config.train.on_maps` their maps, which are made once and kept below `cache`.
+
+    Networks that share the stages up to the last fixed one share the maps.
 
     Args:
       variables: of the start; only what makes the map of the last fixed stage is used.
+      cache: of prepared photographs.
     """
     if not config.train.on_maps:
         return Shown(photos, config)
     given = last_fixed_stage(config, network)
-    plain = network.clone(
-        stage=given, attention=None, smoothing=None, refinement=None, local=None, whitening=None, parent=None
-    )
+    bare = network.backbone.clone(train_from="none", update_stats=False, parent=None)
+    plain = RetrievalNetwork(bare, SPoC(), given, network.size_multiple)
     backbone = {kind: {"backbone": tree["backbone"]} for kind, tree in variables.items() if "backbone" in tree}
     settings = dataclasses.replace(config, localize=dataclasses.replace(config.localize, source="backbone"))
-    maps = store_maps(Extractor(plain, backbone, settings), plain, photos, config.data.image_size, folder)
+    size = config.data.image_size
+    folder = cache / "maps" / f"{plain_name(photos.name)}-{photos.fingerprint[:12]}-{given}-{size}"
+    store = partial(store_maps, Extractor(plain, backbone, settings), plain, photos, size, folder)
+    if parallel.is_main():
+        maps = store()
+    parallel.wait_for_all(f"maps {folder.name}")
+    if not parallel.is_main():
+        maps = store(write=False)
     log.info("%s: %d maps of stage %s", photos.name, len(maps), given)
     return Shown(photos, config, maps, given)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from sret_jax.config import Config
 from sret_jax.errors import UserError
-from sret_jax.metrics.ranking import leave_one_out_map
+from sret_jax.metrics.ranking import rank, score_rankings, summarize
 from sret_jax.models.descriptor import RetrievalNetwork, build_network
 from sret_jax.models.weights.pretrained import stored_whitening
 from sret_jax.models.whitening import (
@@ -85,9 +85,13 @@ def ridge_whitening(
 def choose_ridge(x: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "n"]) -> float:
     """The ridge of `within_whitening` by cross-validation over instances.
 
-    The instances are dealt out to `FOLDS` parts. Each part is searched leave-one-out after a whitening that was learned
-    from the others; the ridge with the highest mean of the instances' mAP wins, the largest of equals. With fewer than
-    two instances of two different photographs there is nothing to compare, and the ridge is 1.
+    The instances are dealt out to `FOLDS` parts. The photographs of each part search all others after a whitening that
+    was learned without the part. Chosen is the largest ridge, the one that changes least, whose mean over the
+    instances' mAP is within a standard error of the best one's: with few instances little can be told apart. With fewer
+    than two instances of two different photographs there is nothing to compare, and the ridge is 1.
+
+    Reference: the rule of one standard error, Breiman, Friedman, Olshen, Stone, Classification and regression trees,
+    1984.
     """
     several = [label for label in np.unique(labels[labels >= 0]) if np.ptp(x[labels == label], axis=0).any()]
     folds = [several[i::FOLDS] for i in range(min(FOLDS, len(several)))]
@@ -97,15 +101,23 @@ def choose_ridge(x: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "n"]) -> f
     for held_out in folds:
         out = np.isin(labels, held_out)
         values, u = within_spectrum(x[~out], labels[~out])
-        turned = (x[out] - x[~out].mean(0)) @ u
+        turned = (x - x[~out].mean(0)) @ u
         for ridge in RIDGES:
             y = turned * ridge_powers(values, ridge)
             y /= np.maximum(np.linalg.norm(y, axis=1, keepdims=True), 1e-12)
-            scores[ridge] += leave_one_out_map(y @ y.T, labels[out])["per_instance"].values()
-    means = {ridge: float(np.mean(found)) for ridge, found in scores.items()}
-    best = max(reversed(RIDGES), key=means.__getitem__)
-    log.info("whitening: ridge %g of %s", best, ", ".join(f"{ridge:g}: {means[ridge]:.2f}" for ridge in RIDGES))
-    return best
+            found = score_rankings(rank(y[out] @ y.T), labels[out], labels, np.flatnonzero(out))
+            scores[ridge] += summarize(*found, labels[out])["per_instance"].values()
+    found_of = {ridge: np.array(found) for ridge, found in scores.items()}
+    best = max(reversed(RIDGES), key=lambda ridge: found_of[ridge].mean())
+
+    def as_good(ridge: float) -> bool:
+        loss = found_of[best] - found_of[ridge]
+        return bool(loss.mean() <= loss.std(ddof=1) / np.sqrt(len(loss)))
+
+    chosen = max(ridge for ridge in RIDGES if as_good(ridge))
+    means = ", ".join(f"{ridge:g}: {found_of[ridge].mean():.2f}" for ridge in RIDGES)
+    log.info("whitening: ridge %g of %s", chosen, means)
+    return chosen
 
 
 def matching_pairs(labels: Int[np.ndarray, "n"]) -> tuple[Int[np.ndarray, "m"], Int[np.ndarray, "m"]]:

@@ -13,9 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from sret_jax.data.folders import prepare_folder
+from sret_jax.config import Config, DataConfig
+from sret_jax.data.folders import folder_names, prepare_folder, prepare_folders, prepare_single_photos
 from sret_jax.data.pipeline import load
 from sret_jax.errors import UserError
+from sret_jax.training.loop import prepare_photos
 from tests.support import photo_files as files
 
 
@@ -156,6 +158,120 @@ def test_splits_share_one_prepared_set(folder, cache, tmp_path):
         prepare_folder(folder, cache, splits=splits, split="train")
 
 
+@pytest.fixture
+def other(tmp_path):
+    """A second folder, with an instance of the same name and photographs that are nowhere else."""
+    for instance, value in (("a", 130), ("z", 150)):
+        (tmp_path / "others" / instance).mkdir(parents=True)
+        for k in range(2):
+            photo = np.full((30, 30, 3), (value, 20 * k, 9), np.uint8)
+            (tmp_path / "others" / instance / f"{k}.png").write_bytes(files.encode(files.Image.fromarray(photo), "PNG"))
+    return tmp_path / "others"
+
+
+def test_one_folder_is_what_it_is_alone(folder, cache):
+    alone, given = prepare_folder(folder, cache), prepare_folders(str(folder), cache, splits="", split="train")
+    assert given.names == alone.names and given.instances == alone.instances and given.sources is None
+    assert given.fingerprint == alone.fingerprint and given.name == alone.name
+    odd = folder.rename(folder.with_name("photos, mine"))
+    assert prepare_folders(str(odd), cache).names == alone.names
+    with pytest.raises(UserError, match="no photo folder given"):
+        prepare_folders("", cache)
+
+
+def test_instances_of_several_folders_never_mix(folder, other, cache, caplog):
+    photos = prepare_folders(f"{folder}, {other}", cache)
+    assert photos.instances == ["others/a", "others/z", "photos/a", "photos/b", "photos/c"]
+    assert photos.sources == ["others"] * 2 + ["photos"] * 3 and photos.name == "photos + others"
+    parts = prepare_folder(folder, cache), prepare_folder(other, cache)
+    assert photos.names == [f"photos/{name}" for name in parts[0].names] + [f"others/{name}" for name in parts[1].names]
+    for row in range(11):
+        part, at = (parts[0], row) if row < 7 else (parts[1], row - 7)
+        assert photos.instances[photos.labels[row]].split("/")[1] == part.instances[part.labels[at]]
+        np.testing.assert_array_equal(photos.photo(row), part.photo(at))
+    assert len(list(cache.glob("image_folder/*/index.json"))) == 2 and "negatives" not in caplog.text
+    settings = Config(data=DataConfig(root=f"{folder},{other}", cache_dir=str(cache)))
+    assert prepare_photos(settings, cache).fingerprint == photos.fingerprint
+
+
+def test_each_of_several_folders_has_its_splits_or_none(folder, other, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "one.json").write_text(json.dumps({"train": ["b"], "test": ["a"]}))
+    (tmp_path / "two.json").write_text(json.dumps({"train": ["z"]}))
+    both = "~/photos,~/others"
+
+    def instances(splits, split="train"):
+        return prepare_folders(both, cache, splits=splits, split=split).instances
+
+    assert instances("~/one.json,~/two.json") == ["others/z", "photos/b"]
+    assert instances("~/one.json,") == ["others/a", "others/z", "photos/b"]
+    assert instances(",") == instances("") == ["others/a", "others/z", "photos/a", "photos/b", "photos/c"]
+    with pytest.raises(UserError, match="two.json has no split 'test'; known: train"):
+        instances("~/one.json,~/two.json", "test")
+    with pytest.raises(UserError, match="data.splits=.*names 1 files, config.data.root=.* 2 folders; give a file for"):
+        instances("~/one.json")
+    with pytest.raises(UserError, match="data.splits=.*names 2 files, config.data.root=.* 1 folders"):
+        prepare_folders(folder, cache, splits="~/one.json,~/two.json", split="train")
+
+
+def test_wrong_folders_among_several_are_named(folder, cache, tmp_path):
+    with pytest.raises(UserError, match="no photo folder .*nothing"):
+        prepare_folders(f"{folder},{tmp_path}/nothing", cache)
+    with pytest.raises(UserError, match="config.data.root=.*an entry is empty"):
+        prepare_folders(f"{folder},", cache)
+    with pytest.raises(UserError, match="config.data.root=.*is there twice"):
+        prepare_folders(f"{folder},{folder}/.", cache)
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["/x/a", "/x/b"], ["a", "b"]),
+        (["/x/a", "/y/a", "/x/b"], ["x-a", "y-a", "b"]),
+        (["/1/x/a", "/2/x/a", "/3/x-a-2"], ["x-a", "x-a-2", "x-a-2-2"]),
+        (["/"], ["photos"]),
+    ],
+)
+def test_every_folder_gets_a_name_of_its_own(folders, names):
+    assert folder_names(folders) == names
+
+
+def test_photographs_in_two_instances_are_warned_of_once(folder, cache, tmp_path, caplog):
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy/new").mkdir()
+    (tmp_path / "copy/new/0.png").write_bytes((folder / "a/0.png").read_bytes())
+    prepare_folders(f"{folder},{tmp_path}/copy", cache)
+    told = [record.message for record in caplog.records if "negatives" in record.message]
+    assert len(told) == 1 and "photos + copy: 7 photographs lie in two instances or more" in told[0]
+    assert "photos/a/0.png = copy/a/0.png; photos/a/1.png = copy/a/1.png" in told[0] and "b/0.png" not in told[0]
+
+
+def test_every_photograph_of_a_tree_is_an_instance_of_its_own(folder, other, cache, tmp_path, caplog):
+    (folder / "b/deep").mkdir()
+    (folder / "b/deep/x.png").write_bytes((folder / "b/0.png").read_bytes())
+    (folder / "b.jpg").write_bytes(files.photo_bytes())
+    photos = prepare_single_photos(folder, cache)
+    assert photos.instances == sorted(photos.names) != photos.names and len(photos) == 9
+    assert [photos.instances[label] for label in photos.labels] == photos.names and photos.sources is None
+    told = [record.message for record in caplog.records if "negatives" in record.message]
+    assert len(told) == 1 and "1 photographs lie in two instances or more" in told[0]
+    assert "b/0.png = b/deep/x.png" in told[0] and "one photograph only" not in caplog.text
+    settings = Config(data=DataConfig(dataset="photos", root=str(folder)))
+    assert prepare_photos(settings, tmp_path / "run").fingerprint == photos.fingerprint
+    both = prepare_single_photos(f"{folder},{other}", cache)
+    assert len(both.instances) == len(both) == 13 and set(both.sources) == {"photos", "others"}
+    assert [both.instances[label] for label in both.labels] == both.names and both.names[-1] == "others/z/1.png"
+
+
+def test_sources_are_named_by_the_instances_of_a_folder_or_by_the_folders(folder, other, cache, tmp_path):
+    root = make_folder(tmp_path / "named", {"shop__a": 2, "shop__b": 2, "street__a": 2})
+    assert prepare_folder(root, cache).sources == ["shop", "shop", "street"]
+    (tmp_path / "one.json").write_text(json.dumps({"train": ["shop__a", "shop__b"]}))
+    assert prepare_folder(root, cache, splits=tmp_path / "one.json", split="train").sources is None
+    photos = prepare_folders(f"{root},{other}", cache)
+    assert photos.sources == ["named/shop", "named/shop", "named/street", "others", "others"]
+
+
 def test_an_instance_of_one_photo_is_kept_with_a_warning_and_one_of_none_left_out(folder, cache, tmp_path, caplog):
     (folder / "a/1.png").write_bytes(b"")
     for name in ("0.png", "1.png"):
@@ -251,7 +367,8 @@ def test_a_damaged_cache_is_made_again(folder, cache, damage, caplog):
 
 PREPARE = """
 import sys
-from sret_jax.data.folders import prepare_folder
+from sret_jax.config import Config, DataConfig
+from sret_jax.data.folders import folder_names, prepare_folder, prepare_folders
 print("ready", flush=True)
 sys.stdin.readline()
 print(prepare_folder(sys.argv[1], sys.argv[2]).fingerprint)

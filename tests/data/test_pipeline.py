@@ -132,6 +132,64 @@ def test_repeated_photographs_are_augmented_differently():
         assert (batch["image"][first] != batch["image"][again]).any()
 
 
+SINGLES = dataclasses.replace(CONFIG, singles=True, photos_per_instance=4)
+QUIET = {"crop_area": (1.0, 1.0), "flip": 0.0, "colour": 0.0, "jpeg": 0.0}
+
+
+def test_views_of_a_photograph_of_its_own_all_differ_and_are_of_it():
+    """Also where nothing but the strong views can make them differ; the first is a view as any other."""
+    photos = make_photos([1, 1, 1, 1, 1])
+    batch = next(batches(photos, dataclasses.replace(SINGLES, **QUIET)))
+    for group in range(4):
+        own = slice(4 * group, 4 * group + 4)
+        row = batch["row"][own][0]
+        assert (batch["row"][own] == row).all() and (batch["label"][own] == photos.labels[row]).all()
+        images = batch["image"][own]
+        first, size = images[0], content_size(tuple(photos.sizes[row]), 40, 8)
+        assert (first[: size[0], : size[1]] == (20 * photos.labels[row], row, 7)).all()
+        assert all((images[i] != images[j]).any() for i in range(4) for j in range(i))
+
+
+def test_the_mask_of_a_strong_view_is_where_it_is():
+    photos = make_photos([1, 1, 1, 1, 1])
+    bright = dataclasses.replace(photos, source=Encoded([np.maximum(photo, 60) for photo in photos.source.photos]))
+    for crop_area in ((1.0, 1.0), (0.4, 0.9)):
+        batch = next(batches(bright, dataclasses.replace(SINGLES, crop_area=crop_area)))
+        for image, mask, row in zip(*(batch[key] for key in ("image", "mask", "row")), strict=True):
+            h, w = int(mask.any(1).sum()), int(mask.any(0).sum())
+            assert mask[:h, :w].all() and mask.sum() == h * w and max(h, w) == 40 and h % 8 == w % 8 == 0
+            tall, wide = content_size(tuple(bright.sizes[row]), 40, 8)
+            assert max(abs(h - tall), abs(w - wide)) <= (0 if crop_area[0] == 1 else 8)
+            assert not image[~mask].any() and np.mean(image[mask].max(-1) > 0) > 0.99
+
+
+def test_what_is_not_repeated_is_shown_as_it_always_was():
+    photos = make_photos([4, 2, 5, 6])
+    with_singles, without = (next(batches(photos, dataclasses.replace(SINGLES, singles=on))) for on in (True, False))
+    np.testing.assert_array_equal(with_singles["row"], without["row"])
+    again = [row in without["row"][:slot] for slot, row in enumerate(without["row"])]
+    same = (with_singles["image"] == without["image"]).all((1, 2, 3))
+    assert sum(again) == 2 and (same == ~np.array(again)).all()
+
+
+def test_views_of_single_photographs_are_shared_by_processes_and_resume():
+    photos = make_photos([1, 1, 3, 1, 2])
+    whole = batches(photos, SINGLES)
+    parts = [batches(photos, SINGLES, process_index=i, process_count=2) for i in range(2)]
+    for _ in range(2):
+        state, shares = whole.get_state(), [next(part) for part in parts]
+        batch = next(whole)
+        assert_equal(batch, {key: np.concatenate([share[key] for share in shares]) for key in batch})
+        resumed = batches(photos, dataclasses.replace(SINGLES, threads=1))
+        resumed.set_state(state)
+        assert_equal(next(resumed), batch)
+
+
+def test_nothing_is_left_out_with_singles(caplog):
+    seen = np.concatenate([next(batches(config=SINGLES, numbers=range(i, i + 1)))["row"] for i in range(12)])
+    assert 10 in seen and "not trained on" not in caplog.text  # row 10 is the only one of its instance
+
+
 def test_resuming_at_every_step_equals_never_stopping():
     iterator, states, expected = batches(), [], []
     for _ in range(8):

@@ -163,6 +163,28 @@ def test_a_split_belongs_to_the_config_s_own_folder(tmp_path):
     assert evaluate(tmp_path, settings=settings, root=str(other))["photos"] == 12
 
 
+def test_several_folders_are_measured_each_on_its_own_split(tmp_path):
+    one, two = write_photos(tmp_path / "one"), write_photos(tmp_path / "two", seed=1)
+    (tmp_path / "one.json").write_text(json.dumps({"train": ["tower 0"], "test": ["tower 1", "tower 2"]}))
+    (tmp_path / "two.json").write_text(json.dumps({"train": ["tower 1"]}))
+    settings = config(f"{one},{two}")
+
+    def measured(splits: str, root: str = "") -> dict:
+        return evaluate(tmp_path, settings=replace(settings, data=replace(settings.data, splits=splits)), root=root)
+
+    results = measured(f"{tmp_path}/one.json,")
+    assert results["photos"] == 8 + 12 and "split 'test' of" in results["searched"]
+    names = {"one/tower 1", "one/tower 2", "two/tower 0", "two/tower 1", "two/tower 2"}
+    assert set(results["metrics"]["per_instance"]) == names and "no archive is in" in results["photographs"]
+    assert measured("")["photos"] == 24 and measured("", f"{two}/., {one}")["photos"] == 24
+    assert measured(f"{tmp_path}/one.json,", str(one))["photos"] == 8  # one of them has its split, too
+    assert measured(f"{tmp_path}/one.json,", str(two))["photos"] == 12
+    with pytest.raises(UserError, match="two.json has no split 'test'; known: train"):
+        measured(f"{tmp_path}/one.json,{tmp_path}/two.json")
+    with pytest.raises(UserError, match=f"--root={tmp_path}/three: no such folder"):
+        measured("", f"{one},{tmp_path}/three")
+
+
 def test_labelled_queries_are_scored(tmp_path):
     write_photos(tmp_path / "photos")
     queries = write_photos(tmp_path / "queries", instances=4, photos=1, seed=1)

@@ -162,6 +162,9 @@ def test_the_codebook_is_learned_from_the_configured_photographs(tmp_path):
     settings = asmk(root)
     settings = replace(settings, data=replace(settings.data, splits=str(tmp_path / "splits.json")))
     assert "8 words of 4 photographs" in evaluate(tmp_path, settings)["index"]
+    whole, splits = write_photos(tmp_path / "whole", photos=2, seed=4), settings.data.splits
+    several = replace(settings, data=replace(settings.data, root=f"{root},{whole}", splits=f"{splits},"))
+    assert "8 words of 10 photographs" in evaluate(tmp_path, several)["index"]
     settings.search.codebook = str(write_photos(tmp_path / "elsewhere/deep", photos=2, seed=3).parent)
     assert "8 words of 6 photographs" in evaluate(tmp_path, settings)["index"]
     settings.search.codebook_photos = 3

@@ -10,6 +10,7 @@ from PIL import Image
 
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.evaluation.benchmark import Benchmark
+from sret_jax.evaluation.report.curve import Validated, curve_section
 from sret_jax.evaluation.report.marked import MARKED_STYLE, MarkedAnswers, marked_picture, marked_section
 from sret_jax.evaluation.report.pictures import (
     content,
@@ -89,6 +90,7 @@ def write_report(
     benchmark: Benchmark,
     intermediates: Mapping[int, dict[str, Any]],
     marked: Sequence[MarkedAnswers] = (),
+    curve: Sequence[Validated] = (),
 ) -> None:
     """Writes `report.html` and `strip.png` to `out`, and `located.png` where objects were marked.
 
@@ -98,6 +100,7 @@ def write_report(
       scores: of the benchmark's queries and database.
       intermediates: of the network, for some queries, by row.
       marked: what methods of localization mark in the answers to some queries.
+      curve: validations of the run that trained the network.
     """
     queries, photos = benchmark.query_photos, benchmark.database
     best, worst = choose_queries(scores, queries)
@@ -108,7 +111,7 @@ def write_report(
         body.append("<h2>Best queries</h2>" + "".join(_strip(q, scores, queries, photos) for q in best))
     else:
         body.append("<h2>Queries</h2>" + "".join(_strip(q, scores, queries, photos) for q in best + worst))
-    body += [_tables(results), _maps(queries, intermediates), _foot(results)]
+    body += [_tables(results), curve_section(curve), _maps(queries, intermediates), _foot(results)]
     title = f"sret_jax: {results.benchmark}"
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escaped(title)}</title>'
