@@ -51,6 +51,33 @@ def test_the_image_is_the_photograph_of_its_row_inside_its_mask():
         assert mask[:h, :w].all() and mask.sum() == h * w
 
 
+def stored_maps(rows):
+    """Maps of 5 x 5 whose channels are the row, the position's row and its column; 3 or 4 columns are photograph."""
+    maps, mask = np.zeros((len(rows), 5, 5, 3), np.float16), np.zeros((len(rows), 5, 5), bool)
+    for n, row in enumerate(rows):
+        h, w = 4, 3 + int(row) % 2
+        maps[n, :h, :w] = np.stack([np.full((h, w), row), *np.mgrid[:h, :w]], -1)
+        mask[n, :h, :w] = True
+    return maps, mask
+
+
+def test_where_there_are_maps_batches_hold_views_of_those_of_the_same_photographs():
+    plain = dataclasses.replace(CONFIG, crop_area=(1.0, 1.0), flip=0.0)
+    batch, of_photos = next(batches(config=plain, maps=stored_maps)), next(batches(config=plain))
+    np.testing.assert_array_equal(batch["row"], of_photos["row"])
+    np.testing.assert_array_equal(batch["label"], of_photos["label"])
+    for ours, expected in zip((batch["image"], batch["mask"]), stored_maps(batch["row"]), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+        assert ours.dtype == expected.dtype
+    cropped = batches(config=dataclasses.replace(CONFIG, map_drop=0.2), maps=stored_maps)
+    first, state = next(cropped), cropped.get_state()
+    for image, mask, row in zip(first["image"], first["mask"], first["row"], strict=True):
+        assert mask.any() and (image[mask][:, 0] == row).all() and not image[~mask].any()
+    after = next(cropped)
+    cropped.set_state(state)
+    assert_equal(next(cropped), after)
+
+
 def test_every_instance_and_photograph_gets_its_turn():
     plan = InstancePlan(PHOTOS, CONFIG, seed=0)
     rows = np.concatenate([plan.rows(number) for number in range(400)])

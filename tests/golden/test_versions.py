@@ -74,7 +74,7 @@ NETWORKS = {
     "smoothing, refinement": ModelConfig(
         weights="none",
         smoothing=SmoothingConfig(enabled=True, start="average"),
-        refinement=RefinementConfig(enabled=True, nodes=6, neighbours=2, width=16),
+        refinement=RefinementConfig(enabled=True, form="free", nodes=6, neighbours=2, width=16),
         whitening_dim=8,
     ),
     "attention, local features": ModelConfig(

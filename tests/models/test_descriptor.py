@@ -16,10 +16,16 @@ from sret_jax.models.weights.pretrained import pretrained
 HEADS = {
     "gem": {},
     "smoothing": {"smoothing": SmoothingConfig(enabled=True, window=5, iterations=2)},
-    "refinement": {"refinement": RefinementConfig(enabled=True, nodes=6, neighbours=2, width=16, strength="attention")},
+    "refinement": {
+        "refinement": RefinementConfig(enabled=True, form="free", nodes=6, neighbours=2, width=16, strength="attention")
+    },
     "both": {
         "smoothing": SmoothingConfig(enabled=True),
-        "refinement": RefinementConfig(enabled=True, nodes=6, neighbours=2, width=16, rebuild=True),
+        "refinement": RefinementConfig(enabled=True, nodes=6, neighbours=2),
+    },
+    "both, free": {
+        "smoothing": SmoothingConfig(enabled=True),
+        "refinement": RefinementConfig(enabled=True, form="free", nodes=6, neighbours=2, width=16, rebuild=True),
     },
     "solar": {"attention": AttentionConfig(stages=("c4", "c5")), "l2_added": True},
 }
@@ -125,9 +131,9 @@ def test_a_padded_photo_pools_to_what_it_does_alone(backbone):
 
 
 def test_heads_at_rest_are_the_identity():
-    """Refinement starts as the identity, and a smoothing of large bandwidth is one: what is left is GeM."""
+    """Free refinement starts as the identity, and a smoothing of large bandwidth is one: what is left is GeM."""
     plain, variables = network()
-    both, others = network(heads="both")
+    both, others = network(heads="both, free")
     params = others["params"] | {name: variables["params"][name] for name in ("backbone", "pool")}
     params["refinement"]["restore"] = jax.tree.map(np.zeros_like, params["refinement"]["restore"])
     controls = params["smoothing"]["generator_0"]["controls"]

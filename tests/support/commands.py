@@ -22,7 +22,7 @@ def get_config():
             weights="none",
             stage="c3",
             smoothing=SmoothingConfig(enabled=True),
-            refinement=RefinementConfig(enabled=True, nodes=8, neighbours=2, blocks=1, width=8),
+            refinement=RefinementConfig(enabled=True, nodes=8, neighbours=2, blocks=1),
         ),
         extract=ExtractConfig(batch_size=4),
     )

@@ -1,0 +1,63 @@
+"""Values that cannot be used, or not together, are refused by the name of the field."""
+
+import pytest
+
+from sret_jax.config import Config, LocalConfig
+from sret_jax.config.validation import validate
+from sret_jax.errors import UserError
+
+
+def changed(**fields):
+    """A config with these fields, whose names have "__" for a dot."""
+    config = Config()
+    for path, value in fields.items():
+        *parts, last = path.split("__")
+        node = config
+        for part in parts:
+            node = getattr(node, part)
+        setattr(node, last, value)
+    return config
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"train__on_maps": True, "data__map_scale": (0.5, 2.0), "data__map_drop": 0.5},
+        {"train__validate_every": 10, "train__patience": 3, "train__whitening_refit": "within"},
+        {"model__whitening_init": "within", "model__whitening_ridge": 0.5, "whitening__kind": "within"},
+        {"model__refinement__form": "free", "train__loss": "infonce", "train__temperature": 0.5},
+    ],
+)
+def test_what_goes_together_is_taken(fields):
+    validate(changed(**fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"model__refinement__form": "fre"}, "config.model.refinement.form='fre'.*span.*free"),
+        ({"train__whitening_refit": "pairs"}, "config.train.whitening_refit='pairs'"),
+        ({"train__loss": "infonse"}, "config.train.loss='infonse'.*infonce"),
+        ({"train__temperature": 0.0}, "config.train.temperature=0.0: must be more than 0"),
+        ({"train__validate_every": -1}, "config.train.validate_every=-1: must be 0 or more"),
+        ({"train__patience": -1}, "config.train.patience=-1: must be 0 or more"),
+        ({"model__whitening_ridge": float("nan")}, "config.model.whitening_ridge=nan: must be 0 or more"),
+        ({"whitening__ridge": -0.5}, "config.whitening.ridge=-0.5: must be 0 or more"),
+        ({"data__map_drop": 1.0}, "config.data.map_drop=1.0: must be a share"),
+        ({"data__held_out": -0.1}, "config.data.held_out=-0.1: must be a share"),
+        ({"model__l2_pooled": False, "model__whitening_init": "within"}, 'whitening_init="weights"'),
+        (
+            {"train__on_maps": True, "data__sampling": "tuples", "train__loss": "triplet"},
+            "config.train.on_maps: mined tuples train on photographs",
+        ),
+        (
+            {"train__on_maps": True, "model__local": LocalConfig(enabled=True, kind="delg")},
+            'config.train.on_maps: the "delg" local features train on photographs',
+        ),
+        ({"train__on_maps": True, "data__map_scale": (0.0, 1.0)}, "config.data.map_scale=.*two positive factors"),
+    ],
+)
+def test_what_cannot_be_used_is_named(fields, text):
+    with pytest.raises(UserError, match=text):
+        validate(changed(**fields))
