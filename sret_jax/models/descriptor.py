@@ -35,7 +35,7 @@ from sret_jax.models.whitening import Whitening
 NETWORK_VERSION = 1  # of what networks compute from the same pixels and parameters: raise it when that changes
 
 Variables = dict[str, Any]
-Images = UInt8[Array, "b h w 3"] | Float[Array, "b h w 3"]  # 0 to 255
+Images = UInt8[Array, "b h w 3"] | Float[Array, "b h w _"]  # 0 to 255; or the maps of a stage
 
 
 class RetrievalNetwork(nn.Module):

@@ -25,7 +25,7 @@ class Backbone(nn.Module):
 
     def __call__(
         self,
-        images: UInt8[Array, "b h w 3"] | Float[Array, "b h w 3"],
+        images: UInt8[Array, "b h w 3"] | Float[Array, "b h w _"],
         mask: Bool[Array, "b h w"],
         *,
         train: bool = False,
