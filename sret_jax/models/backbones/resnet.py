@@ -131,7 +131,7 @@ class ResNet(Backbone):
                 x, mask = Residual(block, conv(), *floors, name=f"layer{layer}_{i}")(x, mask)
             end(STAGES[layer])
             x, stage = maps[STAGES[layer]][0], layer + 1
-        return maps if last_stage == "c5" else maps | {"last": maps["c5"]}
+        return maps if last_stage == "c5" else maps | {"last": (x, mask)}
 
     def trains(self, stage: int) -> bool:
         last = STAGES.index("c5")
