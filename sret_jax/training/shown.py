@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 def last_fixed_stage(config: Config, network: RetrievalNetwork) -> str:
     """The last stage of the backbone whose map stays the same during training.
 
-    Raises `UserError` where there is none: the whole backbone trains.
+    Raises `UserError` where there is none because the whole backbone trains, or none that a transformer goes on from.
     """
     stages = list(BACKBONES[config.model.backbone].stages)
     stages = stages[: stages.index(network.stage) + 1]
@@ -39,8 +39,15 @@ def last_fixed_stage(config: Config, network: RetrievalNetwork) -> str:
     fixed = [
         stage
         for i, stage in enumerate(stages)
-        if not network.backbone.trains(STAGES.index(stage)) and all(i < first for first in attended)
+        if not network.backbone.trains(STAGES.index(stage if stage in STAGES else "last"))
+        and all(i < first for first in attended)
     ]
+    if fixed and fixed[-1] != network.stage and not network.backbone.goes_on:
+        raise UserError(
+            f"config.train.on_maps: {config.model.backbone} cannot go on from the map of {fixed[-1]!r}, the last that "
+            f"stays the same with config.train.train_from={config.train.train_from!r}; train on photographs "
+            "(config.train.on_maps=False)"
+        )
     if not fixed:
         raise UserError(
             f"config.train.on_maps: no map stays the same with config.train.train_from={config.train.train_from!r} and "

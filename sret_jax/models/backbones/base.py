@@ -18,6 +18,7 @@ class Backbone(nn.Module):
     """`train_from` is the first stage that trains; with `update_stats` its BatchNorms use the batch's statistics."""
 
     attends: ClassVar[tuple[str, ...]] = ()  # the stages after which attention may sit
+    goes_on: ClassVar[bool] = True  # from the map of a stage
     variant: str
     train_from: str = "none"
     update_stats: bool = False

@@ -119,6 +119,8 @@ class VisionTransformer(Backbone):
     or before is to train all, from c5 or last to train the second half of the blocks.
     """
 
+    goes_on = False
+
     @nn.compact
     def maps(
         self,
