@@ -195,6 +195,58 @@ def test_attention_trains_through_the_frozen_stages_behind_it(backbone):
             assert np.isfinite(unit["kernel"]).all() and np.any(unit["kernel"]), (stage, name)
 
 
+@pytest.mark.parametrize("heads", ["gem", "solar"])
+@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_lite0"])
+def test_from_the_map_of_a_stage_it_goes_on_to_the_same_descriptor(backbone, heads):
+    """From that of every stage; with attention after c4 and c5 of those before it."""
+    built, variables = network(backbone, heads)
+    stages = ["c1", "c2", "c3", "c4", "c5", "last"] if heads == "gem" else ["c3"]
+
+    @jax.jit
+    def both(variables, images, mask):
+        plain = {kind: tree["backbone"] for kind, tree in variables.items()}
+        maps = built.backbone.clone(parent=None).apply(plain, images, mask)
+        given = {stage: built.apply(variables, *maps[stage], given=stage) for stage in stages}
+        return built.apply(variables, images, mask)[0], {stage: found[0] for stage, found in given.items()}
+
+    sizes = ODD_SIZES if backbone == "resnet18" else LITE_SIZES
+    whole, given = jax.device_get(both(variables, *photographs(sizes, (96, 96))))
+    assert np.abs(whole[0] - whole[1]).max() > 1e-3
+    for stage in stages:
+        np.testing.assert_allclose(given[stage], whole, atol=1e-5, err_msg=stage)
+
+
+def test_a_transformer_goes_on_from_the_map_that_is_pooled_alone():
+    built, variables = network("dinov2_vits14", stage="c4")
+    images, mask = photographs(((70, 42),), (70, 70))
+    whole, seen = describe(built, variables, images, mask)
+    given = jax.jit(partial(built.apply, given="c4"))(variables, seen["backbone"], seen["mask"])[0]
+    np.testing.assert_allclose(given, whole, atol=1e-5)
+    with pytest.raises(UserError, match="dinov2_vits14: a transformer cannot go on from the map of a stage"):
+        built.apply(variables, jnp.zeros((1, 5, 5, 384)), jnp.ones((1, 5, 5), bool), given="last")
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_lite0"])
+def test_the_gradient_is_the_same_from_the_last_map_that_does_not_train(backbone):
+    built, variables = network(backbone)
+    built = built.clone(backbone=built.backbone.clone(train_from="c5", parent=None))
+    images, mask = photographs(((64, 64),) * 2, (64, 64))
+    plain = {kind: tree["backbone"] for kind, tree in variables.items()}
+    maps = jax.jit(partial(built.backbone.apply, last_stage="c4"))(plain, images, mask)
+
+    def loss(params, images, mask, given):
+        x, _ = built.apply(variables | {"params": params}, images, mask, train=True, given=given)
+        return jnp.sum(x[0] * x[1])
+
+    gradient = jax.jit(jax.grad(loss), static_argnums=3)
+    of_map = jax.device_get(gradient(variables["params"], *maps["c4"], "c4"))
+    of_photographs = jax.device_get(gradient(variables["params"], images, mask, ""))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), of_map, of_photographs)
+    moved = {name for name, tree in of_map["backbone"].items() if any(np.any(leaf) for leaf in jax.tree.leaves(tree))}
+    behind = {"resnet18": {"layer4_0", "layer4_1"}}.get(backbone, {"head", *(f"block{i}" for i in range(11, 16))})
+    assert moved == behind and np.any(of_map["whitening"]["kernel"]) and np.any(of_map["pool"]["p"])
+
+
 def test_how_is_the_weighted_sum_of_its_local_features():
     """Strength of the map, 3 x 3 average without the border, reduction, weighted sum: in loops."""
     built, variables = network(heads="how")

@@ -31,12 +31,13 @@ def example(seed=0):
 
 
 def propagate_in_loops(x, weight, gate):
+    senders, receivers = (np.asarray(z).tolist() for z in (graph().senders, graph().receivers))
     x, out = x.astype(np.float64), x.astype(np.float64)
     for n in range(2):
         for i in range(9):
-            edges = [e for e, receiver in enumerate(graph().receivers) if receiver == 9 * n + i and weight[e] > 0]
+            edges = [e for e, receiver in enumerate(receivers) if receiver == 9 * n + i and weight[e] > 0]
             if edges:
-                mean = sum(weight[e] * x[n, graph().senders[e] - 9 * n] for e in edges) / sum(weight[e] for e in edges)
+                mean = sum(weight[e] * x[n, senders[e] - 9 * n] for e in edges) / sum(weight[e] for e in edges)
                 out[n, i] = x[n, i] + gate[n, i] * (mean - x[n, i])
     return out
 
