@@ -7,15 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sret_jax.models.graph import SpatialContextRefinement, aggregate, build_graph, strongest
-
-
-def feature_map(seed=0, shape=(2, 6, 7), channels=12):
-    x = np.maximum(np.random.default_rng(seed).normal(size=(*shape, channels)), 0)
-    mask = np.ones(shape, bool)
-    mask[0, 4:] = mask[0, :, 5:] = False
-    return (x * mask[..., None]).astype(np.float32), mask
-
+from sret_jax.models.graph import SpatialContextRefinement, adjacency, aggregate, build_graph, strongest
+from tests.support.graphs import edges_in_loops, feature_map, nodes, trained
 
 # Nodes
 
@@ -59,29 +52,6 @@ def test_an_empty_photo_has_no_node():
 
 
 built = jax.jit(build_graph, static_argnames=("neighbours", "kinds"))
-
-
-def nodes(seed=0, b=2, n=9, channels=5, dead=3):
-    rng = np.random.default_rng(seed)
-    at = np.stack([rng.permutation(20)[:n] for _ in range(b)])
-    at = np.stack([at // 5, at % 5], -1).astype(np.int32)
-    valid = np.ones((b, n), bool)
-    valid[0, n - dead :] = False
-    features = rng.normal(size=(b, n, channels)).astype(np.float32)
-    return features * valid[..., None], at, np.array([5, 4], np.float32)[:b], valid
-
-
-def edges_in_loops(features, at, valid, neighbours, kinds="both"):
-    """Set of (receiver, sender) for one photo, with plain sorting; a tie goes to the earlier node."""
-    alive = np.flatnonzero(valid)
-    unit = features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
-    edges = {(i, i) for i in alive}
-    for i in alive:
-        others = [j for j in alive if j != i]
-        near = sorted(others, key=lambda j: (np.sum((at[i] - at[j]) ** 2), j))[:neighbours]
-        alike = sorted(others, key=lambda j: (-np.dot(unit[i], unit[j]), j))[:neighbours]
-        edges |= {(i, j) for j in near * (kinds != "similarity") + alike * (kinds != "space")}
-    return edges
 
 
 @pytest.mark.parametrize("neighbours", [1, 3, 8, 50])
@@ -169,6 +139,19 @@ def test_identity_adjacency_changes_nothing_and_uniform_adjacency_averages():
         np.testing.assert_allclose(together, np.broadcast_to(values.mean(0), (6, 3)), atol=1e-6)
 
 
+def test_adjacency_has_a_matrix_for_every_photograph_and_adds_up_edges_that_are_there_twice():
+    graph = built(*nodes(), 3)
+    senders, receivers = (
+        np.concatenate([z, z[5:40], z[5:10]]) for z in map(np.asarray, (graph.senders, graph.receivers))
+    )
+    weight = np.random.default_rng(0).uniform(0.1, 1, len(senders)).astype(np.float32)
+    expected = np.zeros((2, 9, 9))
+    for w, s, r in zip(weight, senders, receivers, strict=True):
+        expected[r // 9, r % 9, s % 9] += w
+    graph = graph._replace(senders=jnp.asarray(senders), receivers=jnp.asarray(receivers))
+    np.testing.assert_allclose(jax.jit(adjacency, static_argnums=2)(weight, graph, 2), expected, rtol=1e-6)
+
+
 # The layer
 
 
@@ -180,19 +163,6 @@ def initialised(layer, x, mask):
 @partial(jax.jit, static_argnums=0)
 def applied(layer, variables, x, mask):
     return layer.apply(variables, x, mask)
-
-
-def trained(layer, x, mask, seed=1):
-    """Variables away from their start, so that nothing is zero."""
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        name, value = path[-1].key, 0.2 * rng.normal(size=leaf.shape)
-        if name == "kernel":
-            value += rng.normal(size=leaf.shape) / np.sqrt(leaf.shape[0])
-        return np.float32(value + (name == "scale"))
-
-    return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(layer.init, jax.random.key(0), x, mask))
 
 
 def layer_in_numpy(params, x, mask, blocks, count, neighbours):
