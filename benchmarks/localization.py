@@ -88,17 +88,17 @@ class Row:
 
 ROWS = {
     "plain": Row("GeM", methods=(*SEEDED, "dense", "truth")),
-    "SOLAR": Row("SOLAR: both"),
-    "HOW's average": Row("HOW pooling", average=True),
-    "smoothing": Row("ours: smoothing"),
-    "refinement": Row("ours: refinement"),
-    "both": Row("ours: both", methods=(*SEEDED, "dense")),
+    "SOLAR": Row("SOLAR: SOA"),
+    "HOW's average": Row("HOW pooling, last stage trained", average=True),
+    "smoothing": Row("smoothing"),
+    "refinement": Row("refinement"),
+    "both": Row("both", methods=(*SEEDED, "dense")),
     "plain, stage c4": Row("GeM", source="c4", methods=(*METHODS, "truth")),
 }
 
 
 def load_row(row: Row, args: argparse.Namespace, seed: int = 0) -> Retriever:
-    retriever = load(run_folder(args.runs, row.ablation, args.splits, seed))
+    retriever = load(run_folder(args.runs, row.ablation, seed))
     retriever.config.localize.source = row.source
     return retriever
 
@@ -272,11 +272,12 @@ def table(records: Sequence[Record], direction: str) -> str:
 
 
 def retrieval_map(path: Path) -> dict[str, float]:
-    """mAP of each row of an ablation, the mean over its seeds."""
+    """mAP of each row of an ablation on its first collection, the mean over its seeds."""
     values: dict[str, list[float]] = {}
     with open(path, newline="") as f:
         for line in csv.DictReader(f):
-            values.setdefault(line["row"], []).append(float(line["mAP"]))
+            first = next(column for column in line if column.endswith(" mAP"))
+            values.setdefault(line["row"], []).append(float(line[first]))
     return {name: float(np.mean(own)) for name, own in values.items()}
 
 
@@ -309,9 +310,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
-    parser.add_argument(
-        "--splits", type=Path, default=Path("splits.json"), help="that of the ablation: its name counts"
-    )
     parser.add_argument("--ablation-csv", type=Path)
     parser.add_argument("--rows", default=";".join(ROWS), help="separated by semicolons")
     parser.add_argument("--directions", default=",".join(DIRECTIONS))

@@ -32,7 +32,7 @@ from sret_jax.reranking.spatial_verification import rerank_by_inliers
 from sret_jax.retrieval.index import Index
 from sret_jax.retriever import load
 
-SHOWN = {"GeM": "GeM", "SOLAR: both": "SOLAR", "ours: both": "smoothing + refinement"}
+SHOWN = {"GeM": "GeM", "SOLAR: SOA": "SOLAR", "both": "smoothing + refinement"}
 AT_ONCE = 50  # pairs verified by one call
 TRUSTED = RerankConfig().trusted
 AIM = f"GeM + SV, {TRUSTED} inliers"  # what a descriptor alone should reach
@@ -85,7 +85,7 @@ def scored(benchmark: Benchmark, ids: np.ndarray, scores: np.ndarray) -> tuple[f
 
 def search(args: argparse.Namespace, name: str, seed: int) -> tuple[Benchmark, Config, np.ndarray, np.ndarray, float]:
     """The photographs, the rankings with their scores, and seconds per query of a trained network."""
-    retriever = load(run_folder(args.runs, name, args.splits, seed))
+    retriever = load(run_folder(args.runs, name, seed))
     config = retriever.config
     config.data.root, config.data.splits = args.root, str(args.splits)
     benchmark = open_benchmark("folder", config=config, cache=args.runs / "data")

@@ -3,20 +3,25 @@
 import argparse
 import importlib
 import json
-from functools import partial
-from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.commands import REPOSITORY
 
+COLLECTION = "elsewhere"
 RUNS = [
-    {"row": "ours", "split": "a", "seed": seed, "mAP": mean, "R@1": 90.0, "parameters": 4_030_000, "bytes": 2048}
-    | {"easy": 50.0, "medium": mean / 2, "hard": 10.0}
+    {"row": "ours", "seed": seed, "parameters": 4_030_000, "bytes": 4096}
+    | {
+        "collections": {
+            COLLECTION: {"mAP": mean, "per_query": [mean - 1, mean + 1]},
+            "official": {"mAP": mean / 2, "easy": 50.0, "medium": mean / 2, "hard": 10.0, "per_query": [mean / 2]},
+        }
+    }
     for seed, mean in enumerate([80.0, 82.0])
 ]
 RUNS[0]["words"] = (261.0, 58.4)
-TIMES = {"milliseconds": 24.06, "times_first": 1.204, "training_seconds": 60.4}
+TIMES = {"milliseconds": 24.06, "times_first": 1.204, "step_seconds": 0.254}
 
 
 @pytest.fixture
@@ -27,37 +32,40 @@ def benchmarks(monkeypatch):
 
 def test_cells_of_a_row(benchmarks):
     columns = benchmarks("ablation_table").columns
-    cells = columns(RUNS, 80.5, TIMES)
+    cells = columns(RUNS, TIMES)
     assert cells == {
-        "mAP": "81.00 ± 1.41",
-        "over untrained": "+0.50",
-        "R@1": "90.00 ± 0.00",
-        "revisited E / M / H": "50.0 ± 0.0 / 40.5 ± 0.7 / 10.0 ± 0.0",
+        "elsewhere, mAP": "81.00 ± 1.41",
+        "official, E / M / H": "50.0 ± 0.0 / 40.5 ± 0.7 / 10.0 ± 0.0",
         "parameters": "4.03 M",
-        "training": "60 s",
+        "training step": "0.25 s",
         "per photo": "24.1 ms",
         "of the first row's": "1.20",
-        "index": "2048 B",
+        "index": "4096 B",
         "C_X / \\|X\\|": "58 / 261",
     }
-    untimed = columns(RUNS, 80.5, {})
+    untimed = columns(RUNS, {})
     assert untimed == {name: cells[name] for name in untimed} and "per photo" not in untimed and "index" in untimed
-    assert columns(RUNS, 80.5, {"milliseconds": 1.0, "times_first": 1.0})["training"] == "–"
+    assert columns(RUNS, {"milliseconds": 1.0, "times_first": 1.0})["training step"] == "–"
 
 
-def test_a_seed_counts_once_however_many_splits_it_has(benchmarks):
-    runs = [{"seed": seed, "mAP": ap} for seed, ap in [(0, 80.0), (0, 90.0), (1, 84.0), (1, 90.0)]]
-    assert benchmarks("ablation_table").over_seeds(runs, "mAP") == "86.00 ± 1.41"
-
-
-def test_a_line_of_the_csv_has_words_and_times_of_its_row(benchmarks):
+def test_a_line_of_the_csv_has_collections_words_and_times_of_its_row(benchmarks):
     flat = benchmarks("ablation_table").flat
-    run = {"row": "GeM", "mAP": 1.0, "per_query": [1.0]}
-    assert flat(run | {"words": (261.0, 58.5)}, {}) == {"row": "GeM", "mAP": 1.0, "|X|": 261.0, "C_X": 58.5}
-    assert flat(run, {"milliseconds": 2.0}) == {"row": "GeM", "mAP": 1.0, "milliseconds": 2.0}
+    run = {"row": "GeM", "collections": {COLLECTION: {"mAP": 1.0, "per_query": [1.0]}}}
+    assert flat(run | {"words": (261.0, 58.5)}, {}) == {"row": "GeM", "elsewhere mAP": 1.0, "|X|": 261.0, "C_X": 58.5}
+    assert flat(run, {"milliseconds": 2.0}) == {"row": "GeM", "elsewhere mAP": 1.0, "milliseconds": 2.0}
 
 
-def test_a_run_is_measured_again_when_requested_metrics_are_missing(tmp_path, benchmarks, monkeypatch):
+def test_every_row_is_compared_with_the_baseline_query_by_query(benchmarks):
+    paired = benchmarks("ablation_table").paired_tests
+    baseline = [{"collections": {COLLECTION: {"per_query": [70.0, 72.0]}, "official": {"per_query": [41.0]}}}]
+    silent = [{"collections": {COLLECTION: {}, "official": {"per_query": [40.0]}}}]
+    lines = paired({"GeM": baseline, "ours": RUNS, "ASMK": silent}, "GeM").splitlines()
+    assert lines[0] == "| row | elsewhere | official |"
+    assert lines[2] == "| ours | +10.00 (+10.00 to +10.00) | -0.50 (-0.50 to -0.50) |"
+    assert lines[3] == "| ASMK | – | -1.00 (-1.00 to -1.00) |"
+
+
+def test_only_collections_that_are_missing_are_measured(tmp_path, benchmarks, monkeypatch):
     ablation = benchmarks("ablation")
 
     class Measured(Exception):
@@ -67,37 +75,49 @@ def test_a_run_is_measured_again_when_requested_metrics_are_missing(tmp_path, be
         raise Measured
 
     monkeypatch.setattr(ablation, "row_config", measure)
-    args = argparse.Namespace(workdir=tmp_path, gnd="")
-    asked = partial(ablation.run, "GeM", args, Path("splits.json"), 0)
+    args = argparse.Namespace(workdir=tmp_path)
     with pytest.raises(Measured):
-        asked()
-    kept = ablation.row_folder(tmp_path, "GeM", Path("splits.json"), 0) / "measured.json"
-    kept.write_text(json.dumps({"mAP": 80.0}))
-    assert asked() == {"mAP": 80.0}
-    args.gnd = "gnd.json"
+        ablation.run("GeM", args, {"a": None}, 0)
+    kept = {"row": "GeM", "seed": 0, "collections": {"a": {"mAP": 80.0}}}
+    (ablation.row_folder(tmp_path, "GeM", 0) / "measured.json").write_text(json.dumps(kept))
+    assert ablation.run("GeM", args, {"a": None}, 0) == kept
     with pytest.raises(Measured):
-        asked()
-    kept.write_text(json.dumps({"mAP": 80.0, "medium": 40.0}))
-    assert asked() == {"mAP": 80.0, "medium": 40.0}
+        ablation.run("GeM", args, {"a": None, "b": None}, 0)
+
+
+def test_rows_differ_from_the_baseline_in_the_model_and_what_trains_of_it(tmp_path, benchmarks):
+    ablation = benchmarks("ablation")
+    args = argparse.Namespace(workdir=tmp_path, root="A", splits="A.json", set=["train.steps=7"], words=64)
+    configs = {name: ablation.row_config(row, args, 3) for name, row in ablation.ROWS.items()}
+    assert {config.train.loss for config in configs.values()} == {"infonce"}
+    assert {config.train.steps for config in configs.values()} == {7} and configs["GeM"].seed == 3
+    row = ablation.Row("gem", {"train.learning_rate": 1.0})
+    with pytest.raises(ablation.UserError, match="train.learning_rate is 1.0"):
+        ablation.row_config(row, args, 0)
 
 
 def test_times_are_kept_for_the_same_rows_until_measured_again(tmp_path, benchmarks, monkeypatch):
     ablation, taken = benchmarks("ablation"), []
 
-    def times_of_rows(configs, trained, rounds):
-        taken.append((list(configs), trained, rounds))
+    def times_of_rows(configs, trained, photos, rounds):
+        taken.append((list(configs), trained, photos, rounds))
         return {name: {"milliseconds": float(len(taken)), "times_first": 1.0} for name in configs}
 
     monkeypatch.setattr(ablation, "times_of_rows", times_of_rows)
     monkeypatch.setattr(ablation, "row_config", lambda *_: None)
-    args = argparse.Namespace(workdir=tmp_path, splits="splits.json", times=False, rounds=3)
+    args = argparse.Namespace(workdir=tmp_path, times=False, rounds=3)
     names = ["untrained GeM", "GeM"]
-    first = ablation.row_times(names, args)
-    assert taken == [(names, {"GeM"}, 3)] and first["about"].startswith("3 rounds of all rows in turn")
-    assert ablation.row_times(names, args) == first and len(taken) == 1
-    assert list(ablation.row_times(["GeM"], args)["rows"]) == ["GeM"] and len(taken) == 2
+    first = ablation.row_times(names, args, "photos")
+    assert taken == [(names, {"GeM"}, "photos", 3)] and first["about"].startswith("3 rounds of all rows in turn")
+    assert ablation.row_times(names, args, "photos") == first == ablation.row_times(["GeM"], args, "photos")
+    assert list(ablation.row_times(["GeM", "both"], args, "photos")["rows"]) == ["GeM", "both"] and len(taken) == 2
     args.times = True
-    assert ablation.row_times(["GeM"], args)["rows"]["GeM"]["milliseconds"] == 3.0
+    assert ablation.row_times(["GeM"], args, "photos")["rows"]["GeM"]["milliseconds"] == 3.0
+
+
+def test_the_ap_of_a_query_is_the_mean_over_runs(benchmarks):
+    found = benchmarks("ablation_table").of_query(RUNS, COLLECTION)
+    np.testing.assert_allclose(found, [80, 82])
 
 
 def test_files_of_choices_are_named_by_their_groups(benchmarks):
