@@ -286,11 +286,12 @@ def _run_steps(
                 return False
             score = validation.measure(step, parallel.fetch(_variables(state)))
             metrics_log.write_validation(step, score, validation.step)
-            return 0 < settings.patience <= validation.since_best
+            return validation.over
 
         if start == 0:
             validate_after(0)
-        for step in range(start + 1, settings.steps + 1):
+        over = validation is not None and validation.over  # killed, or stopped, when it had just ended
+        for step in range(start + 1, start + 1 if over else settings.steps + 1):
             if isinstance(batches, MinedBatches):
                 batches.start_step(step - 1, partial(parallel.fetch, _variables(state)))
             local = [next(batches) for _ in range(settings.accumulate)]
