@@ -33,14 +33,19 @@ def start():
 
 
 def make_tiny(monkeypatch):
-    """`run(config, workdir, steps=None)`: `train` with that network; it is killed after so many steps."""
+    """As `make_run`, with that network and its photographs."""
     monkeypatch.setattr(loop, "build_network", lambda *_, **__: NETWORK)
     monkeypatch.setattr(loop, "init_network", lambda *_: start() | {"batch_stats": {}})
     monkeypatch.setattr(loop, "descriptor_length", lambda *_: 12)
     monkeypatch.setattr(loop, "prepare_photos", lambda *_: PHOTOS)
+    return make_run(monkeypatch)
+
+
+def make_run(monkeypatch):
+    """`run(config, workdir, steps=None)`: `train`, which is killed after so many steps."""
     shard = parallel.shard
 
-    def run(settings, workdir, steps=None):
+    def run(settings, workdir, steps=None, measure=None):
         left = [steps]
 
         def counted(batches):
@@ -50,6 +55,6 @@ def make_tiny(monkeypatch):
             return shard(batches)
 
         monkeypatch.setattr(parallel, "shard", counted)
-        return loop.train(settings, workdir)
+        return loop.train(settings, workdir, measure)
 
     return run

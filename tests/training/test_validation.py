@@ -136,10 +136,14 @@ def test_one_instance_proves_nothing(told):
 
 def test_measurements_since_the_best_are_counted(told):
     one, counts = told(), []
+    one.config.train.patience = 2
     for step, score in ((0, 50.0), (5, 40.0), (10, 60.0), (15, 60.0), (20, 59.0), (25, 61.0)):
         one.measure(step, np.full(6, score))
-        counts.append(one.since_best)
-    assert counts == [0, 1, 0, 1, 2, 0]
+        counts.append((one.since_best, one.over))
+    assert counts == [(0, False), (1, False), (0, False), (1, False), (2, True), (0, False)]
+    one.config.train.patience = 0
+    one.measure(30, np.full(6, 1.0))
+    assert one.since_best == 1 and not one.over
 
 
 def test_the_verdict_says_what_was_kept_and_why(told):
