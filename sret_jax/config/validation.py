@@ -114,6 +114,13 @@ def _validate_trained(config: Config) -> None:
             f'config.model.pool={model.pool!r} has nothing to train: set config.train.train_from, for example to "c5", '
             "or config.model.whitening=True"
         )
+    refit = train.whitening_refit
+    if refit != "none" and not (model.whitening and model.l2_pooled):
+        field = "l2_pooled" if model.whitening else "whitening"
+        raise UserError(
+            f"config.train.whitening_refit={refit!r} fills the whitening layer from normalised vectors; set "
+            f'config.model.{field}=True, or train.whitening_refit="none"'
+        )
 
 
 def _validate_maps(config: Config) -> None:
@@ -162,8 +169,14 @@ def _validate_singles(config: Config) -> None:
             f'config.data.splits={data.splits!r} chooses instances, and data.dataset="photos" has none but its '
             'photographs; leave it empty, or use data.dataset="folder" with data.singles=True'
         )
-    if data.dataset == "photos" and config.whitening.kind == "pairs":
-        raise UserError(
-            'config.whitening.kind="pairs" learns from two photographs of an instance, and data.dataset="photos" has '
-            'one of each; set it to "pca"'
-        )
+    learned = {
+        "whitening.kind": config.whitening.kind,
+        "model.whitening_init": config.model.whitening_init if config.model.whitening else "",
+        "train.whitening_refit": config.train.whitening_refit,
+    }
+    for field, kind in learned.items():
+        if data.dataset == "photos" and kind in ("pairs", "within"):
+            raise UserError(
+                f'config.{field}="{kind}" learns from two photographs of an instance, and data.dataset="photos" has '
+                'one of each; set it to "pca"'
+            )

@@ -33,6 +33,10 @@ def test_what_goes_together_is_taken(fields):
     validate(changed(**fields))
 
 
+def test_a_network_without_its_whitening_layer_may_be_measured():
+    validate(changed(train__whitening_refit="within", model__whitening=False), to_train=False)
+
+
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
@@ -47,6 +51,21 @@ def test_what_goes_together_is_taken(fields):
         ({"data__map_drop": 1.0}, "config.data.map_drop=1.0: must be a share"),
         ({"data__held_out": -0.1}, "config.data.held_out=-0.1: must be a share"),
         ({"model__l2_pooled": False, "model__whitening_init": "within"}, 'whitening_init="weights"'),
+        (
+            {"train__whitening_refit": "pca", "model__whitening": False},
+            "whitening_refit='pca'.*config.model.whitening=",
+        ),
+        (
+            {"train__whitening_refit": "pca", "model__l2_pooled": False, "model__whitening_init": "weights"},
+            "whitening_refit='pca'.*config.model.l2_pooled=True",
+        ),
+        *(
+            (
+                {"data__dataset": "photos", field: "within"},
+                f'{field.replace("__", ".")}="within" learns from two.*"pca"',
+            )
+            for field in ("whitening__kind", "model__whitening_init", "train__whitening_refit")
+        ),
         (
             {"train__on_maps": True, "data__sampling": "tuples", "train__loss": "triplet"},
             "config.train.on_maps: mined tuples train on photographs",
