@@ -222,9 +222,11 @@ def test_processes_share_the_batch_of_one(processes):
 
 
 def test_what_cannot_be_sampled_names_the_field():
-    with pytest.raises(UserError, match=r"instances_per_batch=7.*drawn has only 6 instances.*\(of 7\)"):
-        batches(config=dataclasses.replace(CONFIG, instances_per_batch=7))
-    with pytest.raises(UserError, match="instances_per_batch=4: must be a multiple of the 3 processes"):
+    with pytest.raises(UserError, match=r"drawn: training needs at least two instances.*\(of 3\), here it has 1"):
+        batches(make_photos([1, 5, 1]))
+    with pytest.raises(
+        UserError, match="instances_per_batch: a batch has 4 instances, which is not a multiple of the 3"
+    ):
         batches(process_count=3)
 
 
