@@ -104,11 +104,20 @@ def test_an_instance_of_one_photograph_fills_its_slots_with_it():
         assert sorted(photos.labels[groups[:, 0]]) == [0, 1, 2, 3]
         for own in groups:
             assert len(set(own)) == min(4, np.sum(photos.labels == photos.labels[own[0]]))
-    with pytest.raises(UserError, match="instances_per_batch=5: drawn has only 4 instances; lower it"):
-        InstancePlan(photos, dataclasses.replace(config, instances_per_batch=5), 0)
-    with pytest.raises(UserError, match=r"drawn has only 2 instances with two photographs or more \(of 4\)"):
-        InstancePlan(photos, dataclasses.replace(config, singles=False), 0)
+    assert InstancePlan(photos, dataclasses.replace(config, singles=False), 0).size == 8
     assert len(InstancePlan(photos, dataclasses.replace(config, singles=False, dataset="photos"), 0).rows_of) == 4
+
+
+def test_fewer_instances_than_a_batch_has_are_all_in_it():
+    photos = make_photos([2, 3, 1])
+    plan = InstancePlan(photos, DataConfig(instances_per_batch=5, photos_per_instance=2), 0)
+    assert plan.instances == 2 and plan.size == 4
+    for number in range(10):
+        assert sorted(photos.labels[plan.rows(number)]) == [0, 0, 1, 1]
+    for counts, singles, left in [([2, 1], False, 1), ([1], True, 1)]:
+        config = DataConfig(instances_per_batch=5, photos_per_instance=2, singles=singles)
+        with pytest.raises(UserError, match=f"drawn: training needs at least two instances.*here it has {left}; add"):
+            InstancePlan(make_photos(counts), config, 0)
 
 
 def test_single_photographs_count_for_their_source():
