@@ -280,17 +280,16 @@ def _run_steps(
             metrics_log.write(step, values)
             return stop
 
-        def validate_after(step: int) -> bool:
-            """Measures the network after `step`, where it is time to; whether training ends here."""
-            if validation is None or (step % settings.validate_every and step != settings.steps):
-                return False
+        def validate_after(validation: Validation, step: int) -> bool:
+            """Measures the network after `step`; whether training ends here."""
             score = validation.measure(step, parallel.fetch(_variables(state)))
             metrics_log.write_validation(step, score, validation.step)
-            return 0 < settings.patience <= validation.since_best
+            return validation.over
 
-        if start == 0:
-            validate_after(0)
-        for step in range(start + 1, settings.steps + 1):
+        if validation is not None and start == 0:
+            validate_after(validation, 0)
+        over = validation is not None and validation.over  # killed, or stopped, when it had just ended
+        for step in range(start + 1, start + 1 if over else settings.steps + 1):
             if isinstance(batches, MinedBatches):
                 batches.start_step(step - 1, partial(parallel.fetch, _variables(state)))
             local = [next(batches) for _ in range(settings.accumulate)]
@@ -300,7 +299,10 @@ def _run_steps(
             stop = finish_running()  # of the step before, while this one runs
             stop = stop or (bool(received) and jax.process_count() == 1)  # alone there is nobody to agree with
             running.append((step, metrics, rows))
-            ends = validate_after(step)
+            ends = False
+            if validation is not None and (step % settings.validate_every == 0 or step == settings.steps):
+                stop = finish_running() or stop  # what is not finite is named by its step before it is measured
+                ends = validate_after(validation, step)
             if stop or ends or step % settings.save_every == 0 or step == settings.steps:
                 stop = finish_running() or stop
                 chosen = validation.arrays() if validation else None
@@ -310,7 +312,6 @@ def _run_steps(
                 parallel.wait_for_all("stopped")  # the first to leave ends the others
                 raise Stopped(received[0] if received else signal.SIGTERM, step, workdir)
             if ends and validation is not None:
-                finish_running()
                 log.warning("training ends after step %d: no better network since step %d", step, validation.step)
                 break
     return parallel.fetch(state)

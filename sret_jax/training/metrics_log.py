@@ -19,8 +19,9 @@ from sret_jax.storage.workdir import Workdir
 class MetricsLog:
     """Writes one line per logged step and keeps the progress line alive. Close it, or leave its `with`.
 
-    Opening it at step `start` drops the lines of later steps, which a killed run wrote and this one will write again.
-    Steps count from 1. Where `active` is false (all processes but the main one) nothing is written or shown.
+    Opening it at step `start` drops the lines of later steps, which a killed run wrote and this one will write again;
+    at step 0 all of them. Steps count from 1, and the network before the first is that of step 0. Where `active` is
+    false (all processes but the main one) nothing is written or shown.
     """
 
     def __init__(self, workdir: Path, start: int, steps: int, log_every: int, photos_per_step: int, active: bool):
@@ -30,10 +31,11 @@ class MetricsLog:
         if not active:
             return
         path = Workdir(workdir).metrics
-        _keep_until(path, start)
+        _keep_until(path, start or -1)
         self._file = open(path, "a", encoding="utf-8")
         self._events = EventFileWriter(str(Workdir(workdir).tensorboard), flush_secs=10)
-        self._event(start + 1, session_log=SessionLog(status=SessionLog.START))  # what is later there is not shown
+        first = start + 1 if start else 0
+        self._event(first, session_log=SessionLog(status=SessionLog.START))  # what is there from then on is not shown
         console = Console(stderr=True)
         self._live = console.is_terminal
         self._progress = Progress(

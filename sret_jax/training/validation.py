@@ -90,6 +90,11 @@ class Validation:
         """Measurements since the best network's."""
         return sum(step > self.step for step, _ in self.curve)
 
+    @property
+    def over(self) -> bool:
+        """Whether training ends: as many measurements as `config.train.patience` found no better network."""
+        return 0 < self.config.train.patience <= self.since_best
+
     def verdict(self) -> str:
         """One sentence on what was kept and why."""
         assert self.start is not None and self.best is not None
