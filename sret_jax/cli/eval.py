@@ -1,8 +1,7 @@
 """Measures a network: `sret eval --workdir=DIR --benchmark=NAME[,NAME] [--root=PATH] [--out=DIR] ...`.
 
-`--workdir` is what `sret train` wrote, or one step of its checkpoints. Without it the network that comes with this
-package is measured, spatial-context-lite0, and keeps what it makes in `runs/`. `--config=NAME`, or a file, measures the
-network of its weights: a pretrained backbone with GeM and without the whitening layer, which only training can
+`--workdir` is what `sret train` wrote, or one step of its checkpoints. Without it, `--config=NAME`, or a file, measures
+the network of its weights: a pretrained backbone with GeM and without the whitening layer, which only training can
 fill; or a whole checkpoint from elsewhere, with its layer where `model.whitening_init="weights"`, and the whitening
 learned after its training where `whitening.kind="weights"`. Benchmarks:
 
@@ -71,7 +70,7 @@ from sret_jax.evaluation.report.table import print_results, print_summary
 from sret_jax.evaluation.request import BENCHMARKS, REVISITED, Request, check_benchmark, variant
 from sret_jax.evaluation.run import evaluate
 from sret_jax.localization.methods import METHODS, check_methods
-from sret_jax.models.weights.shipped import DEFAULT
+from sret_jax.models.weights.shipped import DEFAULT, shipped_names
 from sret_jax.reranking.chain import parse_rerankers
 from sret_jax.reranking.rerankers import RERANKERS
 from sret_jax.retriever import Retriever, load, without_unfilled_layers
@@ -143,8 +142,10 @@ def chosen_retriever(config: Config | None, workdir: str | None, out: str | None
     elif config is not None:
         retriever = load(without_unfilled_layers(config))
         place = Workdir(Path(out or f"runs/untrained-{command.config_name()}"))
-    else:
+    elif DEFAULT in shipped_names():
         retriever, place = load(DEFAULT), Workdir(Path(out or f"runs/{DEFAULT}"))
+    else:
+        raise UserError("give --workdir=DIR that training wrote, or --config=NAME to measure the untrained network")
     config = retriever.config
     if RERANK.value is not None:
         config = replace(config, rerank=replace(config.rerank, stages=tuple(RERANK.value)))

@@ -182,7 +182,7 @@ def make_plan(photos: PhotoSet, config: DataConfig, seed: int) -> Plan:
     """The plan that `config.sampling` names, of those that need no mining.
 
     Raises:
-      UserError: no photograph belongs to an instance, or too few instances do for "instances".
+      UserError: no photograph belongs to an instance, or fewer than two instances can be drawn for "instances".
     """
     if not (photos.labels >= 0).any():
         raise UserError(

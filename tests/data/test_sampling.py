@@ -104,24 +104,20 @@ def test_an_instance_of_one_photograph_fills_its_slots_with_it():
         assert sorted(photos.labels[groups[:, 0]]) == [0, 1, 2, 3]
         for own in groups:
             assert len(set(own)) == min(4, np.sum(photos.labels == photos.labels[own[0]]))
+    assert InstancePlan(photos, dataclasses.replace(config, singles=False), 0).size == 8
     assert len(InstancePlan(photos, dataclasses.replace(config, singles=False, dataset="photos"), 0).rows_of) == 4
 
 
-def test_where_there_are_fewer_instances_than_a_batch_has_it_holds_them_all():
-    photos = make_photos([1, 2, 3, 5])
-    plan = InstancePlan(photos, DataConfig(instances_per_batch=8, photos_per_instance=2), 0)
-    assert (plan.instances, plan.size) == (3, 6)
-    assert sorted(photos.labels[plan.rows(4)].tolist()) == [1, 1, 2, 2, 3, 3]
-    balanced = InstancePlan(
-        dataclasses.replace(photos, sources=list("aabb")), DataConfig(instances_per_batch=8, source_balance=0.5), 0
-    )
-    assert set(photos.labels[balanced.rows(0)].tolist()) == {1, 2, 3}
-    for counts, singles, text in (
-        ([1, 1, 1, 2], False, r"with two .* \(of 4\), here it has 1"),
-        ([3], True, "here it has 1"),
-    ):
-        with pytest.raises(UserError, match=f"drawn: training needs at least two instances.*{text}; add photographs"):
-            InstancePlan(make_photos(counts), DataConfig(singles=singles), 0)
+def test_fewer_instances_than_a_batch_has_are_all_in_it():
+    photos = make_photos([2, 3, 1])
+    plan = InstancePlan(photos, DataConfig(instances_per_batch=5, photos_per_instance=2), 0)
+    assert plan.instances == 2 and plan.size == 4
+    for number in range(10):
+        assert sorted(photos.labels[plan.rows(number)]) == [0, 0, 1, 1]
+    for counts, singles, left in [([2, 1], False, 1), ([1], True, 1)]:
+        config = DataConfig(instances_per_batch=5, photos_per_instance=2, singles=singles)
+        with pytest.raises(UserError, match=f"drawn: training needs at least two instances.*here it has {left}; add"):
+            InstancePlan(make_photos(counts), config, 0)
 
 
 def test_single_photographs_count_for_their_source():
