@@ -4,7 +4,7 @@
 
 The objects come from sample photographs installed with scikit-image and scikit-learn and from textures drawn by
 code. It shows that the system works and what it leaves on disk; it is no benchmark.
-Measured: mAP 61.5 before training and 63.2 after, on 16 objects of which none was trained on.
+Measured: mAP 62.8 before training and 72.3 after, on 16 objects of which none was trained on.
 """
 
 from sret_jax.config import Config, DataConfig, EvalConfig, ModelConfig, RefinementConfig, SmoothingConfig, TrainConfig
