@@ -164,7 +164,7 @@ def untrained(config: Config, args: argparse.Namespace) -> Retriever:
     """The network before training, with its whitening in closed form."""
     retriever = load(config)
     photos, _ = split_for_validation(config, args.workdir, prepare_photos(config, args.workdir))
-    network = build_network(config.model)
+    network = build_network(config.model, train_from=config.train.train_from)
     seen = shown(config, network, retriever.variables, photos, args.workdir / "data")
     start = refilled(config, learned_start(config, retriever.variables, seen), seen)
     return dataclasses.replace(retriever, variables=start)
