@@ -138,7 +138,7 @@ class ModelConfig:
     """Backbone stage [with attention] -> [smoothing] -> [refinement] -> pooling -> L2 -> [whitening] -> L2."""
 
     backbone: str = "efficientnet_lite0"
-    # "auto": ImageNet's, of the installed package; a name of ours, like "spatial-context-lite0"; "none": random; or a
+    # "auto": ImageNet's, of the installed package; a name of weights that come with this one; "none": random; or a
     # file, see `models/weights/`
     weights: str = "auto"
     stage: str = "last"  # the map that is pooled: "c3", "c4", "c5" or "last"
