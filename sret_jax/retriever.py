@@ -176,7 +176,7 @@ def load(source: str | Path | Config, config: Config | None = None) -> Retriever
     """
     if isinstance(source, Config):
         return _untrained(source)
-    if source in shipped_names():
+    if str(source) in shipped_names() and (isinstance(source, str) or not source.exists()):
         shipped = from_dict(shipped_config(str(source)))
         if config is not None:
             check_same_model(shipped, config, Path(source))

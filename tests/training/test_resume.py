@@ -155,7 +155,7 @@ def test_a_damaged_checkpoint_costs_one_interval(finished, whole, caplog):
 
 
 def test_a_loss_that_is_not_finite_stops_training_and_is_not_saved(whole, tmp_path, monkeypatch):
-    def spoiled(config, variables, photos):
+    def spoiled(config, variables, *_):
         variables["params"]["whitening"]["bias"] = variables["params"]["whitening"]["bias"] + np.float32("nan")
         return variables
 

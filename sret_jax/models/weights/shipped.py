@@ -25,7 +25,8 @@ def shipped_names() -> list[str]:
     """Names of the weights that come with this package."""
     if not FOLDER.is_dir():
         return []
-    return sorted(path.name.removesuffix(".safetensors") for path in FOLDER.iterdir() if ".safetensors" in path.name)
+    suffix = ".safetensors"
+    return sorted(path.name.removesuffix(suffix) for path in FOLDER.iterdir() if path.name.endswith(suffix))
 
 
 def read_shipped(name: str, backbone: Tree) -> Weights:

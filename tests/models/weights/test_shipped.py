@@ -1,0 +1,144 @@
+"""Weights that come with the package: what is in the file, and the network that comes back by its name."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax.traverse_util import flatten_dict
+
+from sret_jax.config import Config, DataConfig, ExtractConfig, ModelConfig, RefinementConfig, to_dict
+from sret_jax.errors import UserError
+from sret_jax.models.descriptor import build_network, init_network
+from sret_jax.models.weights import shipped
+from sret_jax.models.weights.pretrained import pretrained
+from sret_jax.models.weights.shipped import read_shipped, shipped_config, shipped_names, write_shipped
+from sret_jax.retriever import Retriever, load
+from tests.support.photos import photo_set
+
+NAME, CHANGED = "towers-lite0", ("params", "backbone", "block2", "project", "kernel")
+PHOTOS = photo_set(5)
+CONFIG = Config(
+    seed=4,
+    data=DataConfig(image_size=64, bucket_ratios=(), threads=1),
+    model=ModelConfig(
+        stage="c2",
+        refinement=RefinementConfig(enabled=True, nodes=6, neighbours=2),
+        whitening_dim=8,
+        whitening_init="within",
+    ),
+    extract=ExtractConfig(batch_size=8),
+)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A retriever whose heads are random, and one of whose kernels is not the installed one."""
+    network = build_network(CONFIG.model)
+    variables = init_network(network, CONFIG.model, jax.random.key(0))
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        names = tuple(part.key for part in path)
+        if names == CHANGED:
+            return np.float32(leaf + 0.01 * rng.normal(size=leaf.shape))
+        if names[1] == "backbone":
+            return np.asarray(leaf)
+        return np.float32(rng.uniform(2, 4, leaf.shape) if names[-1] == "p" else rng.normal(size=leaf.shape) / 4)
+
+    return Retriever(network, jax.tree_util.tree_map_with_path(draw, variables), CONFIG)
+
+
+@pytest.fixture
+def folder(trained, tmp_path, monkeypatch):
+    """Where its weights are shipped, beside a card."""
+    backbone = pretrained("efficientnet_lite0", "auto")
+    write_shipped(tmp_path / f"{NAME}.safetensors", trained.variables, backbone, to_dict(CONFIG))
+    (tmp_path / f"{NAME}.md").write_text("A card.")
+    (tmp_path / f".{NAME}.safetensors.123.tmp").write_bytes(b"of a copy that was broken off")
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    return tmp_path
+
+
+def test_only_what_its_backbone_lacks_is_in_the_file_in_half_precision(trained, folder):
+    found = safetensors.numpy.load_file(folder / f"{NAME}.safetensors")
+    named = flatten_dict(trained.variables, sep=".")
+    heads = {name for name in named if name.split(".")[1] in ("pool", "refinement", "whitening")}
+    assert set(found) == heads | {".".join(CHANGED)} and len(heads) > 10
+    for name, value in found.items():
+        assert value.dtype == np.float16
+        np.testing.assert_allclose(value, named[name], rtol=1e-3, atol=1e-6)
+
+
+def test_what_is_written_comes_back_over_its_backbone(trained, folder):
+    assert shipped_names() == [NAME]
+    backbone = pretrained("efficientnet_lite0", "auto")
+    weights = read_shipped(NAME, backbone)
+    assert (weights.backbone, weights.stage, weights.whitens) == ("efficientnet_lite0", "c2", "normalized")
+    found, own, installed = (flatten_dict(tree) for tree in (weights.variables, trained.variables, backbone))
+    assert set(found) == set(own) | set(installed)
+    for names, value in found.items():
+        if names[1] == "backbone" and names != CHANGED:
+            np.testing.assert_array_equal(value, installed[names])
+        else:
+            np.testing.assert_allclose(value, own[names], rtol=1e-3, atol=1e-6)
+    model = dataclasses.replace(CONFIG.model, weights=NAME, whitening_init="weights")
+    assert shipped_config(NAME) == to_dict(dataclasses.replace(CONFIG, model=model))
+
+
+def test_by_its_name_the_network_describes_as_the_one_that_was_written(trained, folder):
+    expected, loaded = trained.describe(PHOTOS), load(NAME)
+    described = loaded.describe(PHOTOS)
+    assert np.abs(expected[:, None] - expected[None]).max() > 0.05
+    np.testing.assert_allclose(described, expected, atol=1e-2)
+    np.testing.assert_allclose(np.linalg.norm(described, axis=1), 1, atol=1e-6)
+    assert loaded.config.model.weights == NAME and loaded.config.seed == 4
+    by_config = load(Config(model=loaded.config.model, data=CONFIG.data, extract=CONFIG.extract))
+    np.testing.assert_array_equal(by_config.describe(PHOTOS), described)
+
+
+def test_it_is_shown_photographs_as_another_config_says_but_stays_the_same_network(folder):
+    shipped_as = load(NAME).config
+    smaller = dataclasses.replace(shipped_as, data=dataclasses.replace(CONFIG.data, image_size=32))
+    assert load(NAME, smaller).config == smaller
+    other = dataclasses.replace(smaller, model=dataclasses.replace(shipped_as.model, whitening_dim=16))
+    with pytest.raises(UserError, match=f"{NAME}: trained with config.model.whitening_dim=8, not 16"):
+        load(NAME, other)
+    another = dataclasses.replace(shipped_as.model, backbone="resnet18")
+    with pytest.raises(UserError, match=f"{NAME}: weights of efficientnet_lite0; set config.model.backbone="):
+        load(Config(model=another))
+
+
+def test_a_name_that_is_nearly_one_is_told_and_a_folder_is_a_folder(trained, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"no weights or folder 'tower-lite0'; did you mean '{NAME}'?"):
+        load("tower-lite0")
+    with pytest.raises(UserError, match="nothing-like-it: holds no checkpoint"):
+        load("nothing-like-it")
+    trained.save("tower-lite0")
+    for place in ("tower-lite0", tmp_path / "tower-lite0"):
+        assert load(place).fingerprint == trained.fingerprint
+    assert load(tmp_path / "tower-lite0").config == CONFIG
+
+
+def test_a_path_that_is_no_folder_is_taken_for_the_name(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load(Path(NAME)).fingerprint == load(NAME).fingerprint
+
+
+def test_without_a_folder_of_weights_there_are_no_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "nowhere")
+    assert shipped_names() == []
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        load(NAME)
+
+
+def test_the_config_is_plain_json_in_the_file_itself(folder):
+    """So that whoever has the file alone knows what it is."""
+    with safetensors.safe_open(folder / f"{NAME}.safetensors", "numpy") as file:
+        about = file.metadata()
+    assert json.loads(about["config"])["model"]["refinement"]["form"] == "span"
+    assert about["format"] == "sret_jax" and about["source"] == f"{NAME}.safetensors"
