@@ -3,7 +3,7 @@
     python train.py --config=configs/delg.py --workdir=runs/delg --config.data.root=PHOTOS
     python eval.py --workdir=runs/delg --benchmark=folder --root=PHOTOS --config.local.source=head --rerank=sv:100
 
-PHOTOS is a folder <instance>/<photo>, as for `configs/spatial_context.py`, whose data, steps and rates these are, but
+PHOTOS is a folder <instance>/<photo>, as for `configs/spatial_context.py`; it trains on photographs, not on maps, and
 for GeM's exponent, which stays 3. Margin and scale of ArcFace are the published ones, as are the weights of the local
 losses (`training/delg_loss.py`); no gradient of these reaches the backbone. Local features are of the stage of stride
 16, which has 112 channels here and 1,024 in a ResNet, where they have 128 numbers: `--config.model.backbone=resnet50
@@ -15,9 +15,9 @@ Published: ResNet-50 trained on Google Landmarks v2 (clean), 2048 numbers, three
 85.7 / 71.0 (Cao, Araujo, Sim, Unifying Deep Local and Global Features for Image Search, ECCV 2020, as listed by Yang et
 al., DOLG, ICCV 2021, table 1).
 
-Measured on 8 landmarks (345 web photographs) after training on 15 others, `python benchmarks/ablation.py`, three
-seeds, mAP: 85.61 ± 0.00 by the descriptor; GeM 85.61 ± 0.01. With spatial verification by its local features, the
-second command above, 84.45 (one seed).
+Measured on 8 landmarks (345 web photographs) after training on 15 others, three seeds, mAP: 85.61 ± 0.00 by the
+descriptor; GeM 85.61 ± 0.01. With spatial verification by its local features, the second command above, 84.45 (one
+seed).
 """
 
 from sret_jax.config import Config, DataConfig, EvalConfig, LocalConfig, ModelConfig, TrainConfig
