@@ -3,8 +3,8 @@
     python train.py --config=configs/delg.py --workdir=runs/delg --config.data.root=PHOTOS
     python eval.py --workdir=runs/delg --benchmark=folder --root=PHOTOS --config.local.source=head --rerank=sv:100
 
-PHOTOS is a folder <instance>/<photo>, as for `configs/spatial_context.py`; it trains on photographs, not on maps, and
-for GeM's exponent, which stays 3. Margin and scale of ArcFace are the published ones, as are the weights of the local
+PHOTOS is a folder <instance>/<photo>, as for `configs/spatial_context.py`; it trains on photographs, not on maps,
+and GeM's exponent stays 3. Margin and scale of ArcFace are the published ones, as are the weights of the local
 losses (`training/delg_loss.py`); no gradient of these reaches the backbone. Local features are of the stage of stride
 16, which has 112 channels here and 1,024 in a ResNet, where they have 128 numbers: `--config.model.backbone=resnet50
 --config.model.weights=FILE --config.model.local.dim=128 --config.model.whitening_dim=2048
