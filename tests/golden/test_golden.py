@@ -1,6 +1,6 @@
 """Everything that is measured comes out as it is frozen in `frozen/`: metrics, rankings, masks and descriptors.
 
-    pytest tests/golden                         numbers within 1e-5, all else exactly: rounding differs by processor
+    pytest tests/golden                         numbers within 1e-6, all else exactly: rounding differs by processor
     SRET_GOLDEN=exact pytest tests/golden       bit for bit, on the machine where it was frozen
     SRET_GOLDEN=freeze pytest tests/golden      writes the files anew, for a change that is meant: look at the diff
 
@@ -18,6 +18,7 @@ import json
 import math
 import os
 import platform
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,10 @@ from tests.golden.cases import CASES, outcome, unpacked
 
 FROZEN = Path(__file__).parent / "frozen"
 HOW = os.environ.get("SRET_GOLDEN", "")
-TOLERANCE = 1e-5
+TOLERANCE = 1e-6
+# Diffusion solves a linear system step by step, and its scores gather rounding: of two processors, both an AMD EPYC with
+# AVX-512, they differ by 3e-6. The order of the answers and the metrics do not.
+ITERATED, ITERATED_TOLERANCE = ("diffusion", "chain-roxford5k"), 1e-5
 MADE_BY = FROZEN / "MADE_BY.txt"  # the processor and the release of JAX that computed the files
 # Signs of residuals, and pixels above a threshold: where rounding is another, some of them are. The metrics are near.
 THRESHOLDED, NEAR = ("asmk", "where-"), 2.0  # percent
@@ -58,41 +62,41 @@ def metrics_of(found: dict[str, Any]) -> dict[str, float]:
     return out
 
 
-def differences(frozen: Any, found: Any, exact: bool, where: str = "") -> list[str]:
-    """What differs, each with its place."""
+def differences(frozen: Any, found: Any, exact: bool, where: str = "", scores: float = TOLERANCE) -> list[str]:
+    """What differs, each with its place; `scores` is the tolerance of those in the rankings."""
     if isinstance(frozen, dict) and isinstance(found, dict):
         out = [f"{where}: {sorted(set(frozen) ^ set(found))} on one side only"] if set(frozen) != set(found) else []
         for name in frozen.keys() & found.keys():
             if where.endswith("/descriptors"):
                 out += _array_differences(frozen[name], found[name], exact, f"{where}/{name}")
             else:
-                out += differences(frozen[name], found[name], exact, f"{where}/{name}")
+                out += differences(frozen[name], found[name], exact, f"{where}/{name}", scores)
         return out
     if isinstance(frozen, list) and isinstance(found, list) and len(frozen) == len(found):
         pairs = enumerate(zip(frozen, found, strict=True))
-        return [text for i, (a, b) in pairs for text in differences(a, b, exact, f"{where}/{i}")]
+        return [text for i, (a, b) in pairs for text in differences(a, b, exact, f"{where}/{i}", scores)]
     same = repr(frozen) == repr(found)  # NaN too
     if not exact and not same:
-        same = _near(frozen, found)
+        same = _near(frozen, found, scores if where.startswith("/rankings.csv/") else TOLERANCE)
     return [] if same else [f"{where}: frozen {frozen!r}, found {found!r}"]
 
 
-def _near(a: Any, b: Any) -> bool:
+def _near(a: Any, b: Any, tolerance: float) -> bool:
     if isinstance(a, str) and isinstance(b, str):  # numbers as they are printed: one more or less in the last place
         first, second = a.split(" "), b.split(" ")
-        return len(first) == len(second) and all(map(_near_printed, first, second))
+        return len(first) == len(second) and all(map(partial(_near_printed, tolerance), first, second))
     if isinstance(a, float) and isinstance(b, float):
-        return math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE) or (math.isnan(a) and math.isnan(b))
+        return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance) or (math.isnan(a) and math.isnan(b))
     return False
 
 
-def _near_printed(a: str, b: str) -> bool:
+def _near_printed(tolerance: float, a: str, b: str) -> bool:
     try:
         x, y = float(a), float(b)
     except ValueError:
         return a == b
     digits = len(a.partition(".")[2])
-    return a == b or (digits > 0 and abs(x - y) <= 1.01 * 10**-digits + TOLERANCE * abs(x))
+    return a == b or (digits > 0 and abs(x - y) <= 1.01 * 10**-digits + tolerance * abs(x))
 
 
 def _array_differences(frozen: list, found: list, exact: bool, where: str) -> list[str]:
@@ -129,7 +133,7 @@ def test_it_comes_out_as_it_is_frozen(tmp_path, name):
     if HOW == "" and name.startswith(THRESHOLDED) and MADE_BY.read_text(encoding="utf-8").strip() != computer():
         assert metrics_of(found) == pytest.approx(metrics_of(frozen), abs=NEAR)
         return
-    apart = differences(frozen, found, exact)
+    apart = differences(frozen, found, exact, scores=ITERATED_TOLERANCE if name in ITERATED else TOLERANCE)
     assert not apart, f"{len(apart)} differences, the first:\n" + "\n".join(apart[:20])
 
 
