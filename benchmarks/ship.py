@@ -134,6 +134,8 @@ def main() -> None:
     args = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
     retriever, path = load(args.run), FOLDER / f"{args.name}.safetensors"
+    if retriever.whitening is not None:
+        parser.error(f"{args.run}: has a whitening that was learned after training, which the file would not hold")
     config = to_dict(retriever.config)
     config["data"] |= {"root": "", "splits": "", "cache_dir": ""}
     config["eval"] = to_dict(Config())["eval"]

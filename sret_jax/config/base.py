@@ -246,8 +246,8 @@ def from_dict(values: dict[str, Any], cls: type = Config) -> Any:
     if unknown:
         raise UserError(f"config: unknown field {unknown[0]!r} in {cls.__name__}; known: {', '.join(fields)}")
     default = cls()
-    # Written before there was a choice.
-    values = {"form": "free"} | values if cls is RefinementConfig else values
+    if cls is RefinementConfig and "form" not in values:  # written before there was a choice
+        values = values | {"form": "free"} if values.get("enabled") else {}
     out = {}
     for name, value in values.items():
         now = getattr(default, name)

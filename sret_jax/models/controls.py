@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from sret_jax.models.pooling import root_mean_square
+
 
 class PositionLayer(nn.Module):
     """A residual perceptron on every position alone: parameters without neighbours. It starts as the identity.
@@ -22,7 +24,7 @@ class PositionLayer(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"]
     ) -> tuple[Float[Array, "b h w c"], dict[str, Array]]:
-        scale = _scale(x)
+        scale = root_mean_square(x)
         hidden = nn.relu(nn.Dense(self.hidden, name="reduce")(x / scale))
         change = nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros, name="restore")(hidden)
         return jnp.where(mask[..., None], x + change * scale, 0).astype(x.dtype), {}
@@ -37,7 +39,7 @@ class PositionWeight(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"]
     ) -> tuple[Float[Array, "b h w c"], dict[str, Array]]:
-        hidden = nn.relu(nn.Dense(self.hidden, name="reduce")(x / _scale(x)))
+        hidden = nn.relu(nn.Dense(self.hidden, name="reduce")(x / root_mean_square(x)))
         weight = 2 * nn.sigmoid(nn.Dense(1, kernel_init=nn.initializers.zeros, name="weight")(hidden))
         return (x * weight).astype(x.dtype), {"weight": jnp.where(mask, weight[..., 0], 0)}
 
@@ -63,7 +65,3 @@ class Shuffled(nn.Module):
 def shuffled_order(n: int) -> Int[np.ndarray, "{n}"]:
     """The same random permutation of n positions every time."""
     return np.random.default_rng(n).permutation(n)
-
-
-def _scale(x: Array) -> Array:
-    return jnp.sqrt(jnp.mean(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True) + 1e-12)

@@ -174,11 +174,7 @@ class SpatialContextRefinement(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"]
     ) -> tuple[Float[Array, "b h w c"], dict[str, Array]]:
-        """The refined map and the graph of the last block.
-
-        The graph: "nodes" [b n 2] (row, column), "valid" [b n]; "senders", "receivers" [b e] (nodes of the same photo)
-        and "edge_valid" [b e].
-        """
+        """The refined map and the graph of the last block, as `described`."""
         b, _, w, c = x.shape
         power = jnp.mean(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
         scale = jnp.sqrt(jnp.maximum(power, 1e-12))
@@ -211,14 +207,22 @@ class SpatialContextRefinement(nn.Module):
         change = nn.Dense(c, kernel_init=nn.initializers.zeros, name="restore")(h).reshape(b, -1, c)
         change = jnp.where(valid[..., None], change * pick(scale), 0).astype(x.dtype)
         refined = x.reshape(b, -1, c).at[jnp.arange(b)[:, None], index].add(change).reshape(x.shape)
-        first = self.nodes * jnp.arange(b)[:, None]
-        return refined, {
-            "nodes": at,
-            "valid": valid,
-            "senders": graph.senders.reshape(b, -1) - first,
-            "receivers": graph.receivers.reshape(b, -1) - first,
-            "edge_valid": graph.edges["valid"].reshape(b, -1),
-        }
+        return refined, described(graph, at, valid)
+
+
+def described(graph: Graph, at: Int32[Array, "b n 2"], valid: Bool[Array, "b n"]) -> dict[str, Array]:
+    """The graph of each photo: "nodes" [b n 2] (row, column), "valid" [b n]; "senders", "receivers" [b e] (nodes of the
+    same photo) and "edge_valid" [b e].
+    """
+    b, n = valid.shape
+    first = n * jnp.arange(b)[:, None]
+    return {
+        "nodes": at,
+        "valid": valid,
+        "senders": graph.senders.reshape(b, -1) - first,
+        "receivers": graph.receivers.reshape(b, -1) - first,
+        "edge_valid": graph.edges["valid"].reshape(b, -1),
+    }
 
 
 def node_positions(

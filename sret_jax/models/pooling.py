@@ -113,6 +113,11 @@ def scale_gem(x: Float[Array, "s b d"], p: float = math.inf) -> Float[Array, "b 
     return jnp.mean((x - least) ** p, axis=0) ** (1 / p) + least[0]
 
 
+def root_mean_square(x: Float[Array, "*b c"]) -> Float32[Array, "*b 1"]:
+    """Of every feature: what is learned of x divided by it is free of the scale of a backbone's map."""
+    return jnp.sqrt(jnp.mean(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True) + 1e-12)
+
+
 def l2_normalize(x: Float[Array, "*b d"], eps: float = 1e-12, *, added: bool = False) -> Float[Array, "*b d"]:
     """x / max(|x|, eps) over the last axis, or with `added` x / (|x| + eps).
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from sret_jax.models.controls import shuffled_order
-from sret_jax.models.graph import Graph, adjacency, build_graph, node_positions, strongest
+from sret_jax.models.graph import Graph, adjacency, build_graph, described, node_positions, strongest
+from sret_jax.models.pooling import root_mean_square
 
 
 def propagate(
@@ -41,7 +42,7 @@ class PropagationBlock(nn.Module):
     def __call__(self, x: Float[Array, "b n c"], graph: Graph) -> Float[Array, "b n c"]:
         logit = nn.Dense(1, name="weight")(nn.relu(nn.Dense(16, name="geometry")(graph.edges["geometry"])))[:, 0]
         weight = jnp.where(graph.edges["valid"], nn.softplus(logit), 0)
-        hidden = nn.relu(nn.Dense(self.hidden, name="reduce")(x / _scale(x)))
+        hidden = nn.relu(nn.Dense(self.hidden, name="reduce")(x / root_mean_square(x)))
         gate = nn.Dense(1, kernel_init=nn.initializers.zeros, name="gate")(hidden)[..., 0]
         return propagate(x, weight, nn.sigmoid(gate), graph)
 
@@ -74,7 +75,7 @@ class SpanRefinement(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"]
     ) -> tuple[Float[Array, "b h w c"], dict[str, Array]]:
-        """The refined map, and the graph as `SpatialContextRefinement` reports it."""
+        """The refined map, and the graph as `described`."""
         b, _, w, c = x.shape
         index, valid = strongest(x, self.nodes, mask)
         at = jnp.stack([index // w, index % w], -1)
@@ -87,23 +88,11 @@ class SpanRefinement(nn.Module):
         for i in range(self.blocks):
             feature = PropagationBlock(self.hidden, name=f"block_{i}")(feature, graph)
         if self.importance:
-            scale = _scale(before)
+            scale = root_mean_square(before)
             hidden = nn.Dense(self.hidden, name="own")(before / scale)
             hidden = nn.relu(hidden + nn.Dense(self.hidden, name="context")((feature - before) / scale))
             logit = nn.Dense(1, kernel_init=nn.initializers.zeros, name="importance")(hidden)
             feature = 2 * nn.sigmoid(logit) * feature
         change = jnp.where(valid[..., None], feature - before, 0).astype(x.dtype)
         refined = x.reshape(b, -1, c).at[jnp.arange(b)[:, None], index].add(change).reshape(x.shape)
-        first = self.nodes * jnp.arange(b)[:, None]
-        return refined, {
-            "nodes": at,
-            "valid": valid,
-            "senders": graph.senders.reshape(b, -1) - first,
-            "receivers": graph.receivers.reshape(b, -1) - first,
-            "edge_valid": graph.edges["valid"].reshape(b, -1),
-        }
-
-
-def _scale(x: Float[Array, "b n c"]) -> Float[Array, "b n 1"]:
-    """Root mean square of every feature: divided by it, what is learned is free of the scale of the backbone's map."""
-    return jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-12)
+        return refined, described(graph, at, valid)

@@ -129,11 +129,11 @@ def refilled(config: Config, variables: Tree, shown: Shown) -> Tree:
 
 
 def hold_out(photos: PhotoSet, share: float, seed: int) -> tuple[PhotoSet, PhotoSet]:
-    """Two sets without a common instance, the second with about `share` of the instances of every source.
+    """Two sets without a common instance, the second with about `share` of the instances of every source, at least one.
 
     Photographs without a label stay in the first.
 
-    Raises `UserError` when that leaves one of them without an instance of two photographs.
+    Raises `UserError` when that leaves fewer than two instances of two photographs to train on.
     """
     several = [int(photos.labels[rows[0]]) for rows in rows_of_instances(photos, at_least=2)]
     rng = np.random.default_rng((seed, HOLD_OUT))
@@ -142,11 +142,12 @@ def hold_out(photos: PhotoSet, share: float, seed: int) -> tuple[PhotoSet, Photo
         of_source.setdefault(photos.sources[label] if photos.sources else "", []).append(label)
     # Dealt out one source after the other, so that small sources share what none of them could give alone.
     dealt = [label for labels in of_source.values() for label in labels]
-    count = round(share * len(dealt))
-    if not 0 < count < len(dealt):
+    count = max(1, round(share * len(dealt)))
+    if len(dealt) - count < 2:
         raise UserError(
-            f"config.data.held_out={share}: of {len(dealt)} instances with two photographs or more that holds out "
-            f"{count}; change it, or set config.train.validate_every=0 to train without validation"
+            f"config.data.held_out={share}: of {len(dealt)} instances with two photographs or more that leaves "
+            f"{max(0, len(dealt) - count)} to train on, and training needs two; add photographs of more objects, or "
+            "set config.train.validate_every=0 to train without validation"
         )
     out = [dealt[int((i + 0.5) * len(dealt) / count)] for i in range(count)]
     return photos.select(np.flatnonzero(~np.isin(photos.labels, out))), photos.select(

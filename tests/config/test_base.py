@@ -24,6 +24,8 @@ def test_refinement_was_free_before_there_was_a_choice():
     earlier["model"]["refinement"]["form"] = "span"
     assert from_dict(earlier).model.refinement == RefinementConfig(enabled=True, nodes=32)
     assert earlier["model"]["refinement"] == {"enabled": True, "nodes": 32, "width": 256, "form": "span"}
+    without = {"model": {"refinement": {"enabled": False, "nodes": 32}}}  # which it is cannot matter
+    assert from_dict(without).model.refinement == RefinementConfig()
     assert from_dict({"model": {"stage": "c4"}}).model.refinement == RefinementConfig()  # nothing was written of it
 
 

@@ -31,8 +31,8 @@ from tests.golden.cases import CASES, outcome, unpacked
 FROZEN = Path(__file__).parent / "frozen"
 HOW = os.environ.get("SRET_GOLDEN", "")
 TOLERANCE = 1e-6
-# Diffusion solves a linear system step by step, and its scores gather rounding: of two processors, both an AMD EPYC with
-# AVX-512, they differ by 3e-6. The order of the answers and the metrics do not.
+# Diffusion solves a linear system step by step, and its scores gather rounding: on two processors that both call
+# themselves AMD EPYC they differ by 3e-6. The order of the answers and the metrics do not.
 ITERATED, ITERATED_TOLERANCE = ("diffusion", "chain-roxford5k"), 1e-5
 MADE_BY = FROZEN / "MADE_BY.txt"  # the processor and the release of JAX that computed the files
 # Signs of residuals, and pixels above a threshold: where rounding is another, some of them are. The metrics are near.

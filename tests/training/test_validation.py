@@ -206,6 +206,11 @@ def test_instances_are_held_out_whole_and_those_without_a_pair_stay(seed):
     assert (train.labels == -1).sum() == 2 and {"1", "4"} <= set(train.instances)
 
 
+def test_of_three_instances_one_is_held_out_however_small_the_share():
+    train, out = held([2, 2, 1, 3], share=0.1)
+    assert len(out.instances) == 1 and len(train.instances) == 3
+
+
 def test_what_is_held_out_is_a_matter_of_the_seed():
     drawn = {tuple(held([2] * 12, seed=seed)[1].instances) for seed in (0, 0, 1, 2)}
     assert len(drawn) == 3
@@ -226,11 +231,15 @@ def test_every_source_gives_its_share(seed):
 @pytest.mark.parametrize(
     ("counts", "share", "text"),
     [
-        ([2, 2, 1, 3], 0.1, "config.data.held_out=0.1: of 3 instances with two photographs or more that holds out 0"),
-        ([2, 2, 1, 3], 0.9, "config.data.held_out=0.9: of 3 .* holds out 3; change it, or set .*validate_every=0"),
-        ([1, 1, 1], 0.5, "of 0 instances with two photographs or more that holds out 0"),
+        (
+            [2, 1, 3],
+            0.1,
+            "config.data.held_out=0.1: of 2 instances with two photographs or more that leaves 1 to train",
+        ),
+        ([2, 2, 1, 3], 0.9, "config.data.held_out=0.9: of 3 .* leaves 0 to train on, .*more objects, or set .*every=0"),
+        ([1, 1, 1], 0.5, "of 0 instances with two photographs or more that leaves 0"),
     ],
 )
-def test_a_share_that_leaves_nothing_is_refused(counts, share, text):
+def test_a_share_that_leaves_fewer_than_two_to_train_on_is_refused(counts, share, text):
     with pytest.raises(UserError, match=text):
         held(counts, share=share)
