@@ -25,10 +25,10 @@ Tree = dict[str, Any]
 class Validation:
     """Measures networks of a run on `held_out` and remembers the best.
 
-    The score is the leave-one-out mAP, averaged over the queries of an instance, the instances of a source, and the
-    sources, in percent: a source counts the same however many photographs it has. A network replaces the best one so
-    far when its score is higher, and its gain over the start is more than the gain's standard error over instances: a
-    network that may have won by chance does not replace the one there was.
+    The score is the leave-one-out mAP, averaged over the queries of an instance and then over instances, in percent. A
+    source of m instances counts in proportion to m ** config.data.source_balance, as it does in training. A network
+    replaces the best one so far when its score is higher, and its gain over the start is more than the gain's standard
+    error over instances: a network that may have won by chance does not replace the one there was.
 
     start, best      AP of every instance before training and of the best network; None before they are measured
     step, variables  of the best network, its whitening filled as `refilled` does; the variables in the main process
@@ -71,8 +71,9 @@ class Validation:
         labels = [photos.labels[rows[0]] for rows in rows_of_instances(photos, at_least=2)]
         sources = np.array([photos.sources[label] if photos.sources else "" for label in labels])
         _, which, count = np.unique(sources, return_inverse=True, return_counts=True)
-        weights: np.ndarray = 1 / (count[which] * len(count))
-        return weights
+        balance = self.config.data.source_balance
+        weights: np.ndarray = count[which] ** (balance - 1)
+        return weights / weights.sum()
 
     def _gain(self, per_instance: np.ndarray) -> float:
         return float((per_instance - self.start) @ self.weights)

@@ -20,12 +20,13 @@ COUNTS = [3, 2, 4, 1, 2, 3, 2]  # of the instances' photographs; the fourth has 
 
 @pytest.fixture
 def make(monkeypatch):
-    """`make(counts, sources)`: a validation of networks whose variables are their descriptors, `{"x": [n d]}`."""
+    """`make(counts, sources, balance)`: a validation of networks whose variables are descriptors, `{"x": [n d]}`."""
     monkeypatch.setattr(Shown, "describe", lambda self, network, variables: variables["x"])
 
-    def validation_of(counts=COUNTS, sources=None):
-        photos = dataclasses.replace(make_photos(counts), sources=sources)
-        return Validation(Config(), NETWORK, Shown(make_photos([2, 2]), Config()), Shown(photos, Config()))
+    def validation_of(counts=COUNTS, sources=None, balance=0.0):
+        photos, config = dataclasses.replace(make_photos(counts), sources=sources), Config()
+        config.data.source_balance = balance
+        return Validation(config, NETWORK, Shown(make_photos([2, 2]), config), Shown(photos, config))
 
     return validation_of
 
@@ -65,7 +66,7 @@ def mean_of_sources(x, labels, sources):
 
 
 @pytest.mark.parametrize("sources", [None, list("aabbbbb"), list("abcbbab")])
-def test_the_score_gives_each_source_the_same_say(make, sources):
+def test_with_balance_0_the_score_gives_each_source_the_same_say(make, sources):
     one = make(sources=sources)
     labels = np.array(one.held_out.photos.labels)
     labels[[0, 8]] = -1
@@ -81,6 +82,14 @@ def test_the_score_gives_each_source_the_same_say(make, sources):
         ]
         np.testing.assert_allclose(sum(own), 1 / len(set(sources or "a")))
         np.testing.assert_allclose(own, own[0])
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_sources_count_as_they_do_in_training(make, balance):
+    weights = make([2] * 5, list("abbbb"), balance).weights
+    np.testing.assert_allclose(weights[1:], weights[1])
+    np.testing.assert_allclose(weights[1:].sum() / weights[0], 4**balance)
+    np.testing.assert_allclose(weights.sum(), 1)
 
 
 def test_a_better_network_replaces_the_best_one_and_a_worse_one_does_not(told):
