@@ -6,9 +6,10 @@
 A and B are folders <instance>/<photo>, as `train.py --config.data.root` takes them: rows are trained on their split
 "train", and the step that is best on "val" is kept, by the same rule for all. `--folder` names a collection that is
 searched leave-one-out, `--revisited` one that official queries search, with distractors. A row is a file of `configs/`
-and the fields in which it differs; only the model and the part of the backbone that trains may differ, which is
-checked. Every row, the untrained ones too, has the whitening that its config computes in closed form when training is
-done. Rows that train nothing are measured once: no seed changes them. `--set field=value` changes the config of all.
+and the fields in which it differs; only the model may differ, which is checked. Where the backbone's last stage trains
+as well, all such rows have the same fewer steps. Every row, the untrained ones too, has the whitening that its config
+computes in closed form when training is done. Rows that train nothing are measured once: no seed changes them. `--set
+field=value` changes the config of all.
 
 Descriptors are made of stored maps, in 16 bits, as heads train on them. Runs are kept in `--workdir` and go on where
 they were stopped; the table, a plot and every run as a CSV go to `--out`. Visual words are of the first seed. Times are
@@ -53,16 +54,22 @@ class Row:
     config: str
     fields: dict[str, Any] = dataclasses.field(default_factory=dict)
     trained: bool = True
+    last_stage: bool = False  # the backbone's last stage trains as well
     asmk: bool = False  # its local features are compared by ASMK
 
 
 S, R = "model.smoothing", "model.refinement"
-LAST_STAGE = {"train.train_from": "c5"}  # of the backbone, as in HOW's rows
+# Of all rows whose last stage trains: their steps take ten times as long, so they are fewer, and their batches smaller.
+LAST_STAGE = {
+    "train.train_from": "c5",
+    "train.backbone_lr": 0.3,
+    "train.steps": 150,
+    "data.instances_per_batch": 16,
+}
 ROWS = {
     "untrained GeM": Row("gem", trained=False),
     "GeM": Row("gem"),
     "R-MAC": Row("rmac"),
-    "SOLAR: SOA": Row("solar"),
     "SuperGlobal pooling": Row("superglobal", {"extract.scales": (1.0,), "extract.scale_pooling": "mean"}),
     "smoothing": Row("spatial_context", {f"{R}.enabled": False}),
     "refinement": Row("spatial_context", {f"{S}.enabled": False}),
@@ -75,15 +82,15 @@ ROWS = {
     "control: weight per position": Row("spatial_context", {f"{R}.enabled": False, f"{S}.control": "weight"}),
     "control: shuffled neighbours": Row("spatial_context", {f"{R}.enabled": False, f"{S}.control": "shuffled"}),
     "control: shuffled positions": Row("spatial_context", {f"{S}.enabled": False, f"{R}.control": "shuffled"}),
-    "GeM, last stage trained": Row("gem", LAST_STAGE),
-    "smoothing, last stage trained": Row("spatial_context", {f"{R}.enabled": False} | LAST_STAGE),
-    "refinement, last stage trained": Row("spatial_context", {f"{S}.enabled": False} | LAST_STAGE),
-    "both, last stage trained": Row("spatial_context", LAST_STAGE),
-    "HOW pooling, last stage trained": Row("how"),
-    "HOW + ASMK, last stage trained": Row("how", asmk=True),
+    "GeM, last stage trained": Row("gem", last_stage=True),
+    "smoothing, last stage trained": Row("spatial_context", {f"{R}.enabled": False}, last_stage=True),
+    "refinement, last stage trained": Row("spatial_context", {f"{S}.enabled": False}, last_stage=True),
+    "both, last stage trained": Row("spatial_context", last_stage=True),
+    "SOLAR: SOA, last stage trained": Row("solar", last_stage=True),
+    "HOW pooling, last stage trained": Row("how", last_stage=True),
+    "HOW + ASMK, last stage trained": Row("how", last_stage=True, asmk=True),
 }
-# HOW has no whitening layer but a reduction, and nothing to train but the end of the backbone.
-MAY_DIFFER = ("model.", "train.train_from", "train.whitening_refit")
+MAY_DIFFER = ("model.", "train.whitening_refit")  # HOW has no whitening layer but a reduction
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 
@@ -103,6 +110,9 @@ def row_config(row: Row, args: argparse.Namespace, seed: int) -> Config:
     """The config of a row, refused where it differs from GeM's in more than the model."""
     common, config = (runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]() for name in ("gem", row.config))
     for path, value in row.fields.items():
+        set_field(config, path, value)
+    for path, value in LAST_STAGE.items() if row.last_stage else ():
+        set_field(common, path, value)
         set_field(config, path, value)
     for field, expected, own in differences(to_dict(common), to_dict(config)):
         if not field.startswith(MAY_DIFFER):
@@ -129,7 +139,9 @@ def row_folder(workdir: Path, name: str, seed: int) -> Path:
 def run_folder(workdir: Path, name: str, seed: int) -> Path:
     """The run that a row measures; rows of one config and the same fields share it."""
     row = ROWS[name]
-    changed = "".join(f"-{path.removeprefix('model.')}={value}" for path, value in row.fields.items()).replace(" ", "")
+    changed = "-last_stage" * row.last_stage + "".join(
+        f"-{path.removeprefix('model.')}={value}" for path, value in row.fields.items()
+    ).replace(" ", "")
     return workdir / "runs" / f"{row.config}{changed}-{seed}"
 
 

@@ -20,17 +20,17 @@ from sret_jax.config import Config, DataConfig, EvalConfig, ExtractConfig, Model
 def get_config() -> Config:
     return Config(
         data=DataConfig(
-            image_size=320, instances_per_batch=16, photos_per_instance=3, crop_area=(0.5, 1.0), source_balance=0.0
+            image_size=320, instances_per_batch=24, photos_per_instance=3, crop_area=(0.5, 1.0), source_balance=0.5
         ),
         model=ModelConfig(pool="superglobal", pool_p=4.6, pool_shared=True, whitening_dim=1024, whitening_ridge=1.0),
         train=TrainConfig(
-            steps=150,
+            steps=300,
             loss="infonce",
             learning_rate=1e-3,
             on_maps=True,
             whitening_refit="within",
-            validate_every=50,
-            save_every=50,
+            validate_every=100,
+            save_every=100,
         ),
         extract=ExtractConfig(scales=(0.7071, 1.0, 1.4142), scale_pooling="max"),
         eval=EvalConfig(benchmarks=("folder",)),

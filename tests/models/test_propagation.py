@@ -140,14 +140,16 @@ def test_the_layer_equals_its_numpy_twin(fields):
         np.testing.assert_allclose(y[n], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_before_training_nodes_move_half_way_to_their_neighbours_and_count_alike():
+def test_before_training_nodes_move_an_eighth_of_the_way_to_their_neighbours_and_count_alike():
     x, mask = feature_map()
     variables = jax.jit(LAYER.init)(jax.random.key(0), x, mask)
     y, _ = applied(LAYER, variables, x, mask)
     plain = {"params": {name: tree for name, tree in variables["params"].items() if name.startswith("block")}}
     np.testing.assert_allclose(y, applied(LAYER.clone(importance=False), plain, x, mask)[0], atol=1e-6)
-    gates = [variables["params"][f"block_{i}"]["gate"] for i in range(2)]
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gates))  # a sigmoid of 0 is a half
+    for i in range(2):
+        gate = variables["params"][f"block_{i}"]["gate"]
+        assert not np.any(gate["kernel"])
+        np.testing.assert_allclose(jax.nn.sigmoid(gate["bias"]), 1 / 8, atol=0.01)
     assert (np.asarray(y) >= 0).all() and (np.asarray(y) != x).any(-1).sum() == 16
 
 
