@@ -46,14 +46,22 @@ class Validation:
     curve: list[tuple[int, float]] = field(default_factory=list)
 
     def measure(self, step: int, variables: Tree) -> float:
-        """The score of the network with these variables, which may become the best."""
+        """The score of the network with these variables, which may become the best.
+
+        A whitening layer that came with the weights has two chances, as it is and computed anew: a few photographs may
+        not be enough for the second. Before training it is measured as it is.
+        """
         filled = variables
         per_instance = np.zeros(len(rows_of_instances(self.held_out.photos, at_least=2)))
         if parallel.is_main():
-            filled = refilled(self.config, variables, self.shown)
-            x = self.held_out.describe(self.network, filled)
-            found = leave_one_out_map(x @ x.T, self.held_out.photos.labels)["per_instance"]
-            per_instance = np.array([found[label] for label in sorted(found)])
+            networks = []
+            if own := self.config.model.whitening_init == "weights":
+                networks.append(variables)
+            if not own or (step and self.config.train.whitening_refit != "none"):
+                networks.append(refilled(self.config, variables, self.shown))
+            measured = [self._per_instance(network) for network in networks]
+            best = int(np.argmax([found @ self.weights for found in measured]))
+            filled, per_instance = networks[best], measured[best]
         per_instance = np.asarray(parallel.from_main(per_instance))
         score = float(per_instance @ self.weights)
         self.curve.append((step, score))
@@ -63,6 +71,12 @@ class Validation:
             return score
         self.best, self.step, self.variables = per_instance, step, filled
         return score
+
+    def _per_instance(self, variables: Tree) -> Float[np.ndarray, "m"]:
+        """AP of every instance, averaged over its queries, in percent."""
+        x = self.held_out.describe(self.network, variables)
+        found = leave_one_out_map(x @ x.T, self.held_out.photos.labels)["per_instance"]
+        return np.array([found[label] for label in sorted(found)])
 
     @property
     def weights(self) -> Float[np.ndarray, "m"]:

@@ -181,6 +181,19 @@ def test_what_a_checkpoint_holds_brings_it_back(told):
         assert one.step == other.step == (2 if step == 3 else 4)
 
 
+@pytest.mark.parametrize("refit_helps", [True, False])
+def test_a_whitening_that_came_with_the_weights_stays_unless_a_new_one_is_better(make, monkeypatch, refit_helps):
+    one = make([2] * 6)
+    one.config.model.whitening_init, one.config.train.whitening_refit = "weights", "within"
+    pairs, mixed = np.repeat(np.eye(6), 2, axis=0), np.random.default_rng(0).normal(size=(12, 6))
+    new = pairs if refit_helps else mixed
+    monkeypatch.setattr(validation, "whitened_start", lambda *_: {"x": new})
+    before, after = {"x": mixed}, {"x": mixed if refit_helps else pairs}
+    assert one.measure(0, before) < 100 and one.variables is before  # as it came, whatever a new whitening does
+    assert one.measure(1, after) == pytest.approx(100) and one.step == 1
+    np.testing.assert_array_equal(one.variables["x"], pairs)
+
+
 def test_networks_are_measured_with_the_whitening_that_they_will_have(make, monkeypatch):
     calls, one = [], make()
 
