@@ -1,253 +1,170 @@
-"""Which choices inside the two methods matter: window, kernel, graph, learning rates, on held-out training landmarks.
+"""Which choices of the recipe and inside the two methods matter, on instances to choose by.
 
-    python benchmarks/choices.py --root=PHOTOS --splits=SPLITS.json [--seeds=1] [--groups=smoothing,graph]
+    python benchmarks/choices.py --root=A,B --splits=A.json,B.json --folder "NAME=ROOT;SPLITS.json;val"
+        [--groups=loss,graph] [--seeds=1]
 
-Never looks at the split "test": a third of the training instances is held out in turn, and a setting's figure is the
-leave-one-out mAP on them, the mean of the three folds. The backbone is frozen, so its maps are computed once: `--views`
-random views of every photograph to train on, and the photograph as it is to search. Heads then train on stored maps, in
-seconds instead of minutes; otherwise this is the training of `benchmarks/ablation.py`, with its loss and optimiser.
-
-Every setting stands beside the row that it changes, and a row beside GeM, measured with it: parameters without the
-backbone's, and a paired bootstrap over queries. Of all groups the results are `choices.*`, of some
-`choices_<group>.*` (but for "rows").
+Trains as `benchmarks/ablation.py` does, on stored maps. A setting is one of its rows and the fields in which it differs
+from it; it stands beside that row, with a paired bootstrap over queries. Every network is the one of the last step, so
+that a setting is what it says, and not what validation made of it. Give it no collection that anything is tested on.
+Runs are kept in `--workdir`; the table and every run as a CSV go to `--out` as `choices.*`.
 """
 
 import argparse
-import copy
-import dataclasses
 import json
-import runpy
-import time
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
-from choice_groups import GROUPS, R, S, Setting, base_of, stem_of
+from ablation import ROWS, by_descriptors, open_collections, row_config, set_field
 from comparison import markdown, mean_and_deviation, paired_bootstrap, write_csv
-from jaxtyping import Float
-from networks import map_of
 from timing import machine
 
-from sret_jax.config import Config
-from sret_jax.config.validation import validate
-from sret_jax.data.augmentation import augment
-from sret_jax.data.folders import prepare_folder
-from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.resizing import content_size, place, resize
-from sret_jax.metrics.ranking import rank, score_rankings
-from sret_jax.models.descriptor import build_network
-from sret_jax.models.whitening import apply_whitening, pca_whitening
-from sret_jax.retriever import load, without_unfilled_layers
-from sret_jax.training import parallel
-from sret_jax.training.losses import init_loss
-from sret_jax.training.optimizer import build_optimizer
-from sret_jax.training.step import TrainState, make_step
+from sret_jax.evaluation.benchmark import Benchmark
+from sret_jax.retriever import load
+from sret_jax.storage.artifacts import write_json
+from sret_jax.training.loop import train
 
-FOLDS = 3
-UNTRAINED = ("untrained", "GeM, no whitening")
-
-
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """The average precision of every query, percent, of each fold and seed; and how many parameters there are."""
-
-    ap: list[list[Float[np.ndarray, "q"]]]  # seeds of folds
-    parameters: int
-
-    def over_seeds(self) -> Float[np.ndarray, "n"]:
-        """The mean over seeds of every query of every fold."""
-        return np.concatenate([np.mean(fold, 0) for fold in zip(*self.ap, strict=True)])
-
-
-class StoredMaps(nn.Module):
-    """Takes the place of a frozen backbone: its "images" are that backbone's maps already."""
-
-    stage: str
-
-    def __call__(self, maps: jax.Array, mask: jax.Array, **_: Any) -> dict[str, tuple[jax.Array, jax.Array]]:
-        return {self.stage: (maps.astype(jnp.float32), mask)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Maps:
-    """Of every photograph, view 0 the whole and then random ones: maps [n v h w c], float16, and masks [n v h w]."""
-
-    maps: np.ndarray
-    masks: np.ndarray
-    labels: np.ndarray
-
-    def of(self, instances: np.ndarray) -> "Maps":
-        """The photographs of these instances, with labels from 0."""
-        rows = np.flatnonzero(np.isin(self.labels, instances))
-        number = {int(old): new for new, old in enumerate(sorted(instances))}
-        return Maps(self.maps[rows], self.masks[rows], np.array([number[int(x)] for x in self.labels[rows]], np.int32))
-
-
-def store(photos: PhotoSet, config: Config, views: int) -> Maps:
-    """The backbone's maps of all photographs and of `views` random views of each, all padded to one square."""
-    retriever = load(without_unfilled_layers(config))
-    map_in = map_of(retriever)
-    side, multiple = config.data.image_size, retriever.network.size_multiple
-    maps, masks = [], []
-    for row in range(len(photos)):
-        photo = photos.photo(row)
-        rng = np.random.default_rng((0, row))
-        seen = [resize(photo, content_size(photo.shape[:2], side, multiple))]
-        seen += [augment(photo, rng, config.data, multiple=multiple) for _ in range(views)]
-        images, inside = map(np.stack, zip(*(place(view, (side, side)) for view in seen), strict=True))
-        x, mask = map_in(images, inside)
-        maps.append(np.asarray(x, np.float16))
-        masks.append(np.asarray(mask))
-        if row % 100 == 99:
-            print(f"{row + 1} of {len(photos)} photographs", flush=True)
-    return Maps(np.stack(maps), np.stack(masks), photos.labels)
+S, R = "model.smoothing", "model.refinement"
+Record = dict[str, Any]
+# Group: {setting: (row, fields that differ from it)}.
+GROUPS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "rows": {name: (name, {}) for name in ("GeM", "smoothing", "refinement", "both")},
+    "loss": {
+        f"{row}: {name}": (row, fields)
+        for row in ("GeM", "both")
+        for name, fields in {
+            "multi-similarity": {"train.loss": "multi_similarity", "train.margin": 0.5},
+            "sub-centre ArcFace": {"train.loss": "subcentre_arcface", "train.margin": 0.3},
+            "SOLAR's": {"train.loss": "solar", "train.margin": 1.25},
+            "InfoNCE at temperature 0.04": {"train.temperature": 0.04},
+            "InfoNCE at temperature 0.15": {"train.temperature": 0.15},
+        }.items()
+    },
+    "sources": {
+        "both: every source alike": ("both", {"data.source_balance": 0.0}),
+        "both: every instance alike": ("both", {"data.source_balance": 1.0}),
+    },
+    "training": {
+        "smoothing: learning rate x 3": ("smoothing", {"train.learning_rate": 3e-3}),
+        "both: learning rate x 3": ("both", {"train.learning_rate": 3e-3}),
+        "both: learning rate / 3": ("both", {"train.learning_rate": 3e-4}),
+        "both: 100 steps": ("both", {"train.steps": 100}),
+        "both: 600 steps": ("both", {"train.steps": 600}),
+        "both: 10 % of the positions dropped": ("both", {"data.map_drop": 0.1}),
+        "both: maps resampled to 70 to 140 %": ("both", {"data.map_scale": (0.7, 1.4)}),
+        "both: whole photographs, not crops": ("both", {"data.crop_area": (1.0, 1.0)}),
+    },
+    "smoothing": {
+        "smoothing: starts as the identity": ("smoothing", {f"{S}.start": "identity"}),
+        "smoothing: window 5": ("smoothing", {f"{S}.window": 5}),
+        "smoothing: two iterations": ("smoothing", {f"{S}.iterations": 2}),
+        "smoothing: dilation 2": ("smoothing", {f"{S}.dilation": 2}),
+        "smoothing: a not learned": ("smoothing", {f"{S}.bandwidth": False}),
+        "smoothing: c not learned": ("smoothing", {f"{S}.confidence": False}),
+    },
+    "graph": {
+        "refinement: 24 nodes": ("refinement", {f"{R}.nodes": 24}),
+        "refinement: 96 nodes": ("refinement", {f"{R}.nodes": 96}),
+        "refinement: 8 neighbours": ("refinement", {f"{R}.neighbours": 8}),
+        "refinement: 1 block": ("refinement", {f"{R}.blocks": 1}),
+        "refinement: 4 blocks": ("refinement", {f"{R}.blocks": 4}),
+        "refinement: edges in space only": ("refinement", {f"{R}.edges": "space"}),
+        "refinement: edges of similarity only": ("refinement", {f"{R}.edges": "similarity"}),
+        "refinement: nodes all count alike": ("refinement", {f"{R}.importance": False}),
+        "refinement: free form": ("refinement", {f"{R}.form": "free"}),
+    },
+    "whitening": {
+        f"{row}: {name}": (row, fields)
+        for row in ("GeM", "both")
+        for name, fields in {
+            "512 dimensions": {"model.whitening_dim": 512},
+            "ridge by cross-validation": {"model.whitening_ridge": 0.0},
+            "PCA, not computed anew": {"train.whitening_refit": "none"},
+            "trained through the closed form": {"model.whitening_init": "within"},
+        }.items()
+    },
+    "size": {f"{row}: 448 px": (row, {"data.image_size": 448}) for row in ("GeM", "smoothing", "refinement", "both")},
+}
 
 
-def changed(config: Config, fields: dict[str, Any]) -> Config:
-    """The config with these fields; a float given for a field that is a number multiplies it."""
-    config = copy.deepcopy(config)
-    for path, value in fields.items():
-        *parents, name = path.split(".")
-        node: Any = config
-        for parent in parents:
-            node = getattr(node, parent)
-        if isinstance(value, float):
-            value = type(getattr(node, name))(getattr(node, name) * value)
-        setattr(node, name, value)
-    return config
+def run(group: str, name: str, args: argparse.Namespace, collections: dict[str, Benchmark], seed: int) -> Record:
+    """Trains one setting and measures it on every collection; what is on disk is not measured again."""
+    base, fields = GROUPS[group][name]
+    plain = "".join(c if c.isalnum() else "_" for c in name)
+    folder = args.workdir / f"{plain}-{seed}"
+    path = folder / "measured.json"
+    if path.exists():
+        record: Record = json.loads(path.read_text())
+        return record
+    config = row_config(ROWS[base], args, seed)
+    set_field(config, "train.validate_every", 0)
+    for field, value in fields.items():
+        set_field(config, field, value)
+    train(config, folder / "run")
+    retriever = load(folder / "run", config)
+    found = {key: by_descriptors(retriever, benchmark) for key, benchmark in collections.items()}
+    record = {"group": group, "setting": name, "row": base, "seed": seed, "fields": fields, "collections": found}
+    write_json(path, record)
+    return record
 
 
-def precisions(x: Float[np.ndarray, "n d"], labels: np.ndarray) -> Float[np.ndarray, "q"]:
-    """Leave-one-out average precision of every photograph, percent."""
-    ap, _ = score_rankings(rank(x @ x.T), labels, labels, np.arange(len(labels)))
-    return 100 * ap[~np.isnan(ap)]
-
-
-def run(
-    base: Config, fields: dict[str, Any], train: Maps, held_out: Maps, seed: int
-) -> tuple[Float[np.ndarray, "q"], int]:
-    """Trains the heads on stored maps: the precisions of the held-out photographs, and how many parameters it took."""
-    rewhiten = fields.get("rewhiten", False)
-    config = changed(base, {path: value for path, value in fields.items() if path != "rewhiten"})
-    config.seed = seed
-    validate(config)
-    stored = StoredMaps(config.model.stage)
-    network = build_network(config.model).clone(backbone=stored)
-    plain = build_network(config.model, whitening=False).clone(backbone=stored)
-    params = jax.jit(network.init)(jax.random.key(seed), train.maps[:1, 0], jnp.asarray(train.masks[:1, 0]))["params"]
-
-    def describe(network: nn.Module, params: Any, of: Maps) -> np.ndarray:
-        apply = jax.jit(lambda x, mask: network.apply({"params": params}, x, mask)[0])
-        padded = -(-len(of.maps) // 32) * 32  # one shape, one compilation
-        rows = np.resize(np.arange(len(of.maps)), padded).reshape(-1, 32)
-        return np.concatenate([apply(of.maps[r, 0], of.masks[r, 0]) for r in rows])[: len(of.maps)]
-
-    dim, shrinkage = config.model.whitening_dim, config.model.whitening_shrinkage
-    mean, projection = pca_whitening(describe(plain, params, train), dim, shrinkage)
-    params["whitening"] = {"kernel": projection.astype(np.float32), "bias": (-mean @ projection).astype(np.float32)}
-
-    rng = np.random.default_rng(seed)
-    loss = init_loss(config.train, int(train.labels.max()) + 1, dim, jax.random.key(seed + 1))
-    tree = {"network": params, "loss": loss}
-    optimizer = build_optimizer(config.train, config.model, tree)
-    state = TrainState(np.int32(0), tree, {}, optimizer.init(tree), jax.random.key_data(jax.random.key(seed)))
-    state = parallel.place(parallel.fetch(state))
-    step = parallel.data_parallel(make_step(network, optimizer, config.train))
-    rows_of = [np.flatnonzero(train.labels == label) for label in range(int(train.labels.max()) + 1)]
-    p, k = config.data.instances_per_batch, config.data.photos_per_instance
-    for _ in range(config.train.steps):
-        chosen = rng.choice(len(rows_of), p, replace=False)
-        rows = np.concatenate([np.resize(rng.permutation(rows_of[label]), k) for label in chosen])
-        view = rng.integers(1, train.maps.shape[1], len(rows))
-        batch = {"image": train.maps[rows, view], "mask": train.masks[rows, view], "label": train.labels[rows]}
-        state, _ = step(state, parallel.shard([batch | {"stop": np.zeros(len(rows), bool)}]))
-    params = parallel.fetch(state.params["network"])
-
-    if rewhiten:
-        mean, projection = pca_whitening(describe(plain, params, train), dim, shrinkage)
-        x = apply_whitening(describe(plain, params, held_out), mean, projection)
-    else:
-        x = describe(network, params, held_out)
-    return precisions(x, held_out.labels), sum(leaf.size for leaf in jax.tree.leaves(params))
-
-
-def untrained(config: Config, held_out: Maps) -> Float[np.ndarray, "q"]:
-    """Of plain GeM without whitening."""
-    model = dataclasses.replace(config.model, whitening=False)
-    network = build_network(model).clone(backbone=StoredMaps(model.stage))
-    apply = jax.jit(network.init_with_output)
-    x = [apply(jax.random.key(0), x[:1], mask[:1])[0][0] for x, mask in zip(held_out.maps, held_out.masks, strict=True)]
-    return precisions(np.concatenate(x), held_out.labels)
+def cells(records: list[Record], base: list[Record], collections: list[str]) -> dict[str, str]:
+    """`{column: text}` of one setting."""
+    row = {}
+    for key in collections:
+        row[f"{key}, mAP"] = mean_and_deviation([record["collections"][key]["mAP"] for record in records])
+        row[f"{key}, minus its row (95 %)"] = "–"
+        if records is not base:
+            own, other = (
+                np.mean([record["collections"][key]["per_query"] for record in runs[: len(records)]], axis=0)
+                for runs in (records, base)
+            )
+            mean, low, high = paired_bootstrap(own, other)
+            row[f"{key}, minus its row (95 %)"] = f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
+    return row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True)
-    parser.add_argument("--splits", required=True)
-    parser.add_argument("--config", default="configs/spatial_context.py", help="what all settings share")
+    parser.add_argument("--root", required=True, help="folders of photographs to train on, separated by commas")
+    parser.add_argument("--splits", required=True, help="their JSON files")
+    parser.add_argument("--folder", action="append", required=True, metavar="NAME=ROOT;SPLITS;SPLIT")
     parser.add_argument("--groups", default=",".join(GROUPS))
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--views", type=int, default=4)
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--workdir", type=Path, default=Path("runs/choices"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
-    if unknown := set(args.groups.split(",")) - set(GROUPS):
+    groups = list(dict.fromkeys(["rows", *args.groups.split(",")]))
+    if unknown := set(groups) - set(GROUPS):
         parser.error(f"no group {sorted(unknown)[0]!r}; choose from {', '.join(GROUPS)}")
-
-    config = runpy.run_path(args.config)["get_config"]()
-    config = changed(config, {f"{S}.enabled": False, f"{R}.enabled": False})
-    photos = prepare_folder(args.root, args.workdir / "data", splits=args.splits, split="train")
-    maps = store(photos, config, args.views)
-    instances = np.random.default_rng(0).permutation(len(photos.instances))
-    folds = []
-    for fold in range(FOLDS):
-        held_out = instances[fold::FOLDS]
-        folds.append((maps.of(np.setdiff1d(instances, held_out)), maps.of(held_out)))
-
-    groups = args.groups.split(",")
-    asked = [(group, name) for group in groups for name in GROUPS[group]]
-    measured = {UNTRAINED: Measured([[untrained(config, held_out) for _, held_out in folds]] * args.seeds, 0)}
-    bases = [base_of(*setting) for setting in asked]
-    for group, name in dict.fromkeys([base_of(*setting) for setting in bases] + bases + asked):  # each after its base
-        start = time.perf_counter()
-        found = [[run(config, GROUPS[group][name], *fold, seed) for fold in folds] for seed in range(args.seeds)]
-        measured[group, name] = Measured([[ap for ap, _ in of_folds] for of_folds in found], found[0][0][1])
-        jax.clear_caches()  # each run compiles its own programs, and a process can hold only so many
-        seconds = time.perf_counter() - start
-        print(f"{group}: {name}: {measured[group, name].over_seeds().mean():.2f}  ({seconds:.0f} s)", flush=True)
-        write(args.out, stem_of(groups), measured, args.seeds)
+    args.revisited = []
+    collections = open_collections(args)
+    measured: dict[str, list[Record]] = {}
+    for group in groups:
+        for name in GROUPS[group]:
+            measured[name] = [run(group, name, args, collections, seed) for seed in range(args.seeds)]
+            rows = {
+                key: cells(own, measured[GROUPS[own[0]["group"]][key][0]], list(collections))
+                for key, own in measured.items()
+            }
+            print(f"{name}: " + ", ".join(f"{k} {v}" for k, v in rows[name].items()), flush=True)
+            write(args, rows, [record for own in measured.values() for record in own])
+    print(markdown(rows))
 
 
-def cells(setting: Setting, measured: dict[Setting, Measured]) -> dict[str, str]:
-    """`{column: text}` of one setting."""
-    own, base = measured[setting], base_of(*setting)
-    row = {"mAP on held-out landmarks": mean_and_deviation([np.mean([x.mean() for x in seed]) for seed in own.ap])}
-    row["parameters"] = f"{own.parameters / 1e6:.2f} M" if own.parameters else "–"
-    if setting == UNTRAINED or setting == base:
-        return row
-    mean, low, high = paired_bootstrap(own.over_seeds(), measured[base].over_seeds())
-    return row | {"minus": base[1], "difference (95 %)": f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"}
-
-
-def write(out: Path, stem: str, measured: dict[Setting, Measured], seeds: int) -> None:
+def write(args: argparse.Namespace, rows: dict[str, dict[str, str]], records: list[Record]) -> None:
     """The table and each run, as far as measured."""
-    columns = ["mAP on held-out landmarks", "parameters", "minus", "difference (95 %)"]
-    found = {f"{group}: {name}": cells((group, name), measured) for group, name in measured}
-    rows = {row: {column: values.get(column, "–") for column in columns} for row, values in found.items()}
-    about = f"Leave-one-out mAP on held-out training instances, mean of {FOLDS} folds, {seeds} seeds. {machine()}."
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{stem}.md").write_text(f"{about}\n\n{markdown(rows)}\n")
-    records = [
-        {"group": group, "setting": name, "seed": seed, "fold": fold, "mAP": float(ap.mean())}
-        | {"parameters": own.parameters, "fields": json.dumps(GROUPS.get(group, {}).get(name, {}))}
-        for (group, name), own in measured.items()
-        for seed, of_folds in enumerate(own.ap)
-        for fold, ap in enumerate(of_folds)
+    about = f"{args.seeds} seeds, mean ± standard deviation. {machine()}."
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "choices.md").write_text(f"{about}\n\n{markdown(rows)}\n")
+    lines = [
+        {"setting": record["setting"], "row": record["row"], "seed": record["seed"]}
+        | {"fields": json.dumps(record["fields"])}
+        | {f"{key} mAP": own["mAP"] for key, own in record["collections"].items()}
+        for record in records
     ]
-    write_csv(out / f"{stem}.csv", records)
+    write_csv(args.out / "choices.csv", lines)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The tables of the ablation and of the choices: their cells, and files named by their groups."""
+"""The tables of the ablation and of the choices: their rows, settings and cells."""
 
 import argparse
 import importlib
@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 
+from sret_jax.config import differences, to_dict
+from sret_jax.config.validation import validate
 from tests.support.commands import REPOSITORY
 
 COLLECTION = "elsewhere"
@@ -120,17 +122,25 @@ def test_the_ap_of_a_query_is_the_mean_over_runs(benchmarks):
     np.testing.assert_allclose(found, [80, 82])
 
 
-def test_files_of_choices_are_named_by_their_groups(benchmarks):
-    groups = benchmarks("choice_groups")
-    assert groups.stem_of(list(groups.GROUPS)) == "choices"
-    assert groups.stem_of(["rows", "smoothing"]) == "choices_smoothing" and groups.stem_of(["rows"]) == "choices_rows"
-    assert groups.stem_of(["graph", "rates"]) == "choices_graph_rates"
+def test_every_setting_is_a_change_of_a_row_that_can_be_trained(tmp_path, benchmarks):
+    choices, ablation = benchmarks("choices"), benchmarks("ablation")
+    args = argparse.Namespace(workdir=tmp_path, root="A", splits="A.json", set=[])
+    names = [name for settings in choices.GROUPS.values() for name in settings]
+    assert len(names) == len(set(names))
+    for settings in choices.GROUPS.values():
+        for row, fields in settings.values():
+            assert row in choices.GROUPS["rows"]
+            config = ablation.row_config(ablation.ROWS[row], args, 0)
+            before = to_dict(config)
+            for field, value in fields.items():
+                ablation.set_field(config, field, value)
+            assert len(differences(before, to_dict(config))) >= bool(fields)
+            validate(config)
 
 
-def test_every_setting_is_compared_with_a_row(benchmarks):
-    groups = benchmarks("choice_groups")
-    bases = {(group, name): groups.base_of(group, name) for group in groups.GROUPS for name in groups.GROUPS[group]}
-    assert all(name in groups.GROUPS[group] for group, name in bases.values())
-    assert bases["training", "both, 4 x steps"] == ("rows", "smoothing + refinement")
-    assert bases["rates", "refinement, 64 nodes, learning rate / 4"] == ("rows", "refinement")
-    assert bases["smoothing", "d = 4"] == ("rows", "smoothing") and bases["rows", "GeM"] == ("rows", "GeM")
+def test_a_setting_stands_beside_its_row(benchmarks):
+    better = [{"collections": {COLLECTION: {"mAP": 83.0, "per_query": [82.0, 84.0]}}}] * 2
+    cells = benchmarks("choices").cells(better, RUNS, [COLLECTION])
+    assert cells[f"{COLLECTION}, mAP"] == "83.00 ± 0.00"
+    assert cells[f"{COLLECTION}, minus its row (95 %)"] == "+2.00 (+2.00 to +2.00)"
+    assert benchmarks("choices").cells(RUNS, RUNS, [COLLECTION])[f"{COLLECTION}, minus its row (95 %)"] == "–"
