@@ -63,7 +63,7 @@ S, R = "model.smoothing", "model.refinement"
 LAST_STAGE = {
     "train.train_from": "c5",
     "train.backbone_lr": 0.3,
-    "train.steps": 150,
+    "train.steps": 100,
     "data.instances_per_batch": 16,
 }
 ROWS = {
@@ -118,7 +118,7 @@ def row_config(row: Row, args: argparse.Namespace, seed: int) -> Config:
         if not field.startswith(MAY_DIFFER):
             raise UserError(f"configs/{row.config}.py: {field} is {own}, of gem.py {expected}: no fair comparison")
     config.seed = seed
-    # Every row starts from the same backbone; what comes with the package has been trained already.
+    # Every row starts from the same backbone; what comes with the package, as its config has it, has been trained.
     config.model.weights, config.model.whitening_init = "auto", "pca"
     config.data.root, config.data.splits, config.data.cache_dir = args.root, args.splits, str(args.workdir / "data")
     config.eval.benchmarks = ()
