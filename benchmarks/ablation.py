@@ -60,12 +60,7 @@ class Row:
 
 S, R = "model.smoothing", "model.refinement"
 # Of all rows whose last stage trains: their steps take ten times as long, so they are fewer, and their batches smaller.
-LAST_STAGE = {
-    "train.train_from": "c5",
-    "train.backbone_lr": 0.3,
-    "train.steps": 100,
-    "data.instances_per_batch": 16,
-}
+LAST_STAGE = {"train.train_from": "c5", "train.steps": 100, "data.instances_per_batch": 16}
 ROWS = {
     "untrained GeM": Row("gem", trained=False),
     "GeM": Row("gem"),

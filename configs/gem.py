@@ -28,6 +28,8 @@ def get_config() -> Config:
             steps=300,
             loss="infonce",
             learning_rate=1e-3,
+            backbone_lr=0.3,
+            start_share=0.5,
             on_maps=True,
             whitening_refit="within",
             validate_every=100,

@@ -189,6 +189,9 @@ class TrainConfig:
     clip_norm: float = 1.0  # greatest norm of the gradient; 0: not clipped
     accumulate: int = 1  # batches whose gradients are averaged into one step
     train_from: str = "none"  # first backbone stage that trains: "all", "c2" ... "c5", "last", or "none"
+    # Of the weights it started from, in the backbone that is validated and kept: 0.5 is the mean of before and after,
+    # which gains most of what training does and forgets little of what the start knew of other things.
+    start_share: float = 0.0
     batch_stats: str = "frozen"  # BatchNorm statistics: "frozen" or "updated"
     # Make the map of the last stage that does not train once per photograph, keep it, and train on views of it: a step
     # takes a fraction of the time. False: train on views of the photographs.

@@ -46,7 +46,7 @@ _POSITIVE = (
     "localize.image_size localize.query_size localize.chunk_rows"
 ).split()
 
-_RANGES = {"data.source_balance": (0, 1), "data.view_strength": (0, 0.5)}
+_RANGES = {"data.source_balance": (0, 1), "data.view_strength": (0, 0.5), "train.start_share": (0, 1)}
 
 
 def validate(config: Config, *, to_train: bool = True) -> None:
@@ -138,6 +138,11 @@ def _validate_maps(config: Config) -> None:
 
 def _validate_sampling(config: Config) -> None:
     train, mining = config.train, config.mining
+    if train.start_share and train.batch_stats == "updated":
+        raise UserError(
+            f"config.train.start_share={train.start_share!r}: averaged weights have other statistics of BatchNorm; set "
+            'config.train.batch_stats="frozen", or the share to 0'
+        )
     if config.data.source_balance != 1 and config.data.sampling != "instances":
         raise UserError(
             f'config.data.source_balance={config.data.source_balance!r}: only data.sampling="instances" knows sources; '

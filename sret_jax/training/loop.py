@@ -37,7 +37,7 @@ from sret_jax.training.optimizer import build_optimizer
 from sret_jax.training.run_record import check_same_devices, check_same_run, describe_run, write_run
 from sret_jax.training.shown import Shown, shown
 from sret_jax.training.step import TrainState, make_step
-from sret_jax.training.validation import Validation, hold_out, refilled
+from sret_jax.training.validation import Validation, hold_out, kept
 from sret_jax.training.whitening import learn_whitening, whitened_start
 
 log = logging.getLogger(__name__)
@@ -136,10 +136,10 @@ def _train(
     tuples = config.data.sampling == "tuples"
     seen = shown(config, network, variables, photos, cache_folder(config, workdir))
     batches = MinedBatches(config, network, photos) if tuples else seen.batches(network)
-    validation = None
+    validation, before = None, jax.tree.map(np.asarray, variables)
     if held_out is not None:
         held = shown(config, network, variables, held_out, cache_folder(config, workdir))
-        validation = Validation(config, network, seen, held)
+        validation = Validation(config, network, seen, held, before)
 
     saved = checkpoints.latest()
     if saved is None:
@@ -173,10 +173,10 @@ def _train(
         elif saved is not None and finished and "chosen" in saved.arrays:
             used = used._replace(variables=saved.arrays["chosen"]["variables"])
         else:
-            used = used._replace(variables=refilled(config, used.variables, seen))
+            used = used._replace(variables=kept(config, used.variables, before, seen))
         if whitening is None:
             used = used._replace(whitening=learn_whitening(config, network, used.variables, seen))
-    changed = validation is not None or config.train.whitening_refit != "none"
+    changed = validation is not None or config.train.whitening_refit != "none" or config.train.start_share > 0
     if not finished and (changed or (whitening is None and config.whitening.kind != "none")):
         chosen = validation.arrays() if validation else {"variables": used.variables} if changed else None
         record = _record(run, batches, validation) | {"finished": True}

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -30,8 +31,9 @@ class Validation:
     replaces the best one so far when its score is higher, and its gain over the start is more than the gain's standard
     error over instances: a network that may have won by chance does not replace the one there was.
 
+    before           the variables before training
     start, best      AP of every instance before training and of the best network; None before they are measured
-    step, variables  of the best network, its whitening filled as `refilled` does; the variables in the main process
+    step, variables  of the best network, made of the step's as `kept` does; the variables in the main process
     curve            (step, score) of everything that was measured
     """
 
@@ -39,6 +41,7 @@ class Validation:
     network: RetrievalNetwork
     shown: Shown
     held_out: Shown
+    before: Tree
     start: Float[np.ndarray, "m"] | None = None
     best: Float[np.ndarray, "m"] | None = None
     step: int = 0
@@ -51,17 +54,17 @@ class Validation:
         A whitening layer that came with the weights has two chances, as it is and computed anew: a few photographs may
         not be enough for the second. Before training it is measured as it is.
         """
-        filled = variables
+        chosen = variables
         per_instance = np.zeros(len(rows_of_instances(self.held_out.photos, at_least=2)))
         if parallel.is_main():
             networks = []
             if own := self.config.model.whitening_init == "weights":
-                networks.append(variables)
+                networks.append(averaged(self.config, variables, self.before))
             if not own or (step and self.config.train.whitening_refit != "none"):
-                networks.append(refilled(self.config, variables, self.shown))
+                networks.append(kept(self.config, variables, self.before, self.shown))
             measured = [self._per_instance(network) for network in networks]
             best = int(np.argmax([found @ self.weights for found in measured]))
-            filled, per_instance = networks[best], measured[best]
+            chosen, per_instance = networks[best], measured[best]
         per_instance = np.asarray(parallel.from_main(per_instance))
         score = float(per_instance @ self.weights)
         self.curve.append((step, score))
@@ -69,7 +72,7 @@ class Validation:
             self.start = per_instance
         elif not (score > self.best @ self.weights and self._gain(per_instance) > self._error(per_instance)):
             return score
-        self.best, self.step, self.variables = per_instance, step, filled
+        self.best, self.step, self.variables = per_instance, step, chosen
         return score
 
     def _per_instance(self, variables: Tree) -> Float[np.ndarray, "m"]:
@@ -134,6 +137,27 @@ class Validation:
         self.variables = {"batch_stats": {}} | arrays["variables"]
         self.start, self.best = arrays["start"], arrays["best"]
         self.step, self.curve = record["step"], [(int(step), float(score)) for step, score in record["curve"]]
+
+
+def kept(config: Config, variables: Tree, before: Tree, shown: Shown) -> Tree:
+    """What is kept of a network: `averaged`, and its whitening layer computed anew where the config asks for it."""
+    return refilled(config, averaged(config, variables, before), shown)
+
+
+def averaged(config: Config, variables: Tree, before: Tree) -> Tree:
+    """`variables` with the backbone's weights moved towards those before training by `config.train.start_share`.
+
+    Reference: Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022: on a straight line between both.
+    """
+    if not (share := config.train.start_share):
+        return variables
+    params = variables["params"]
+    backbone = jax.tree.map(
+        lambda now, start: np.asarray(now + np.float32(share) * (start - now)),  # what did not train stays to the bit
+        params["backbone"],
+        before["params"]["backbone"],
+    )
+    return variables | {"params": params | {"backbone": backbone}}
 
 
 def refilled(config: Config, variables: Tree, shown: Shown) -> Tree:

@@ -11,7 +11,7 @@ from sret_jax.config import Config
 from sret_jax.errors import UserError
 from sret_jax.training import validation
 from sret_jax.training.shown import Shown
-from sret_jax.training.validation import Validation, hold_out, refilled
+from sret_jax.training.validation import Validation, averaged, hold_out, kept, refilled
 from tests.support.networks import NETWORK
 from tests.support.photos import make_photos
 
@@ -26,7 +26,7 @@ def make(monkeypatch):
     def validation_of(counts=COUNTS, sources=None, balance=0.0):
         photos, config = dataclasses.replace(make_photos(counts), sources=sources), Config()
         config.data.source_balance = balance
-        return Validation(config, NETWORK, Shown(make_photos([2, 2]), config), Shown(photos, config))
+        return Validation(config, NETWORK, Shown(make_photos([2, 2]), config), Shown(photos, config), {})
 
     return validation_of
 
@@ -46,7 +46,7 @@ def told(make, monkeypatch):
 
     def validation_of(count=6, sources=None):
         plain = make([2] * count, sources)
-        return Told(plain.config, plain.network, plain.shown, plain.held_out)
+        return Told(plain.config, plain.network, plain.shown, plain.held_out, {})
 
     return validation_of
 
@@ -96,10 +96,10 @@ def test_a_better_network_replaces_the_best_one_and_a_worse_one_does_not(told):
     one = told()
     aps = [np.full(6, 50.0), np.full(6, 50) + [4, 5, 6, 4, 5, 6], np.full(6, 53.0), np.full(6, 60.0)]
     expected = [(0, 50.0), (1, 55.0), (1, 53.0), (3, 60.0)]  # the step that is kept, the score
-    for step, (now, (kept, score)) in enumerate(zip(aps, expected, strict=True)):
+    for step, (now, (best, score)) in enumerate(zip(aps, expected, strict=True)):
         assert one.measure(step, now) == pytest.approx(score)
-        assert one.step == kept and one.variables["aps"] is aps[kept]
-        np.testing.assert_allclose(one.best, aps[kept])
+        assert one.step == best and one.variables["aps"] is aps[best]
+        np.testing.assert_allclose(one.best, aps[best])
         np.testing.assert_allclose(one.start, aps[0])
     assert one.curve == [(step, pytest.approx(score)) for step, (_, score) in enumerate(expected)]
 
@@ -209,6 +209,26 @@ def test_networks_are_measured_with_the_whitening_that_they_will_have(make, monk
     np.testing.assert_allclose(one.measure(0, given), expected)
     assert calls == [("within", one.shown)]  # of the photographs that are trained on
     np.testing.assert_array_equal(one.variables["x"], given["x"] + 1)
+
+
+def test_the_backbone_that_is_kept_lies_between_before_and_after(make, monkeypatch):
+    rng = np.random.default_rng(0)
+    same = rng.normal(size=5).astype(np.float32)
+    before, after = (
+        {"params": {"backbone": {"c2": same, "c5": np.float32(c5)}, "pool": {"p": np.float32(p)}}, "batch_stats": {}}
+        for c5, p in ((1.0, 3.0), (2.0, 4.0))
+    )
+    config = Config()
+    assert averaged(config, after, before) is after
+    config.train.start_share = 0.25
+    found = averaged(config, after, before)
+    assert found["params"]["backbone"]["c5"] == 1.75 and found["params"]["pool"]["p"] == 4
+    np.testing.assert_array_equal(found["params"]["backbone"]["c2"], same)  # to the bit
+    assert after["params"]["backbone"]["c5"] == 2
+    monkeypatch.setattr(validation, "whitened_start", lambda config, variables, *_: variables | {"filled": True})
+    config.train.whitening_refit = "within"
+    whole = kept(config, after, before, make().shown)
+    assert whole.pop("filled") and jax.tree.all(jax.tree.map(np.array_equal, whole, found))
 
 
 def held(counts, sources=None, share=0.25, seed=0, unlabelled=()):
