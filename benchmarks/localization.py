@@ -88,7 +88,7 @@ class Row:
 
 ROWS = {
     "plain": Row("GeM", methods=(*SEEDED, "dense", "truth")),
-    "SOLAR": Row("SOLAR: SOA"),
+    "SOLAR": Row("SOLAR: SOA, last stage trained"),
     "HOW's average": Row("HOW pooling, last stage trained", average=True),
     "smoothing": Row("smoothing"),
     "refinement": Row("refinement"),
