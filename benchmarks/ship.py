@@ -38,7 +38,8 @@ here (16 bits; the stages that did not train come from the package of the backbo
 ## What it is
 
 {backbone} at {image_size} px, learnable smoothing of 3 x 3 and refinement in the span of the features before GeM, and a
-whitening layer in closed form. Of the backbone the stages from {train_from} on were trained with the rest.
+whitening layer in closed form. Of the backbone the stages from {train_from} on were trained with the rest; its weights
+here are the mean of those before and after, which forgets less.
 
 ## What it was trained on
 

@@ -18,6 +18,7 @@ The published training, in the fields of this project; SFM holds retrieval-SfM-1
         --config.train.optimizer=adam --config.train.learning_rate=1e-6 --config.train.backbone_lr=1
         --config.train.train_from=all --config.train.schedule=exponential --config.train.decayed=all
         --config.train.clip_norm=0 --config.train.warmup_steps=0 --config.train.steps=8000
+        --config.train.start_share=0
 
 Published: ResNet-50 without its last block, trained on SfM-120k, 2000 local features of 128 numbers, 1024 px, mAP
 medium: ROxford5k 79.4, RParis6k 81.6 (Tolias, Jenicek, Chum, Learning and Aggregating Deep Local Descriptors for

@@ -8,9 +8,11 @@ is best on the second, and measures leave-one-out on the third. Without "val" a 
 out instead. Where no step is better than the start by more than chance, the start is kept, and the command says so:
 with few photographs that is what to expect.
 
-Smoothing starts as the average of 3 x 3, the whitening layer is computed in closed form when training is done, and the
-frozen stages of the backbone see every photograph once: their maps are stored, and heads train on views of them in
-seconds. `--config.train.train_from=c5` trains the backbone's last stage as well, from stored maps too.
+It starts from the weights that come with the package, which were trained in this way from ImageNet's:
+`--config.model.weights=auto --config.model.whitening_init=pca` does that. The frozen stages of the backbone see every
+photograph once: their maps are stored, and heads train on views of them in seconds. `--config.train.train_from=c5`
+trains the backbone's last stage as well, from stored maps too.
+
 """
 
 from sret_jax.config import Config, DataConfig, EvalConfig, ModelConfig, RefinementConfig, SmoothingConfig, TrainConfig
@@ -22,9 +24,11 @@ def get_config() -> Config:
             image_size=320, instances_per_batch=24, photos_per_instance=3, crop_area=(0.5, 1.0), source_balance=0.5
         ),
         model=ModelConfig(
+            weights="spatial-context-lite0",
             smoothing=SmoothingConfig(enabled=True, start="average"),
             refinement=RefinementConfig(enabled=True),
             whitening_dim=1024,
+            whitening_init="weights",
             whitening_ridge=1.0,
         ),
         train=TrainConfig(

@@ -1,4 +1,4 @@
-"""Shows `benchmarks/results/` in the site without a copy of it in `docs/`.
+"""Shows `benchmarks/results/` and the cards of shipped weights in the site without a copy of them in `docs/`.
 
 The pages link to these files by paths that are right on GitHub, such as `../../benchmarks/results/ablation.md`, and
 that lead out of `docs/`. Here the files become part of the site, as `benchmarks/results/...`, and one `../` is taken
@@ -14,12 +14,12 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = "benchmarks/results"
-LINK = re.compile(rf"(\]\()((?:\.\./)+{RESULTS}/[^)\s]+)")
+RESULTS, CARDS = "benchmarks/results", "sret_jax/models/weights/shipped"
+LINK = re.compile(rf"(\]\()((?:\.\./)+(?:{RESULTS}|{CARDS})/[^)\s]+)")
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    for path in sorted((ROOT / RESULTS).rglob("*")):
+    for path in [*sorted((ROOT / RESULTS).rglob("*")), *sorted((ROOT / CARDS).glob("*.md"))]:
         if path.is_file():
             files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
     return files

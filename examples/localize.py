@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 import sret_jax
-from sret_jax.config import Config, ModelConfig
 from sret_jax.evaluation.report.pictures import outline
 from sret_jax.localization.localizer import Localizer
 from sret_jax.localization.methods import locate
@@ -27,13 +26,12 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("query", type=Path)
     parser.add_argument("box", type=int, nargs=4, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"))
-    parser.add_argument("--retriever", help="a workdir that training wrote")
+    parser.add_argument("--retriever", default="spatial-context-lite0", help="or a workdir that training wrote")
     parser.add_argument("--out", type=Path, default=Path("found"))
     parser.add_argument("--answers", type=int, default=3)
     given = parser.parse_args()
 
-    untrained = Config(model=replace(ModelConfig(), whitening=False))
-    retriever = sret_jax.load(given.retriever or untrained)
+    retriever = sret_jax.load(given.retriever)
     photos, query = sret_jax.open_photos(given.photos), sret_jax.open_photos(given.query)
     boxed = replace(query, boxes=np.array([given.box]))
     index = sret_jax.Index.build(retriever.describe(photos), photos.names)

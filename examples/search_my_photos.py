@@ -1,29 +1,26 @@
 """Which photographs of a folder show what one photograph shows?
 
-    python examples/search_my_photos.py PHOTOS QUERY.jpg [--retriever=runs/quickstart] [--answers=5]
+    python examples/search_my_photos.py PHOTOS QUERY.jpg [--retriever=runs/mine] [--answers=5]
 
-`--retriever` is what training wrote; without it, a backbone trained on ImageNet describes the photographs. The index is
-kept beside the folder's name in `index/`, so that the second query costs the second query.
+`--retriever` is what training wrote; without it, the weights that come with the package describe the photographs. The
+index is kept beside the folder's name in `index/`, so that the second query costs the second query.
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import sret_jax
-from sret_jax.config import Config, ModelConfig
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
     parser.add_argument("query", type=Path)
-    parser.add_argument("--retriever", help="a workdir that training wrote")
+    parser.add_argument("--retriever", default="spatial-context-lite0", help="or a workdir that training wrote")
     parser.add_argument("--answers", type=int, default=5)
     given = parser.parse_args()
 
-    untrained = Config(model=replace(ModelConfig(), whitening=False))
-    retriever = sret_jax.load(given.retriever or untrained)
+    retriever = sret_jax.load(given.retriever)
     photos = sret_jax.open_photos(given.photos)
     for file, reason in photos.skipped:
         print(f"left out: {file}: {reason}")

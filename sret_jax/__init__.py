@@ -5,7 +5,7 @@
 
     import sret_jax
 
-    retriever = sret_jax.load("runs/quickstart")
+    retriever = sret_jax.load()
     photos = sret_jax.open_photos("photos/")
     index = sret_jax.Index.build(retriever.describe(photos), photos.names)
     print(index.search(retriever.describe(sret_jax.open_photos(["query.jpg"])), k=5).names(0))

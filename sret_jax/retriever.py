@@ -25,7 +25,7 @@ from sret_jax.extraction.maps import StoredMaps, localizing_network, store_maps
 from sret_jax.extraction.origin import Descriptors
 from sret_jax.models.descriptor import RetrievalNetwork, Variables, build_network, init_network
 from sret_jax.models.weights.pretrained import stored_whitening
-from sret_jax.models.weights.shipped import shipped_config, shipped_names
+from sret_jax.models.weights.shipped import DEFAULT, shipped_config, shipped_names
 from sret_jax.models.whitening import LearnedWhitening
 from sret_jax.storage.artifacts import commit_folder, verify_folder, write_json
 from sret_jax.storage.compilation_cache import keep_compiled_programs
@@ -160,12 +160,12 @@ class Retriever:
             )
 
 
-def load(source: str | Path | Config, config: Config | None = None) -> Retriever:
+def load(source: str | Path | Config = DEFAULT, config: Config | None = None) -> Retriever:
     """A retriever, from whatever holds a network.
 
     Args:
-      source: the name of weights that come with this package; a workdir that training wrote (its newest intact
-        checkpoint), the folder of one step in it, a folder that `Retriever.save` wrote; or a `Config`, whose
+      source: the name of weights that come with this package, as by default; a workdir that training wrote (its newest
+        intact checkpoint), the folder of one step in it, a folder that `Retriever.save` wrote; or a `Config`, whose
         `model.weights` says where parameters come from: a pretrained backbone, or a whole checkpoint from elsewhere.
       config: how photographs are shown to it and what follows, where that is not as it was trained; its `model` must be
         the one that was trained.

@@ -70,7 +70,7 @@ from sret_jax.evaluation.report.table import print_results, print_summary
 from sret_jax.evaluation.request import BENCHMARKS, REVISITED, Request, check_benchmark, variant
 from sret_jax.evaluation.run import evaluate
 from sret_jax.localization.methods import METHODS, check_methods
-from sret_jax.models.weights.shipped import DEFAULT, shipped_names
+from sret_jax.models.weights.shipped import DEFAULT
 from sret_jax.reranking.chain import parse_rerankers
 from sret_jax.reranking.rerankers import RERANKERS
 from sret_jax.retriever import Retriever, load, without_unfilled_layers
@@ -142,10 +142,8 @@ def chosen_retriever(config: Config | None, workdir: str | None, out: str | None
     elif config is not None:
         retriever = load(without_unfilled_layers(config))
         place = Workdir(Path(out or f"runs/untrained-{command.config_name()}"))
-    elif DEFAULT in shipped_names():
-        retriever, place = load(DEFAULT), Workdir(Path(out or f"runs/{DEFAULT}"))
     else:
-        raise UserError("give --workdir=DIR that training wrote, or --config=NAME to measure the untrained network")
+        retriever, place = load(), Workdir(Path(out or f"runs/{DEFAULT}"))
     config = retriever.config
     if RERANK.value is not None:
         config = replace(config, rerank=replace(config.rerank, stages=tuple(RERANK.value)))

@@ -26,7 +26,7 @@ from sret_jax.evaluation.search import open_search
 from sret_jax.evaluation.timings import Timings
 from sret_jax.extraction.descriptors import Extraction
 from sret_jax.models.descriptor import build_network, init_network
-from sret_jax.models.weights.shipped import DEFAULT, shipped_names
+from sret_jax.models.weights.shipped import DEFAULT
 from sret_jax.retrieval import exact
 from sret_jax.retriever import Retriever
 from sret_jax.storage.row_store import RowStore
@@ -279,15 +279,7 @@ def test_bad_flags_get_one_line(tmp_path, flags, text):
     assert done.returncode == 2 and text in done.stderr and done.stderr.count("\n") == 1 and not done.stdout
 
 
-@pytest.mark.skipif(DEFAULT in shipped_names(), reason="weights come with this checkout")
-def test_without_a_workdir_and_without_weights_that_come_with_it_the_command_names_the_flags(tmp_path):
-    done = run_eval(cwd=tmp_path)
-    text = "give --workdir=DIR that training wrote, or --config=NAME to measure the untrained network"
-    assert done.returncode == 2 and text in done.stderr and not done.stdout
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(DEFAULT not in shipped_names(), reason="no weights come with this checkout")
 def test_without_a_workdir_the_network_that_comes_with_the_package_is_measured(tmp_path):
     done = run_eval("--benchmark=synthetic", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
