@@ -124,7 +124,7 @@ def test_a_failing_config_file_names_its_line(tmp_path, text, says):
         ("train", ["--config=gem", "--workdr=w"], "error: Unknown command line flag 'workdr'"),
         ("train", ["--config=gem", "--config.seed=x", "--workdir=w"], "error: .*seed"),
         ("train", ["--config=gemm", "--workdir=w"], "error: --config: no config 'gemm'; did you mean 'gem'"),
-        ("eval", ["--benchmark=folder"], "error: give --workdir=DIR that training wrote, or --config=NAME to measure"),
+        ("eval", ["--benchmark=folder"], "error: benchmark 'folder' needs photographs: give --root=PATH"),
         ("eval", ["--rerank=sv,hypergrph"], "error: --rerank: no re-ranker 'hypergrph'; did you mean 'hypergraph'"),
         ("eval", ["--localize=dens"], "error: --localize: no method 'dens'; did you mean 'dense'"),
     ],
