@@ -12,6 +12,8 @@ from flax.traverse_util import flatten_dict
 
 from sret_jax.config import Config, DataConfig, ExtractConfig, ModelConfig, RefinementConfig, to_dict
 from sret_jax.errors import UserError
+from sret_jax.evaluation.benchmark import open_benchmark
+from sret_jax.metrics.ranking import leave_one_out_map
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.models.weights import shipped
 from sret_jax.models.weights.pretrained import pretrained
@@ -61,6 +63,32 @@ def folder(trained, tmp_path, monkeypatch):
     (tmp_path / f".{NAME}.safetensors.123.tmp").write_bytes(b"of a copy that was broken off")
     monkeypatch.setattr(shipped, "FOLDER", tmp_path)
     return tmp_path
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_what_ships_is_small_has_a_card_and_names_no_folder_of_anybody(name):
+    file, card = (shipped.FOLDER / f"{name}{end}" for end in (".safetensors", ".md"))
+    assert len(file.read_bytes()) < 10e6
+    text = card.read_text()
+    assert text.startswith(f"# {name}\n") and "without a licence" in text and "| row |" in text
+    config = shipped_config(name)
+    assert [config["data"][field] for field in ("root", "splits", "cache_dir")] == ["", "", ""]
+    assert config["model"]["weights"] == name and config["model"]["whitening_init"] == "weights"
+    x = load(name).describe(PHOTOS)
+    assert x.shape == (len(PHOTOS), config["model"]["whitening_dim"])
+    np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_what_loads_by_default_finds_more_than_the_backbone_that_it_started_from(tmp_path):
+    """On objects drawn by code, which are unlike anything that it was trained on."""
+    found = open_benchmark("synthetic", config=Config(), cache=tmp_path)
+    plain = Config(model=ModelConfig(whitening=False))
+    scores = []
+    for retriever in (load(plain), load()):
+        x = retriever.describe(found.photos)
+        scores.append(leave_one_out_map(x @ x.T, found.photos.labels)["mAP"])
+    assert scores[1] > scores[0]
 
 
 def test_only_what_its_backbone_lacks_is_in_the_file_in_half_precision(trained, folder):
