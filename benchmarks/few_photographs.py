@@ -55,6 +55,8 @@ def main() -> None:
     for name, benchmark in open_collections(args).items():
         instances = rows_of_instances(benchmark.database, at_least=2)
         for objects in map(int, args.objects.split(",")):
+            if objects + 2 > len(instances):  # nothing would be left to search
+                continue
             before, after = [], []
             for seed in range(args.seeds):
                 drawn = np.random.default_rng(seed).permutation(len(instances))
