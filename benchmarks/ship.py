@@ -3,7 +3,7 @@
     python benchmarks/ship.py --run=RUN --row="both, last stage trained" [--measured=benchmarks/results/ablation.csv]
 
 RUN is the workdir of one run of that row, which `benchmarks/ablation.py` has trained and measured. Writes
-NAME.safetensors (what differs from the installed backbone, in 16 bits) and NAME.md, the card, to
+NAME.safetensors (what differs from the installed backbone) and NAME.md, the card, to
 `sret_jax/models/weights/shipped/`.
 """
 
@@ -30,7 +30,7 @@ PRIVATE = ("data.root", "data.splits", "data.cache_dir", "eval.")  # where photo
 CARD = """# {name}
 
 A retriever for photographs of one particular object: {parameters:.1f} M parameters, {dim} dimensions, {size:.1f} MB
-here (16 bits; the stages that did not train come from the package of the backbone).
+here (the stages that did not train come from the package of the backbone).
 
     import sret_jax
     retriever = sret_jax.load("{name}")
