@@ -47,6 +47,14 @@ def markdown(rows: Mapping[str, Mapping[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def write_table(path: Path, about: str, rows: Mapping[str, Mapping[str, str]]) -> None:
+    """Prints the table below what it is about, and writes both."""
+    text = f"{about}\n\n{markdown(rows)}\n"
+    print(text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
 def write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """One line per record; the columns are those of all records together, in order of appearance."""
     columns = list(dict.fromkeys(column for record in records for column in record))

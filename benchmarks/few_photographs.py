@@ -14,7 +14,7 @@ from runpy import run_path
 
 import numpy as np
 from ablation import CONFIGS, open_collections
-from comparison import markdown, mean_and_deviation
+from comparison import mean_and_deviation, write_table
 from PIL import Image
 from timing import machine
 
@@ -79,10 +79,7 @@ def main() -> None:
                 "start kept": f"{np.sum(difference == 0)} of {args.seeds}",
             }
     about = f"Leave-one-out mAP on the objects that were not drawn, {args.seeds} seeds. {machine()}."
-    text = f"{about}\n\n{markdown(rows)}\n"
-    print(text)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "few_photographs.md").write_text(text)
+    write_table(args.out / "few_photographs.md", about, rows)
 
 
 if __name__ == "__main__":

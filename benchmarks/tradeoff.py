@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from ablation import run_folder
-from comparison import markdown, mean_and_deviation, paired_bootstrap, plot
+from comparison import mean_and_deviation, paired_bootstrap, plot, write_table
 from timing import machine
 
 from sret_jax.config import Config, RerankConfig
@@ -172,10 +172,7 @@ def main() -> None:
             "times as fast": f"{aim.seconds / point.seconds:.1f}, without describing {aim.search / point.search:.0f}",
         }
     about = f"Leave-one-out on test instances, {args.seeds} seeds, first {args.top} verified. {machine()}."
-    text = f"{about}\n\n{markdown(rows)}\n"
-    print(text)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "tradeoff.md").write_text(text)
+    write_table(args.out / "tradeoff.md", about, rows)
     ours = {name for name in points if name.startswith("smoothing")}
     drawn = {name: (point.seconds, point.map) for name, point in points.items()}
     plot(args.out / "tradeoff.png", drawn, ours, "seconds per query")
