@@ -63,7 +63,8 @@ The settings that differ from the defaults:
 ## How good it is
 
 Searched leave-one-out, or by official queries (easy / medium / hard), on photographs of instances that it was not
-trained on; several seeds of the same recipe, mean and standard deviation. This file is the run with seed {seed}.
+trained on; "objects" are those that the step was chosen by. Mean and standard deviation over seeds of the same recipe,
+one seed where no deviation stands. This file is the run with seed {seed}.
 
 {table}
 

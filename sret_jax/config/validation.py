@@ -114,6 +114,11 @@ def _validate_trained(config: Config) -> None:
             f'config.model.pool={model.pool!r} has nothing to train: set config.train.train_from, for example to "c5", '
             "or config.model.whitening=True"
         )
+    if train.start_share and train.batch_stats == "updated":
+        raise UserError(
+            f"config.train.start_share={train.start_share!r}: averaged weights have other statistics of BatchNorm; set "
+            'config.train.batch_stats="frozen", or the share to 0'
+        )
     refit = train.whitening_refit
     if refit != "none" and not (model.whitening and model.l2_pooled):
         field = "l2_pooled" if model.whitening else "whitening"
@@ -138,11 +143,6 @@ def _validate_maps(config: Config) -> None:
 
 def _validate_sampling(config: Config) -> None:
     train, mining = config.train, config.mining
-    if train.start_share and train.batch_stats == "updated":
-        raise UserError(
-            f"config.train.start_share={train.start_share!r}: averaged weights have other statistics of BatchNorm; set "
-            'config.train.batch_stats="frozen", or the share to 0'
-        )
     if config.data.source_balance != 1 and config.data.sampling != "instances":
         raise UserError(
             f'config.data.source_balance={config.data.source_balance!r}: only data.sampling="instances" knows sources; '

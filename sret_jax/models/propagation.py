@@ -13,7 +13,7 @@ from sret_jax.models.controls import shuffled_order
 from sret_jax.models.graph import Graph, adjacency, build_graph, described, node_positions, strongest
 from sret_jax.models.pooling import root_mean_square
 
-GATE = -2.0  # a gate before its sigmoid, at the start: open half way, it loses what sets a small object apart
+GATE = -2.0  # a gate before its sigmoid, at the start: nearly closed, as a graph that has not trained should do little
 
 
 def propagate(

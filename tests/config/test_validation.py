@@ -50,6 +50,11 @@ def test_a_network_without_its_whitening_layer_may_be_measured():
         ({"whitening__ridge": -0.5}, "config.whitening.ridge=-0.5: must be 0 or more"),
         ({"data__map_drop": 1.0}, "config.data.map_drop=1.0: must be a share"),
         ({"data__held_out": -0.1}, "config.data.held_out=-0.1: must be a share"),
+        ({"train__start_share": 1.5}, "config.train.start_share=1.5: must be from 0 to 1"),
+        (
+            {"train__start_share": 0.5, "train__batch_stats": "updated"},
+            'config.train.start_share=0.5: .* set config.train.batch_stats="frozen"',
+        ),
         ({"model__l2_pooled": False, "model__whitening_init": "within"}, 'whitening_init="weights"'),
         (
             {"train__whitening_refit": "pca", "model__whitening": False},

@@ -184,6 +184,25 @@ def test_without_validation_the_whitening_of_the_last_network_is_filled_again(ru
     same(run(settings, tmp_path / "run", 0), state)  # and is not trained again
 
 
+def test_the_backbone_that_is_used_lies_between_start_and_end_and_a_killed_run_has_the_same(run, cache, tmp_path):
+    settings = validated(cache, validate_every=0, steps=2, on_maps=False, train_from="c2", backbone_lr=1.0)
+    settings.train.start_share, settings.train.whitening_refit, settings.eval.untrained = 0.25, "none", True
+    seen = {}
+    state = run(settings, tmp_path / "run", measure=lambda network, tag: seen.update({tag: copied(network.variables)}))
+    start, last = seen["-untrained"]["params"], copied(state.params["network"])
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), start["backbone"], last["backbone"])
+    assert max(jax.tree.leaves(moved)) > 0.005
+    used = load_network(tmp_path / "run").variables["params"]
+    expected = jax.tree.map(lambda a, b: 0.25 * a + 0.75 * b, start["backbone"], last["backbone"])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), used["backbone"], expected)
+    same(used["whitening"], last["whitening"])
+    same(seen[""]["params"], used)
+    with pytest.raises(Killed):
+        run(settings, tmp_path / "killed", 1)
+    run(settings, tmp_path / "killed")
+    same(load_network(tmp_path / "killed").variables["params"], used)
+
+
 def test_on_maps_a_run_learns_what_it_learns_on_photographs_that_are_shown_as_they_are(run, cache, tmp_path):
     plain = {"crop_area": (1.0, 1.0), "flip": 0.0, "colour": 0.0, "jpeg": 0.0}
     params = []
