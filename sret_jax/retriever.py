@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from sret_jax.config import Config, from_dict, to_dict
 from sret_jax.config.validation import validate
 from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.regions import Region, cut_out
 from sret_jax.errors import UserError, did_you_mean
 from sret_jax.extraction.descriptors import Extraction, Extractor, extract
 from sret_jax.extraction.local_features import FeatureSource, StoredLocal, open_source, store_local
@@ -77,7 +78,10 @@ class Retriever:
         return Extractor(self.network, self.variables, self.config, self.whitening)
 
     def describe(
-        self, photos: PhotoSet, rows: Sequence[int] | Int[np.ndarray, "n"] | None = None
+        self,
+        photos: PhotoSet,
+        rows: Sequence[int] | Int[np.ndarray, "n"] | None = None,
+        regions: Mapping[int, Region] | Sequence[Region] | None = None,
     ) -> Float[np.ndarray, "n d"]:
         """Descriptors of unit length, float32, on which every whitening has acted.
 
@@ -87,9 +91,12 @@ class Retriever:
         Args:
           photos: what `open_photos` returns.
           rows: of the photographs to describe, in this order; by default all.
+          regions: what of a photograph is described instead of all of it, as in `data.regions`, by its row; or a list
+            with a region, or None, for each of `rows`.
 
         Raises:
-          UserError: a whitening layer that was never filled, or a photograph that cannot be read any more.
+          UserError: a whitening layer that was never filled, a photograph that cannot be read any more, or a region
+            that is none.
         """
         if not isinstance(photos, PhotoSet):
             raise UserError(
@@ -98,6 +105,8 @@ class Retriever:
         rows = range(len(photos)) if rows is None else [int(row) for row in rows]
         if not rows:
             raise UserError("describe: no photographs; give at least one row")
+        if regions is not None:
+            photos, rows = _with_regions(photos, rows, regions)
         few = len(rows) <= self.extractor.batch_size // 4
         return Descriptors.of(self.extractor.describe(photos, rows, batch_size=1 if few else None), self.fingerprint)
 
@@ -158,6 +167,17 @@ class Retriever:
                 f'`sret train`, take it from a checkpoint (config.model.{field}="weights"), or leave it out '
                 f"(config.model.{without}=False)"
             )
+
+
+def _with_regions(
+    photos: PhotoSet, rows: Sequence[int], regions: Mapping[int, Region] | Sequence[Region]
+) -> tuple[PhotoSet, Sequence[int]]:
+    """The photographs of `rows`, cut to their regions, and their rows: a photograph may be there with several."""
+    if isinstance(regions, Mapping):
+        return cut_out(photos, regions), rows
+    if len(regions) != len(rows):
+        raise UserError(f"describe: {len(regions)} regions for {len(rows)} photographs; give one each, or None")
+    return cut_out(photos.select(rows), dict(enumerate(regions))), range(len(rows))
 
 
 def load(source: str | Path | Config = DEFAULT, config: Config | None = None) -> Retriever:

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.regions import Region
 from sret_jax.extraction.maps import StoredMaps, localizing_network
 from sret_jax.localization.object_discovery import centre
-from sret_jax.localization.query_region import Region, deviations, directions, mean_direction, region_weights
+from sret_jax.localization.query_region import deviations, directions, mean_direction, region_weights
 from sret_jax.reranking.answers import PhotoFeatures
 from sret_jax.reranking.matching import LocalFeatures
 from sret_jax.reranking.rerankers import verify_candidates

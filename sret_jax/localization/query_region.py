@@ -13,7 +13,6 @@ the region would look for the average of a painting, which is nowhere in it. `re
 lowest degree.
 """
 
-from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -21,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32
 
-from sret_jax.errors import UserError
+from sret_jax.data.regions import Region, checked_region, region_box
 from sret_jax.localization.object_discovery import (
     DiscoveredObjects,
     border,
@@ -31,23 +30,20 @@ from sret_jax.localization.object_discovery import (
     similarities,
 )
 
-Region = Sequence[int | float] | np.ndarray | None
 EPSILON = 1e-12  # keeps the direction of a zero vector defined: zero
 PHOTOS_AT_ONCE = 8  # of the gallery, whose similarities to the query are in memory together
-CLICKED = 0.1  # side of the square that stands for a click in pixels, longest side of the photograph = 1
 
 
 def region_weights(region: Region, size: tuple[int, int], mask: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
     """The share of each patch's area that lies in the region of a photograph, 0 outside the map's mask.
 
     Args:
-        region: a box (left, top, right, bottom), right and bottom exclusive, or a click (x, y), which takes the whole
-            patch below it, both in pixels of the photograph; a mask of the photograph; None takes all of it.
+        region: as in `data.regions`; a click takes the whole patch below it.
         size: (height, width) of the photograph, pixels.
         mask: the positions of the photograph's map, a rectangle from the upper left corner.
 
     Raises:
-        UserError: a region without any pixel of the photograph in it, or a mask of another size.
+        UserError: a region that is none, see `checked_region`.
     """
     weights = np.zeros(mask.shape, np.float32)
     rows, columns = int(mask.any(1).sum()), int(mask.any(0).sum())
@@ -57,43 +53,29 @@ def region_weights(region: Region, size: tuple[int, int], mask: Bool[np.ndarray,
 
 def region_pixels(region: Region, size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
     """The pixels of a region that `region_weights` takes, those that it touches; of a click a square around it."""
-    if region is None:
-        return np.ones(size, bool)
-    if np.ndim(region) == 2:
-        return np.asarray(region, bool)
-    numbers, out = np.asarray(region, np.float64), np.zeros(size, bool)
-    if len(numbers) == 2:
-        numbers = np.concatenate([numbers - CLICKED * max(size) / 2, numbers + CLICKED * max(size) / 2])
-    left, top, right, bottom = (int(x) for x in np.maximum([*np.floor(numbers[:2]), *np.ceil(numbers[2:])], 0))
+    found = checked_region(region, size)
+    if found is not None and found.ndim == 2:
+        return found
+    out = np.zeros(size, bool)
+    left, top, right, bottom = region_box(region, size)
     out[top:bottom, left:right] = True
     return out
 
 
 def _patch_shares(region: Region, size: tuple[int, int], patches: tuple[int, int]) -> Float[np.ndarray, "h w"]:
     height, width = size
-    if region is None:
+    found = checked_region(region, size)
+    if found is None:
         return np.ones(patches)
-    if isinstance(region, np.ndarray) and region.ndim == 2:
-        if region.shape != (height, width):
-            raise UserError(f"query mask: {region.shape[1]}x{region.shape[0]} pixels, its photograph {width}x{height}")
-        if not region.any():
-            raise UserError("query mask: it is empty; mark the object in it")
+    if found.ndim == 2:
         down, across = (_overlaps(np.arange(n), np.arange(n) + 1, n, p) for n, p in zip(size, patches, strict=True))
-        return down @ region @ across.T / (height / patches[0] * width / patches[1])
-    numbers = np.asarray(region, np.float64)
-    if numbers.shape not in ((2,), (4,)) or not np.isfinite(numbers).all():
-        raise UserError(f"query region {region}: give a box (left, top, right, bottom) or a click (x, y)")
-    if len(numbers) == 2:
-        x, y = numbers
-        if not (0 <= x < width and 0 <= y < height):
-            raise UserError(f"query click ({x:g}, {y:g}): outside the photograph of {width}x{height} pixels")
+        return down @ found @ across.T / (height / patches[0] * width / patches[1])
+    if len(found) == 2:
+        x, y = found
         shares = np.zeros(patches)
         shares[int(y * patches[0] / height), int(x * patches[1] / width)] = 1
         return shares
-    low, high = np.clip(numbers[[1, 0]], 0, size), np.clip(numbers[[3, 2]], 0, size)
-    if (high <= low).any():
-        box = ", ".join(f"{v:g}" for v in numbers)
-        raise UserError(f"query box ({box}): no area inside the photograph of {width}x{height} pixels")
+    low, high = found[[1, 0]], found[[3, 2]]
     down, across = (_overlaps(low[i : i + 1], high[i : i + 1], size[i], patches[i])[:, 0] for i in (0, 1))
     return np.outer(down, across) / (height / patches[0] * width / patches[1])
 

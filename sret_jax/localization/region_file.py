@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 
 from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.regions import checked_region
 from sret_jax.datasets.pixel_truth import read_mask
 from sret_jax.errors import UserError
-from sret_jax.localization.query_region import region_weights
 from sret_jax.storage.files import Unreadable, read_file
 
 FORM = '{"<photo>": [left, top, right, bottom] or [x, y] or "<mask>.png"}, pixels'
 
 
 def read_regions(path: str | Path, queries: PhotoSet) -> dict[int, np.ndarray]:
-    """Regions by row of the queries, each a box, a click or a mask as `query_region.region_weights` takes it.
+    """Regions by row of the queries, each a box, a click or a mask as in `data.regions`.
 
     Args:
       path: a JSON file {"<photo>": [left, top, right, bottom] or [x, y] or "<mask>.png"}, pixels of the upright photo;
@@ -41,7 +41,7 @@ def read_regions(path: str | Path, queries: PhotoSet) -> dict[int, np.ndarray]:
         height, width = queries.sizes[rows[name]].tolist()
         try:
             found = read_mask(path.parent / region, (height, width)) if isinstance(region, str) else _numbers(region)
-            region_weights(found, (height, width), np.ones((1, 1), bool))  # says what is wrong with it
+            checked_region(found, (height, width))
         except UserError as error:
             raise UserError(f"{path}: {name!r}: {error}") from None
         out[rows[name]] = found

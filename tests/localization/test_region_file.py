@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.regions import CLICKED
 from sret_jax.errors import UserError
-from sret_jax.localization.query_region import CLICKED, region_pixels
+from sret_jax.localization.query_region import region_pixels
 from sret_jax.localization.region_file import read_regions
 
 SIZES = np.array([[30, 40], [60, 20]])

@@ -1,0 +1,40 @@
+"""Whether the object of a query region is in another photograph at all.
+
+    y[p]      of the photograph's map and of the query's, as in `query_region`
+    presence  = sum_i w[i] max_p y[p] . y_query[i] / sum_i w[i]
+
+Every part of the region looks for its counterpart anywhere in the photograph; the mean of how like they are says how
+much of the region was found.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32
+
+from sret_jax.localization.query_region import EPSILON, deviations
+
+FOUND = 0.5  # not calibrated yet
+
+
+@jax.jit
+def presence(
+    query: Float[Array, "h2 w2 c"],
+    weights: Float[Array, "h2 w2"],
+    x: Float[Array, "b h w c"],
+    mask: Bool[Array, "b h w"],
+    mean: Float[Array, "c"],
+) -> Float32[Array, "b"]:
+    """presence of the module's equations, -1 to 1; the object counts as found from `FOUND` on.
+
+    Args:
+        query: the map of the whole query photograph.
+        weights: of its positions, as `query_region.region_weights` gives them.
+        x: maps of the photographs.
+        mask: their photographs' positions; one without any has presence 0.
+        mean: `query_region.mean_direction` of the collection.
+    """
+    y_query = deviations(query, mean).reshape(-1, query.shape[-1])
+    share = weights.reshape(-1) / jnp.maximum(weights.sum(), EPSILON)
+    cosine = jnp.einsum("bhwc,ic->bhwi", deviations(x, mean), y_query)
+    best = jnp.max(cosine, axis=(1, 2), where=mask[..., None], initial=-1)
+    return jnp.where(mask.any((1, 2)), best @ share, 0)
