@@ -64,6 +64,16 @@ def scann_top_k(
     return np.where(missing, -1, ids), np.where(missing, -np.inf, scores)
 
 
+def scann_insert(scann: Any, x: Float[np.ndarray, "n d"]) -> None:
+    """Rows of unit length, behind those that are there."""
+    scann.searcher.upsert([None] * len(x), x, 256)
+
+
+def scann_delete(scann: Any, slots: list[int]) -> None:
+    """Takes rows out, one after the other: each time the last row moves into the place that is free."""
+    scann.searcher.delete(slots)
+
+
 def load_scann(folder: Path, n: int) -> Any:
     """The searcher that was serialized to this folder, over n photos; runs nothing that an index has no use for.
 

@@ -98,8 +98,8 @@ class Index:
             seen.add(name)
         key, retriever = content_fingerprint(descriptors, names, config), retriever_of(descriptors)
         descriptors = normalized(descriptors, names)
-        method = _choose(config.method, len(names))
-        settings = _settings(method, len(names), config)
+        method = choose_method(config.method, len(names))
+        settings = method_settings(method, len(names), config)
         scann = None if method == "exact" else build_scann(descriptors, method, settings)
         return cls(descriptors, list(names), config, method, settings, key, scann, retriever)
 
@@ -232,7 +232,8 @@ def _best_first(ids: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray
     return np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
 
 
-def _choose(method: str, n: int) -> str:
+def choose_method(method: str, n: int) -> str:
+    """The method for n photos: "auto" by ScaNN's size rules. Raises `UserError` for one that cannot be used."""
     if method == "asmk":
         raise UserError("search.method='asmk' compares local features: an index of descriptors has none")
     if method == "auto":
@@ -247,7 +248,8 @@ def _choose(method: str, n: int) -> str:
     return method
 
 
-def _settings(method: str, n: int, config: SearchConfig) -> dict[str, int]:
+def method_settings(method: str, n: int, config: SearchConfig) -> dict[str, int]:
+    """How many leaves an index over n photos has, and how many of them are searched."""
     if method != "tree_ah":
         return {}
     leaves = 2 * math.isqrt(n)

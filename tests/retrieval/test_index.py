@@ -118,8 +118,8 @@ def test_length_does_not_matter():
 
 @pytest.mark.parametrize(("n", "method"), [(19_999, "brute_force"), (20_000, "ah"), (100_000, "tree_ah")])
 def test_auto_follows_the_size_rules(n, method):
-    assert search._choose("auto", n) == method
-    leaves = search._settings("tree_ah", n, SearchConfig())["leaves"]
+    assert search.choose_method("auto", n) == method
+    leaves = search.method_settings("tree_ah", n, SearchConfig())["leaves"]
     assert (leaves / 2) ** 2 <= n < (leaves / 2 + 1) ** 2
 
 
