@@ -137,7 +137,7 @@ def _listed(photos: list[Any], names: Sequence[str] | None) -> PhotoSet:
     sizes, digests = [], []
     for name, photo in zip(names, photos, strict=True):
         try:
-            data = _encoded(photo)
+            data = encoded(photo)
             sizes.append(decode_photo(data).shape[:2])
         except Unreadable as rejected:
             raise UserError(f"{name}: {rejected.reason}; give a JPEG, PNG or WebP photograph") from None
@@ -164,7 +164,7 @@ def _name(photo: Any, number: int) -> str:
     return os.fspath(photo) if isinstance(photo, str | os.PathLike) else f"photo {number}"
 
 
-def _encoded(photo: Any) -> bytes:
+def encoded(photo: Any) -> bytes:
     """The bytes of a photograph; of pixels, a lossless PNG, so that every photograph meets the same decoder."""
     if isinstance(photo, str | os.PathLike):
         return read_file(Path(photo).expanduser())

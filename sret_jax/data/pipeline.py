@@ -165,6 +165,17 @@ def _check_division(plan: Plan, config: DataConfig, processes: int) -> None:
         )
 
 
+def shown_sizes(
+    photos: PhotoSet, image_size: int, size_multiple: int, enlarged: float | None = None
+) -> list[tuple[int, int]]:
+    """(height, width) at which `evaluation_batches` shows each photograph, or the part of it that is meant."""
+    sides = photos.sizes.max(1)
+    # A part of a photograph is shown at the scale that the whole one would have.
+    longest = np.minimum(image_size, (enlarged or np.inf) * sides) * photos.regions.max(1) / sides
+    known = zip(photos.regions.tolist(), longest.tolist(), strict=True)
+    return [content_size(region, side, size_multiple) for region, side in known]
+
+
 def evaluation_batches(
     photos: PhotoSet,
     *,
@@ -184,13 +195,7 @@ def evaluation_batches(
     """
     chosen = range(len(photos)) if rows is None else [int(row) for row in rows]
     buckets = bucket_shapes(image_size, bucket_ratios, size_multiple)
-    # A part of a photograph is shown at the scale that the whole one would have.
-    sides = photos.sizes.max(1)
-    regions, longest = (
-        photos.regions,
-        np.minimum(image_size, (enlarged or np.inf) * sides) * photos.regions.max(1) / sides,
-    )
-    contents = [content_size(*known, size_multiple) for known in zip(regions.tolist(), longest.tolist(), strict=True)]
+    contents = shown_sizes(photos, image_size, size_multiple, enlarged)
     members: dict[tuple[int, int], list[int]] = {shape: [] for shape in buckets}
     for row in chosen:
         members[choose_bucket(contents[row], buckets)].append(row)

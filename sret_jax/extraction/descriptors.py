@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float
+from jaxtyping import Array, Bool, Float, Int8
 
 from sret_jax.config import Config, to_dict
 from sret_jax.data.decoding import DECODING_VERSION
@@ -132,6 +133,33 @@ class Extractor:
             )
         return apply_whitening(x, *self.whitening)
 
+    def describe_with_maps(
+        self, photos: PhotoSet, rows: Sequence[int], stage: str, batch_size: int | None = None
+    ) -> tuple[Float[np.ndarray, "m d"], list[Int8[np.ndarray, "_ _ c"]]]:
+        """`describe`, and the map of a stage of the backbone of each photograph, in one pass of the network.
+
+        A map has the positions of the photograph alone, and says of each which way its features point, in 8 bits. How
+        long they are is lost: every method of localization begins with their directions.
+
+        Args:
+          stage: of the backbone, up to the one that is pooled.
+          batch_size: as for `describe`, whose errors it raises too.
+        """
+        one_scale = tuple(self.config.extract.scales) == (1.0,)
+        x: dict[int, np.ndarray] = {}
+        maps: dict[int, np.ndarray] = {}
+        for batch in self._batches(photos, rows, 1.0, batch_size or self.batch_size):
+            found = jax.device_get(_apply_keeping(self.network, self.variables, *self._placed(batch), stage))
+            for row, descriptor, kept, mask in zip(batch["row"].tolist(), *found, strict=True):
+                if row >= 0:
+                    x[row], maps[row] = descriptor, kept[: mask.any(1).sum(), : mask.any(0).sum()].copy()
+        descriptors = np.stack([x[row] for row in rows])
+        if not one_scale:
+            descriptors = self.describe(photos, rows, batch_size)
+        elif self.whitening is not None:
+            descriptors = apply_whitening(descriptors, *self.whitening)
+        return descriptors, [maps[row] for row in rows]
+
     def _exponents(self) -> np.ndarray:
         """Of the generalised mean over scales: those over positions, 1 where a layer mixes the channels afterwards."""
         plain = isinstance(self.network.pool, GeM) and self.network.whitening is None
@@ -242,3 +270,16 @@ def _apply(
         images, masks = resize_input(images, masks, scale, network.size_multiple)
     found: Any = network.apply(variables, images, masks, train=False)
     return found
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def _apply_keeping(
+    network: RetrievalNetwork, variables: Variables, images: jax.Array, masks: jax.Array, stage: str
+) -> tuple[Float[Array, "b d"], Int8[Array, "b h w c"], Bool[Array, "b h w"]]:
+    """Descriptors, and the directions of the features of a stage: each as long as makes its largest number 127."""
+    found: Any = network.apply(variables, images, masks, train=False, keep=stage)
+    descriptors, intermediates = found
+    kept, mask = intermediates["kept"]
+    kept = kept.astype(jnp.float32)
+    largest = jnp.max(jnp.abs(kept), axis=-1, keepdims=True)
+    return descriptors, jnp.round(kept * (127 / jnp.maximum(largest, 1e-30))).astype(jnp.int8), mask

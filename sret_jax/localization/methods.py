@@ -18,7 +18,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 
 from sret_jax.data.pipeline import load
 from sret_jax.errors import UserError, choices
@@ -126,17 +126,37 @@ def cut_out(
     localizer: Localizer, row: int, heat: Float[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]
 ) -> PredictedMask:
     """The pixels of the heat [h w] of one photograph, whose positions `mask` tells, refined as the config says."""
-    size, refine = localizer.size(row), localizer.config.localize.refine
+    size = localizer.size(row)
+    found, own = working_mask(
+        heat, mask, size, localizer.config.localize.refine, lambda: load(localizer.photos, row, WORKING_SIDE)
+    )
+    return PredictedMask(enlarge(found, size) > 0.5, enlarge(own, size))
+
+
+def working_mask(
+    heat: Float[np.ndarray, "h w"],
+    mask: Bool[np.ndarray, "h w"],
+    size: tuple[int, int],
+    refine: str,
+    photo: Callable[[], UInt8[np.ndarray, "_ _ 3"]],
+) -> tuple[Bool[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
+    """What is hot in a photograph of `size`, and the heat, both at `WORKING_SIDE` pixels.
+
+    Args:
+      heat, mask: of the positions of its map.
+      refine: as `config.localize.refine`.
+      photo: reads its pixels, of any size from `WORKING_SIDE` on; called where they are needed.
+    """
     working = shrunken(size, WORKING_SIDE)
     own = upsample(heat, mask, working)
     if refine == "none":
-        return PredictedMask(enlarge(hottest_component(own), size) > 0.5, enlarge(own, size))
-    photo = shrink(load(localizer.photos, row, WORKING_SIDE), working)
-    own = guided_filter(own, photo, radius=GUIDED_RADIUS)
+        return hottest_component(own), own
+    pixels = shrink(photo(), working)
+    own = guided_filter(own, pixels, radius=GUIDED_RADIUS)
     found = hottest_component(own)
     if refine == "grabcut":
-        found = grab_cut(photo, found)
-    return PredictedMask(enlarge(found, size) > 0.5, enlarge(own, size))
+        found = grab_cut(pixels, found)
+    return found, own
 
 
 def _regions(localizer: Localizer, query: int, rows: Sequence[int]) -> list[PredictedMask]:

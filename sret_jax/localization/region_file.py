@@ -53,3 +53,22 @@ def _numbers(region: object) -> np.ndarray:
         return np.asarray(region, np.float64).reshape(-1)
     except (ValueError, TypeError):
         raise UserError(f"no region; give {FORM}") from None
+
+
+def region_of(text: str, size: tuple[int, int]) -> np.ndarray:
+    """A region as it is written on a command line: `left,top,right,bottom`, `x,y`, or the file of a mask.
+
+    Args:
+      size: (height, width) of its photograph, pixels.
+
+    Raises:
+      UserError: it is none of the photograph.
+    """
+    try:
+        found = np.array([float(number) for number in text.split(",")])
+    except ValueError:
+        if not Path(text).is_file():
+            raise UserError(f"region {text!r}: give LEFT,TOP,RIGHT,BOTTOM or X,Y or the file of a mask") from None
+        found = read_mask(Path(text), size)
+    checked_region(found, size)  # says what is wrong with it
+    return found

@@ -64,7 +64,7 @@ class RetrievalNetwork(nn.Module):
     l2_pooled: bool = True
 
     def feature_map(
-        self, images: Images, mask: Bool[Array, "b h w"], train: bool = False, given: str = ""
+        self, images: Images, mask: Bool[Array, "b h w"], train: bool = False, given: str = "", keep: str = ""
     ) -> tuple[Float[Array, "b h2 w2 c"], Bool[Array, "b h2 w2"], dict[str, Any]]:
         """The map that is pooled, its mask, and the named intermediates on the way to it."""
         if given == self.stage:
@@ -75,6 +75,8 @@ class RetrievalNetwork(nn.Module):
             maps = self.backbone(images, mask, train=train, last_stage=self.stage, **options)
         x, mask = maps[self.stage]
         intermediates: dict[str, Any] = {"backbone": x}
+        if keep:
+            intermediates["kept"] = maps[keep]
         if self.smoothing is not None:
             x, intermediates["smoothing"] = self.smoothing(x, mask)
         if self.refinement is not None:
@@ -86,10 +88,10 @@ class RetrievalNetwork(nn.Module):
         return x, mask, intermediates | {"map": x, "mask": mask}
 
     def pooled(
-        self, images: Images, mask: Bool[Array, "b h w"], train: bool = False, given: str = ""
+        self, images: Images, mask: Bool[Array, "b h w"], train: bool = False, given: str = "", keep: str = ""
     ) -> tuple[Float[Array, "b c"], dict[str, Any]]:
         """The descriptor before whitening, L2-normalised unless the whitening layer takes it as it is."""
-        x, mask, intermediates = self.feature_map(images, mask, train, given)
+        x, mask, intermediates = self.feature_map(images, mask, train, given, keep)
         if isinstance(self.pool, WeightedSum):
             vector = self.pool(**intermediates["local"])
         else:
@@ -100,7 +102,7 @@ class RetrievalNetwork(nn.Module):
         return l2_normalize(x, 1e-6, added=True) if self.l2_added else l2_normalize(x)
 
     def __call__(
-        self, images: Images, mask: Bool[Array, "b h w"], *, train: bool = False, given: str = ""
+        self, images: Images, mask: Bool[Array, "b h w"], *, train: bool = False, given: str = "", keep: str = ""
     ) -> tuple[Float[Array, "b d"], dict[str, Any]]:
         """Descriptors of unit length and the intermediates (maps, `a`, `c`, graph nodes, local features) by name.
 
@@ -110,8 +112,9 @@ class RetrievalNetwork(nn.Module):
           train: updates BatchNorm statistics where the backbone was built for it.
           given: name of a stage whose map and mask `images` and `mask` are, made earlier by the same backbone; only
             what is behind it is computed.
+          keep: name of a stage of the backbone whose map and mask are among the intermediates, as "kept".
         """
-        descriptor, intermediates = self.pooled(images, mask, train, given)
+        descriptor, intermediates = self.pooled(images, mask, train, given, keep)
         if self.whitening is not None:
             descriptor = self._normalize(self.whitening(descriptor))
         return descriptor, intermediates
