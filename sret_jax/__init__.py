@@ -17,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sret_jax.collection.collection import Collection as Collection
     from sret_jax.config import Config as Config
     from sret_jax.data.opening import open_photos as open_photos
     from sret_jax.errors import UserError as UserError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sret_jax.retriever import load as load
 
 _PLACES = {
+    "Collection": "collection.collection",
     "Config": "config",
     "Index": "retrieval.index",
     "Retriever": "retriever",

@@ -24,7 +24,13 @@ from sret_jax.extraction.descriptors import Extraction, Extractor, extract
 from sret_jax.extraction.local_features import FeatureSource, StoredLocal, open_source, store_local
 from sret_jax.extraction.maps import StoredMaps, localizing_network, store_maps
 from sret_jax.extraction.origin import Descriptors
-from sret_jax.models.descriptor import RetrievalNetwork, Variables, build_network, init_network
+from sret_jax.models.descriptor import (
+    RetrievalNetwork,
+    Variables,
+    build_network,
+    descriptor_length,
+    init_network,
+)
 from sret_jax.models.weights.pretrained import stored_whitening
 from sret_jax.models.weights.shipped import DEFAULT, shipped_config, shipped_names
 from sret_jax.models.whitening import LearnedWhitening
@@ -64,6 +70,11 @@ class Retriever:
     def fingerprint(self) -> str:
         """Identifies everything that a descriptor depends on, but the photograph."""
         return self.extractor.fingerprint
+
+    @property
+    def descriptor_length(self) -> int:
+        """Numbers of a descriptor."""
+        return descriptor_length(self.config.model) if self.whitening is None else self.whitening.projection.shape[1]
 
     @cached_property
     def extractor(self) -> Extractor:

@@ -5,15 +5,19 @@ import sys
 import sret_jax
 from sret_jax.errors import UserError, choices
 
-FLAGGED = {  # with a config and absl's flags
+COMMANDS = {
+    "index": "keep an index of a folder of photographs, and bring it up to date",
+    "search": "find the photographs of it that show a thing in a photograph",
+    "remove": "take photographs out of it",
+    "status": "say what is in it",
+    "verify": "check that what is stored of it is what was written",
     "train": "train the network of a config",
     "eval": "measure a network on benchmarks, search with queries, re-rank, localize",
-}
-PLAIN = {
     "convert": "convert a checkpoint from elsewhere",
     "download": "fetch the files of a benchmark",
     "prepare": "prepare a large benchmark by Apache Beam",
 }
+FLAGGED = ("train", "eval")  # with a config and absl's flags
 
 
 def main() -> None:
@@ -30,22 +34,23 @@ def main() -> None:
     else:
         try:
             _plain(command, words)
+        except KeyboardInterrupt:
+            sys.exit(130)
         except UserError as error:
             print("error: " + " ".join(str(error).split()), file=sys.stderr)
             sys.exit(2)
 
 
 def _plain(command: str, words: list[str]) -> None:
-    if command not in PLAIN:
-        raise UserError(f"no command {choices(command, [*FLAGGED, *PLAIN])}")
+    if command not in COMMANDS:
+        raise UserError(f"no command {choices(command, list(COMMANDS))}")
     from importlib import import_module
 
     import_module(f"sret_jax.cli.{command}").main(words)
 
 
 def usage() -> str:
-    commands = FLAGGED | PLAIN
-    lines = [f"  {name:10} {what}" for name, what in commands.items()]
+    lines = [f"  {name:10} {what}" for name, what in COMMANDS.items()]
     return "\n".join(["usage: sret COMMAND ...", "", *lines, "", "`sret COMMAND --help` says more."])
 
 

@@ -1,0 +1,76 @@
+"""Keeps an index of a folder of photographs.
+
+    sret index PHOTOS [--name=NAME] [--retriever=RUN]
+    sret index [--collection=NAME]
+
+PHOTOS is any folder; photographs may lie at any depth, and stay where they are. The first time all of them are
+described, later those that are new or changed, and what is gone is forgotten. Without PHOTOS every collection is
+brought up to date, or the one that is named. A run that is interrupted goes on where it was.
+
+`--retriever` is what `sret train` wrote, or another that `sret_jax.load` takes; by default the weights that come with
+the package.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sret_jax.cli.collections import add_name, collection_folder, parser
+from sret_jax.collection.collection import Collection
+from sret_jax.collection.update import Progress as Tell
+from sret_jax.collection.update import Update
+from sret_jax.config.paths import expanded
+from sret_jax.errors import UserError
+
+SHOWN = 5  # skipped files that are named
+
+
+def main(words: Sequence[str]) -> None:
+    arguments = parser("index", __doc__)
+    add_name(arguments)
+    arguments.add_argument("photos", nargs="?", type=expanded, help="the folder of the photographs")
+    arguments.add_argument("--name", default="", help="of the collection; by default the folder's")
+    arguments.add_argument("--retriever", type=expanded, default=None, help="what describes the photographs")
+    given = arguments.parse_args(words)
+    if given.photos:
+        name = given.name or given.collection
+        collections = [
+            Collection.open(given.photos, workdir=given.workdir, name=name, retriever=given.retriever or None)
+        ]
+    elif given.name or given.retriever:
+        raise UserError("--name and --retriever are for a folder: give it first")
+    elif given.collection or not list(Path(given.workdir).glob("*/collection.json")):
+        collections = [Collection(collection_folder(given))]
+    else:
+        collections = [Collection(path.parent) for path in sorted(Path(given.workdir).glob("*/collection.json"))]
+    for collection in collections:
+        with progress(collection.name) as tell:
+            done = collection.update(tell)
+        print(summary(collection, done))
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Tell]:
+    """Shows on a terminal how many files are read."""
+    screen = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task(f"{what}: reading photographs", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def summary(collection: Collection, done: Update) -> str:
+    """What an update did, in words."""
+    counts = [("added", len(done.added)), ("changed", len(done.changed)), ("removed", len(done.removed))]
+    said = ", ".join(f"{count} {what}" for what, count in counts if count) or "nothing new"
+    status = collection.status()
+    lines = [f"{collection.name}: {status.photos} photographs of {collection.root} ({said})"]
+    if status.skipped:
+        lines.append(f"{len(status.skipped)} files are no photographs that can be used:")
+        lines += [f"  {name}: {reason}" for name, reason in status.skipped[:SHOWN]]
+        if len(status.skipped) > SHOWN:
+            lines.append("  … `sret status` lists all")
+    return "\n".join(lines)

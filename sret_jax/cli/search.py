@@ -1,0 +1,45 @@
+"""Finds the photographs of a collection that show a thing in a photograph.
+
+    sret search QUERY [--region=LEFT,TOP,RIGHT,BOTTOM | X,Y | MASK.png] [--k=20] [--collection=NAME] [--json]
+
+QUERY is a file, or the name of a photograph of the collection. The region is what is looked for, in pixels of the
+upright photograph: a box, a click, or a mask that shows it; without one, all of the photograph. A line of the output
+holds the cosine, the name, and where the object is (left, top, right, bottom), or that it was not found.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from sret_jax.cli.collections import add_name, collection_folder, parser
+from sret_jax.collection.collection import Answer, Collection
+from sret_jax.config.paths import expanded
+from sret_jax.localization.region_file import region_of
+
+
+def main(words: Sequence[str]) -> None:
+    arguments = parser("search", __doc__)
+    add_name(arguments)
+    arguments.add_argument("query", type=expanded, help="a file, or the name of a photograph of the collection")
+    arguments.add_argument("--region", default="", help="what of it is looked for: a box, a click or a mask")
+    arguments.add_argument("--k", type=int, default=20, help="answers (%(default)s)")
+    arguments.add_argument("--start", type=int, default=0, help="answers that are passed over (%(default)s)")
+    arguments.add_argument("--no-mark", action="store_true", help="do not look for the object in the answers")
+    arguments.add_argument("--json", action="store_true", help="print JSON")
+    given = arguments.parse_args(words)
+    collection = Collection(collection_folder(given))
+    query = Path(given.query) if Path(given.query).is_file() else given.query
+    region = region_of(given.region, collection.query_size(query)) if given.region else None
+    found = collection.search(query, region, k=given.k, start=given.start, mark=not given.no_mark)
+    if given.json:
+        print(json.dumps(dataclasses.asdict(found), ensure_ascii=False, indent=1))
+        return
+    for answer in found.answers:
+        print(f"{answer.score:6.3f}  {answer.name}  {where(answer)}".rstrip())
+
+
+def where(answer: Answer) -> str:
+    if answer.found is None:
+        return ""
+    return ",".join(map(str, answer.box)) if answer.box else "not found"

@@ -1,0 +1,520 @@
+"""A folder of photographs that changes, and can be searched for an object that a person points at."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from sret_jax.collection.marking import Marker, Query
+from sret_jax.collection.scan import find_changes
+from sret_jax.collection.store import CURRENT, Store
+from sret_jax.collection.update import Progress, Update, update_store
+from sret_jax.data.decoding import decode_photo
+from sret_jax.data.folders import plain_name
+from sret_jax.data.opening import Photo, encoded
+from sret_jax.data.regions import Region
+from sret_jax.errors import UserError, did_you_mean
+from sret_jax.localization.methods import WORKING_SIDE
+from sret_jax.models.backbones import BACKBONES
+from sret_jax.models.weights.shipped import DEFAULT, shipped_names
+from sret_jax.retrieval.changing_index import ChangingIndex
+from sret_jax.retriever import Retriever, load
+from sret_jax.storage.artifacts import DamagedError, lock_folder, write_json
+from sret_jax.storage.files import Unreadable, read_file
+
+log = logging.getLogger(__name__)
+
+FORMAT = "sret_jax collection 1"
+WORKDIR = Path("runs/collections")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A photograph that was found.
+
+    name      path below the root of the collection, with "/"
+    score     cosine to the query
+    size      (height, width), pixels, upright
+    found     whether the object was found in it; None where it was not looked for
+    box       (left, top, right, bottom) of the object, pixels; None where there is none
+    outlines  closed polygons (x, y) around it, pixels
+    """
+
+    name: str
+    score: float
+    size: tuple[int, int]
+    found: bool | None = None
+    box: tuple[int, int, int, int] | None = None
+    outlines: tuple[tuple[tuple[int, int], ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    answers   best first; photographs with the very content of the query are none
+    size      (height, width) of the query, pixels
+    searched  (left, top, right, bottom) of the part of it that was described
+    """
+
+    answers: list[Answer]
+    size: tuple[int, int]
+    searched: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Status:
+    """A collection now.
+
+    photos    how many are searched
+    skipped   (name, reason) of files that are not
+    excluded  names that were taken out by hand
+    indexing  whether this process brings it up to date, and has read `done` of `total` files
+    updated   when it last was, ISO 8601; "" if never
+    """
+
+    name: str
+    root: str
+    photos: int
+    skipped: list[tuple[str, str]]
+    excluded: list[str]
+    indexing: bool
+    done: int
+    total: int
+    updated: str
+    retriever: str
+    search: str
+    left_behind: int
+
+
+class Collection:
+    """The photographs below a folder, described once each and searched where they lie.
+
+        collection = sret_jax.Collection.open("photos/")
+        collection.update()
+        found = collection.search(Path("query.jpg"), region=(60, 40, 300, 220))
+
+    `update` may be called as often as one likes: it reads what is new or changed. Photographs are never copied. Any
+    number of processes may search while one updates. Methods may be called from several threads.
+
+    Attributes:
+      folder: where the collection is kept.
+      name: of this folder.
+      root: of the photographs.
+    """
+
+    def __init__(self, folder: str | Path):
+        """Opens the collection that is kept in `folder`.
+
+        Raises `UserError` where there is none, and `DamagedError` where it is not what was written.
+        """
+        self.folder = Path(folder).expanduser()
+        about = _about(self.folder)
+        self.name, self.root, self._source = self.folder.name, Path(about["root"]), about["retriever"]
+        self._updated: str = about.get("updated", "")
+        self._lock, self._updating = threading.RLock(), threading.Lock()
+        self._progress = (0, 0)
+        self._retriever: Retriever | None = None
+        self._store: Store | None = None
+        self._index: ChangingIndex | None = None
+        self._marker: Marker | None = None
+        self._indexed = 0  # rows of the store that the index has seen
+
+    @classmethod
+    def open(
+        cls,
+        root: str | Path,
+        *,
+        workdir: str | Path = WORKDIR,
+        name: str = "",
+        retriever: Retriever | str | Path | None = None,
+    ) -> "Collection":
+        """The collection of a folder of photographs, made where there is none yet; `update` fills it.
+
+        Args:
+          root: of the photographs, which lie below it at any depth.
+          workdir: where collections are kept, each in a folder of its own.
+          name: of the collection; by default the folder's. A collection whose photographs were moved as a whole goes on
+            when it is named.
+          retriever: what describes the photographs, or where `load` finds it; by default what the collection has, and
+            for a new one the weights that come with the package. With another one everything is described again.
+
+        Raises:
+          UserError: no such folder, a name that another folder's collection has, or a retriever that cannot be loaded.
+        """
+        root = Path(root).expanduser()
+        if not root.is_dir():
+            raise UserError(f"no folder {str(root)!r}: give the folder of the photographs")
+        root = root.resolve()
+        folder = _folder_of(root, Path(workdir).expanduser(), name)
+        about = _about(folder) if (folder / "collection.json").exists() else {"retriever": DEFAULT}
+        with lock_folder(folder):
+            if isinstance(retriever, Retriever):
+                retriever.save(folder / "retriever")
+                about["retriever"] = ""
+            elif retriever is not None and str(retriever) in shipped_names() and not Path(retriever).exists():
+                about["retriever"] = str(retriever)
+            elif retriever is not None:
+                load(retriever).save(folder / "retriever")
+                about["retriever"] = ""
+            write_json(folder / "collection.json", about | {"format": FORMAT, "root": str(root)})
+        return cls(folder)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the photographs that are searched, sorted."""
+        with self._lock:
+            self._look()
+            return sorted(self._store.state.live) if self._store else []
+
+    @property
+    def retriever(self) -> Retriever:
+        """What describes the photographs; loaded when it is first needed."""
+        with self._lock:
+            if self._retriever is None:
+                self._retriever = load(self._source or self.folder / "retriever")
+            return self._retriever
+
+    @property
+    def stage(self) -> str:
+        """The stage of the backbone whose maps say where an object is: one of stride 16, where there is one."""
+        stages, pooled = BACKBONES[self.retriever.config.model.backbone].stages, self.retriever.network.stage
+        return "c4" if "c4" in stages and list(stages).index("c4") <= list(stages).index(pooled) else pooled
+
+    def update(self, progress: Progress | None = None) -> Update:
+        """Brings the collection up to date with its folder; a call that is killed has lost the last hundred files.
+
+        Args:
+          progress: called with the number of files that are read, and that have to be.
+
+        Raises:
+          UserError: the folder is not there, or has lost all its photographs; another process or thread updates the
+            collection; the disk is full (what is committed stays); a photograph has no descriptor (it is named).
+        """
+        if not self.root.is_dir():
+            raise UserError(
+                f"{self.root}: not there; is the disk mounted? If the folder was moved, open it by its new path"
+            )
+        if not self._updating.acquire(blocking=False):
+            raise UserError(f"{self.name}: being updated already; wait for it")
+        try:
+            with lock_folder(self.folder):
+                return self._update(progress)
+        finally:
+            self._progress = (0, 0)
+            self._updating.release()
+
+    def _update(self, progress: Progress | None) -> Update:
+        store = self._store_for_update()
+        changes = find_changes(self.root, store.state, self.folder.parent)
+
+        def tell(done: int, total: int) -> None:
+            self._progress = done, total
+            if progress:
+                progress(done, total)
+
+        done = update_store(store, changes, self.root, lambda: self.retriever.extractor, self.stage, tell)
+        if store.outgrown:
+            store.compact()
+        self._updated = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(self.folder / "collection.json", _about(self.folder) | {"updated": self._updated})
+        self.prepare()
+        return done
+
+    def _store_for_update(self) -> Store:
+        """A store of its own, so that searching goes on; new where the retriever is another one."""
+        key = self.retriever.fingerprint
+        excluded: Iterable[str] = ()
+        if (self.folder / CURRENT).exists():
+            store = Store(self.folder)
+            if (store.state.header.get("retriever"), store.state.header.get("stage")) == (key, self.stage):
+                return store
+            log.warning("%s: its photographs were described by another retriever, and are described again", self.name)
+            excluded = store.state.excluded
+        info = BACKBONES[self.retriever.config.model.backbone]
+        about = {"retriever": key, "stage": self.stage}
+        return Store.create(self.folder, self.retriever.descriptor_length, info.channels[self.stage], about, excluded)
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Takes photographs out, for good: `update` does not bring them back. Their files stay where they are.
+
+        Raises `UserError` for a name that is not in the collection, with the nearest ones.
+        """
+        with self._change() as store:
+            self._check_names(names, store.state.live)
+            store.change({"remove": list(names), "exclude": list(names)})
+
+    def restore(self, names: Sequence[str]) -> None:
+        """Lets photographs that were taken out come back with the next `update`."""
+        with self._change() as store:
+            self._check_names(names, store.state.excluded)
+            store.change({"include": list(names)})
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[Store]:
+        with lock_folder(self.folder):
+            if not (self.folder / CURRENT).exists():
+                raise UserError(f"{self.name}: it has no photographs yet; index {self.root} first")
+            yield Store(self.folder)
+
+    def _check_names(self, names: Sequence[str], known: Iterable[str]) -> None:
+        known = known if isinstance(known, dict | set) else set(known)
+        for name in names:
+            if name not in known:
+                near = did_you_mean(name, list(known))
+                raise UserError(f"{self.name}: no photograph {name!r}{near}")
+
+    def search(self, query: Photo, region: Region = None, k: int = 20, start: int = 0, mark: bool = True) -> Found:
+        """The photographs that show the object of the query, and where.
+
+        Args:
+          query: the name of a photograph of the collection (str); or a file (`Path`), encoded bytes, a Pillow image or
+            a uint8 array.
+          region: of the query that is looked for: a box (left, top, right, bottom) or a click (x, y), pixels of the
+            upright photograph, or a mask [h w]; by default all of it.
+          k: answers.
+          start: of them, so many are passed over: the next page of the same search.
+          mark: whether the object is looked for in each answer.
+
+        Raises:
+          UserError: an unknown name, a query that is no photograph, a region outside of it, or a collection without
+            photographs.
+        """
+        if k < 1 or start < 0:
+            raise UserError(f"k={k}, start={start}: ask for at least one answer, from the first on")
+        with self._lock:
+            self._look()
+            store, index = self._searchable()
+            asked = self._query(query, region, store)
+            same = [row for row in store.rows_of(asked.digest) if row in index]
+            ids, scores = index.search(asked.descriptor, min(len(index), start + k + len(same)))
+            kept = [(int(id), float(score)) for id, score in zip(ids, scores, strict=True) if id not in same]
+            kept = kept[start : start + k]
+            photos = [store.state.photos[row] for row, _ in kept]
+            answers = [Answer(photo.name, score, photo.size) for photo, (_, score) in zip(photos, kept, strict=True)]
+            maps = [store.map(row) for row, _ in kept] if mark else []
+            marker = self._marker_of(store, index) if mark else None
+        if marker and answers:
+            marks = marker.mark(asked, maps, [self._reader(photo.name) for photo in photos], [p.size for p in photos])
+            answers = [
+                dataclasses.replace(answer, found=one.found, box=one.box, outlines=one.outlines)
+                for answer, one in zip(answers, marks, strict=True)
+            ]
+        return Found(answers, asked.size, asked.box)
+
+    def heat(self, name: str, query: Photo, region: Region = None) -> Float[np.ndarray, "h w"]:
+        """How much each part of a photograph is like the region of the query, at most 240 pixels a side.
+
+        Raises `UserError` as `search`, and for an unknown `name`.
+        """
+        with self._lock:
+            self._look()
+            store, index = self._searchable()
+            self._check_names([name], store.state.live)
+            row = store.state.live[name]
+            asked, marker, own = self._query(query, region, store), self._marker_of(store, index), store.map(row)
+            size = store.state.photos[row].size
+        return marker.heat(asked, own, self._reader(name), size)
+
+    def read(self, name: str) -> bytes:
+        """The file of a photograph, encoded. Raises `UserError` for an unknown name, or a file that is not there."""
+        with self._lock:
+            self._look()
+            self._check_names([name], self._store.state.live if self._store else ())
+        try:
+            return read_file(self.root / name)
+        except Unreadable as error:
+            raise UserError(f"{name}: {error.reason}; index again") from None
+
+    def query_size(self, query: Photo) -> tuple[int, int]:
+        """(height, width) of a query, as `search` takes it, in pixels of the upright photograph.
+
+        Raises `UserError` for an unknown name, or what is no photograph.
+        """
+        if isinstance(query, str):
+            with self._lock:
+                self._look()
+                live = self._store.state.live if self._store else {}
+                self._check_names([query], live)
+                assert self._store is not None
+                return self._store.state.photos[live[query]].size
+        height, width = _decoded(encoded(query)).shape[:2]
+        return height, width
+
+    def status(self) -> Status:
+        """What the collection holds now. Needs no network."""
+        with self._lock:
+            self._look()
+            state = self._store.state if self._store else None
+            about = _about(self.folder)
+            return Status(
+                name=self.name,
+                root=str(self.root),
+                photos=len(state.live) if state else 0,
+                skipped=[(name, reason) for name, (reason, _) in sorted(state.skipped.items())] if state else [],
+                excluded=sorted(state.excluded) if state else [],
+                indexing=self._updating.locked(),
+                done=self._progress[0],
+                total=self._progress[1],
+                updated=about.get("updated", ""),
+                retriever=self._source or "its own",
+                search=self._index.method if self._index else "",
+                left_behind=self._store.left_behind if self._store else 0,
+            )
+
+    def verify(self, mend: bool = False) -> list[str]:
+        """Names of the photographs of which something stored is not what was written; every byte is read.
+
+        Args:
+          mend: forgets what is stored of them, so that the next `update` describes them again.
+        """
+        if mend:
+            with self._change() as store:
+                damaged = store.damaged()
+                store.change({"forget": damaged})
+                return damaged
+        with self._lock:
+            self._look()
+            return self._store.damaged() if self._store else []
+
+    def compact(self) -> None:
+        """Writes the collection anew without the rows of photographs that are gone; nothing that it finds changes."""
+        with self._change() as store:
+            store.compact()
+
+    def prepare(self) -> None:
+        """Makes ready for searching now, so that the first query does not wait: index, network, programs."""
+        with self._lock:
+            self._look()
+            if self._store and self._store.state.live:
+                self._searchable()
+
+    def _look(self) -> None:
+        """Reads what was committed meanwhile."""
+        if self._store is None:
+            if not (self.folder / CURRENT).exists():
+                return
+            self._store = Store(self.folder)
+            self._index = self._marker = None
+            return
+        generation = self._store.generation
+        self._store.refresh()
+        if self._store.generation != generation:
+            self._index = self._marker = None
+
+    def _searchable(self) -> tuple[Store, ChangingIndex]:
+        store = self._store
+        if store is None or not store.state.live:
+            raise UserError(f"{self.name}: it has no photographs yet; index {self.root} first")
+        if store.state.header.get("retriever") != self.retriever.fingerprint:
+            raise UserError(f"{self.name}: described by another retriever, or another version of it; index it again")
+        config = self.retriever.config.search
+        place = store.generation / "index"
+        if self._index is None:
+            self._index, self._indexed = None, 0
+            try:
+                self._index = ChangingIndex.load(place, store.generation.name, config)
+            except DamagedError as error:
+                log.warning("%s; it is built again", error)
+            if self._index is not None:
+                self._indexed = 1 + max(self._index.ids.tolist(), default=-1)
+        if self._index is not None:
+            self._follow(store, self._index)
+        if self._index is None or self._index.outgrown:
+            rows = np.array(sorted(store.state.live.values()), np.int64)
+            self._index = ChangingIndex(rows, store.descriptors()[rows], config)
+            self._indexed = len(store.state.photos)
+            if self._index.method != "exact":
+                with lock_folder(store.generation):
+                    self._index.save(place, store.generation.name)
+        return store, self._index
+
+    def _follow(self, store: Store, index: ChangingIndex) -> None:
+        """Makes the same changes to the index as were made to the store."""
+        live = store.state.live
+        if self._indexed == len(store.state.photos) and len(index) == len(live):
+            return
+        now = np.fromiter(live.values(), np.int64, len(live))
+        index.delete(np.setdiff1d(index.ids, now))
+        new = now[now >= self._indexed]
+        index.insert(new, store.descriptors(self._indexed)[new - self._indexed])
+        self._indexed = len(store.state.photos)
+
+    def _marker_of(self, store: Store, index: ChangingIndex) -> Marker:
+        if self._marker is None:
+            rows = index.ids
+            chosen = np.sort(rows)[np.unique(np.linspace(0, len(rows) - 1, min(200, len(rows))).astype(int))]
+            self._marker = Marker([store.map(row) for row in chosen.tolist()], self.retriever.config.localize)
+        return self._marker
+
+    def _query(self, query: Photo, region: Region, store: Store) -> Query:
+        """The query described; a whole photograph of the collection is so already."""
+        if isinstance(query, str):
+            self._check_names([query], store.state.live)
+            row = store.state.live[query]
+            photo = store.state.photos[row]
+            if region is None:
+                height, width = photo.size
+                own = store.map(row)
+                return Query(photo.digest, photo.size, (0, 0, width, height), store.descriptor(row), own, None)
+            data = self.read(query)
+        else:
+            data = encoded(query)
+        digest = hashlib.sha256(data).hexdigest()
+        return Query.of(digest, _decoded(data), region, self.retriever.extractor, self.stage)
+
+    def _reader(self, name: str) -> Callable[[], UInt8[np.ndarray, "_ _ 3"]]:
+        return lambda: decode_photo(read_file(self.root / name), WORKING_SIDE)
+
+
+def _decoded(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    try:
+        return decode_photo(data)
+    except Unreadable as error:
+        raise UserError(f"the query is no photograph: {error.reason}") from None
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    path = folder / "collection.json"
+    try:
+        about: dict[str, Any] = json.loads(path.read_bytes())
+        if about["format"] != FORMAT or not isinstance(about["root"], str) or not isinstance(about["retriever"], str):
+            raise ValueError(f"written as {about['format']!r}")
+    except FileNotFoundError:
+        raise UserError(f"no collection {str(folder)!r}; `sret index PHOTOS` makes one") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(
+            f"{path}: not of a collection of this version ({error}); delete {folder} and index again"
+        ) from None
+    return about
+
+
+def _folder_of(root: Path, workdir: Path, name: str) -> Path:
+    """Where the collection of a folder is, or is to be."""
+    taken = {}
+    for about in sorted(workdir.glob("*/collection.json")):
+        taken[about.parent.name] = Path(_about(about.parent)["root"])
+    if not name:
+        for own, other in taken.items():
+            if other == root:
+                return workdir / own
+        name = wanted = plain_name(root.name) or "photos"
+        number = 1
+        while name in taken:
+            number += 1
+            name = f"{wanted}-{number}"
+    elif name != plain_name(name):
+        raise UserError(f"--name={name}: letters, digits, - and _ only, 40 at most")
+    elif name in taken and taken[name] != root and taken[name].is_dir():
+        raise UserError(f"--name={name}: the collection of {taken[name]} has this name; choose another")
+    return workdir / name

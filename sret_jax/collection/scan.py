@@ -1,0 +1,87 @@
+"""What has changed in a tree of photographs since it was last looked at, told by size and modification time."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from sret_jax.collection.store import State
+from sret_jax.data.folders import FolderEntry, walk
+
+UNCERTAIN = 2 * 10**9  # ns: a file changed that shortly before it was read may change again within the clock's step
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file that has to be read: it is new, or not what it was."""
+
+    name: str
+    path: str
+    stamp: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What an update has to do.
+
+    read      files that are new or may have changed
+    gone      names of photographs that are no longer there
+    skipped   (name, reason, stamp) of what cannot be a photograph, whatever it holds, where that is new
+    unskipped names of skipped files that are no longer there
+    """
+
+    read: list[FoundFile]
+    gone: list[str]
+    skipped: list[tuple[str, str, tuple[int, int]]]
+    unskipped: list[str]
+
+
+def find_changes(root: Path, state: State, leave_out: Path) -> Changes:
+    """What a tree has that the state of its collection has not, and the other way round.
+
+    Photographs below a folder that cannot be listed are taken to be there still.
+
+    Args:
+      leave_out: a folder that is not looked into, wherever it is: the collections' own.
+    """
+    left_out = os.fspath(leave_out.resolve()) + os.sep
+    read, skipped, there, unlisted = [], [], set(), []
+    for entry in walk(root):
+        if os.path.realpath(entry.path).startswith(left_out):
+            continue
+        if entry.reason.startswith("cannot be listed"):
+            unlisted.append(entry.name + "/")
+        stamp = _stamp(entry)
+        there.add(entry.name)
+        if entry.name in state.excluded:
+            continue
+        if entry.reason:
+            if state.skipped.get(entry.name) != (entry.reason, stamp):
+                skipped.append((entry.name, entry.reason, stamp))
+        elif not _known(entry.name, stamp, state):
+            read.append(FoundFile(entry.name, entry.path, stamp))
+
+    def is_gone(name: str) -> bool:
+        return name in state.excluded or (name not in there and not name.startswith(tuple(unlisted)))
+
+    gone = [name for name in state.live if is_gone(name)]
+    return Changes(read, gone, skipped, [name for name in state.skipped if is_gone(name)])
+
+
+def settled(stamp: tuple[int, int]) -> tuple[int, int]:
+    """The stamp by which a file that is read now is known again, or one that nothing is known by."""
+    return stamp if time.time_ns() - stamp[1] > UNCERTAIN else (stamp[0], 0)
+
+
+def _known(name: str, stamp: tuple[int, int], state: State) -> bool:
+    if name in state.live:
+        return state.photos[state.live[name]].stamp == stamp
+    return name in state.skipped and state.skipped[name][1] == stamp
+
+
+def _stamp(entry: FolderEntry) -> tuple[int, int]:
+    try:
+        status = os.stat(entry.path)
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns

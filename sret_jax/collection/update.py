@@ -1,0 +1,143 @@
+"""Bringing a collection up to date with its folder: what is new or changed is described, what is gone is forgotten."""
+
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from sret_jax.collection.reading import ReadPhoto, Rejected, pixel_set, read_photo
+from sret_jax.collection.scan import Changes, FoundFile
+from sret_jax.collection.store import Described, Store, StoredPhoto
+from sret_jax.errors import UserError
+from sret_jax.extraction.descriptors import Extractor
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 128  # files between two commits: what a kill costs
+
+
+@dataclass
+class Update:
+    """What an update did, by name.
+
+    added, changed  photographs that are searched from now on, and those whose file was another one before
+    removed         that are no longer there
+    skipped         (name, reason) of what cannot be used, where that is new
+    reused          how many of the added and changed were known by their content, and not described again
+    """
+
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    reused: int = 0
+
+    @property
+    def anything(self) -> bool:
+        return bool(self.added or self.changed or self.removed)
+
+
+Progress = Callable[[int, int], None]  # files done, and all that have to be read
+
+
+def update_store(
+    store: Store, changes: Changes, root: Path, extractor: Callable[[], Extractor], stage: str, progress: Progress
+) -> Update:
+    """Makes the changes, a hundred files at a time; what is committed stays when it is interrupted.
+
+    The photographs that are gone are forgotten last, so that one that was moved is known by its content.
+
+    Args:
+      extractor: what describes photographs; called when there are files to be read.
+      stage: of the backbone whose maps are kept.
+
+    Raises:
+      UserError: photographs were there, and none is any more, as of a disk that is not mounted; or the disk is full.
+    """
+    if store.state.live and len(changes.gone) == len(store.state.live) and not changes.read:
+        raise UserError(
+            f"{root}: none of its {len(store.state.live)} photographs is there any more; is the disk mounted? To "
+            "forget them all, delete the collection"
+        )
+    out = Update()
+    for start in range(0, len(changes.read), AT_ONCE):
+        progress(start, len(changes.read))
+        _read_part(store, changes.read[start : start + AT_ONCE], extractor(), stage, out)
+    progress(len(changes.read), len(changes.read))
+    skipped = [list(entry) for entry in changes.skipped]
+    store.change({"remove": changes.gone, "skip": skipped, "unskip": changes.unskipped})
+    out.removed += changes.gone
+    out.skipped += [(name, reason) for name, reason, _ in changes.skipped]
+    return out
+
+
+def _read_part(store: Store, files: list[FoundFile], extractor: Extractor, stage: str, out: Update) -> None:
+    known = store.state.contents
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        outcomes = list(threads.map(partial(read_photo, extractor=extractor, known=known), files))
+    photos = [one for one in outcomes if isinstance(one, ReadPhoto)]
+    fresh = _unchanged_left_out(store, photos)
+    described = _described(store, fresh, extractor, stage, known)
+    out.reused += sum(one.pixels is None for one in fresh)
+    for one in fresh:
+        (out.changed if one.file.name in store.state.live else out.added).append(one.file.name)
+    if fresh:
+        store.add(described)
+    rejected = [one for one in outcomes if isinstance(one, Rejected)]
+    out.removed += [one.file.name for one in rejected if one.file.name in store.state.live]
+    out.skipped += [(one.file.name, one.reason) for one in rejected]
+    store.change({"skip": [[one.file.name, one.reason, list(one.stamp)] for one in rejected]})
+
+
+def _unchanged_left_out(store: Store, photos: list[ReadPhoto]) -> list[ReadPhoto]:
+    """Those whose content is new under their name; of the others only the stamp is kept."""
+    state = store.state
+    same = [
+        one
+        for one in photos
+        if one.file.name in state.live and state.photos[state.live[one.file.name]].digest == one.digest
+    ]
+    store.change({"touch": [[one.file.name, list(one.file.stamp)] for one in same]})
+    return [one for one in photos if one not in same]
+
+
+def _described(
+    store: Store, photos: list[ReadPhoto], extractor: Extractor, stage: str, known: dict[str, list[int]]
+) -> Described:
+    """Descriptors and maps, computed, or copied from the row of the same content."""
+    new = [one for one in photos if one.pixels is not None]
+    x = np.empty((0, store.dim), np.float32)
+    maps: list[np.ndarray] = []
+    if new:
+        shown = pixel_set([one.pixels for one in new if one.pixels is not None], [one.size for one in new])
+        few = 1 if len(new) <= extractor.batch_size // 4 else None
+        x, maps = extractor.describe_with_maps(shown, range(len(new)), stage, batch_size=few)
+        _check_finite(x, new)
+    computed = {id(one): (x[i], maps[i], one.size) for i, one in enumerate(new)}
+    rows = []
+    for one in photos:
+        if one.pixels is None:
+            row = known[one.digest][0]
+            rows.append((store.descriptor(row), store.map(row), store.state.photos[row].size))
+        else:
+            rows.append(computed[id(one)])
+    stored = [
+        StoredPhoto(one.file.name, size, one.digest, one.file.stamp, (len(own), own.shape[1]), (0, 0))
+        for one, (_, own, size) in zip(photos, rows, strict=True)
+    ]
+    descriptors = np.stack([own for own, _, _ in rows]) if rows else x
+    return Described(stored, descriptors, [own for _, own, _ in rows])
+
+
+def _check_finite(x: np.ndarray, photos: list[ReadPhoto]) -> None:
+    bad = np.flatnonzero(~np.isfinite(x).all(1) | (np.linalg.norm(x, axis=1) < 0.5))
+    if len(bad):
+        raise UserError(
+            f"{photos[bad[0]].file.name}: its descriptor is no direction ({len(bad)} such); take the photograph "
+            "out, or choose other weights"
+        )

@@ -1,0 +1,125 @@
+"""From a folder of pictures to answers by commands alone."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from sret_jax.cli import main as module
+from sret_jax.config import Config, DataConfig, ExtractConfig, ModelConfig
+from sret_jax.retriever import load
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A folder with an untrained retriever, and some pictures with their collection."""
+    folder = tmp_path_factory.mktemp("run")
+    config = Config(
+        data=DataConfig(image_size=64, bucket_ratios=(), threads=1),
+        model=ModelConfig(weights="none", stage="c4", whitening=False),
+        extract=ExtractConfig(batch_size=4),
+    )
+    load(config).save(folder / "retriever")
+    for name, pixels in (("cat", data.chelsea()), ("cup", data.coffee())):
+        for i in range(2):
+            path = folder / f"Pictures/{name}/{i}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels[20 * i :, 10 * i :]).resize((120, 80)).save(path)
+    (folder / "Pictures/notes.txt").write_text("no photograph")
+    return folder
+
+
+@pytest.fixture
+def sret(monkeypatch, capsys, tmp_path, run):
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sret", *words])
+        status = 0
+        try:
+            module.main()
+        except SystemExit as ending:
+            status = ending.code or 0
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def test_a_folder_is_indexed_searched_and_changed(sret, tmp_path):
+    status, out, _ = sret("index", "Pictures", "--retriever=retriever")
+    assert status == 0 and out.startswith(f"Pictures: 4 photographs of {tmp_path / 'Pictures'} (4 added)\n")
+    assert "notes.txt: not a" in out
+    status, out, _ = sret("search", "cat/0.jpg", "--k=2", "--no-mark")
+    assert status == 0 and len(out.splitlines()) == 2 and "cat/1.jpg" in out and "cat/0.jpg" not in out
+    shutil.copy("Pictures/cup/0.jpg", "asked.jpg")
+    answers = json.loads(sret("search", "asked.jpg", "--region=10,10,60,60", "--json")[1])
+    assert answers["size"] == [80, 120] and len(answers["answers"]) == 3
+    assert sret("remove", "cat/1.jpg")[1] == "Pictures: 3 photographs left\n"
+    (tmp_path / "Pictures/cup/1.jpg").unlink()
+    assert "(1 removed)" in sret("index")[1]
+    out = sret("status")[1]
+    assert "Pictures: 2 photographs" in out and "taken out: cat/1.jpg" in out and "not used: notes.txt" in out
+    assert json.loads(sret("status", "--json")[1])[0]["excluded"] == ["cat/1.jpg"]
+    assert sret("remove", "--undo", "cat/1.jpg")[0] == 0 and "(1 added)" in sret("index")[1]
+    assert sret("verify")[:2] == (0, "Pictures: all that is stored of 3 photographs is as it was written\n")
+
+
+def test_damage_ends_with_one_and_is_mended(sret, tmp_path):
+    sret("index", "Pictures", "--retriever=retriever")
+    path = next(tmp_path.glob("runs/collections/Pictures/photos-*/descriptors"))
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(content)
+    status, out, _ = sret("verify")
+    assert status == 1 and out.startswith("damaged: cat/0.jpg\n")
+    assert sret("verify", "--mend")[0] == 0 and "(1 added)" in sret("index")[1] and sret("verify")[0] == 0
+
+
+def test_a_mask_is_a_region(sret, tmp_path):
+    sret("index", "Pictures", "--retriever=retriever")
+    mask = np.zeros((80, 120), np.uint8)
+    mask[10:60, 10:60] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    box, marked = (
+        json.loads(sret("search", "cat/0.jpg", f"--region={region}", "--json", "--no-mark")[1])
+        for region in ("10,10,60,60", "mask.png")
+    )
+    assert box == marked
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["search", "cat/0.jpg", "--region=1,2,3"], "give a box"),
+        (["search", "cat/0.jpg", "--region=nothing.png"], "give LEFT,TOP,RIGHT,BOTTOM or X,Y or the file of a mask"),
+        (["search", "cat/0.jpg", "--region=500,500,600,600"], "no area inside the photograph of 120x80 pixels"),
+        (["search", "cat/9.jpg"], "no photograph 'cat/9.jpg'; did you mean"),
+        (["search", "cat/0.jpg", "--k=0"], "at least one answer"),
+        (["search", "cat/0.jpg", "--k=many"], "invalid int value: 'many'; see sret search --help"),
+        (["search", "cat/0.jpg", "--collection=Picture"], "did you mean 'Pictures'"),
+        (["index", "nothing"], "no folder 'nothing'"),
+        (["index", "--name=other"], "give it first"),
+        (["remove", "cat/9.jpg"], "no photograph 'cat/9.jpg'"),
+        (["status", "--workdir=elsewhere"], "no collection in elsewhere; `sret index PHOTOS` makes one"),
+        (["verify", "--mand"], "unrecognized arguments: --mand"),
+    ],
+)
+def test_mistakes_get_one_line(sret, words, says):
+    sret("index", "Pictures", "--retriever=retriever")
+    status, _, err = sret(*words)
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert status == 2 and len(lines) == 1 and says in lines[0]
+
+
+def test_several_collections_have_to_be_named(sret, tmp_path):
+    shutil.copytree("Pictures/cat", "cats")
+    sret("index", "Pictures", "--retriever=retriever")
+    sret("index", "cats", "--retriever=retriever", "--name=felines")
+    assert "give --collection= one of Pictures, felines" in sret("search", "0.jpg")[2]
+    assert "1.jpg" in sret("search", "0.jpg", "--collection=felines", "--no-mark")[1]
+    assert len(sret("index")[1].splitlines()) >= 2 and len(sret("status")[1].splitlines()) == 3

@@ -1,0 +1,190 @@
+"""A store has the state before a change or after it, never another, and notices every byte that has changed."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+from sret_jax.collection import store as module
+from sret_jax.collection.store import CURRENT, Described, Store, StoredPhoto
+from sret_jax.errors import UserError
+from sret_jax.storage.artifacts import DamagedError
+
+DIM, CHANNELS = 4, 3
+RNG = np.random.default_rng(0)
+
+
+def described(*names: str) -> Described:
+    shapes = [(1 + i % 3, 2) for i in range(len(names))]
+    photos = [
+        StoredPhoto(name, (30, 20), f"content of {name}", (7, 9), shape, (0, 0))
+        for name, shape in zip(names, shapes, strict=True)
+    ]
+    maps = [RNG.integers(-127, 128, (*shape, CHANNELS)).astype(np.int8) for shape in shapes]
+    return Described(photos, RNG.normal(size=(len(names), DIM)).astype(np.float32), maps)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store.create(tmp_path, DIM, CHANNELS, {"retriever": "r"})
+
+
+def contents(store: Store) -> dict[str, tuple]:
+    return {
+        name: (store.descriptor(row).tolist(), store.map(row).tolist(), store.state.photos[row].size)
+        for name, row in store.state.live.items()
+    }
+
+
+def test_what_is_added_is_read_back(store):
+    first, second = described("a", "b"), described("c")
+    store.add(first)
+    store.add(second, removed=["a"])
+    again = Store(store.folder)
+    assert contents(again) == contents(store) and set(again.state.live) == {"b", "c"}
+    np.testing.assert_array_equal(again.descriptors()[1:], np.concatenate([first.descriptors, second.descriptors])[1:])
+    np.testing.assert_array_equal(again.map(again.state.live["c"]), second.maps[0])
+    assert again.left_behind == 1 and again.rows_of("content of a") == [] and again.rows_of("content of c") == [2]
+
+
+def test_a_photograph_that_changes_replaces_itself(store):
+    store.add(described("a"))
+    new = described("a")
+    store.add(new)
+    assert contents(Store(store.folder))["a"][0] == new.descriptors[0].tolist()
+
+
+def test_skipped_and_excluded_names_are_kept(store):
+    store.add(described("a", "b"))
+    store.change({"skip": [["x", "empty", [0, 1]], ["a", "damaged", [5, 6]]]})
+    store.change({"remove": ["b"], "exclude": ["b"]})
+    state = Store(store.folder).state
+    assert state.skipped == {"x": ("empty", (0, 1)), "a": ("damaged", (5, 6))} and state.excluded == {"b"}
+    assert not state.live
+    store.change({"unskip": ["x"], "include": ["b"]})
+    assert Store(store.folder).state.skipped.keys() == {"a"} and not Store(store.folder).state.excluded
+
+
+def test_a_kill_at_any_moment_leaves_one_state_or_the_next(store, tmp_path):
+    """Every prefix of what each file was written to, as a kill may leave it, with the others before it whole."""
+    store.add(described("a", "b"))
+    before = contents(store)
+    files = [store.generation / name for name in ("descriptors", "maps", "journal")]
+    sizes = [path.stat().st_size for path in files]
+    store.add(described("c", "d", "e"), removed=["a"])
+    after = contents(store)
+    whole = [path.read_bytes() for path in files]
+    for i, path in enumerate(files):
+        for size in range(sizes[i], len(whole[i]) + 1):
+            for j, other in enumerate(files):
+                other.write_bytes(whole[j] if j < i else whole[j][: sizes[j]])
+            path.write_bytes(whole[i][:size])
+            found = Store(tmp_path)
+            finished = path.name == "journal" and size == len(whole[i])
+            assert contents(found) == (after if finished else before)
+            if size == (sizes[i] + len(whole[i])) // 2:
+                found.add(described("f"))
+                assert set(Store(tmp_path).state.live) == {"a", "b", "f"} and Store(tmp_path).damaged() == []
+
+
+def test_a_reader_sees_what_another_writes(store):
+    reader = Store(store.folder)
+    assert not reader.refresh()
+    store.add(described("a"))
+    assert reader.refresh() and contents(reader) == contents(store) and not reader.refresh()
+
+
+def test_a_changed_byte_is_found_and_named(store):
+    store.add(described("a", "b", "c"))
+    for name, at, photo in (("descriptors", 4 * DIM + 1, "b"), ("maps", 1, "a")):
+        path = store.generation / name
+        data = bytearray(path.read_bytes())
+        data[at] ^= 8
+        path.write_bytes(data)
+        with pytest.raises(DamagedError, match=f"of '{photo}' changed"):
+            contents(Store(store.folder))
+    assert Store(store.folder).damaged() == ["a", "b"]
+    with pytest.raises(DamagedError, match="'b'"):
+        Store(store.folder).descriptors()
+    store.change({"forget": ["a", "b"]})
+    found = Store(store.folder)
+    assert found.damaged() == [] and len(found.descriptors()) == 3 and not found.state.contents["content of a"]
+
+
+def test_a_file_that_was_cut_is_damage(store):
+    store.add(described("a", "b"))
+    path = store.generation / "descriptors"
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(DamagedError, match="'b'"):
+        Store(store.folder).descriptors()
+
+
+def test_compaction_changes_nothing_that_is_there(store, monkeypatch):
+    monkeypatch.setattr(module, "COPIED_AT_ONCE", 2)
+    store.add(described(*"abcdefg"))
+    store.change({"remove": ["b", "d"], "exclude": ["d"], "skip": [["x", "empty", [0, 1]]]})
+    reader, before, state = Store(store.folder), contents(store), store.state
+    store.compact()
+    assert contents(store) == before == contents(Store(store.folder)) and store.left_behind == 0
+    assert (store.state.skipped, store.state.excluded) == (state.skipped, state.excluded)
+    assert contents(reader) == before  # it holds what it reads open
+    store.add(described("h"))
+    assert reader.refresh() and set(contents(reader)) == set("acefgh")
+    assert [path.name for path in store.folder.glob("photos-*")] == [store.generation.name]
+
+
+def test_a_compaction_that_is_killed_is_as_if_it_had_not_begun(store, monkeypatch):
+    store.add(described("a", "b"))
+    before = contents(store)
+    with monkeypatch.context() as context:
+        context.setattr(module, "_publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store.compact()
+    again = Store(store.folder)
+    assert contents(again) == before
+    again.compact()
+    assert contents(Store(store.folder)) == before
+
+
+def test_bytes_written_for_a_photograph_do_not_grow_with_the_collection(store):
+    def written() -> int:
+        return sum(path.stat().st_size for path in store.generation.iterdir())
+
+    store.add(described(*(f"{i:06}" for i in range(100))))
+    first = written()
+    store.add(described(*(f"{i:06}" for i in range(100, 3000))))
+    before = written()
+    store.add(described(*(f"{i:06}" for i in range(3000, 3100))))
+    assert written() - before < 1.1 * first
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(store, monkeypatch):
+    store.add(described("a"))
+    before = contents(store)
+
+    def full(path, offset, data):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(module, "append_at", full)
+    with pytest.raises(UserError, match="free space"):
+        store.add(described("b"))
+    assert contents(Store(store.folder)) == before
+
+
+def test_a_store_of_another_format_is_refused(store):
+    shutil.rmtree(store.generation)
+    with pytest.raises(DamagedError, match="index again"):
+        Store(store.folder)
+    (store.folder / CURRENT).unlink()
+    with pytest.raises(FileNotFoundError):
+        Store(store.folder)
+
+
+def test_stored_photo_is_what_the_journal_says(store):
+    one = described("a")
+    store.add(one)
+    found = Store(store.folder).state.photos[0]
+    assert dataclasses.replace(found, checks=(0, 0)) == one.photos[0]
+    store.change({"touch": [["a", [1, 2]]]})
+    assert Store(store.folder).state.photos[0].stamp == (1, 2)
