@@ -71,13 +71,23 @@ class Journal:
 
         One writer at a time, who has read to the end: `artifacts.lock_folder`.
         """
-        lines, digest = bytearray(), self._digest
+        lines = Journal.lines(entries, self._digest)
+        append_at(self.path, self.size, lines)
+        self._digest, self.size = _last_digest(lines, self._digest), self.size + len(lines)
+
+    @staticmethod
+    def lines(entries: Sequence[Entry], digest: str = "") -> bytes:
+        """What entries look like in the file, behind the line of that digest; "" at its beginning."""
+        lines = bytearray()
         for entry in entries:
-            text = json.dumps(entry, separators=(",", ":")).encode()
+            text = json.dumps(entry, separators=(",", ":")).encode("utf-8", "surrogateescape")
             digest = _digest_of(digest, text)
             lines += text + b"\t" + digest.encode() + b"\n"
-        append_at(self.path, self.size, bytes(lines))
-        self._digest, self.size = digest, self.size + len(lines)
+        return bytes(lines)
+
+
+def _last_digest(lines: bytes, before: str) -> str:
+    return lines[:-1].rpartition(b"\t")[2].decode() if lines else before
 
 
 def _digest_of(before: str, text: bytes) -> str:

@@ -1,11 +1,10 @@
 """What is known of photos on disk, in chunks that are written whole or not at all, and never read unchecked."""
 
+import contextlib
 import io
-import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
@@ -15,24 +14,23 @@ from sret_jax.storage.artifacts import (
     DamagedError,
     enough_space,
     file_digest,
-    fingerprint,
     lock_folder,
     write_file,
-    write_json,
 )
+from sret_jax.storage.journal import Entry, Journal
 
 log = logging.getLogger(__name__)
 
-STORE = "STORE.json"
+STORE = "STORE"
 
 
 class RowStore:
     """One row of numbers, or one record, for every photo of a list.
 
     Chunk i is the file `<i>.npy`, of any dtype without objects, with the photos i * chunk_rows onwards in their order:
-    float32 [rows d] of global descriptors, [rows] records of local ones. A chunk counts once `STORE.json` lists its
-    sha256, which is written after it: a kill at any moment costs the chunk that was being made and nothing else. What
-    is filled in afterwards is byte for byte what an uninterrupted run writes.
+    float32 [rows d] of global descriptors, [rows] records of local ones. A chunk counts once the journal `STORE`
+    has its sha256, which is appended after it: a kill at any moment costs the chunk that was being made and nothing
+    else. What is filled in afterwards is byte for byte what an uninterrupted run writes.
 
     Attributes:
       fingerprint: of everything the descriptors depend on (network, photos, how they were extracted).
@@ -42,7 +40,7 @@ class RowStore:
 
     def __init__(self, folder: Path, names: list[str], fingerprint: str, chunk_rows: int, digests: dict[str, str]):
         self.folder, self.names, self.fingerprint, self.chunk_rows = Path(folder), names, fingerprint, chunk_rows
-        self._digests = digests
+        self._digests, self._journal = digests, Journal(self.folder / STORE)
 
     @classmethod
     def resume(cls, folder: Path, names: list[str], fingerprint: str, chunk_rows: int) -> "RowStore":
@@ -67,9 +65,9 @@ class RowStore:
                     digests = found._digests
                 else:
                     log.info("%s: of another network or other photos, extracted again", folder)
-        store = cls(folder, list(names), fingerprint, chunk_rows, digests)
         folder.mkdir(parents=True, exist_ok=True)
-        store._write_list()
+        store = cls(folder, list(names), fingerprint, chunk_rows, digests)
+        store._begin()
         for path in folder.glob("[0-9]*.npy"):
             if path.name not in digests:
                 path.unlink()
@@ -86,14 +84,16 @@ class RowStore:
         path = Path(folder) / STORE
         if not path.is_file():
             raise UserError(f"{folder}: no descriptors there; run eval.py to extract them")
+        journal = Journal(path)
         try:
-            about = json.loads(path.read_bytes())
-            digest = about.pop("digest")
-            store = cls(folder, about["names"], about["fingerprint"], about["chunk_rows"], about["chunks"])
+            about, *chunks = journal.read()
+            found = about["names"], about["fingerprint"], about["chunk_rows"]
+            store = cls(folder, *found, _chunks_of([about, *chunks]))
+        except DamagedError as error:
+            raise DamagedError(f"{error}; delete {folder} and run again") from None
         except (ValueError, KeyError, TypeError, AttributeError):
             raise DamagedError(f"{path}: unreadable; delete {folder} and run again") from None
-        if digest != _digest(about):
-            raise DamagedError(f"{path}: changed since it was written; delete {folder} and run again")
+        store._journal = journal
         if fingerprint is not None and store.fingerprint != fingerprint:
             raise UserError(
                 f"{folder}: these descriptors are of another network or other photos ({store.fingerprint}, expected "
@@ -126,7 +126,7 @@ class RowStore:
         path = self.folder / _file(chunk)
         write_file(path, buffer.getvalue())
         self._digests[path.name] = file_digest(path)
-        self._write_list()
+        self._journal.append([{"chunks": {path.name: self._digests[path.name]}}])
 
     def read(self) -> Shaped[np.ndarray, "n *d"]:
         """All rows, in the order of the photos: `joined`.
@@ -158,14 +158,19 @@ class RowStore:
 
         return [name for name, digest in sorted(self._digests.items()) if not sound(name, digest)]
 
-    def _write_list(self) -> None:
-        about = {
-            "fingerprint": self.fingerprint,
-            "chunk_rows": self.chunk_rows,
-            "chunks": dict(sorted(self._digests.items())),
-            "names": self.names,
-        }
-        write_json(self.folder / STORE, about | {"digest": _digest(about)})
+    def _begin(self) -> None:
+        """A journal with what is there now, unless it is that already."""
+        written = Journal(self.folder / STORE)
+        about = {"fingerprint": self.fingerprint, "chunk_rows": self.chunk_rows, "names": self.names}
+        entries: list[Entry] = [about, *([{"chunks": self._digests}] if self._digests else [])]
+        with contextlib.suppress(DamagedError):
+            listed = written.read()
+            if listed[:1] == [about] and _chunks_of(listed) == self._digests:
+                self._journal = written
+                return
+        write_file(self.folder / STORE, Journal.lines(entries))
+        self._journal = Journal(self.folder / STORE)
+        self._journal.read()
 
 
 def fill_store(
@@ -228,9 +233,9 @@ def _finite(x: Shaped[np.ndarray, "m *d"]) -> Bool[np.ndarray, "m"]:
     return np.all([np.isfinite(field).reshape(len(x), -1).all(1) for field in fields], 0)
 
 
+def _chunks_of(entries: Sequence[Entry]) -> dict[str, str]:
+    return {chunk: digest for entry in entries[1:] for chunk, digest in entry["chunks"].items()}
+
+
 def _file(chunk: int) -> str:
     return f"{chunk:05d}.npy"
-
-
-def _digest(about: dict[str, Any]) -> str:
-    return fingerprint(about)

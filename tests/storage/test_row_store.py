@@ -1,6 +1,5 @@
 """Chunks survive kills, and whatever is damaged or of another network is made again."""
 
-import json
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ import pytest
 
 from sret_jax.errors import UserError
 from sret_jax.storage.artifacts import DamagedError, seal_folder
+from sret_jax.storage.journal import Journal
 from sret_jax.storage.row_store import STORE, RowStore, joined
 
 NAMES = [f"église/{i}.jpg" for i in range(10)]
@@ -135,13 +135,27 @@ def test_no_store_there(tmp_path):
     with pytest.raises(UserError, match="no descriptors there"):
         RowStore.load(tmp_path)
     seal_folder(tmp_path)
-    (tmp_path / STORE).write_text(json.dumps([]))
-    with pytest.raises(DamagedError, match="unreadable"):
-        RowStore.load(tmp_path)
+    for content in (b"", Journal.lines([{"chunks": {}}])):
+        (tmp_path / STORE).write_bytes(content)
+        with pytest.raises(DamagedError, match="unreadable"):
+            RowStore.load(tmp_path)
+
+
+def test_bytes_written_for_a_chunk_do_not_grow_with_the_list(tmp_path):
+    """Of a million photographs the list of their names alone would be written thousands of times."""
+    names = [f"a long name of a photograph/{i:09}.jpg" for i in range(20000)]
+    store = RowStore.resume(tmp_path / "s", names, "net", 10)
+    before = (tmp_path / "s" / STORE).stat()
+    for chunk, start, stop in store.missing()[:50]:
+        store.write(chunk, np.ones((stop - start, 1), np.float32))
+    after = (tmp_path / "s" / STORE).stat()
+    assert after.st_ino == before.st_ino and after.st_size - before.st_size < 50 * 150
+    assert len(RowStore.load(tmp_path / "s").missing()) == 1950
 
 
 WRITER = """
 import sys, numpy as np
+from sret_jax.storage.journal import Journal
 from sret_jax.storage.row_store import RowStore
 store = RowStore.resume(sys.argv[1], [str(i) for i in range(3000)], "net", 5)
 print("ready", flush=True)
