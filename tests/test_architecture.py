@@ -27,6 +27,7 @@ ONLY_IN = {
     "orbax": "training/checkpoint.py",
     "tensorflow_datasets": "data/",
     "grain": "data/",
+    "pillow_heif": "data/decoding.py",
     "PIL": ("data/", "datasets/", "evaluation/"),
     "tensorboard": "training/",
     "apache_beam": "data/beam.py",

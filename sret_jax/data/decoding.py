@@ -1,29 +1,34 @@
 """From bytes that anybody may have written to an RGB array, or to one reason why not.
 
-What is accepted: JPEG, PNG and WebP. EXIF orientation is applied. Of an animation the first frame is taken. CMYK is
-converted with Pillow's formula, colour profiles are ignored, transparent pixels show white, and of 16 bits per
-channel the upper eight are kept. Everything else is a `PhotoRejected`.
+What is accepted: the list in `formats`. EXIF orientation is applied. Of an animation or of several pages the first is
+taken. Colours with a profile become sRGB, CMYK without one is converted with Pillow's formula, transparent pixels show
+white, and of 16 bits per channel the upper eight are kept. Everything else is a `PhotoRejected`.
 """
 
+import contextlib
 import io
 import math
 import struct
 import warnings
 import zlib
+from collections.abc import Collection, Iterator
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, UnidentifiedImageError
 
+from sret_jax.data.colour import in_srgb
+from sret_jax.data.formats import FORMATS, MAX_PIXELS, TOO_LARGE, is_heic, refusal, written
 from sret_jax.storage.files import Unreadable
 
-DECODING_VERSION = 1  # of the pixels that `decode_photo` makes of a file: raise it when they change
-FORMATS = ("JPEG", "PNG", "WEBP")
-MAX_PIXELS = 50_000_000  # of a photograph, checked before it is decoded
-MIN_SIDE = 16  # pixels
+DECODING_VERSION = 2  # of the pixels that `decode_photo` makes of a file: raise it when they change
+MIN_SIDE = 16  # pixels, of the whole photograph
 
-# What Pillow's readers raise on damaged input, from 30,000 mutated photographs and from reading them.
-DAMAGE = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, OverflowError, struct.error, zlib.error)
+# What Pillow's readers raise on damaged input, from mutated photographs of every format and from reading them.
+DAMAGE = (
+    *(OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError),
+    *(RuntimeError, MemoryError, struct.error, zlib.error),
+)
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -48,20 +53,23 @@ def decode_photo(data: bytes, at_least: int | None = None) -> UInt8[np.ndarray, 
     With `at_least`, a JPEG of twice that longest side or more comes out at a half, a quarter or an eighth of its size,
     never below it: several times faster than all of it.
     """
-    image = _load(data, FORMATS, at_least)
-    if min(image.size) < MIN_SIDE:
-        raise PhotoRejected(f"{image.height}x{image.width} pixels: a side is shorter than {MIN_SIDE}")
-    try:
+    with _damage_rejected():
+        image = _open(data, FORMATS)
+        if min(image.size) < MIN_SIDE:  # before it is reduced: a strip that is shown smaller is still a photograph
+            raise PhotoRejected(f"{image.height}x{image.width} pixels: a side is shorter than {MIN_SIDE}")
+        if at_least:
+            width, height = (math.ceil(side * at_least / max(image.size)) for side in image.size)
+            image.draft(None, (width, height))
+        image.load()
         turn = TURNS.get(image.getexif().get(0x0112, 1))
-    except DAMAGE as error:
-        raise PhotoRejected(f"damaged EXIF: {error}") from None
-    image = _rgb(image)
+        image = _rgb(image)
     return np.array(image if turn is None else image.transpose(turn))
 
 
 def decode_mask(data: bytes) -> Bool[np.ndarray, "h w"]:
     """Inverse of `encode_mask`."""
-    return np.array(_load(data, ("PNG",)).convert("L")) > 127
+    with _damage_rejected():
+        return np.array(_open(data, ("PNG",)).convert("L")) > 127
 
 
 def encode_mask(mask: Bool[np.ndarray, "h w"]) -> bytes:
@@ -78,30 +86,50 @@ def encode_jpeg(photo: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
     return file.getvalue()
 
 
-def _load(data: bytes, formats: tuple[str, ...], at_least: int | None = None) -> Image.Image:
-    if not data:
-        raise PhotoRejected("empty file")
+@contextlib.contextmanager
+def _damage_rejected() -> Iterator[None]:
     try:
-        image = Image.open(io.BytesIO(data), formats=formats)
-        if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError
-        if at_least:
-            width, height = (math.ceil(side * at_least / max(image.size)) for side in image.size)
-            image.draft(None, (width, height))
-        image.load()
+        yield
+    except PhotoRejected:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise PhotoRejected(f"more than {MAX_PIXELS // 1_000_000} megapixels") from None
-    except UnidentifiedImageError:
-        raise PhotoRejected("not a JPEG, PNG or WebP photograph") from None
+        raise PhotoRejected(TOO_LARGE) from None
     except DAMAGE as error:
         raise PhotoRejected(f"damaged: {error}") from None
+
+
+def _open(data: bytes, formats: Collection[str]) -> Image.Image:
+    """The image, not decoded yet, of no more than `MAX_PIXELS`."""
+    if not data:
+        raise PhotoRejected("empty file")
+    if reason := refusal(data):
+        raise PhotoRejected(reason)
+    try:
+        heic = "HEIF" in formats and is_heic(data)
+        image = _open_heic(data) if heic else Image.open(io.BytesIO(data), formats=[x for x in formats if x != "HEIF"])
+    except UnidentifiedImageError:
+        raise PhotoRejected(f"not a {written(formats)} photograph") from None
+    if image.width * image.height > MAX_PIXELS:
+        raise PhotoRejected(TOO_LARGE)
     return image
 
 
+def _open_heic(data: bytes) -> Image.Image:
+    import pillow_heif  # an extra; `refusal` has seen that it is there
+
+    file = pillow_heif.open_heif(data)
+    if file.size[0] * file.size[1] > MAX_PIXELS:
+        raise PhotoRejected(TOO_LARGE)
+    return file.to_pillow()
+
+
 def _rgb(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    if image.mode in ("F", "LAB"):
+        raise PhotoRejected(f"pixels of mode {image.mode}: save it as RGB, 8 or 16 bits per channel")
     if image.mode.startswith("I"):  # 16-bit grey; `convert` would saturate
         image = Image.fromarray((np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return in_srgb(image if image.mode == "CMYK" else image.convert("RGB"), profile)

@@ -1,6 +1,7 @@
 """Any folder of photographs, `<root>/<instance>/<photo>`, or several of them, as a photo set.
 
-Every file that is found is either in the set or in its report of skipped files with the reason.
+Every file that is found is either in the set or in its report of skipped files with the reason; hidden files and what
+cameras and systems write beside photographs, see `side_files`, are not looked at.
 """
 
 import dataclasses
@@ -17,8 +18,11 @@ from typing import Any
 
 from sret_jax.config.paths import listed_paths
 from sret_jax.data.decoding import decode_photo
+from sret_jax.data.formats import decoder, written
+from sret_jax.data.names import RowsByName, on_disk
 from sret_jax.data.photo_set import PhotoSet, joined, named_sources, one_instance_each
 from sret_jax.data.prepared import PhotoBuilder, RecordIndex, in_order, open_prepared, prepared
+from sret_jax.data.side_files import lies_beside
 from sret_jax.errors import UserError
 from sret_jax.storage.files import Unreadable, read_file
 
@@ -72,7 +76,7 @@ def prepare_folder(
     """
     if not str(root):
         raise UserError("no photo folder given: name it by --config.data.root=DIR, or eval.py by --root=DIR")
-    root = Path(root)
+    root = on_disk(Path(), os.fspath(root))
     if root.is_file() and not labelled:
         return _prepare(root.parent, [FolderEntry(root.name, os.fspath(root), None)], cache_dir, labelled, root.stem)
     if not root.is_dir():
@@ -202,7 +206,8 @@ def _read_split(path: Path, split: str) -> list[str]:
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
-        return sorted(entries, key=lambda entry: entry.name)
+        found = [entry for entry in entries if not lies_beside(entry.name, _is_folder(entry))]
+    return sorted(found, key=lambda entry: entry.name)
 
 
 def _printable(name: str) -> str:
@@ -210,8 +215,6 @@ def _printable(name: str) -> str:
 
 
 def _refusal(name: str) -> str:
-    if name.startswith("."):
-        return "hidden"
     return "" if _printable(name) == name else "its name is not UTF-8"
 
 
@@ -261,7 +264,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def content_key(root: Path, entries: list[FolderEntry], *kind: Any) -> str:
-    """16 hexadecimal digits that change with `kind` and with any file's name, size or modification time."""
+    """16 hexadecimal digits that change with `kind`, with any file's name, size or modification time, and with whether
+    its format can be decoded here."""
     digest = hashlib.sha256(repr((os.fspath(root.resolve()), *kind)).encode("utf-8", "backslashreplace"))
     for entry in entries:
         try:
@@ -269,7 +273,10 @@ def content_key(root: Path, entries: list[FolderEntry], *kind: Any) -> str:
             state: tuple[int | None, ...] = (status.st_mode, status.st_size, status.st_mtime_ns)
         except OSError as error:
             state = (error.errno,)
-        digest.update(repr((entry.name, entry.reason, state)).encode("utf-8", "backslashreplace"))
+        known: tuple[Any, ...] = (entry.name, entry.reason, state)
+        if needed := decoder(entry.name):  # it may have been skipped where it could not be decoded
+            known = (*known, needed)
+        digest.update(repr(known).encode("utf-8", "backslashreplace"))
     return digest.hexdigest()[:16]
 
 
@@ -287,7 +294,7 @@ def read_entry(entry: FolderEntry) -> tuple[bytes, tuple[int, int]] | str:
 
 def _nothing_left(root: Path, skipped: list[tuple[str, str]]) -> str:
     examples = "; ".join(f"{file}: {reason}" for file, reason in skipped[:3])
-    return f"{root} has no usable photograph (<instance>/<photo>, JPEG, PNG or WebP); {len(skipped)} skipped" + (
+    return f"{root} has no usable photograph (<instance>/<photo>, {written()}); {len(skipped)} skipped" + (
         f": {examples}" if skipped else ""
     )
 
@@ -297,7 +304,8 @@ def _tell(photos: PhotoSet, wanted: list[str] | None) -> None:
     if photos.skipped:
         file, reason = photos.skipped[0]
         log.warning("%s: %d files skipped, the first %s: %s", photos.name, len(photos.skipped), file, reason)
-    empty = sorted(set(wanted or ()) - set(photos.instances))
+    used = RowsByName(photos.instances)
+    empty = sorted(name for name in set(wanted or ()) if name not in used)
     if empty:
         log.warning("%s: %d instances without a usable photograph: %s", photos.name, len(empty), ", ".join(empty[:5]))
     counts = Counter(photos.labels.tolist())

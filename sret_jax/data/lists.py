@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sret_jax.data.folders import FolderEntry, content_key, plain_name, read_entry
+from sret_jax.data.names import on_disk
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.prepared import PhotoBuilder, RecordIndex, in_order, open_prepared, prepared
 from sret_jax.errors import UserError
@@ -111,7 +112,7 @@ def listed(folder: Path, name: str, instance: str | None = None) -> FolderEntry:
     if name.startswith("/") or ".." in PurePosixPath(name).parts or not name.isprintable():
         return FolderEntry(name, "", instance, "not a name below the photo folder")
     for ending in ENDINGS:
-        path = folder / (name + ending)
+        path = on_disk(folder, name + ending)
         if path.is_file():
             return FolderEntry(name, str(path), instance)
     return FolderEntry(name, str(folder / name), instance, f"not in {folder}")

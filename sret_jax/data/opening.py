@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from sret_jax.data.colour import in_srgb
 from sret_jax.data.decoding import PhotoRejected, decode_photo
 from sret_jax.data.folders import FolderEntry, prepare_folder, walk
+from sret_jax.data.formats import written
+from sret_jax.data.names import on_disk
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
 from sret_jax.storage.files import Unreadable, read_file
@@ -67,12 +70,12 @@ def open_photos(
     Raises:
       UserError: no such folder, none of its files is a photograph, or one of a list is none (it is named).
     """
-    if isinstance(source, str | os.PathLike) and Path(source).expanduser().is_dir():
+    if isinstance(source, str | os.PathLike) and _found(source).is_dir():
         if names is not None:
             raise UserError(
                 "open_photos: names are for a list of photographs; those of a folder are named by their paths"
             )
-        folder = Path(source).expanduser()
+        folder = _found(source)
         photos = _folder(folder) if cache is None else prepare_folder(folder, cache, labelled=False)
         return _labelled_by_folder(photos)
     several = isinstance(source, Iterable) and not isinstance(source, str | bytes | os.PathLike | np.ndarray)
@@ -140,9 +143,9 @@ def _listed(photos: list[Any], names: Sequence[str] | None) -> PhotoSet:
             data = encoded(photo)
             sizes.append(decode_photo(data).shape[:2])
         except Unreadable as rejected:
-            raise UserError(f"{name}: {rejected.reason}; give a JPEG, PNG or WebP photograph") from None
+            raise UserError(f"{name}: {rejected.reason}; give a photograph, {written()}") from None
         digests.append(hashlib.sha256(data).hexdigest())
-        kept.append(_absolute(Path(photo).expanduser()) if isinstance(photo, str | os.PathLike) else data)
+        kept.append(_absolute(_found(photo)) if isinstance(photo, str | os.PathLike) else data)
     return PhotoSet(
         name="photos",
         names=names,
@@ -153,6 +156,10 @@ def _listed(photos: list[Any], names: Sequence[str] | None) -> PhotoSet:
         source=OpenedPhotos(kept, digests),
         skipped=[],
     )
+
+
+def _found(photo: str | os.PathLike[str]) -> Path:
+    return on_disk(Path(), os.fspath(Path(photo).expanduser()))
 
 
 def _absolute(path: str | Path) -> str:
@@ -167,7 +174,7 @@ def _name(photo: Any, number: int) -> str:
 def encoded(photo: Any) -> bytes:
     """The bytes of a photograph; of pixels, a lossless PNG, so that every photograph meets the same decoder."""
     if isinstance(photo, str | os.PathLike):
-        return read_file(Path(photo).expanduser())
+        return read_file(_found(photo))
     if isinstance(photo, bytes):
         return photo
     if isinstance(photo, np.ndarray):
@@ -179,6 +186,8 @@ def encoded(photo: Any) -> bytes:
         raise UserError(f"{type(photo).__name__} is no photograph: give {kinds}, or a list of these")
     file = io.BytesIO()
     image = ImageOps.exif_transpose(photo)
+    if image.mode == "CMYK":
+        image = in_srgb(image, image.info.get("icc_profile"))
     image = image if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else image.convert("RGB")
     image.save(file, "PNG", compress_level=1)
     return file.getvalue()

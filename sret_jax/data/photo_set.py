@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
 from sret_jax.data.decoding import decode_mask, decode_photo
+from sret_jax.data.names import RowsByName
 from sret_jax.errors import UserError
 from sret_jax.storage.artifacts import fingerprint
 
@@ -159,16 +160,18 @@ class PhotoSet:
 
     def select_instances(self, wanted: Sequence[str]) -> "PhotoSet":
         """The photographs of these instances. An unknown name is an error; one without a usable photo is not."""
-        skipped = [(file, reason) for file, reason in self.skipped if "/" not in file or file.split("/")[0] in wanted]
-        found = set(self.instances) | {file.split("/")[0] for file, _ in self.skipped}
-        unknown = sorted(set(wanted) - found)
+        folders = [file.partition("/")[0] for file, _ in self.skipped]
+        found = RowsByName(list(dict.fromkeys([*self.instances, *folders])))
+        unknown = sorted(name for name in set(wanted) if name not in found)
         if unknown:
             raise UserError(
                 f"{self.name}: no instance {unknown[0]!r} ({len(unknown)} of {len(wanted)} names are unknown); "
                 f"known: {', '.join(self.instances[:5])}{', …' if len(self.instances) > 5 else ''}"
             )
-        labels = [label for label, instance in enumerate(self.instances) if instance in set(wanted)]
+        rows = {found[name] for name in wanted}
+        labels = [label for label in range(len(self.instances)) if label in rows]
         chosen = self.select(np.flatnonzero(np.isin(self.labels, labels)))
+        skipped = [entry for entry in self.skipped if "/" not in entry[0] or found[entry[0].partition("/")[0]] in rows]
         return dataclasses.replace(chosen, skipped=skipped)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from sret_jax.data.decoding import decode_mask
+from sret_jax.data.names import on_disk
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.datasets.ground_truth import GroundTruth
 from sret_jax.datasets.lookups import Lookup
@@ -78,7 +79,7 @@ def folder_truth(root: Path, photos: PhotoSet) -> PixelTruth:
 
     Raises `UserError` where no photograph has one; and, when it is read, naming a mask that does not fit.
     """
-    paths = [root / PurePosixPath(name).with_suffix(".png") for name in photos.names]
+    paths = [on_disk(root, str(PurePosixPath(name).with_suffix(".png"))) for name in photos.names]
     drawn = np.array([path.is_file() for path in paths])
     if not drawn.any():
         raise UserError(f"{root}: no mask of the {len(paths)} photos; that of {photos.names[0]!r} would be {paths[0]}")

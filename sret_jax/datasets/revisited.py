@@ -15,6 +15,7 @@ from jaxtyping import Int
 
 from sret_jax.data.folders import FolderEntry
 from sret_jax.data.lists import Builder, ListedPhotos, dataset_folder, listed, prepare_listed
+from sret_jax.data.names import RowsByName
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.datasets.ground_truth import GroundTruth, read_ground_truth
 from sret_jax.errors import UserError
@@ -48,7 +49,7 @@ def prepare_revisited(
     """
     truth, folder, found = list_revisited(benchmark, root, gnd)
     everything = prepare_listed(benchmark, folder, found, cache_dir, builder)
-    row = {name: i for i, name in enumerate(everything.names)}
+    row = RowsByName(everything.names)
     queries = everything.select([row[name] for name in truth.queries])
     boxes = np.stack([_box(truth, q, queries) for q in range(len(queries))])
     return Revisited(
@@ -67,9 +68,9 @@ def list_revisited(
         raise UserError(f"{benchmark}: no folder {str(root)!r}; give one of jpg/ and gnd_{benchmark}.pkl by --root=DIR")
     truth = read_ground_truth(gnd or ground_truth_path(root, benchmark), benchmark)
     folder = dataset_folder(dataset_folder(root, benchmark), "jpg")
-    searched = set(truth.photos)
+    searched = RowsByName(truth.photos)
     for query, junk in zip(truth.queries, truth.junk, strict=True):
-        if query in searched and truth.photos.index(query) not in junk:
+        if query in searched and searched[query] not in junk:
             raise UserError(f"{benchmark}: the query {query!r} is among the photographs searched and not its own junk")
     names = truth.photos + [name for name in truth.queries if name not in searched]
     return truth, folder, [listed(folder, name) for name in names]

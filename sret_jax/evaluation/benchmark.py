@@ -15,6 +15,7 @@ from sret_jax.config import Config
 from sret_jax.config.paths import listed_paths
 from sret_jax.data.folders import folders_and_splits, prepare_folder, prepare_folders
 from sret_jax.data.lists import check_listed, dataset_folder
+from sret_jax.data.names import RowsByName, on_disk
 from sret_jax.data.photo_set import PhotoSet, with_distractors
 from sret_jax.datasets.downloads import image_version
 from sret_jax.datasets.lookups import LISTS, LOOKUPS, million_list, prepare_million
@@ -308,15 +309,15 @@ def _own_splits(places: Sequence[Path], own: str, config: Config) -> str:
 
 
 def _queries(folder: str, cache_dir: str | Path) -> PhotoSet:
-    path = Path(folder)
+    path = on_disk(Path(), folder)
     labelled = path.is_dir() and any(child.is_dir() for child in path.iterdir())
     return prepare_folder(path, cache_dir, labelled=labelled)
 
 
 def _labels_in(queries: PhotoSet, photos: PhotoSet) -> np.ndarray:
     """The queries' labels as indices into the instances of the photos searched; -1 where it has no such instance."""
-    number = {name: i for i, name in enumerate(photos.instances)}
-    foreign = sorted(set(queries.instances) - set(number))
+    number = RowsByName(photos.instances)
+    foreign = sorted(name for name in queries.instances if name not in number)
     if foreign:
         log.warning("%d query instances have no photo to find (%s, ...): not scored", len(foreign), foreign[0])
     return np.array([number.get(queries.instances[x], -1) if x >= 0 else -1 for x in queries.labels], np.int32)

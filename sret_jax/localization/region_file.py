@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sret_jax.data.names import RowsByName, on_disk
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.regions import checked_region
 from sret_jax.datasets.pixel_truth import read_mask
@@ -34,14 +35,20 @@ def read_regions(path: str | Path, queries: PhotoSet) -> dict[int, np.ndarray]:
         raise UserError(f"{path}: {rejected.reason}; give {FORM}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: no file of regions ({error}); give {FORM}") from None
-    rows, out = {name: row for row, name in enumerate(queries.names)}, {}
+    rows, out = RowsByName(queries.names), {}
     for name, region in entries.items():
         if name not in rows:
             raise UserError(f"{path}: unknown query {name!r}; query names look like {queries.names[0]!r}")
+        if rows[name] in out:
+            raise UserError(f"{path}: {name!r} is there twice, its accents written in two ways; keep one")
         height, width = queries.sizes[rows[name]].tolist()
         try:
-            found = read_mask(path.parent / region, (height, width)) if isinstance(region, str) else _numbers(region)
-            checked_region(found, (height, width))
+            found = (
+                read_mask(on_disk(path.parent, region), (height, width))
+                if isinstance(region, str)
+                else _numbers(region)
+            )
+            checked_region(found, (height, width))  # says what is wrong with it
         except UserError as error:
             raise UserError(f"{path}: {name!r}: {error}") from None
         out[rows[name]] = found

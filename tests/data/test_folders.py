@@ -8,17 +8,21 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from sret_jax.config import Config, DataConfig
+from sret_jax.data import folders, formats
 from sret_jax.data.folders import folder_names, prepare_folder, prepare_folders, prepare_single_photos
+from sret_jax.data.opening import open_photos
 from sret_jax.data.pipeline import load
 from sret_jax.errors import UserError
 from sret_jax.training.loop import prepare_photos
 from tests.support import photo_files as files
+from tests.support.photos import write_photo, write_photos
 
 
 def make_folder(root, counts):
@@ -81,7 +85,7 @@ def test_the_hostile_folder(folder, cache, caplog):
     hostile = files.write_hostile_names(folder / "b")
     expected |= {f"b/{name}": reason for name, reason in hostile.items()}
     expected |= {"a/odd": "a folder inside", "loose.jpg": "not in an instance folder", "empty": "an empty folder"}
-    expected |= {".git": "hidden", "circle": "not in an instance folder"}
+    expected |= {"circle": "not in an instance folder"}
     (folder / "loose.jpg").write_bytes(files.photo_bytes())
     (folder / "empty").mkdir()
     (folder / ".git").mkdir()
@@ -106,7 +110,45 @@ def test_the_hostile_folder(folder, cache, caplog):
     assert f"{len(expected)} files skipped" in caplog.text
     report = next(path for path in cache.glob("*/*/skipped.json") if len(json.loads(path.read_text())))
     assert {entry["photo"]: entry["reason"] for entry in json.loads(report.read_text())} == skipped
-    assert dict(photos.select_instances(["a"]).skipped).keys() == {"a/odd", "loose.jpg", "empty", ".git", "circle"}
+    assert dict(photos.select_instances(["a"]).skipped).keys() == {"a/odd", "loose.jpg", "empty", "circle"}
+
+
+def test_what_lies_beside_photographs_is_not_even_listed(folder, cache, monkeypatch):
+    clean = prepare_folder(folder, cache)
+    for name in ("IMG_1.AAE", "IMG_1.MOV", "._0.jpg", "Thumbs.db", "desktop.ini", ".hidden.jpg", "0.jpg.xmp"):
+        (folder / "a" / name).write_bytes(files.photo_bytes())
+    for name in ("@eaDir", ".git", "a/.thumbnails"):
+        (folder / name).mkdir()
+        (folder / name / "x.jpg").write_bytes(files.photo_bytes())
+    (folder / ".DS_Store").write_bytes(b"x")
+    monkeypatch.setattr(folders, "read_entry", None)  # the set is the one that was prepared before
+    for photos in (prepare_folder(folder, cache), open_photos(folder)):
+        assert photos.names == clean.names and not photos.skipped
+
+
+def test_heics_are_read_again_when_they_can_be_decoded(tmp_path, cache, monkeypatch):
+    write_photos(tmp_path / "photos", 1, 1)
+    (tmp_path / "photos/tower 0/phone.heic").write_bytes(files.HEIC_START)
+    installed = formats.installed
+    monkeypatch.setattr(formats, "installed", lambda name: name != "HEIF" and installed(name))
+    assert "sret_jax[heic]" in dict(prepare_folder(tmp_path / "photos", cache).skipped)["tower 0/phone.heic"]
+    monkeypatch.setattr(formats, "installed", lambda name: True)
+    pytest.importorskip("pillow_heif")
+    (now,) = prepare_folder(tmp_path / "photos", cache).skipped
+    assert now[1].startswith("damaged: ")  # it was decoded, or tried to
+
+
+def test_instances_of_a_split_by_either_way_of_writing_accents(tmp_path, cache):
+    written, given = (unicodedata.normalize(form, "café") for form in ("NFD", "NFC"))
+    for name in (written, "b"):
+        write_photo(tmp_path / "photos" / name / "0.jpg", 0)
+    (tmp_path / "splits.json").write_text(json.dumps({"some": [given]}))
+    photos = prepare_folder(tmp_path / "photos", cache, splits=tmp_path / "splits.json", split="some")
+    assert photos.names == [f"{written}/0.jpg"] and photos.instances == [written]
+    write_photo(tmp_path / "photos" / given / "0.jpg", 1)
+    photos = prepare_folder(tmp_path / "photos", cache, splits=tmp_path / "splits.json", split="some")
+    assert photos.instances == [given]  # both are there, and each is found as it is written
+    assert len(prepare_folder(tmp_path / "photos", cache).instances) == 3
 
 
 def test_odd_but_good_names_are_kept(tmp_path, cache):

@@ -155,13 +155,13 @@ NAMES = "names are for a list of photographs; those of a folder are named by the
         ([pixels(), pixels()], ["a", "a"], "'a' is there twice; every photograph needs a name of its own"),
         (["d.jpg", "d.jpg"], None, "'d.jpg' is there twice"),
         ([pixels()], ["a", "b"], "2 names for 1 photographs; give one name each"),
-        ("nothing.jpg", None, "nothing.jpg: cannot be opened: No such file or directory; give a JPEG"),
-        (["d.jpg", "arch/notes.txt"], None, "arch/notes.txt: not a JPEG, PNG or WebP photograph; give"),
-        ([b"x" * 100], None, "photo 0: not a JPEG, PNG or WebP photograph"),
+        ("nothing.jpg", None, "nothing.jpg: cannot be opened: No such file or directory; give a photograph, JPEG"),
+        (["d.jpg", "arch/notes.txt"], None, "arch/notes.txt: not a JPEG, PNG.* photograph; give"),
+        ([b"x" * 100], None, "photo 0: not a JPEG, PNG.* photograph"),
         (pixels(shape=(8, 48, 3)), None, "photo 0: 8x48 pixels: a side is shorter than 16"),
         (".", ["a"], NAMES),
         ("empty", None, "empty: none of its 0 files is a photograph$"),
-        ("poor", None, "poor: none of its 1 files is a photograph: a.txt: not a JPEG, PNG or WebP photograph"),
+        ("poor", None, "poor: none of its 1 files is a photograph: a.txt: not a JPEG, PNG.* photograph"),
     ],
 )
 def test_what_is_no_photograph_is_named_in_one_line(folder, monkeypatch, source, names, says):

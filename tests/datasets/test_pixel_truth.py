@@ -1,6 +1,7 @@
 """Masks as the authors of benchmarks publish them."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -76,6 +77,16 @@ def test_masks_of_a_folder_are_named_like_its_photos(tmp_path, caplog):
     Image.new("L", (20, 20)).save(tmp_path / "a/1.png")
     with pytest.raises(UserError, match="a/1.png: nothing is marked in it"):
         truth.mask(0, 1)
+
+
+def test_a_mask_is_found_however_accents_are_written(tmp_path):
+    one, two = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    (tmp_path / one).mkdir()
+    Image.new("L", (20, 20), 255).save(tmp_path / one / f"{one}.png")
+    names = [f"{two}/0.jpg", f"{two}/{two}.jpg"]
+    photos = PhotoSet("x", names, np.array([0, 0]), [two], np.full((2, 2), 20), [""] * 2, [{}] * 2, [])
+    truth = folder_truth(tmp_path, photos)
+    assert truth.relevant[0].tolist() == [1] and truth.mask(0, 1).all()
 
 
 def labels(root):

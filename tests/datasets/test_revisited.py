@@ -68,7 +68,7 @@ def test_a_second_look_reads_nothing_and_a_changed_photograph_is_noticed(tmp_pat
     ("damage", "reason"),
     [
         (lambda root: (root / "jpg/photo_3.jpg").unlink(), "1 of its 8 photographs cannot be used .photo_3: not in"),
-        (lambda root: (root / "jpg/photo_3.jpg").write_bytes(b"x"), "photo_3: not a JPEG, PNG or WebP"),
+        (lambda root: (root / "jpg/photo_3.jpg").write_bytes(b"x"), "photo_3: not a JPEG, PNG, WebP"),
         (lambda root: (root / "gnd_tiny.json").unlink(), "no gnd_tiny.pkl in .*--gnd=FILE"),
         (lambda root: Image.new("RGB", (40, 30)).save(root / "jpg/query_1.jpg"), "'query_1': its box .* of 40x30"),
     ],

@@ -5,10 +5,12 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from sret_jax.config import Config, DataConfig, ExtractConfig, LocalizeConfig, ModelConfig
 from sret_jax.config.validation import validate
-from sret_jax.data.decoding import encode_mask
+from sret_jax.data.decoding import encode_jpeg, encode_mask
+from sret_jax.data.opening import open_photos
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
 from sret_jax.extraction import maps as maps_module
@@ -40,18 +42,18 @@ def local_features(folder, photos: PhotoSet) -> StoredLocal:
     return StoredLocal([store])
 
 
-def localizer(folder, queries: PhotoSet = PHOTOS, regions=None, **settings) -> Localizer:
+def localizer(folder, queries: PhotoSet = PHOTOS, regions=None, photos: PhotoSet = PHOTOS, **settings) -> Localizer:
     config = Config(data=DataConfig(image_size=64, threads=1), extract=ExtractConfig(batch_size=4))
     config.localize = LocalizeConfig(**({"image_size": 64, "query_size": 64, "refine": "none"} | settings))
     config.rerank.trials = 50
     of_queries, of_photos = (
         PhotoFeatures(
-            lambda part=part: np.zeros((len(part), 1)), part.regions, lambda: local_features(folder / "local", PHOTOS)
+            lambda part=part: np.zeros((len(part), 1)), part.regions, lambda: local_features(folder / "local", photos)
         )
-        for part in (queries, PHOTOS)
+        for part in (queries, photos)
     )
     retriever = Retriever(NETWORK, VARIABLES, config)
-    return Localizer(retriever, queries, PHOTOS, (of_queries, of_photos), folder, regions)
+    return Localizer(retriever, queries, photos, (of_queries, of_photos), folder, regions)
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +224,40 @@ def test_refined_masks_have_the_size_of_their_photographs(tmp_path, refine):
     assert [one.mask.shape for one in found] == [one.heat.shape for one in found]
     assert [one.mask.shape for one in found] == [tuple(size) for size in PHOTOS.sizes[:9].tolist()]
     assert all(one.mask.any() and np.isfinite(one.heat).all() for one in found)
+
+
+STRIPS = [(60, 4000), (4000, 60), (16, 4000), (4000, 16), (16, 16), (300, 400)]
+
+
+@pytest.fixture(scope="module")
+def strips() -> PhotoSet:
+    """JPEGs from which the decoder may make smaller ones, the thinnest of two pixels."""
+    rng = np.random.default_rng(0)
+    small = [Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)) for _ in STRIPS]
+    drawn = [encode_jpeg(np.asarray(x.resize(size[::-1])), 90) for x, size in zip(small, STRIPS, strict=True)]
+    return open_photos(drawn)
+
+
+@pytest.mark.parametrize("refine", ["none", "guided", "grabcut"])
+def test_the_thinnest_photographs_are_localized_in(tmp_path, strips, refine):
+    rows = [0, 1, 2, 3, 4, 5, 0, 1]  # a batch
+    found = localizer(tmp_path, strips, photos=strips, refine=refine)
+    for method in METHODS if refine == "none" else ("discovery",):
+        for query in (2, 5):  # a strip too
+            for row, one in zip(rows, locate(found, method, query, rows), strict=True):
+                assert one.mask.shape == STRIPS[row] and (one.heat is None or np.isfinite(one.heat).all())
+                assert method != "discovery" or one.mask.any()
+
+
+def test_a_region_of_one_pixel_is_searched_for(tmp_path, strips):
+    thin = {0: [0, 10, 4000, 11], 3: [15, 0, 16, 4000], 5: [7, 7, 8, 8]}
+    found = localizer(tmp_path, strips, {row: np.array(box) for row, box in thin.items()}, strips, refine="grabcut")
+    for query in thin:
+        weights = np.asarray(found.query_map(query)[2])
+        assert weights.sum() > 0 and np.isfinite(weights).all()
+        for method in ("discovery", "regions", "query_lost", "dense", "sv"):
+            (one,) = locate(found, method, query, [1])
+            assert one.mask.shape == STRIPS[1] and (one.heat is None or np.isfinite(one.heat).all())
 
 
 def test_maps_are_made_once(tmp_path, monkeypatch):

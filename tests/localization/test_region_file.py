@@ -1,6 +1,8 @@
 """Boxes, clicks and masks that people write for their own photographs, and what is no region of one."""
 
 import json
+import unicodedata
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,6 +64,18 @@ def test_what_is_no_region_is_named(tmp_path, regions, says):
     with pytest.raises(UserError, match=says) as error:
         read_regions(written(tmp_path, regions), QUERIES)
     assert "\n" not in str(error.value)
+
+
+def test_names_and_masks_by_either_way_of_writing_accents(tmp_path):
+    one, two = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    queries = replace(QUERIES, names=[f"{two}.jpg", "in/b.jpg"])
+    assert read_regions(written(tmp_path, {f"{one}.jpg": [1, 2]}), queries)[0].tolist() == [1, 2]
+    mask = block((30, 40), 4, 5, 9, 20)
+    Image.fromarray(mask).convert("L").save(tmp_path / f"{two}.png")
+    found = read_regions(written(tmp_path, {f"{one}.jpg": f"{one}.png"}), queries)
+    np.testing.assert_array_equal(found[0], mask)
+    with pytest.raises(UserError, match="is there twice"):
+        read_regions(written(tmp_path, {f"{one}.jpg": [1, 2], f"{two}.jpg": [3, 4]}), queries)
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
+from sret_jax.data.names import RowsByName
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.resizing import Size
 from sret_jax.datasets.object_file import read_npy_dict
@@ -123,7 +124,7 @@ def _coco(path: Path, queries: Sequence[str], photos: PhotoSet) -> PairMasks:
         raise UserError(f"{path}: {rejected.reason}; give {FORMATS}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not COCO's results ({error}); give {FORMATS}") from None
-    rows = {"category_id": _rows(queries), "image_id": _rows(photos.names)}
+    rows = {"category_id": RowsByName(queries), "image_id": RowsByName(photos.names)}
     best: dict[tuple[int, int], tuple[float, list[Any]]] = {}
     for number, entry in enumerate(entries):
         where = f"{path}, entry {number}"
@@ -140,15 +141,13 @@ def _coco(path: Path, queries: Sequence[str], photos: PhotoSet) -> PairMasks:
     return {pair: draws for pair, (_, draws) in best.items()}
 
 
-def _rows(names: Sequence[str]) -> dict[Any, int]:
-    """By number, and by name; a name that is a number is never looked up by it, for JSON tells text from numbers."""
-    return {i: i for i in range(len(names))} | {name: i for i, name in enumerate(names)}
-
-
-def _row(value: Any, rows: Mapping[Any, int], where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str) or value not in rows:
-        raise UserError(f"{where} {value!r} is no name or number of the benchmark")
-    return rows[value]
+def _row(value: Any, names: RowsByName, where: str) -> int:
+    """By number, or by name; a name that is a number is never looked up by it, for JSON tells text from numbers."""
+    if isinstance(value, str) and value in names:
+        return names[value]
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
+        return value
+    raise UserError(f"{where} {value!r} is no name or number of the benchmark")
 
 
 def _drawn(entry: Mapping[str, Any], where: str) -> Callable[[Size], Bool[np.ndarray, "h w"]]:

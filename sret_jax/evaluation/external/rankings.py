@@ -10,6 +10,7 @@ from jaxtyping import Int
 
 from sret_jax.config import Config
 from sret_jax.data.lists import NAMED, dataset_folder
+from sret_jax.data.names import RowsByName
 from sret_jax.datasets.ground_truth import read_ground_truth
 from sret_jax.datasets.lookups import LOOKUPS, gldv2_recognition_solution, gldv2_solution
 from sret_jax.datasets.revisited import ground_truth_path
@@ -96,7 +97,7 @@ def read_answers(
     Raises:
       UserError: names the line with a query or an image that is unknown or there twice, and queries that are missing.
     """
-    rows, row = {name: i for i, name in enumerate(queries)}, {name: i for i, name in enumerate(photos)}
+    rows, row = RowsByName(queries), RowsByName(photos)
     answers: dict[int, list[int]] = {}
     for number, (query, names) in enumerate(_lines(path), 2):
         where = f"{path}, line {number}"
@@ -111,7 +112,7 @@ def read_answers(
             )
         found = answers[rows[query]] = [row[name] for name in names]
         if len(set(found)) < len(found):
-            twice = next(name for i, name in enumerate(names) if name in names[:i])
+            twice = next(name for i, name in enumerate(names) if row[name] in found[:i])
             raise UserError(f"{where}: {twice!r} is named twice; every photograph has one rank")
     if missing := [queries[i] for i in sorted(scored) if i not in answers]:
         named = ", ".join(map(repr, missing[:NAMED])) + (", …" if len(missing) > NAMED else "")

@@ -1,6 +1,8 @@
 """What other methods have marked, read from each kind of file and measured."""
 
 import json
+import unicodedata
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,6 +63,13 @@ def test_runs_polygons_and_boxes_by_name_or_number(tmp_path):
     )  # polygons with their borders
     np.testing.assert_array_equal(mark(1, 0), rectangle((10, 20), 2, 2, 5, 10))
     assert mark(1, 1).shape == (12, 16) and not mark(1, 1).any()
+
+
+def test_names_are_the_same_however_accents_are_written(tmp_path):
+    one, two = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    path = coco(tmp_path, {"category_id": one, "image_id": one, "bbox": [3, 2, 5, 4]})
+    mark = read_marks(path, ["p", two], replace(PHOTOS, names=[two, "b"])).mask
+    np.testing.assert_array_equal(mark(1, 0), rectangle((10, 20), 3, 2, 8, 6))
 
 
 def test_of_several_for_a_pair_the_best_scored_count_together(tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -40,6 +41,16 @@ def test_names_become_rows(tmp_path):
     assert read_answers(path, QUERIES, PHOTOS, [0]).tolist() == [[1, 0], [-1, -1]]
     (tmp_path / "s.csv").write_text("id,images\np,\n")
     assert read_answers(path, QUERIES, PHOTOS, [0]).shape == (2, 0)
+
+
+def test_names_are_the_same_however_accents_are_written(tmp_path):
+    one, two = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    path = answers(tmp_path / "s.csv", {one: [f"{one}/1.jpg", "a"]})
+    assert read_answers(path, [two], ["a", f"{two}/1.jpg"], [0]).tolist() == [[1, 0]]
+    path = answers(tmp_path / "s.csv", {one: [f"{one}/1.jpg", f"{two}/1.jpg"]})
+    assert read_answers(path, [two], [f"{one}/1.jpg", f"{two}/1.jpg"], [0]).tolist() == [[0, 1]]
+    with pytest.raises(UserError, match="is named twice"):
+        read_answers(path, [two], ["a", f"{two}/1.jpg"], [0])
 
 
 @pytest.mark.parametrize(
