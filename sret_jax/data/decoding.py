@@ -48,7 +48,7 @@ def decode_photo(data: bytes, at_least: int | None = None) -> UInt8[np.ndarray, 
     With `at_least`, a JPEG of twice that longest side or more comes out at a half, a quarter or an eighth of its size,
     never below it: several times faster than all of it.
     """
-    image = _load(data, FORMATS, at_least)
+    image = load_image(data, FORMATS, at_least)
     if min(image.size) < MIN_SIDE:
         raise PhotoRejected(f"{image.height}x{image.width} pixels: a side is shorter than {MIN_SIDE}")
     try:
@@ -61,7 +61,7 @@ def decode_photo(data: bytes, at_least: int | None = None) -> UInt8[np.ndarray, 
 
 def decode_mask(data: bytes) -> Bool[np.ndarray, "h w"]:
     """Inverse of `encode_mask`."""
-    return np.array(_load(data, ("PNG",)).convert("L")) > 127
+    return np.array(load_image(data, ("PNG",)).convert("L")) > 127
 
 
 def encode_mask(mask: Bool[np.ndarray, "h w"]) -> bytes:
@@ -78,7 +78,19 @@ def encode_jpeg(photo: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
     return file.getvalue()
 
 
-def _load(data: bytes, formats: tuple[str, ...], at_least: int | None = None) -> Image.Image:
+def load_image(
+    data: bytes, formats: tuple[str, ...], at_least: int | None = None, known: str = "JPEG, PNG or WebP photograph"
+) -> Image.Image:
+    """The picture in an encoded file, of at most `MAX_PIXELS` and as it is stored: neither turned nor converted.
+
+    Args:
+      data: the file's bytes.
+      formats: those of Pillow that are tried.
+      at_least: as in `decode_photo`.
+      known: what is tried, in words.
+
+    Raises `PhotoRejected`, whatever the bytes are.
+    """
     if not data:
         raise PhotoRejected("empty file")
     try:
@@ -92,7 +104,7 @@ def _load(data: bytes, formats: tuple[str, ...], at_least: int | None = None) ->
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PhotoRejected(f"more than {MAX_PIXELS // 1_000_000} megapixels") from None
     except UnidentifiedImageError:
-        raise PhotoRejected("not a JPEG, PNG or WebP photograph") from None
+        raise PhotoRejected(f"not a {known}") from None
     except DAMAGE as error:
         raise PhotoRejected(f"damaged: {error}") from None
     return image
