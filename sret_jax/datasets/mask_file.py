@@ -125,11 +125,15 @@ def _of_colours(rgb: UInt8[np.ndarray, "h w 3"], lossy: bool) -> Bool[np.ndarray
     codes = np.unique(packed)
     if not lossy and len(codes) == 2 and codes[0] == 0:
         return packed > 0
+    colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], 1)
+    solid = (value <= 255 * NEAR) | (value >= 255 * (1 - NEAR))
+    if len(codes) <= 2 or solid.mean() < SOLID:  # before the memory of what follows is spent on a photograph
+        _refuse(colours, "colour")
     pure = rgb.reshape(-1, 3)[value.argmax()].astype(np.float32)
     faded = value[..., None] * (pure / pure.max())
     strange = (np.abs(rgb - faded) > 255 * NEAR).any(-1)
-    if len(codes) <= 2 or strange.mean() > (1 - SOLID if lossy else 0):
-        _refuse([tuple(c >> shift & 255 for shift in (16, 8, 0)) for c in codes.tolist()], "colour")
+    if strange.mean() > (1 - SOLID if lossy else 0):
+        _refuse(colours, "colour")
     return _of_greys(value, "brightness", lossy)
 
 
@@ -157,12 +161,13 @@ def _of_greys(grey: np.ndarray, what: str, lossy: bool = False) -> Bool[np.ndarr
     return grey > white / 2
 
 
-def _refuse(values: Sequence[object] | np.ndarray, what: str) -> NoReturn:
-    """A value may be a number or a colour (red, green, blue)."""
-    found = values.tolist() if isinstance(values, np.ndarray) else list(values)
-    if len(found) == 1:
-        raise Unreadable(f"is {what} {found[0]} everywhere, which does not say where the object is")
-    shown = [str(value) for value in (found if len(found) <= SHOWN else found[: SHOWN - 1])]
-    named = f"{', '.join(shown)}, … {found[-1]}" if len(found) > SHOWN else f"{', '.join(shown[:-1])} and {shown[-1]}"
+def _refuse(values: np.ndarray, what: str) -> NoReturn:
+    """Numbers [n], or colours (red, green, blue) [n 3]."""
+    few = values if len(values) <= SHOWN else np.concatenate([values[: SHOWN - 1], values[-1:]])
+    shown = [str(tuple(value) if isinstance(value, list) else value) for value in few.tolist()]
+    if len(values) == 1:
+        raise Unreadable(f"is {what} {shown[0]} everywhere, which does not say where the object is")
+    last = f", … {shown[-1]}" if len(values) > SHOWN else f" and {shown[-1]}"
     plural = {"opacity": "opacities", "palette index": "palette indices", "brightness": "brightnesses"}
-    raise Unreadable(f"holds {len(found)} {plural.get(what, what + 's')} ({named}), not an object and the rest")
+    named = f"{plural.get(what, what + 's')} ({', '.join(shown[:-1])}{last})"
+    raise Unreadable(f"holds {len(values)} {named}, not an object and the rest")
