@@ -1,6 +1,7 @@
 """The dict that `numpy.save` wrote to a .npy file, read as data: the pickle inside of it can name no Python object."""
 
 import io
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,6 @@ def read_npy_dict(path: str | Path) -> dict[str, Any]:
         return root[0]
     except Unreadable as rejected:
         raise UserError(f"{path}: {rejected.reason}; give the .npy file of a dict") from None
-    except MALFORMED as error:
+    except (*MALFORMED, SyntaxError, tokenize.TokenError) as error:  # of a damaged header too
         reason = str(error) if isinstance(error, Refused) else f"damaged, or no .npy file ({type(error).__name__})"
         raise UserError(f"{path}: refused: {reason}; write it with numpy.save(path, dict)") from None

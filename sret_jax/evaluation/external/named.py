@@ -3,7 +3,7 @@
 import csv
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
@@ -17,7 +17,8 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def without_ending(name: str) -> str:
-    return name[: -len(PurePosixPath(name).suffix)] if name.lower().endswith(ENDINGS) else name
+    stem, _, ending = name.rpartition(".")
+    return stem if stem and f".{ending.lower()}" in ENDINGS else name
 
 
 def landmark_id(name: str) -> str:

@@ -5,6 +5,7 @@ import io
 import logging
 import math
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping, Sequence
@@ -23,7 +24,16 @@ log = logging.getLogger(__name__)
 # Of a file of ranks: a million photographs for every query of ROxford5k, in 64 bits, thirty times.
 MOST_BYTES = 16 << 30
 MOST_UNPACKED = 2 << 30  # of an array in a .npz file, which cannot be read in parts
-UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+UNREADABLE = (  # what numpy and zipfile raise of damaged files
+    OSError,
+    ValueError,
+    EOFError,
+    SyntaxError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
+)
 
 
 def ranks_file(rankings: Int[np.ndarray, "q k"]) -> bytes:
