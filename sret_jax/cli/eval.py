@@ -38,12 +38,14 @@ with --masks=DIR of <instance>/<photo>.png):
     lost, everything          the photograph's own object by LOST, and all of it, whatever the query is
 
 With --benchmark=folder --queries=DIR it shows instead of measuring, and --regions=FILE.json says what of these queries
-is marked: {"<photo>": [left, top, right, bottom] or a click [x, y] or "<mask>.png" beside the file}, pixels.
+is marked: {"<photo>": [left, top, right, bottom] or a click [x, y] or "<mask>.png" beside the file}, pixels. A mask is
+white where the object is, or opaque, or of one colour on black; a picture that could mean something else is refused.
 
 --anchors shows published numbers beside these,
 --protocol=compat:NAME deviates as some of them do. --rankings=FILE scores a ranking that something else made, without a
-network: the `ranks.npy` of revisitop or a submission of gldv2, which need no photographs; of ilias, paintings and
-folder a CSV `id,images` in the form of gldv2's, with names of their photographs. --marks=FILE scores what it marked, on
+network: the `ranks.npy` of revisitop (or .npz) or a submission of gldv2, which need no photographs; of ilias, paintings
+and folder a CSV `id,images` in the form of gldv2's, with names of their photographs; of all the rankings.csv that an
+evaluation wrote. --marks=FILE scores what it marked, on
 benchmarks with masks (COCO's results .json, a folder of <query>_<photo>.png, or the .npy of PROxford), and with
 --rankings=FILE both at once.
 
@@ -91,7 +93,7 @@ PROTOCOL = flags.DEFINE_string("protocol", "", f"One of {', '.join(PROTOCOLS)}."
 RERANK = flags.DEFINE_list("rerank", None, f"Comma-separated NAME or NAME:NUMBER of {', '.join(RERANKERS)}.")
 LOCALIZE = flags.DEFINE_list("localize", None, f"Comma-separated: {', '.join(METHODS)}.")
 ANCHORS = flags.DEFINE_boolean("anchors", False, "Show published numbers beside these, with their source.")
-RANKINGS = flags.DEFINE_string("rankings", "", "Score this file of rankings instead of a network.")
+RANKINGS = flags.DEFINE_string("rankings", "", "Score this file of rankings (.npy, .npz, .csv) instead of a network.")
 MASKS = flags.DEFINE_string("masks", "", 'Benchmark "folder": where objects are, <instance>/<photo>.png.')
 REGIONS = flags.DEFINE_string(
     "regions", "", "With --queries and --localize: what of them is searched for, a JSON file."

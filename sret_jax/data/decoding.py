@@ -68,8 +68,7 @@ def decode_photo(data: bytes, at_least: int | None = None) -> UInt8[np.ndarray, 
 
 def decode_mask(data: bytes) -> Bool[np.ndarray, "h w"]:
     """Inverse of `encode_mask`."""
-    with _damage_rejected():
-        return np.array(_open(data, ("PNG",)).convert("L")) > 127
+    return np.array(load_image(data, ("PNG",)).convert("L")) > 127
 
 
 def encode_mask(mask: Bool[np.ndarray, "h w"]) -> bytes:
@@ -86,6 +85,22 @@ def encode_jpeg(photo: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
     return file.getvalue()
 
 
+def load_image(data: bytes, formats: Collection[str], known: str = "") -> Image.Image:
+    """The picture in an encoded file, of at most `MAX_PIXELS` and as it is stored: neither turned nor converted.
+
+    Args:
+      data: the file's bytes.
+      formats: those of Pillow that are tried.
+      known: what is tried, in words; by default photographs of these formats.
+
+    Raises `PhotoRejected`, whatever the bytes are.
+    """
+    with _damage_rejected():
+        image = _open(data, formats, known)
+        image.load()
+        return image
+
+
 @contextlib.contextmanager
 def _damage_rejected() -> Iterator[None]:
     try:
@@ -98,7 +113,7 @@ def _damage_rejected() -> Iterator[None]:
         raise PhotoRejected(f"damaged: {error}") from None
 
 
-def _open(data: bytes, formats: Collection[str]) -> Image.Image:
+def _open(data: bytes, formats: Collection[str], known: str = "") -> Image.Image:
     """The image, not decoded yet, of no more than `MAX_PIXELS`."""
     if not data:
         raise PhotoRejected("empty file")
@@ -108,7 +123,7 @@ def _open(data: bytes, formats: Collection[str]) -> Image.Image:
         heic = "HEIF" in formats and is_heic(data)
         image = _open_heic(data) if heic else Image.open(io.BytesIO(data), formats=[x for x in formats if x != "HEIF"])
     except UnidentifiedImageError:
-        raise PhotoRejected(f"not a {written(formats)} photograph") from None
+        raise PhotoRejected(f"not a {known or f'{written(formats)} photograph'}") from None
     if image.width * image.height > MAX_PIXELS:
         raise PhotoRejected(TOO_LARGE)
     return image

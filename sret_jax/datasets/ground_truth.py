@@ -1,6 +1,6 @@
 """What the authors of a benchmark say is to be found: `gnd_*.pkl` of ROxford5k and RParis6k, or the same as JSON.
 
-A pickle can name no Python object here, so nothing in it is called: see `plain_pickle`.
+A pickle can name no Python object here, so nothing in it is called: see `object_pickle`.
 """
 
 import hashlib
@@ -14,65 +14,42 @@ from jaxtyping import Float, Int
 
 from sret_jax.errors import UserError
 from sret_jax.storage.files import Unreadable, read_file
-from sret_jax.storage.plain_pickle import MALFORMED, PlainUnpickler, Refused, Stream
+from sret_jax.storage.object_pickle import read_objects
+from sret_jax.storage.plain_pickle import MALFORMED, Refused
 
 MAX_READS = 10_000_000  # parts of one pickle, which bounds its memory; a list of a million photographs has 5 million
+FORM = (
+    "a pickle or JSON of {'imlist': [photo, ...], 'qimlist': [query, ...], 'gnd': [{'bbx': [left, top, right, bottom], "
+    "'easy': [place in imlist, ...], 'hard': [...], 'junk': [...]}, ...]}, of plain lists, dicts, text and numbers"
+)
 KNOWN = {  # md5 of the published files, each with its benchmark
     "f2b67579f625a587b5b0828dbf2e8eb0": ("roxford5k", "as published in 2018"),
     "2feae0a8257a5c6ca1b31b8eb73c8571": ("rparis6k", "as published in 2018"),
 }
 
 
-class _Unpickler(PlainUnpickler):
-    """Keys are text, and only text is used twice: a list inside of itself, or a thousand times, outgrows its file."""
+def read_plain_pickle(path: str | Path, remedy: str = "fetch it again from its authors") -> Any:
+    """The lists, dicts (with text as keys), text and numbers of a pickle; arrays are lists, tuples too.
 
-    def load_get(self) -> None:
-        super().load_binget()
-        self._only_text()
-
-    def load_long_get(self) -> None:
-        super().load_long_binget()
-        self._only_text()
-
-    def _only_text(self) -> None:
-        if type(self.stack[-1]) is not str:
-            raise Refused("it uses a list or a dict twice")
-
-    def set_item(self, key: Any, value: Any) -> None:
-        if type(key) is not str:
-            raise Refused("a dict key that is not text")
-        super().set_item(key, value)
-
-
-_Unpickler.dispatch = _Unpickler.table(own={"BINGET": _Unpickler.load_get, "LONG_BINGET": _Unpickler.load_long_get})
-
-
-def read_plain_pickle(path: str | Path) -> Any:
-    """The lists, dicts (with text as keys), text and numbers of a pickle.
-
-    Raises `UserError` with the reason for anything else: a file that is missing, larger than 64 MiB, damaged, or asks
-    for any Python object. Nothing in the file is executed.
+    Raises `UserError` with the reason and the remedy for anything else: a file that is missing, larger than 64 MiB,
+    damaged, or asks for any other Python object. Nothing in the file is executed.
     """
-    return _plain(_bytes(path), path)
+    return _plain(_bytes(path, remedy), path, remedy)
 
 
-def _bytes(path: str | Path) -> bytes:
+def _bytes(path: str | Path, remedy: str) -> bytes:
     try:
         return read_file(path)  # from a regular file of bounded size, whatever it holds
     except Unreadable as rejected:
-        raise UserError(f"{path}: {rejected.reason}; give the file that its authors published") from None
+        raise UserError(f"{path}: {rejected.reason}; {remedy}") from None
 
 
-def _plain(data: bytes, path: str | Path) -> Any:
-    stream = Stream(data, MAX_READS)
+def _plain(data: bytes, path: str | Path, remedy: str) -> Any:
     try:
-        value = _Unpickler(stream, encoding="utf-8").load()
+        return read_objects(data, MAX_READS)
     except MALFORMED as error:
         reason = str(error) if isinstance(error, Refused) else f"damaged or not a pickle ({type(error).__name__})"
-        raise UserError(f"{path}: refused: {reason}; fetch it again from its authors") from None
-    if stream.read(1):
-        raise UserError(f"{path}: refused: bytes after its end; fetch it again from its authors")
-    return value
+        raise UserError(f"{path}: refused: {reason}; {remedy}") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,23 +77,28 @@ class GroundTruth:
 def read_ground_truth(path: str | Path, benchmark: str = "") -> GroundTruth:
     """Reads `gnd_*.pkl`, or a JSON file with the same keys `imlist`, `qimlist` and `gnd`.
 
-    Raises `UserError` naming what does not fit: a name listed twice, an index outside of the list, a photograph that is
-    both right and wrong for one query; the published file of another benchmark than `benchmark`, if that has one.
+    Lists may be tuples or numpy's arrays, and one list may stand in several places; numbers may be numpy's.
+
+    Raises `UserError` naming what does not fit, and what the file should hold: a name listed twice, an index outside of
+    the list, a photograph that is both right and wrong for one query; the published file of another benchmark than
+    `benchmark`, if that has one.
     """
-    data = _bytes(path)
+    published = benchmark in {name for name, _ in KNOWN.values()}
+    remedy = f"give gnd_{benchmark}.pkl as its authors publish it, or {FORM}" if published else f"give {FORM}"
+    data = _bytes(path, remedy)
     digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
     known, version = KNOWN.get(digest, ("", ""))
-    if known and known != benchmark and benchmark in {name for name, _ in KNOWN.values()}:
+    if known and known != benchmark and published:
         raise UserError(f"{path}: the ground truth of {known}, not of {benchmark}; give gnd_{benchmark}.pkl")
     if str(path).endswith(".json"):
         try:
             value = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: not JSON ({error})") from None
+            raise UserError(f"{path}: not JSON ({error}); {remedy}") from None
     else:
-        value = _plain(data, path)
+        value = _plain(data, path, remedy)
     if not isinstance(value, dict) or not {"imlist", "qimlist", "gnd"} <= set(value):
-        raise UserError(f"{path}: holds no ground truth; it must be a dict with 'imlist', 'qimlist' and 'gnd'")
+        raise UserError(f"{path}: holds no ground truth; {remedy}")
     photos, queries = (_names(value[key], f"{path}: {key}") for key in ("imlist", "qimlist"))
     entries = value["gnd"]
     if not isinstance(entries, list) or len(entries) != len(queries):

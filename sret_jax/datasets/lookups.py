@@ -51,7 +51,7 @@ def prepare_gldv2(root: Path, cache_dir: str | Path, builder: Builder = ListedPh
     for query, (right, _) in solution.items():
         for name in right:
             if name not in row:
-                raise UserError(f"gldv2: query {query!r} should find {name!r}, which {_index(root)} does not list")
+                raise UserError(f"gldv2: query {query!r} should find {name!r}, which {gldv2_index(root)} does not list")
     return Lookup(
         photos=photos,
         queries=prepare_listed("gldv2 queries", root / "test", lists["gldv2 queries"], cache_dir, builder),
@@ -63,12 +63,13 @@ def prepare_gldv2(root: Path, cache_dir: str | Path, builder: Builder = ListedPh
 
 def gldv2_lists(root: Path) -> Lists:
     return {
-        "gldv2": [_sharded(root / "index", row["id"]) for row in read_csv(_index(root), ("id",))],
+        "gldv2": [_sharded(root / "index", row["id"]) for row in read_csv(gldv2_index(root), ("id",))],
         "gldv2 queries": [_sharded(root / "test", query) for query in gldv2_solution(root)],
     }
 
 
-def _index(root: Path) -> Path:
+def gldv2_index(root: Path) -> Path:
+    """The list of the photographs searched, under either of its names."""
     return root / "index.csv" if (root / "index.csv").is_file() else root / "index_image_to_landmark.csv"
 
 
@@ -105,6 +106,12 @@ def gldv2_recognition_solution(root: Path) -> dict[str, tuple[list[int], str]]:
         if row["Usage"] != "Ignored":
             solution[row["id"]] = [int(landmark) for landmark in row["landmarks"].split()], row["Usage"].lower()
     return solution
+
+
+def gldv2_ignored(root: Path, recognition: bool = False) -> set[str]:
+    """The test images that a challenge does not score; submissions answer them too."""
+    path = root / f"{'recognition' if recognition else 'retrieval'}_solution_v2.1.csv"
+    return {row["id"] for row in read_csv(path, ("id", "Usage")) if row["Usage"] == "Ignored"}
 
 
 def _sharded(folder: Path, name: str) -> FolderEntry:

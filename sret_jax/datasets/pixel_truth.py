@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from sret_jax.data.decoding import decode_mask
-from sret_jax.data.names import on_disk
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.datasets.ground_truth import GroundTruth
 from sret_jax.datasets.lookups import Lookup
+from sret_jax.datasets.mask_file import find_mask, read_mask
 from sret_jax.datasets.object_file import read_npy_dict
 from sret_jax.datasets.polygons import polygon, polygon_mask
 from sret_jax.errors import UserError
-from sret_jax.storage.files import Unreadable, read_file
 
 log = logging.getLogger(__name__)
 
@@ -73,24 +71,28 @@ def masked_truth(photos: PhotoSet) -> PixelTruth:
 
 
 def folder_truth(root: Path, photos: PhotoSet) -> PixelTruth:
-    """The same with masks in a folder of their own: <root>/<instance>/<photo>.png, white where the object is.
+    """The same with masks in a folder of their own: <root>/<instance>/<photo>.png, or another of `mask_file.ENDINGS`.
 
     A photograph without a mask, which is warned of, is no answer either way.
 
     Raises `UserError` where no photograph has one; and, when it is read, naming a mask that does not fit.
     """
-    paths = [on_disk(root, str(PurePosixPath(name).with_suffix(".png"))) for name in photos.names]
-    drawn = np.array([path.is_file() for path in paths])
+    expected = [root / PurePosixPath(name).with_suffix(".png") for name in photos.names]
+    paths = [find_mask(root, str(PurePosixPath(name).with_suffix(""))) for name in photos.names]
+    drawn = np.array([path is not None for path in paths])
     if not drawn.any():
-        raise UserError(f"{root}: no mask of the {len(paths)} photos; that of {photos.names[0]!r} would be {paths[0]}")
+        raise UserError(
+            f"{root}: no mask of the {len(paths)} photos; that of {photos.names[0]!r} would be {expected[0]}"
+        )
     if not drawn.all():
-        missing = paths[int(np.argmin(drawn))]
+        missing = expected[int(np.argmin(drawn))]
         log.warning("%s: %d of %d photos have no mask (%s, ...)", root, (~drawn).sum(), len(paths), missing)
 
     def mask(query: int, photo: int) -> np.ndarray:
-        found = read_mask(paths[photo], photos.sizes[photo])
+        path = paths[photo] or expected[photo]
+        found = read_mask(path, photos.sizes[photo])
         if not found.any():
-            raise UserError(f"{paths[photo]}: nothing is marked in it; leave it out if nobody drew the object")
+            raise UserError(f"{path}: nothing is marked in it; leave it out if nobody drew the object")
         return found
 
     return _of_each_other(photos, mask, drawn)
@@ -126,17 +128,6 @@ def paintings_truth(root: Path, lookup: Lookup) -> PixelTruth:
 
     nothing = [np.array([], np.int64)] * len(lookup.queries)
     return PixelTruth(mask, lookup.relevant, nothing, nothing)
-
-
-def read_mask(path: Path, size: Sequence[int] | Int[np.ndarray, "2"]) -> Bool[np.ndarray, "h w"]:
-    """A picture that is white where the object is; `UserError` if it cannot be read or has not (height, width)."""
-    try:
-        mask = decode_mask(read_file(path))
-    except Unreadable as rejected:
-        raise UserError(f"{path}: {rejected.reason}; give the mask as its authors published it") from None
-    if mask.shape != tuple(size):
-        raise UserError(f"{path}: a mask of {mask.shape[1]}x{mask.shape[0]} for a photo of {size[1]}x{size[0]} pixels")
-    return mask
 
 
 def labelled_truth(root: Path, benchmark: str, truth: GroundTruth, photos: PhotoSet) -> PixelTruth:

@@ -1,29 +1,71 @@
-"""CSV files of a benchmark."""
+"""CSV files of a benchmark, and of whoever answers it: as programs write them, and as spreadsheets save them again."""
 
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from sret_jax.errors import UserError
+
+SEPARATORS = (",", ";", "\t")  # a semicolon where the decimal separator is a comma
+MAX_FIELD = 1 << 30  # characters; the answers to a query are one field, and Python's own limit is 131,072
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_csv(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
     """The rows of a CSV file with a header, as `{column: text}`; every one of `columns` must be there.
 
+    Fields are separated by commas, semicolons or tabs, the text is UTF-8 or, after a byte-order mark, UTF-16.
+
     Raises `UserError` naming the file and line that cannot be read.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no file {str(path)!r}; put it there as its authors published it")
+    return (row for _, row in numbered_csv(path, columns))
+
+
+def csv_columns(path: str | Path) -> list[str]:
+    """The header of a CSV file; the separator is the one that it holds most of."""
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            table = csv.DictReader(file, strict=True)
-            lacking = [column for column in columns if column not in (table.fieldnames or ())]
-            if lacking:
-                raise UserError(f"{path}: no column {lacking[0]!r}; its header is {table.fieldnames}")
+        with _opened(path) as file:
+            line = _header(file.readline(), file)
+            return _fields(line, max(SEPARATORS, key=line.count))
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as CSV ({error})") from None
+
+
+def numbered_csv(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """As `read_csv`, each row with the number of its last line."""
+    lacking = [column for column in columns if column not in csv_columns(path)]
+    if lacking:
+        raise UserError(f"{path}: no column {lacking[0]!r}; its header is {csv_columns(path)}")
+    csv.field_size_limit(MAX_FIELD)
+    before = 0
+    try:
+        with _opened(path) as file:
+            line = file.readline()
+            header = _header(line, file)
+            before = 1 if header is line else 2
+            separator = max(SEPARATORS, key=header.count)
+            table = csv.DictReader(file, _fields(header, separator), delimiter=separator, strict=True)
             for row in table:
                 if None in row or None in row.values():
-                    raise UserError(f"{path}, line {table.line_num}: not as many fields as the header has")
-                yield row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+                    raise UserError(f"{path}, line {before + table.line_num}: not as many fields as the header has")
+                yield before + table.line_num, row
+    except (OSError, UnicodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as CSV ({error})") from None
+
+
+def _opened(path: str | Path) -> TextIO:
+    if not Path(path).is_file():
+        raise UserError(f"no file {str(path)!r}; put it there as its authors published it")
+    with open(path, "rb") as file:
+        utf16 = file.read(2) in UTF16
+    return open(path, encoding="utf-16" if utf16 else "utf-8-sig", newline="")
+
+
+def _header(line: str, file: TextIO) -> str:
+    """The first line, or the one after `sep=;`, which tells a spreadsheet the separator."""
+    return file.readline() if line.lower().startswith("sep=") else line
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    return [name.strip() for name in next(csv.reader([line], delimiter=separator, strict=True), [])]

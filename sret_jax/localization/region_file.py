@@ -8,7 +8,7 @@ import numpy as np
 from sret_jax.data.names import RowsByName, on_disk
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.regions import checked_region
-from sret_jax.datasets.pixel_truth import read_mask
+from sret_jax.datasets.mask_file import read_mask
 from sret_jax.errors import UserError
 from sret_jax.storage.files import Unreadable, read_file
 
@@ -20,7 +20,7 @@ def read_regions(path: str | Path, queries: PhotoSet) -> dict[int, np.ndarray]:
 
     Args:
       path: a JSON file {"<photo>": [left, top, right, bottom] or [x, y] or "<mask>.png"}, pixels of the upright photo;
-        masks lie beside it, white where the object is. A photo that is not in it is a query as a whole.
+        masks lie beside it, in a form that `mask_file` reads. A photo that is not in it is a query as a whole.
       queries: their names and sizes.
 
     Raises:

@@ -66,7 +66,7 @@ def _scalar(dtype: Any, data: Any) -> int | float | bool:
     return np.frombuffer(data, dtype.value)[0].item()
 
 
-def _fill(array: PickledArray, state: Any) -> None:
+def fill_array(array: PickledArray, state: Any) -> None:
     """Sets an array from numpy's (version, shape, type, Fortran order, bytes)."""
     if not isinstance(state, tuple) or len(state) != 5:
         raise Refused("a numpy array with an unknown state")
@@ -74,6 +74,7 @@ def _fill(array: PickledArray, state: Any) -> None:
     if (
         not isinstance(shape, tuple)
         or not isinstance(dtype, PickledDtype)
+        or dtype.value.hasobject
         or type(data) is not bytes
         or len(shape) > 16
     ):
@@ -105,7 +106,7 @@ class NumpyUnpickler(PlainUnpickler):
         """The state of what was made before."""
         state, made = self.stack.pop(), self.stack[-1]
         if isinstance(made, PickledArray):
-            _fill(made, state)
+            fill_array(made, state)
         elif isinstance(made, PickledDtype):
             if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
                 raise Refused("a numpy type with an unknown state")

@@ -26,6 +26,7 @@ OPCODES = (
     "SETITEMS BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE "
     "SHORT_BINUNICODE BINSTRING SHORT_BINSTRING NONE NEWTRUE NEWFALSE"
 ).split()
+TEXT_OPCODES = "PUT GET INT LONG FLOAT STRING UNICODE LIST DICT TUPLE"  # of protocol 0, which is written in text
 Load = Callable[[Any], None]  # what an unpickler does for an opcode
 
 
@@ -47,6 +48,13 @@ class Stream(io.BytesIO):
             raise Refused(f"it has more than {self.most:,} parts")
         return super().read(size)
 
+    @no_type_check
+    def readline(self, size: int | None = -1) -> bytes:
+        self.reads += 1
+        if self.reads > self.most:
+            raise Refused(f"it has more than {self.most:,} parts")
+        return super().readline(size)
+
 
 class PlainUnpickler(pickle._Unpickler):
     """Lists, tuples, dicts, text, numbers, None. Another kind of file names its opcodes and methods by `table`."""
@@ -60,6 +68,7 @@ class PlainUnpickler(pickle._Unpickler):
     pop_mark: Callable[[], list[Any]]
     load_binget: Callable[[], None]
     load_long_binget: Callable[[], None]
+    load_reduce: Callable[[], None]
 
     def load_frame(self) -> None:
         """Frames only say how much to read at once."""
@@ -67,6 +76,12 @@ class PlainUnpickler(pickle._Unpickler):
 
     def load_setitems(self) -> None:
         items = self.pop_mark()
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            self.set_item(key, value)
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
         for key, value in zip(items[::2], items[1::2], strict=True):
             self.set_item(key, value)
 

@@ -4,7 +4,7 @@ import json
 import os
 import pickle
 import struct
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import pytest
 from sret_jax.datasets import ground_truth
 from sret_jax.datasets.ground_truth import read_ground_truth, read_plain_pickle
 from sret_jax.errors import UserError
+from sret_jax.storage import object_pickle
 
 PLAIN = {"imlist": ["a", "ü"], "gnd": [{"bbx": [1, 2.5, -3, 1 << 40], "ok": [], "deep": [[["x"]], None, True]}]}
 
@@ -31,7 +32,7 @@ def write(folder: Path, value, name: str = "gnd_x.pkl", protocol: int = 2) -> Pa
     return path
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("protocol", range(6))
 def test_plain_values_come_back_as_they_were(tmp_path, protocol):
     assert read_plain_pickle(write(tmp_path, PLAIN, protocol=protocol)) == PLAIN
 
@@ -44,6 +45,12 @@ def touch(path: str):
     return Evil()
 
 
+def inside_of_itself():
+    inner = []
+    inner.append(inner)
+    return inner
+
+
 def repeated():
     inner = ["x"] * 10
     for _ in range(40):
@@ -54,16 +61,19 @@ def repeated():
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (OrderedDict(a=1), "GLOBAL"),
-        (np.arange(3), "GLOBAL"),
+        (Path("x"), "it names the Python object pathlib"),
+        (np.array([1j]), "complex|numpy array of type 'c16'"),
         ({1: 2}, "a dict key that is not text"),
-        ({1, 2}, "opcode"),
-        (repeated(), "uses a list or a dict twice"),
-        (b"bytes", "opcode"),
-        (1 << 3000, "opcode LONG4"),
+        (OrderedDict({1: 2}), "a dict key that is not text"),
+        ({1, 2}, "opcode|names the Python object .*set"),
+        (repeated(), "each use of a list counted|nested too deeply"),
+        (inside_of_itself(), "one is inside of itself"),
+        ([[[[[["x"] * 99] * 99] * 99] * 99] * 99], "more than 10,000,000 parts, each use of a list counted"),
+        (b"bytes", "no list, dict, text, number or array"),
+        (print, "it names the Python object .*print"),
     ],
 )
-@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_more_than_plain_values_is_refused(tmp_path, value, reason, protocol):
     with pytest.raises(UserError, match=f"gnd_x.pkl: refused: .*{reason}"):
         read_plain_pickle(write(tmp_path, value, protocol=protocol))
@@ -79,8 +89,43 @@ def test_nothing_is_executed(tmp_path):
     assert (tmp_path / "owned").exists()
 
 
-def test_a_damaged_file_is_refused_at_every_byte(tmp_path):
-    whole = pickle.dumps(PLAIN, 2)
+def test_no_callable_of_ours_can_be_misused(tmp_path):
+    """Globals that are known stand for functions that check what they are given."""
+    for data in (
+        b"cbuiltins\nlist\n(tR.",
+        b"c__builtin__\nint\n(S'7'\ntR.",
+        b"ccollections\nOrderedDict\n(I5\ntR.",
+        b"ccollections\nOrderedDict\n(((I1\nI2\ntltR.",
+        b"cnumpy\ndtype\n(S'U99999'\ntR.",
+        b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'O'\ntRS'x'\ntR.",
+        b"cnumpy\nload\n(S'x'\ntR.",
+        b"(ios\nsystem\nS'true'\n.",
+        b"g7\n.",
+        b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b"x.",
+        b"\x80\x05\x96" + struct.pack("<Q", 4) + b"x.",
+        b"I" + b"9" * 5000 + b"\n.",
+    ):
+        (tmp_path / "x.pkl").write_bytes(data)
+        with pytest.raises(UserError, match="x.pkl: refused: "):
+            read_plain_pickle(tmp_path / "x.pkl")
+
+
+def test_copies_of_one_text_or_array_do_not_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(object_pickle, "MAX_ENCODED", 5000)
+    once = b"(c_codecs\nencode\np1\n(S'" + b"x" * 100 + b"'\np3\ntR"
+    (tmp_path / "x.pkl").write_bytes(once + 51 * b"g1\n(g3\ntR" + b"l.")
+    with pytest.raises(UserError, match="refused: its text becomes more than"):
+        read_plain_pickle(tmp_path / "x.pkl")
+    shared = np.zeros(1000, np.int8)
+    monkeypatch.setattr(ground_truth, "MAX_READS", 3000)
+    for value in ([shared] * 4, [shared[:] for _ in range(4)]):
+        with pytest.raises(UserError, match="more than 3,000 parts"):
+            read_plain_pickle(write(tmp_path, value, protocol=2))
+
+
+@pytest.mark.parametrize("protocol", [0, 2])
+def test_a_damaged_file_is_refused_at_every_byte(tmp_path, protocol):
+    whole = pickle.dumps(PLAIN, protocol)
     path = tmp_path / "cut.pkl"
     for end in range(len(whole)):
         path.write_bytes(whole[:end])
@@ -137,6 +182,49 @@ def test_ground_truth_by_hand(tmp_path, name):
     assert read.boxes.tolist() == [[0, 1.5, 20, 30], [5, 5, 9, 9]]
     assert [x.tolist() for x in (*read.easy, *read.hard, *read.junk)] == [[0, 3], [], [1], [], [2], [4]]
     assert read.version == f"no published version (md5 {read.md5})"
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_ground_truth_as_people_write_it(tmp_path, protocol):
+    """Numbers and arrays of numpy, ordered dicts, tuples, and one list in several places."""
+    shared = [np.int64(2), 4]
+    gnd = [
+        OrderedDict(
+            bbx=np.array([0, 1.5, 20, 30]), easy=np.array([0, 3]), hard=(np.int32(1),), junk=shared, note=np.bool_(True)
+        ),
+        defaultdict(
+            list, bbx=(np.float64(5), np.float32(5), 9, np.uint8(9)), easy=[], hard=np.array([], int), junk=shared
+        ),
+    ]
+    names = np.array(["a", "b", "c", "d", "e"])
+    for imlist in (names, names.astype(object), tuple(names.tolist())):
+        value = OrderedDict(imlist=imlist, qimlist=["q", "r"], gnd=gnd)
+        read = read_ground_truth(write(tmp_path, value, protocol=protocol))
+        assert read.photos == ["a", "b", "c", "d", "e"] and read.boxes.tolist() == [[0, 1.5, 20, 30], [5, 5, 9, 9]]
+        assert [x.tolist() for x in (*read.easy, *read.hard, *read.junk)] == [[0, 3], [], [1], [], [2, 4], [2, 4]]
+
+
+def test_ground_truth_that_python_2_wrote(tmp_path):
+    """Its text and the bytes of its numbers look alike, and an ordered dict comes with a list of its items."""
+    number = b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'i8'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntb"
+    number += b"S'\\x82\\x00\\x00\\x00\\x00\\x00\\x00\\x00'\ntR"
+    (tmp_path / "x.pkl").write_bytes(
+        b"ccollections\nOrderedDict\n((l(lS'a'\naVn\\u00fc\naa(lS'b'\na" + number + b"aatR."
+    )
+    assert read_plain_pickle(tmp_path / "x.pkl") == {"a": "nü", "b": 130}
+
+
+def test_the_remedy_says_what_the_file_should_hold(tmp_path):
+    holds = "give a pickle or JSON of {'imlist': .*, 'qimlist': .*, 'gnd': .*'bbx': .*'easy': .*'hard': .*'junk'"
+    for value in ({"imlist": ["a"]}, [1], {1, 2}):
+        for benchmark, says in (("", holds), ("roxford5k", "give gnd_roxford5k.pkl as its authors publish it, or a")):
+            with pytest.raises(UserError, match=says) as error:
+                read_ground_truth(write(tmp_path, value), benchmark)
+            assert "fetch" not in str(error.value)
+    with pytest.raises(UserError, match=f"none.pkl: cannot be opened.*{holds}"):
+        read_ground_truth(tmp_path / "none.pkl")
+    with pytest.raises(UserError, match="fetch it again from its authors"):
+        read_plain_pickle(write(tmp_path, {1, 2}))
 
 
 def entry(**changes) -> list[dict]:

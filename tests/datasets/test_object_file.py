@@ -77,6 +77,9 @@ def test_a_damaged_or_endless_file_is_refused(tmp_path, monkeypatch):
         (tmp_path / "cut.npy").write_bytes(data[:cut])
         with pytest.raises(UserError, match="cut.npy: refused"):
             read_npy_dict(tmp_path / "cut.npy")
+    (tmp_path / "header.npy").write_bytes(data.replace(b"()", b"(("))
+    with pytest.raises(UserError, match="header.npy: refused"):
+        read_npy_dict(tmp_path / "header.npy")
     with pytest.raises(UserError, match="cannot be opened"):
         read_npy_dict(tmp_path / "none.npy")
     monkeypatch.setattr(object_file, "MAX_READS", 50)

@@ -74,6 +74,9 @@ def test_masks_of_a_folder_are_named_like_its_photos(tmp_path, caplog):
     expected = np.zeros((20, 20), bool)
     expected[4:8, 3:9] = True
     np.testing.assert_array_equal(truth.mask(0, 1), expected)
+    (tmp_path / "a/1.png").unlink()
+    Image.fromarray(expected.astype(np.uint8)).save(tmp_path / "a/1.tif")  # labels of another tool
+    np.testing.assert_array_equal(folder_truth(tmp_path, photos).mask(0, 1), expected)
     Image.new("L", (20, 20)).save(tmp_path / "a/1.png")
     with pytest.raises(UserError, match="a/1.png: nothing is marked in it"):
         truth.mask(0, 1)

@@ -39,6 +39,15 @@ def test_a_box_a_click_or_a_mask_by_the_name_of_its_photo(tmp_path):
     assert read_regions(written(tmp_path, {}), QUERIES) == {}
 
 
+def test_a_mask_in_the_form_of_another_tool(tmp_path):
+    mask = block((30, 40), 4, 5, 9, 20)
+    opacity = np.dstack([np.full((30, 40, 3), 255), mask * 255]).astype(np.uint8)
+    Image.fromarray(opacity).save(tmp_path / "m.png")
+    Image.fromarray(mask.astype(np.uint8)).save(tmp_path / "m.tif")
+    for name in ("m.png", "m.tif"):
+        np.testing.assert_array_equal(read_regions(written(tmp_path, {"a.jpg": name}), QUERIES)[0], mask)
+
+
 @pytest.mark.parametrize(
     ("regions", "says"),
     [
@@ -54,12 +63,14 @@ def test_a_box_a_click_or_a_mask_by_the_name_of_its_photo(tmp_path):
         ({"a.jpg": [1, float("nan")]}, "give a box"),
         ({"a.jpg": "none.png"}, "none.png: cannot be opened"),
         ({"a.jpg": "empty.png"}, "'a.jpg': query mask: it is empty"),
+        ({"a.jpg": "grey.png"}, "grey.png: is grey 90 everywhere"),
         ({"a.jpg": "small.png"}, "small.png: a mask of 20x20 for a photo of 40x30 pixels"),
         ([1], "it holds no object"),
     ],
 )
 def test_what_is_no_region_is_named(tmp_path, regions, says):
     Image.new("L", (40, 30)).save(tmp_path / "empty.png")
+    Image.new("L", (40, 30), 90).save(tmp_path / "grey.png")
     Image.new("L", (20, 20), 255).save(tmp_path / "small.png")
     with pytest.raises(UserError, match=says) as error:
         read_regions(written(tmp_path, regions), QUERIES)

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from jaxtyping import Bool, Int
 from sret_jax.data.names import RowsByName
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.resizing import Size
+from sret_jax.datasets.mask_file import ENDINGS, read_mask
 from sret_jax.datasets.object_file import read_npy_dict
-from sret_jax.datasets.pixel_truth import PAIR, Mask, read_mask
+from sret_jax.datasets.pixel_truth import PAIR, Mask
 from sret_jax.datasets.polygons import MAX_COORDINATE, outline_polygon, polygon, polygon_mask
 from sret_jax.datasets.run_length import decode_runs
 from sret_jax.errors import UserError
@@ -43,7 +45,7 @@ def read_marks(path: str | Path, queries: Sequence[str], photos: PhotoSet) -> Ma
         .json     a list of {"category_id": query, "image_id": photo, "segmentation" or "bbox", "score"} as of COCO's
                   results: run lengths, polygons or a box (left, top, width, height). Query and photo are names, or
                   numbers in the benchmark's order. Of several for one pair those of the highest score count, together
-        folder    <query>_<photo>.png, numbers in the benchmark's order: a mask
+        folder    <query>_<photo>.png, numbers in the benchmark's order: a mask, in a form that `mask_file` reads
         .npy      {"qimlist_<query>_imlist_<photo>": polygon [[x, y], ...], or [] for nothing}, numbers: the matching
                   results of PROxford, and what `submissions.matching_file` writes
 
@@ -87,9 +89,12 @@ PairMasks = Mapping[tuple[int, int], Sequence[Callable[[Size], Bool[np.ndarray, 
 
 
 def _pictures(folder: Path, queries: Sequence[str], photos: PhotoSet) -> PairMasks:
-    found = {}
-    for path in sorted(folder.glob("*.png")):
-        found[_pair(path.stem, PICTURE, queries, photos, path)] = [lambda size, path=path: read_mask(path, size)]
+    found: dict[tuple[int, int], Sequence[Callable[[Size], np.ndarray]]] = {}
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS):
+        pair = _pair(path.stem, PICTURE, queries, photos, path)
+        if pair in found:
+            raise UserError(f"{path}: its pair has another picture; keep one of them")
+        found[pair] = [partial(read_mask, path)]
     return found
 
 

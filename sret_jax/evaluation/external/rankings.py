@@ -1,7 +1,6 @@
 """Rankings that something else made, read from the file that it wrote and scored by the rules of a benchmark."""
 
-import csv
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,20 @@ import numpy as np
 from jaxtyping import Int
 
 from sret_jax.config import Config
-from sret_jax.data.lists import NAMED, dataset_folder
-from sret_jax.data.names import RowsByName
+from sret_jax.data.lists import dataset_folder
 from sret_jax.datasets.ground_truth import read_ground_truth
-from sret_jax.datasets.lookups import LOOKUPS, gldv2_recognition_solution, gldv2_solution
+from sret_jax.datasets.lookups import (
+    LOOKUPS,
+    gldv2_ignored,
+    gldv2_index,
+    gldv2_recognition_solution,
+    gldv2_solution,
+)
 from sret_jax.datasets.revisited import ground_truth_path
 from sret_jax.datasets.tables import read_csv
 from sret_jax.errors import UserError
 from sret_jax.evaluation.benchmark import open_requested, photo_root
+from sret_jax.evaluation.external.named import read_answers
 from sret_jax.evaluation.external.submissions import (
     is_recognition,
     read_ranks,
@@ -41,7 +46,8 @@ def rank_metrics(
 
     Args:
       benchmark: one of `RANKABLE`.
-      file: of benchmarks like "roxford5k" as `read_ranks` takes it, of "gldv2" a submission, of others `read_answers`.
+      file: of benchmarks like "roxford5k" as `read_ranks` takes it, of "gldv2" a submission, of others, and of those
+        too where it ends in .csv, as `read_answers` does; of all the `rankings.csv` that an evaluation writes.
       request: where the benchmark is.
       cache_dir: where prepared photographs are kept.
     """
@@ -59,7 +65,11 @@ def rank_metrics(
         return _answer_metrics(benchmark, file, request, cache_dir)
     own = PIXEL.get(name, name)
     truth = read_ground_truth(request.gnd or ground_truth_path(photo_root(name, request.root), own), own)
-    rankings = read_ranks(file, len(truth.queries), len(truth.photos))
+    if file.suffix.lower() == ".csv":
+        scored = [q for q, right in enumerate(zip(truth.easy, truth.hard, strict=True)) if sum(map(len, right))]
+        rankings = read_answers(file, truth.queries, truth.photos, scored, distractors=True)
+    else:
+        rankings = read_ranks(file, len(truth.queries), len(truth.photos))
     metrics = revisited_metrics(dict.fromkeys(("easy", "medium", "hard"), rankings), truth)
     words, distractors = ranked_depth(rankings, len(truth.photos))
     return metrics, {"ground_truth": truth.version, "ranked": words}, distractors
@@ -80,61 +90,6 @@ def ranked_depth(rankings: Int[np.ndarray, "q k"], photos: int) -> tuple[str, in
     if missing := int((~np.isin(np.arange(photos), rankings)).sum()):
         words += f"; {missing} of the benchmark's photographs are in no ranking and count as never found"
     return words, distractors
-
-
-def read_answers(
-    path: str | Path, queries: Sequence[str], photos: Sequence[str], scored: Collection[int]
-) -> Int[np.ndarray, "q k"]:
-    """Rankings by name, as photo indices, best first and -1 behind them.
-
-    Args:
-      path: a CSV file `id,images` with a line per query, its images separated by spaces. A name with a space of its own
-        is quoted, "so"; a query without answers has a line without images.
-      queries: the q names there are.
-      photos: names of what is searched.
-      scored: rows of the queries that have something to find, which have to be there.
-
-    Raises:
-      UserError: names the line with a query or an image that is unknown or there twice, and queries that are missing.
-    """
-    rows, row = RowsByName(queries), RowsByName(photos)
-    answers: dict[int, list[int]] = {}
-    for number, (query, names) in enumerate(_lines(path), 2):
-        where = f"{path}, line {number}"
-        if query not in rows:
-            raise UserError(f"{where}: unknown query {query!r}; query names look like {queries[0]!r}")
-        if rows[query] in answers:
-            raise UserError(f"{where}: query {query!r} is answered twice")
-        if unknown := [name for name in names if name not in row]:
-            raise UserError(
-                f"{where}: unknown photograph {unknown[0]!r} ({len(unknown)} such); names look like {photos[0]!r}, and "
-                "a name with a space is quoted"
-            )
-        found = answers[rows[query]] = [row[name] for name in names]
-        if len(set(found)) < len(found):
-            twice = next(name for i, name in enumerate(names) if row[name] in found[:i])
-            raise UserError(f"{where}: {twice!r} is named twice; every photograph has one rank")
-    if missing := [queries[i] for i in sorted(scored) if i not in answers]:
-        named = ", ".join(map(repr, missing[:NAMED])) + (", …" if len(missing) > NAMED else "")
-        raise UserError(
-            f"{path}: {len(missing)} of the {len(scored)} queries are not in it ({named}); one without answers has a "
-            "line without images"
-        )
-    out = np.full((len(queries), max(map(len, answers.values()), default=0)), -1, np.int64)
-    for i, found in answers.items():
-        out[i, : len(found)] = found
-    return out
-
-
-def _lines(path: str | Path) -> list[tuple[str, list[str]]]:
-    out = []
-    for number, row in enumerate(read_csv(path, ("id", "images")), 2):
-        try:
-            words = next(csv.reader([row["images"]], delimiter=" ", skipinitialspace=True, strict=True), [])
-        except csv.Error as error:
-            raise UserError(f"{path}, line {number}: images {row['images'][:80]!r} cannot be read ({error})") from None
-        out.append((row["id"], [word for word in words if word]))
-    return out
 
 
 def _answer_metrics(
@@ -163,17 +118,37 @@ def _gldv2_metrics(file: Path, root: Path) -> tuple[dict[str, Any], dict[str, st
     """The columns of the file say which challenge it answers: retrieval `id,images` or recognition `id,landmarks`."""
     solution: dict[str, tuple[list[Any], str]]
     metric: Callable[..., float]
-    if is_recognition(file):
+    recognition = is_recognition(file)
+    ignored = gldv2_ignored(root, recognition)
+    if recognition:
         solution, name, metric = gldv2_recognition_solution(root), "µAP", gldv2_micro_ap
-        answers: Any = read_recognition_csv(file, solution)
+        given: Any = read_recognition_csv(file, solution.keys() | ignored)
     else:
         solution, name, metric = gldv2_solution(root), "mAP@100", gldv2_map_at_100
-        answers = read_retrieval_csv(file, solution)
+        given = read_retrieval_csv(file, solution.keys() | ignored)
+    answers = {query: found for query, found in given.items() if query in solution}
     metrics: dict[str, Any] = {}
     for group in ("", *sorted({usage for _, usage in solution.values()})):
         part: dict[str, Any] = {query: right for query, (right, usage) in solution.items() if group in ("", usage)}
         found = {query: answers[query] for query in part if query in answers}
         metrics[f"{name} {group}".rstrip()] = 100 * metric(found, part)
-    ranked = f"{len(answers)} of {len(solution)} queries are answered"
-    ranked += "; the others count as zero" if len(answers) < len(solution) and name == "mAP@100" else ""
-    return metrics | {"queries": len(solution)}, {"ranked": ranked}
+    ranked = [f"{len(answers)} of {len(solution)} queries are answered"]
+    ranked[0] += "; the others count as zero" if len(answers) < len(solution) and not recognition else ""
+    if others := len(given) - len(answers):
+        ranked.append(f"{others} test images that the challenge ignores are not scored")
+    ranked += [] if recognition else _odd_answers(file, answers, root)
+    return metrics | {"queries": len(solution)}, {"ranked": "; ".join(ranked)}
+
+
+def _odd_answers(file: Path, answers: Mapping[str, Sequence[str]], root: Path) -> list[str]:
+    """In words, what the metric counts as wrong: answers named again, and, where the index lies there, unknown ones."""
+    words = []
+    if again := sum(len(found) - len(set(found)) for found in answers.values()):
+        words.append(f"{again} answers are named again, which takes a rank and finds nothing")
+    named = {name for found in answers.values() for name in found}
+    index = gldv2_index(root)
+    if named and index.is_file() and (unknown := named - {row["id"] for row in read_csv(index, ("id",))}):
+        if len(unknown) == len(named):
+            raise UserError(f"{file}: none of its {len(named)} answers, like {min(named)!r}, is listed in {index}")
+        words.append(f"{len(unknown)} answers like {min(unknown)!r} are not in {index.name} and count as wrong")
+    return words

@@ -12,7 +12,8 @@ from sret_jax.datasets.pixel_truth import PixelTruth
 from sret_jax.evaluation.anchors import published
 from sret_jax.evaluation.benchmark import open_requested
 from sret_jax.evaluation.external.marks import read_marks
-from sret_jax.evaluation.external.rankings import rank_metrics, ranked_depth, read_answers
+from sret_jax.evaluation.external.named import read_answers
+from sret_jax.evaluation.external.rankings import rank_metrics, ranked_depth
 from sret_jax.evaluation.external.submissions import read_ranks
 from sret_jax.evaluation.pixel_protocol import pixel_protocol
 from sret_jax.evaluation.report.table import print_marks, print_rankings
@@ -33,7 +34,7 @@ def score_rankings(
     """Scores rankings that something else made, without a network, and writes `out`/results.json.
 
     Args:
-      benchmark, file: see `evaluation.foreign_rankings.rank_metrics`.
+      benchmark, file: see `external.rankings.rank_metrics`.
       out: folder of the results.
       request: its `root` or `gnd` says where the ground truth is.
       anchors: published numbers beside these.
@@ -62,12 +63,12 @@ def score_marks(
 
     Args:
       benchmark: one with masks.
-      file: see `evaluation.mark_files`.
+      file: see `external.marks`.
       out: folder of the results.
       request: where the benchmark is; its photographs are needed for their sizes.
       cache_dir: where prepared photographs are kept.
-      rankings: of the photographs, by number (.npy, see `read_ranks`) or by name (.csv, see `read_answers`); without
-        them only the overlaps are measured, no mAP.
+      rankings: of the photographs, by number (.npy or .npz, see `read_ranks`) or by name (.csv, see `read_answers`);
+        without them only the overlaps are measured, no mAP.
     """
     opened = open_requested(benchmark, Config(), request, cache_dir)
     truth = opened.ground_truth_masks
@@ -100,8 +101,8 @@ def score_marks(
 
 
 def _order(file: str, queries: Sequence[str], photos: Sequence[str], truth: PixelTruth) -> Int[np.ndarray, "q k"]:
-    """Rankings by number (.npy) or by name (.csv)."""
-    if not file.endswith(".csv"):
+    """Rankings by number (.npy, .npz) or by name (.csv)."""
+    if not file.lower().endswith(".csv"):
         return read_ranks(file, len(queries), len(photos))
     scored = [q for q, right in enumerate(truth.relevant) if len(right) and q not in truth.unlabelled]
     return read_answers(file, queries, photos, scored)

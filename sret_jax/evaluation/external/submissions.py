@@ -2,19 +2,38 @@
 
 import csv
 import io
+import logging
+import math
 import os
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
-from sret_jax.datasets.tables import read_csv
+from sret_jax.datasets.tables import csv_columns, numbered_csv
 from sret_jax.errors import UserError
+from sret_jax.evaluation.external.named import landmark_id, named_lists
+
+log = logging.getLogger(__name__)
 
 # Of a file of ranks: a million photographs for every query of ROxford5k, in 64 bits, thirty times.
 MOST_BYTES = 16 << 30
+MOST_UNPACKED = 2 << 30  # of an array in a .npz file, which cannot be read in parts
+UNREADABLE = (  # what numpy and zipfile raise of damaged files
+    OSError,
+    ValueError,
+    EOFError,
+    SyntaxError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
+)
 
 
 def ranks_file(rankings: Int[np.ndarray, "q k"]) -> bytes:
@@ -44,19 +63,21 @@ def read_ranks(path: str | Path, queries: int, photos: int) -> Int[np.ndarray, "
     """Inverse of `ranks_file`, for whatever ranked the photos of a benchmark.
 
     Args:
-      path: .npy, integers [k q]; a number from `photos` on is a distractor, -1 is none.
+      path: .npy, or .npz of one array or of several with one named `ranks`; integers [k q]. A number from `photos` on
+        is a distractor, -1 is none.
       queries: q of the benchmark.
       photos: of the benchmark, without distractors.
 
     Raises:
-      UserError: names what does not fit. Nothing in the file is executed.
+      UserError: names what does not fit, or that photos are numbered from 1. Nothing in the file is executed.
     """
     try:
         if not Path(path).is_file() or os.path.getsize(path) > MOST_BYTES:
             raise UserError(f"{path}: no such file, or larger than {MOST_BYTES >> 30} GiB; give a .npy file of ranks")
-        ranks = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: not a .npy file of integers ({error})") from None
+        zipped = zipfile.is_zipfile(path)
+        ranks = _zipped(path) if zipped else np.load(path, mmap_mode="r", allow_pickle=False)
+    except UNREADABLE as error:
+        raise UserError(f"{path}: not a .npy file of integers, nor a .npz with one ({error})") from None
     if ranks.ndim != 2 or ranks.dtype.kind not in "iu":
         raise UserError(f"{path}: {ranks.dtype} {list(ranks.shape)}; ranks are integers [photos, {queries} queries]")
     if ranks.shape[1] != queries:
@@ -68,7 +89,48 @@ def read_ranks(path: str | Path, queries: int, photos: int) -> Int[np.ndarray, "
     known = np.isin(np.arange(photos), rankings)
     if not known.any():
         raise UserError(f"{path}: none of the {photos} photos of the benchmark is ranked; numbers follow its imlist")
+    _suspect_numbers_from_1(path, rankings, known)
     return rankings
+
+
+def _suspect_numbers_from_1(path: str | Path, rankings: np.ndarray, known: Bool[np.ndarray, "n"]) -> None:
+    """Without photo 0 and with a number behind the last one, as of Matlab: a lone distractor would look the same."""
+    photos = len(known)
+    if known[0] or rankings.max() != photos:
+        return
+    if known[1:].all():
+        raise UserError(
+            f"{path}: its numbers are 1 to {photos}, and photos are numbered from 0; subtract 1 and save it again"
+        )
+    log.warning(
+        "%s: no number is 0, and the greatest, %d, is a distractor where photos are numbered from 0; if these are "
+        "numbered from 1, subtract 1 and save them again",
+        path,
+        photos,
+    )
+
+
+def _zipped(path: str | Path) -> np.ndarray:
+    """The array of ranks in a .npz file, whose sizes are checked before anything is unpacked."""
+    with zipfile.ZipFile(path) as file:
+        arrays = {
+            info.filename.removesuffix(".npy"): info for info in file.infolist() if info.filename.endswith(".npy")
+        }
+        if not arrays:
+            raise UserError(f"{path}: holds no array; save it with numpy.savez(path, ranks=ranks)")
+        if len(arrays) > 1 and "ranks" not in arrays:
+            raise UserError(f"{path}: holds the arrays {', '.join(arrays)}; save only the ranks, or name them 'ranks'")
+        info = arrays["ranks"] if "ranks" in arrays else next(iter(arrays.values()))
+        if info.file_size > MOST_UNPACKED:
+            raise UserError(f"{path}: {info.filename} is larger than {MOST_UNPACKED >> 30} GiB; give it as .npy")
+        data = io.BytesIO(file.read(info))
+    version = np.lib.format.read_magic(data)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(data)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data.getvalue()) - data.tell():
+        raise ValueError(f"{info.filename} is {dtype} {list(shape)} in {info.file_size} bytes")
+    data.seek(0)
+    return np.load(data, allow_pickle=False)
 
 
 def retrieval_csv(queries: Sequence[str], answers: Sequence[Sequence[str]]) -> bytes:
@@ -81,22 +143,28 @@ def retrieval_csv(queries: Sequence[str], answers: Sequence[Sequence[str]]) -> b
 
 
 def read_retrieval_csv(path: str | Path, queries: Collection[str]) -> Mapping[str, list[str]]:
-    """Inverse of `retrieval_csv`. Raises `UserError` for a query answered twice or not in `queries`."""
+    """Inverse of `retrieval_csv`, also of ids with a folder or an ending, and of an evaluation's `rankings.csv`.
+
+    Raises `UserError` for a query answered twice or not in `queries`, as the authors' evaluator does.
+    """
     answers: dict[str, list[str]] = {}
-    for number, row in enumerate(read_csv(path, ("id", "images")), 2):
-        if row["id"] in answers:
-            raise UserError(f"{path}, line {number}: query {row['id']!r} is answered twice")
-        if row["id"] not in queries:
-            raise UserError(
-                f"{path}, line {number}: unknown query {row['id']!r}; query names look like {next(iter(queries))!r}"
-            )
-        answers[row["id"]] = row["images"].split()
+    for where, name, found in named_lists(path):
+        answers[_new_query(name, answers, queries, where)] = [landmark_id(image) for image in found]
     return answers
+
+
+def _new_query(name: str, answers: Collection[str], queries: Collection[str], where: str) -> str:
+    query = landmark_id(name)
+    if query in answers:
+        raise UserError(f"{where}: query {query!r} is answered twice")
+    if query not in queries:
+        raise UserError(f"{where}: unknown query {query!r}; query names look like {min(queries)!r}")
+    return query
 
 
 def is_recognition(path: str | Path) -> bool:
     """Whether a submission answers the recognition challenge (`id,landmarks`) and not the retrieval one."""
-    return "landmarks" in next(read_csv(path, ("id",)), {})
+    return "landmarks" in csv_columns(path)
 
 
 def read_recognition_csv(path: str | Path, queries: Collection[str]) -> Mapping[str, tuple[int, float]]:
@@ -105,17 +173,12 @@ def read_recognition_csv(path: str | Path, queries: Collection[str]) -> Mapping[
     Raises `UserError` for a query answered twice, not in `queries`, or with anything but one landmark and a number.
     """
     answers: dict[str, tuple[int, float]] = {}
-    for number, row in enumerate(read_csv(path, ("id", "landmarks")), 2):
-        if row["id"] in answers:
-            raise UserError(f"{path}, line {number}: query {row['id']!r} is answered twice")
-        if row["id"] not in queries:
-            raise UserError(
-                f"{path}, line {number}: unknown query {row['id']!r}; query names look like {next(iter(queries))!r}"
-            )
+    for number, row in numbered_csv(path, ("id", "landmarks")):
+        query = _new_query(row["id"], answers, queries, f"{path}, line {number}")
         if row["landmarks"].strip():
             try:
                 landmark, confidence = row["landmarks"].split()
-                answers[row["id"]] = int(landmark), float(confidence)
+                answers[query] = int(landmark), float(confidence)
             except ValueError:
                 raise UserError(
                     f"{path}, line {number}: {row['landmarks']!r} is not a landmark number and a confidence"

@@ -81,6 +81,24 @@ def test_of_several_for_a_pair_the_best_scored_count_together(tmp_path):
     np.testing.assert_array_equal(mark(0, 0), expected)
 
 
+def test_pictures_in_the_forms_of_other_tools(tmp_path):
+    expected = rectangle((12, 16), 3, 2, 8, 7)
+    opacity = np.dstack([np.full((12, 16, 3), 255), expected * 255]).astype(np.uint8)
+    Image.fromarray(opacity).save(tmp_path / "0_1.png")
+    Image.fromarray(expected.astype(np.uint8)).save(tmp_path / "1_1.bmp")
+    Image.new("L", (20, 10)).save(tmp_path / "1_0.PNG")
+    mark = read(tmp_path)
+    np.testing.assert_array_equal(mark(0, 1), expected)
+    np.testing.assert_array_equal(mark(1, 1), expected)
+    assert not mark(1, 0).any()  # not found
+    Image.new("L", (16, 12), 90).save(tmp_path / "0_1.png")
+    with pytest.raises(UserError, match="0_1.png: is grey 90 everywhere.*; give a PNG that is white"):
+        mark(0, 1)
+    Image.new("L", (16, 12)).save(tmp_path / "0_1.gif")
+    with pytest.raises(UserError, match="0_1.*: its pair has another picture; keep one of them"):
+        read(tmp_path)
+
+
 def test_pictures_and_polygons_by_number(tmp_path):
     expected = rectangle((12, 16), 3, 2, 8, 7)
     Image.fromarray(expected).convert("L").save(tmp_path / "1_1.png")

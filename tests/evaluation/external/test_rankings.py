@@ -10,10 +10,11 @@ import pytest
 
 from sret_jax.errors import UserError
 from sret_jax.evaluation.external import scoring
-from sret_jax.evaluation.external.rankings import ranked_depth, read_answers
+from sret_jax.evaluation.external.named import read_answers
+from sret_jax.evaluation.external.rankings import ranked_depth
 from sret_jax.evaluation.request import Request
 from tests.support.commands import run_eval
-from tests.support.miniatures import gldv2, ilias, labelled, masked_paintings, million
+from tests.support.miniatures import gldv2, ilias, labelled, masked_paintings, million, write_benchmark
 from tests.support.networks import NETWORK, VARIABLES
 from tests.support.photos import write_photos
 from tests.support.runs import config, measure
@@ -60,7 +61,8 @@ def test_names_are_the_same_however_accents_are_written(tmp_path):
         ("p,a\np,b/c.jpg", "line 3: query 'p' is answered twice"),
         ("p,a d e", r"line 2: unknown photograph 'd' \(2 such\); names look like 'a'"),
         ("p,a tower/1.jpg", "line 2: unknown photograph 'tower/1.jpg' .*a name with a space is quoted"),
-        ("p,a b/c.jpg a", "line 2: 'a' is named twice"),
+        ("p,a b/c.jpg a a", r"line 2: 'a' is named twice \(2 such\)"),
+        ("p,b/c.png b/c.jpg", "line 2: 'b/c.jpg' is named twice"),
         ('p,"""a"', "line 2: images .* cannot be read"),
         ("p,a", r"1 of the 2 queries are not in it \('a tower/1.jpg'\); one without answers has a line without images"),
         ("p", "line 2: not as many fields"),
@@ -95,8 +97,11 @@ def test_our_own_rankings_are_worth_the_same(tmp_path, benchmark, capsys):
     for row in csv.DictReader((tmp_path / "run/rankings.csv").open(encoding="utf-8")):
         rows.setdefault(row["query"], []).append(row["photo"])
     path, out = answers(tmp_path / "s.csv", rows), tmp_path / "scored"
+    own = scoring.score_rankings(benchmark, tmp_path / "run/rankings.csv", out, request, cache_dir=tmp_path / "cache")
     scored = scoring.score_rankings(benchmark, path, out, request, cache_dir=tmp_path / "cache")
-    assert scored.metrics == measured["metrics"] and scored.to_dict() == json.loads((out / "results.json").read_text())
+    assert scored.metrics == own.metrics == measured["metrics"] and scored.to_dict() == json.loads(
+        (out / "results.json").read_text()
+    )
     assert f"mAP{'@1000' * (benchmark == 'ilias')}, %" in capsys.readouterr().out
 
     short = {query: names[:1] for query, names in rows.items()}
@@ -164,3 +169,20 @@ def test_the_command_scores_names(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "100.00" in done.stdout and "ranked: 2 photographs for every query, of 3" in done.stdout
     assert (tmp_path / "runs/rankings-mine/folder/results.json").exists()
+
+
+def test_named_rankings_of_the_revisited_kind(tmp_path):
+    """The rankings.csv of an evaluation with distractors, whose names the ground truth does not know."""
+    root = write_benchmark(tmp_path / "root")
+    request = Request(root=str(root), gnd=str(root / "gnd_tiny.json"))
+    ids = np.array([[4, 0, 6, 2], [1, 7, 3, 5]])
+    np.save(tmp_path / "r.npy", ids.T)
+    names = [f"photo_{i}" for i in range(6)] + ["more/x.jpg", "more/y.jpg"]
+    rows = [f"query_{q},{rank},{names[i]},0.5" for q in (1, 0) for rank, i in enumerate(ids[q], 1)]
+    (tmp_path / "rankings.csv").write_text("query,rank,photo,score\n" + "\n".join(rows))
+    by_number, by_name = (
+        scoring.score_rankings("revisited", tmp_path / name, tmp_path / "out", request)
+        for name in ("r.npy", "rankings.csv")
+    )
+    assert by_name.metrics == by_number.metrics and by_name.ranked == by_number.ranked
+    assert "of 6 and 2 distractors" in by_name.ranked

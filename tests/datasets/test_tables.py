@@ -1,0 +1,49 @@
+"""CSV files as programs write them and as spreadsheets save them again."""
+
+import csv
+
+import pytest
+
+from sret_jax.datasets.tables import csv_columns, numbered_csv, read_csv
+from sret_jax.errors import UserError
+
+ROWS = [{"id": "a", "images": "x, y; z"}, {"id": "ü", "images": ""}]
+
+
+def written(path, separator=",", encoding="utf-8", start="", end="\r\n"):
+    with open(path, "w", encoding=encoding, newline="") as file:
+        file.write(start)
+        table = csv.DictWriter(file, ["id", "images"], delimiter=separator, lineterminator=end)
+        table.writeheader()
+        table.writerows(ROWS)
+    return path
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_separators_encodings_and_ends_of_lines(tmp_path, separator, encoding, end):
+    path = written(tmp_path / "x.csv", separator, encoding, end=end)
+    assert list(read_csv(path, ("id", "images"))) == ROWS and csv_columns(path) == ["id", "images"]
+    told = written(tmp_path / "told.csv", separator, encoding, f"sep={separator}{end}", end)
+    assert list(numbered_csv(told, ("id",))) == [(3, ROWS[0]), (4, ROWS[1])]
+
+
+def test_a_field_of_any_length(tmp_path):
+    names = " ".join(f"{i:016x}" for i in range(20_000))
+    (tmp_path / "x.csv").write_text(f"id,images\na,{names}\n")
+    assert next(read_csv(tmp_path / "x.csv", ("id", "images")))["images"] == names
+
+
+def test_the_line_that_is_wrong_is_named(tmp_path):
+    (tmp_path / "x.csv").write_text('id,images\na,"x\ny"\n\nb,c,d\n')
+    with pytest.raises(UserError, match="x.csv, line 5: not as many fields"):
+        list(read_csv(tmp_path / "x.csv", ("id",)))
+    with pytest.raises(UserError, match=r"no column 'query'; its header is \['id', 'images'\]"):
+        list(read_csv(tmp_path / "x.csv", ("query",)))
+    with pytest.raises(UserError, match="no file .*none.csv"):
+        list(read_csv(tmp_path / "none.csv", ("id",)))
+    for data in (b"", b"\n\n", b"\xff\xfeid", b'id,"images', b"id,images\n\xe9,x\n", b'id\n"a'):
+        (tmp_path / "x.csv").write_bytes(data)
+        with pytest.raises(UserError, match="x.csv"):
+            list(read_csv(tmp_path / "x.csv", ("id",)))
