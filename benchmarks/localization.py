@@ -1,6 +1,7 @@
 """Where the object of a query is in other photographs: every method, and discovery on the features of every network.
 
     python benchmarks/localization.py --root=PAINTINGS --runs=FOLDER [--seeds=3] [--ablation-csv=CSV] [--limit=N]
+        [--rows="plain;plain, stage c4"] [--methods=lost,lost_inwards]
 
 PAINTINGS is a folder of ground_truth.json, its museum photographs with their masks, and the paintings in db/; FOLDER
 the `--workdir` of an ablation. Two directions: a painting is looked for in the museum photographs
@@ -161,12 +162,15 @@ def part_of(truth: PixelTruth, queries: Sequence[int]) -> PixelTruth:
 def measure(name: str, direction: str, args: argparse.Namespace, seed: int) -> list[Record]:
     """A record per method and set of queries; read from disk where they are complete."""
     row = ROWS[name]
-    path = args.workdir / direction / f"{name.replace(' ', '_')}-{seed}.json"
+    wanted = row.methods if seed == 0 else SEEDED
+    methods = [method for method in wanted if method in args.methods or not args.methods]
+    kept_as = "-".join([name.replace(" ", "_"), str(seed), *(methods if args.methods else [])])
+    path = args.workdir / direction / f"{kept_as}.json"
     if path.exists() and not args.limit:
         return json.loads(path.read_bytes())
     localizer, rankings, truth = open_localizer(row, direction, args, seed)
     records = []
-    for method in row.methods if seed == 0 else SEEDED:
+    for method in methods:
         if (method, direction) == ("truth", "objects"):  # all of each picture
             continue
         localizer.make_ready(method)
@@ -230,7 +234,7 @@ def synthetic(args: argparse.Namespace) -> list[Record]:
         truth = PixelTruth(
             lambda query, photo, of=photos: of.mask(photo), rows, [rows[0][:0]] * len(rows), [rows[0][:0]] * len(rows)
         )
-        for method in ("everything", "lost"):
+        for method in ("everything", "lost", "lost_inwards"):
             localizer.make_ready(method)
             masks = [one.mask for one in locate(localizer, method, 0, range(len(photos)))]
             metrics, _ = pixel_protocol(np.stack(rows), truth, lambda query, photos, of=masks: [of[query]])
@@ -312,7 +316,9 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--ablation-csv", type=Path)
     parser.add_argument("--rows", default=";".join(ROWS), help="separated by semicolons")
+    parser.add_argument("--methods", type=lambda text: text.split(","), default=[], help="of these rows; default: all")
     parser.add_argument("--directions", default=",".join(DIRECTIONS))
+    parser.add_argument("--synthetic", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=int, default=0, help="queries, for a trial; 0 = all")
     parser.add_argument("--workdir", type=Path, default=Path("runs/localization"))
@@ -329,14 +335,14 @@ def main() -> None:
         for seed in range(args.seeds if ROWS[name].source == "map" else 1)
         for record in measure(name, direction, args, seed)
     ]
-    drawn = synthetic(args)
+    drawn = synthetic(args) if args.synthetic else []
     text = f"Queries apart, even / odd; the heat was chosen on the even ones. {args.seeds} seeds. {about}.\n"
     titles = {"paintings": "A painting in museum photographs", "objects": "A painting's box in a photograph, in db/"}
     for direction in directions:
         text += f"\n{titles[direction]}, %:\n\n{table(records, direction)}\n"
     rows = {f"{one['features']}: {one['method']}": one for one in drawn}
     shown = {row: {key: f"{one[key]:.1f}" for key in ("mIoU", "box mIoU", "CorLoc")} for row, one in rows.items()}
-    text += f"\nSynthetic objects, without a query, %:\n\n{markdown(shown)}\n"
+    text += f"\nSynthetic objects, without a query, %:\n\n{markdown(shown)}\n" if shown else ""
     args.out.mkdir(parents=True, exist_ok=True)
     if args.ablation_csv:
         value = draw(args.out / "localization_paintings.png", records, retrieval_map(args.ablation_csv))

@@ -35,7 +35,10 @@ with --masks=DIR of <instance>/<photo>.png):
     regions, dense            the best window, and dense matching of the same maps
     sv, sv+discovery          the transform of spatial verification, and discovery where it finds none
     query_lost                what LOST grows from the patch that is most like the query region
-    lost, everything          the photograph's own object by LOST, and all of it, whatever the query is
+    seed_lost                 the same from LOST's own seed in the query photograph: no region needs to be given
+    lost, lost_inwards        the photograph's own object by LOST as published, and turned inside out where it covers
+                              most of the border, whatever the query is
+    everything                all of the photograph
 
 With --benchmark=folder --queries=DIR it shows instead of measuring, and --regions=FILE.json says what of these queries
 is marked: {"<photo>": [left, top, right, bottom] or a click [x, y] or "<mask>.png" beside the file}, pixels. A mask is

@@ -15,6 +15,7 @@ from sret_jax.evaluation.calibration import calibration
 from sret_jax.evaluation.features import Features
 from sret_jax.evaluation.localization import LocalizationScorer, marked_answers
 from sret_jax.evaluation.report.curve import read_curve
+from sret_jax.evaluation.report.maps import untrained_parts
 from sret_jax.evaluation.report.page import choose_photos, write_report
 from sret_jax.evaluation.report.tables import queries_csv, rankings_csv
 from sret_jax.evaluation.request import REVISITED, plain_benchmark
@@ -170,7 +171,11 @@ def evaluate(
             write_file(out / file, data)
         shown = choose_photos(scores, benchmark.query_photos)
         intermediates = retriever.intermediates(benchmark.query_photos, shown) if shown else {}
-        write_report(out, results, scores, benchmark, intermediates, marked, read_curve(place))
+        untrained = untrained_parts(retriever.variables["params"])
+        curve = read_curve(place)
+        write_report(
+            out, results, scores, benchmark, intermediates, marked, curve, regions=query_regions, untrained=untrained
+        )
     results.timings = timings.seconds
     results.write(out)
     return results

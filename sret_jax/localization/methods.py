@@ -1,8 +1,10 @@
 """Every method that marks the object of a query in a photograph, behind one call.
 
 everything     all of the photograph: what any other has to beat
-lost           the photograph's own object by LOST, whatever the query is: `object_discovery`
+lost           the photograph's own object by LOST as published, whatever the query is: `object_discovery.discover`
+lost_inwards   the same, turned inside out where it covers most of the photograph's border: `facing_inwards`, ours
 query_lost     what LOST grows from the patch that is most like the query region: `query_region.discover_region`
+seed_lost      the same, from the seed that LOST selects in the query photograph itself, whatever its region is
 discovery      what is like the query region: `query_region`
 regions        the window or discovered object most like the region: `regions`
 dense          where dense matching carries the region: `dense_matching`
@@ -88,13 +90,21 @@ def _everything(localizer: Localizer, query: int, rows: Sequence[int]) -> list[P
 
 def _lost(localizer: Localizer, query: int, rows: Sequence[int]) -> list[PredictedMask]:
     x, mask = localizer.photo_maps(rows)
+    return _grown(localizer, rows, discover(localizer.signed(x, mask), mask), mask)
+
+
+def _lost_inwards(localizer: Localizer, query: int, rows: Sequence[int]) -> list[PredictedMask]:
+    x, mask = localizer.photo_maps(rows)
     return _grown(localizer, rows, facing_inwards(discover(localizer.signed(x, mask), mask), mask), mask)
 
 
-def _query_lost(localizer: Localizer, query: int, rows: Sequence[int]) -> list[PredictedMask]:
-    region, query_mask, weights = localizer.query_map(query)
+def _query_lost(
+    localizer: Localizer, query: int, rows: Sequence[int], *, own_seed: bool = False
+) -> list[PredictedMask]:
+    sought, query_mask, weights = localizer.query_map(query)
     x, mask = localizer.photo_maps(rows)
-    found = discover_region(localizer.comparable(region), query_mask, weights, localizer.comparable(x), mask)
+    region = None if own_seed else weights
+    found = discover_region(localizer.comparable(sought), query_mask, region, localizer.comparable(x), mask)
     return _grown(localizer, rows, found, mask)
 
 
@@ -204,7 +214,9 @@ def _geometric_or_discovery(localizer: Localizer, query: int, rows: Sequence[int
 METHODS: dict[str, Callable[[Localizer, int, Sequence[int]], list[PredictedMask]]] = {
     "everything": _everything,
     "lost": _lost,
+    "lost_inwards": _lost_inwards,
     "query_lost": _query_lost,
+    "seed_lost": partial(_query_lost, own_seed=True),
     "discovery": _discovery,
     "regions": _regions,
     "dense": _dense,

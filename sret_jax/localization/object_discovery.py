@@ -8,7 +8,7 @@
     object   = the 4-connected component of {m > 0} that holds the seed
 
 Patches are the positions of a map in row-major order; equal degrees are ordered by position. Only positions of the mask
-take part.
+take part. `discover` is the published method; `facing_inwards`, which may follow it, is ours.
 
 Reference: Simeoni, Puy, Vo, Roburin, Gidaris, Bursuc, Perez, Marlet, Ponce, Localizing objects with self-supervised
 transformers and no labels, BMVC 2021.
@@ -141,7 +141,7 @@ def border(mask: Bool[Array, "b h w"]) -> Bool[Array, "b h w"]:
 
 @jax.jit
 def facing_inwards(found: DiscoveredObjects, mask: Bool[Array, "b h w"]) -> DiscoveredObjects:
-    """The same, but the other side of what covers more than half of its photograph's border.
+    """The same, but the other side of what covers more than half of its photograph's border. Not part of LOST.
 
     An object that fills most of the photograph correlates with more patches than the background does, so that the seed
     of lowest degree lies in the background. That is told by the border, which background runs along and an object

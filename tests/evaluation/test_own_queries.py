@@ -45,10 +45,16 @@ def search(tmp_path, regions):
 def test_what_is_found_of_a_click_a_box_or_a_mask_is_shown(tmp_path, regions):
     found, out = search(tmp_path, regions), tmp_path / "run/eval/folder"
     assert found["localization"] == {} and found["metrics"] == {} and (out / "located.png").stat().st_size
-    texts = Elements((out / "report.html").read_text("utf-8")).texts
-    shown = texts[texts.index("Where the object is") : texts.index("Queries")]
-    assert [text for text in shown if text.endswith(".png")] == list(regions or (*QUERIES, "d.png"))
-    assert {"discovery", "lost"} <= set(shown) and not [text for text in shown if "IoU" in text or "show it" in text]
+    page = Elements((out / "report.html").read_text("utf-8"))
+    told = [text for text in page.texts if text.startswith("searched for: ")]
+    kinds = ["what was clicked on", "the box", "the outlined mask", "the whole photograph"]
+    assert told == [f"searched for: {kind}" for kind in (kinds if regions else kinds[3:] * 4)]
+    for method in ("discovery", "lost"):
+        assert sum(text.startswith(f"{method}: found in ") for text in page.texts) == (3 if regions else 4)
+    assert not [text for text in page.texts if "IoU" in text or "show it" in text or "AP" in text]
+    assert {(tmp_path / "mine" / name).as_uri() for name in (*QUERIES, "d.png")} < set(page.links)
+    photos = {path.as_uri() for path in (tmp_path / "photos").rglob("*") if path.is_file()}
+    assert len(photos & set(page.links)) >= 10  # the answers of one query are all of different photographs
 
 
 def test_an_invalid_region_is_refused_before_extraction(tmp_path, monkeypatch):

@@ -81,7 +81,7 @@ def test_everything_a_benchmark_leaves_on_disk(tmp_path):
     rows = list(csv.DictReader((out / "rankings.csv").open(encoding="utf-8")))
     assert [row["photo"] for row in rows] == [names[i] for i in rankings.ravel()]
     page = (out / "report.html").read_text()
-    assert "AP per query" in page and "mAP medium, %" in page and "query: query_0" in page
+    assert "AP per query" in page and "mAP medium, %" in page and "<bdi>query_0</bdi>" in page
     assert {p.name for p in (tmp_path / "run/descriptors").iterdir()} == {
         "revisited",
         "revisited-queries",

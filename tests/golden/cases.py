@@ -36,7 +36,18 @@ SETTINGS = {
     "eval.synthetic_instances": 3,
     "eval.synthetic_photos": 3,
 }
-EVERYWHERE = ("everything", "lost", "query_lost", "discovery", "regions", "dense", "sv", "sv+discovery")
+EVERYWHERE = (
+    "everything",
+    "lost",
+    "lost_inwards",
+    "query_lost",
+    "seed_lost",
+    "discovery",
+    "regions",
+    "dense",
+    "sv",
+    "sv+discovery",
+)
 OWN = {"local.source": "head", "local.scales": (1.0, 0.5)}  # local features of the network instead of SIFT
 
 

@@ -19,6 +19,7 @@ from sret_jax.extraction.maps import StoredMaps, localizing_network
 from sret_jax.extraction.selection import SelectedFeatures
 from sret_jax.localization.localizer import Localizer
 from sret_jax.localization.methods import METHODS, check_methods, locate
+from sret_jax.localization.pixels import upsample
 from sret_jax.localization.query_region import directions, mean_direction, region_heat
 from sret_jax.models.descriptor import build_network
 from sret_jax.reranking.answers import PhotoFeatures
@@ -175,6 +176,35 @@ def test_lost_of_a_query_grows_from_its_region(tmp_path):
     x, y = itself.seed
     assert 16 <= x < 32 and 8 <= y < 24 and itself.mask[int(y), int(x)]
     assert not np.array_equal(itself.mask, locate(boxed, "lost", 0, [0])[0].mask)
+
+
+def test_lost_is_as_published_and_only_lost_inwards_turns_what_covers_the_border(tmp_path, monkeypatch):
+    found = localizer(tmp_path)
+    inside = np.zeros((8, 8), bool)
+    inside[1:-1, 1:-1] = True  # more patches than the border has, so that LOST's seed is on the border
+    x, mask = np.where(inside[None, ..., None], 1.0, -1.0) * np.array([1.0, 2.0, 0.5]), np.ones((1, 8, 8), bool)
+    maps = jnp.asarray(x, jnp.float32), jnp.asarray(mask)
+    monkeypatch.setattr(found, "photo_maps", lambda rows: maps)
+    for method, expected in {"lost": ~inside, "lost_inwards": inside}.items():
+        (one,) = locate(found, method, 0, [0])
+        shown = upsample(expected.astype(np.float32), mask[0], found.size(0)) > 0.5
+        np.testing.assert_array_equal(one.mask, shown)
+
+
+def test_with_its_own_seed_a_query_that_is_searched_itself_is_marked_as_lost_marks_it(tmp_path, monkeypatch):
+    found = localizer(tmp_path)
+    monkeypatch.setattr(found, "_stage", "keys")  # the same features in both, whatever the collection is
+    for query in (0, 3):
+        (own,), (published,) = (locate(found, method, query, [query]) for method in ("seed_lost", "lost"))
+        np.testing.assert_array_equal(own.mask, published.mask)
+        np.testing.assert_array_equal(own.heat, published.heat)
+
+
+def test_the_own_seed_of_a_query_does_not_depend_on_its_region(tmp_path):
+    whole, clicked = localizer(tmp_path), localizer(tmp_path, regions={0: np.array([3.0, 3.0])})
+    rows = [4, 5, 6]
+    pairs = zip(locate(whole, "seed_lost", 0, rows), locate(clicked, "seed_lost", 0, rows), strict=True)
+    assert all((one.mask == other.mask).all() and one.seed == other.seed for one, other in pairs)
 
 
 def test_queries_alternate(usual):

@@ -73,13 +73,14 @@ def results(metrics: dict, **other) -> Results:
 class Elements(HTMLParser):
     def __init__(self, page: str):
         super().__init__()
-        self.tags, self.texts, self.sources = [], [], []
+        self.tags, self.texts, self.sources, self.links = [], [], [], []
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         assert not any(name.startswith("on") for name, _ in attrs)
-        self.sources += [value for name, value in attrs if name in ("src", "href")]
+        self.sources += [value for name, value in attrs if name == "src"]
+        self.links += [value for name, value in attrs if name == "href"]
 
     def handle_data(self, data):
         self.texts.append(data)

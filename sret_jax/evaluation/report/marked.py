@@ -8,35 +8,25 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw
 
 from sret_jax.data.photo_set import PhotoSet
+from sret_jax.evaluation.report.album import Album, named
 from sret_jax.evaluation.report.pictures import (
     FINE,
+    FOUND,
+    HOTTEST,
+    LARGE,
     OBJECT,
     coloured,
     escaped,
-    jpeg_uri,
-    outline,
+    outlined,
     query_picture,
+    spotlit,
     strip_picture,
 )
 from sret_jax.localization.methods import PredictedMask
 from sret_jax.metrics.pixels import mask_iou
 
-FOUND, HOTTEST = (236, 72, 153), (56, 189, 248)  # RGB
-SIDE = 200  # longest of a photograph in the report, pixels
 TILE = (170, 128)  # width and height of a photograph in the picture
 IN_PICTURE = 3, 5  # queries, and answers of each
-
-MARKED_STYLE = f"""
-.located {{ display: grid; grid-template-columns: repeat(7, 1fr); gap: 8px; align-items: end; margin-top: 6px; }}
-.located.heat {{ align-items: start; }}
-.located img {{ display: block; width: 100%; max-height: 190px; object-fit: contain; border-radius: 6px; }}
-.legend {{ display: flex; flex-wrap: wrap; gap: 4px 20px; color: var(--soft); font-size: 13px; margin-bottom: 12px; }}
-.legend i {{ display: inline-block; width: 14px; height: 14px; border-radius: 4px; margin-right: 6px;
-  vertical-align: -2px; }}
-.legend .found {{ background: rgb{FOUND}; }} .legend .truth {{ background: rgb{OBJECT}; }}
-.legend .hottest {{ background: rgb{HOTTEST}; }}
-@media (max-width: 900px) {{ .located {{ grid-template-columns: repeat(7, 120px); overflow-x: auto; }} }}
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,13 +56,8 @@ def marked(
     side: int,
 ) -> Image.Image:
     """The photo, its longest side `side` pixels, with the outline of what was found above that of the truth."""
-    small = _small(photo, side)
-    pixels = np.asarray(small).copy()
-    for mask, colour in ((truth, OBJECT), (found, FOUND)):
-        if mask is not None:
-            inside = Image.fromarray(mask.astype(np.uint8) * 255).resize(small.size, Image.Resampling.BOX)
-            pixels[outline(np.asarray(inside) > 127)] = colour
-    return Image.fromarray(pixels)
+    masks = ((truth, OBJECT), (found, FOUND))
+    return outlined(_small(photo, side), [(mask, colour) for mask, colour in masks if mask is not None])
 
 
 def heated(
@@ -98,57 +83,65 @@ def heated(
     return large.resize(image.size, Image.Resampling.LANCZOS)
 
 
-def marked_section(shown: Sequence[MarkedAnswers], queries: PhotoSet, photos: PhotoSet) -> str:
-    """The part of the report about localization, "" without any: a strip per query, in it rows of each method."""
-    if not shown:
+def marked_large(one: MarkedAnswers, place: int, photos: PhotoSet) -> Image.Image:
+    """The photograph at a place among the answers, marked, as large as a page shows it."""
+    photo = photos.photo(one.rows[place])
+    return marked(photo, one.masks[place].mask, one.truth[place] if one.truth else None, _side(photo))
+
+
+def mark_chip(one: MarkedAnswers, place: int) -> str:
+    """What is said of the mask at a place among the answers, HTML: the overlap, or whether anything was found."""
+    found = one.masks[place].mask.any()
+    words = "found" if found else "not found"
+    if one.truth is not None:
+        words = _overlap(one.masks[place], one.truth[place])
+    return f'<span class="chip {"found" if found else "none"}">{words}</span>'
+
+
+def found_in(one: MarkedAnswers) -> str:
+    """In how many of the answers that were looked at something was found, in words."""
+    said = "found" if one.truth is None else "marked"  # rightly or not, as the truth of each says
+    return f"{said} in {sum(bool(each.mask.any()) for each in one.masks)} of the first {len(one.rows)}"
+
+
+def heat_row(one: MarkedAnswers, photos: PhotoSet, album: Album) -> str:
+    """The heat that the masks were made of; "" of a method without."""
+    figures = []
+    for row, found in zip(one.rows, one.masks, strict=True):
+        if found.heat is not None:
+            photo, name = photos.photo(row), photos.names[row]
+            figures.append(album.figure(heated(photo, found.heat, _side(photo), found.seed), name, named(name)))
+    return f'<div class="row">{"".join(figures)}</div>' if figures else ""
+
+
+def legend(marked: Sequence[MarkedAnswers]) -> str:
+    """What the colours mean; "" where nothing was marked."""
+    if not marked:
         return ""
-    legend = {
-        "found": "found by the method",
-        "truth": "ground truth, and what is searched for",
-        "hottest": "seed, or hottest point",
-    }
-    keys = "".join(f'<span><i class="{name}"></i>{words}</span>' for name, words in legend.items())
-    strips = []
-    for query in dict.fromkeys(one.query for one in shown):
-        rows = "".join(_rows(one, queries, photos) for one in shown if one.query == query)
-        strips.append(f"<div class=strip><header><b>{escaped(queries.names[query])}</b></header>{rows}</div>")
-    return f"<h2>Where the object is</h2><div class=legend>{keys}</div>{''.join(strips)}"
+    keys = {"found": f"found by {escaped(marked[0].method)}"}
+    if any(one.truth is not None for one in marked):
+        keys["object"] = "ground truth"
+    if any(found.heat is not None for one in marked for found in one.masks):
+        keys["hottest"] = "seed, or hottest point, in the heat"
+    shown_as = "".join(f'<span><i class="{name}"></i>{words}</span>' for name, words in keys.items())
+    return f'<div class="legend">{shown_as}</div>'
 
 
-def _rows(one: MarkedAnswers, queries: PhotoSet, photos: PhotoSet) -> str:
-    """The query and the photographs with outlines, and below them their heat."""
-    above = [_figure(_query(one, queries, SIDE), f"query: {queries.names[one.query]}", f"<b>{one.method}</b>")]
-    below = ["<span></span>"]
-    for row, found, truth in zip(one.rows, one.masks, one.truth or [None] * len(one.rows), strict=True):
-        photo = photos.photo(row)
-        words = _overlap(found, truth) if one.truth is not None else "found" if found.mask.any() else "not found"
-        above.append(_figure(marked(photo, found.mask, truth, SIDE), photos.names[row], words))
-        heat = None if found.heat is None else heated(photo, found.heat, SIDE, found.seed)
-        below.append("<span></span>" if heat is None else _figure(heat, f"heat in {photos.names[row]}", ""))
-    out = f'<div class="located">{"".join(above)}</div>'
-    if any(found.heat is not None for found in one.masks):
-        out += f'<div class="located heat">{"".join(below)}</div>'
-    return out
+def _side(photo: UInt8[np.ndarray, "H W 3"]) -> int:
+    return min(LARGE, max(photo.shape))
 
 
 def _query(one: MarkedAnswers, queries: PhotoSet, side: int) -> Image.Image:
     """The query, with what of it is searched for."""
     if one.region is None:
         return query_picture(queries, one.query, side)
-    return marked(queries.whole(one.query), np.zeros_like(one.region), one.region, side)
+    return spotlit(queries.whole(one.query), one.region)
 
 
 def _overlap(found: PredictedMask, truth: Bool[np.ndarray, "H W"] | None) -> str:
     if truth is None:
         return "does not show it" if found.mask.any() else "nothing found"
     return f"IoU {mask_iou(found.mask, truth):.2f}" if found.mask.any() else "not found"
-
-
-def _figure(image: Image.Image, title: str, caption: str) -> str:
-    return (
-        f'<figure title="{escaped(title)}"><img alt="" src="{jpeg_uri(image)}">'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
 
 
 def marked_picture(shown: Sequence[MarkedAnswers], queries: PhotoSet, photos: PhotoSet) -> Image.Image:

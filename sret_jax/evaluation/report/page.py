@@ -1,8 +1,9 @@
 """The report of a benchmark: one HTML file that holds its pictures, and one picture of a few answers."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -10,77 +11,24 @@ from PIL import Image
 
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.evaluation.benchmark import Benchmark
+from sret_jax.evaluation.report.album import Album, named
+from sret_jax.evaluation.report.answers import QueryCards
 from sret_jax.evaluation.report.curve import Validated, curve_section
-from sret_jax.evaluation.report.marked import MARKED_STYLE, MarkedAnswers, marked_picture, marked_section
-from sret_jax.evaluation.report.pictures import (
-    content,
-    escaped,
-    heat_map,
-    jpeg_uri,
-    node_graph,
-    query_picture,
-    strip_picture,
-    thumbnail,
-)
+from sret_jax.evaluation.report.maps import maps_section
+from sret_jax.evaluation.report.marked import MarkedAnswers, legend, marked_picture
+from sret_jax.evaluation.report.pictures import escaped, query_picture, strip_picture, thumbnail
+from sret_jax.evaluation.report.style import HEAD, STYLE
 from sret_jax.evaluation.report.table import headline, row_name
 from sret_jax.evaluation.results import Results
-from sret_jax.evaluation.scorers import RIGHT, UNJUDGED, WRONG, Scores
+from sret_jax.evaluation.scorers import RIGHT, WRONG, Scores
+from sret_jax.localization.query_region import Region
 from sret_jax.storage.artifacts import write_file
 
-VERDICTS = {RIGHT: ("right", "✓"), WRONG: ("wrong", "✗"), UNJUDGED: ("", "")}
 SURE = {RIGHT: True, WRONG: False}
-STRIPS, ANSWERS, LOOKS = 6, 10, 4  # strips of each kind, answers in a strip, photos whose maps are shown
-HEIGHT = 96  # of a thumbnail, pixels
-
-STYLE = """
-:root { --ink: #0f172a; --soft: #64748b; --line: #e2e8f0; --card: #fff; --page: #f8fafc; --accent: #2563eb;
-  --right: #16a34a; --wrong: #dc2626; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e2e8f0; --soft: #94a3b8; --line: #334155; --card: #1e293b;
-  --page: #0f172a; --accent: #60a5fa; --right: #4ade80; --wrong: #f87171; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 1240px; margin: 0 auto; padding: 36px 24px 64px; }
-h1 { font-size: 28px; margin: 0; letter-spacing: -.02em; }
-h2 { font-size: 18px; margin: 40px 0 12px; letter-spacing: -.01em; }
-p { margin: 4px 0 0; color: var(--soft); max-width: 78ch; overflow-wrap: anywhere; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin-top: 24px; }
-.card, .box { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 14px 18px; }
-.card b { display: block; font-size: 30px; line-height: 1.2; letter-spacing: -.02em; }
-.card span { color: var(--soft); font-size: 13px; }
-.card.main b { color: var(--accent); }
-.two { display: grid; grid-template-columns: 3fr 2fr; gap: 20px; align-items: start; }
-@media (max-width: 900px) { .two { grid-template-columns: 1fr; } }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-td, th { padding: 5px 8px; text-align: left; border-bottom: 1px solid var(--line); font-weight: 400;
-  overflow-wrap: anywhere; }
-th { color: var(--soft); font-size: 13px; }
-tr:last-child td { border-bottom: 0; }
-td.n, th.n { text-align: right; white-space: nowrap; width: 1%; }
-td.bar { width: 45%; }
-.bar i { display: block; height: 10px; border-radius: 5px; background: var(--accent); min-width: 2px; }
-.strip { background: var(--card); border: 1px solid var(--line); border-radius: 12px; margin-bottom: 12px;
-  padding: 10px 14px 12px; }
-.strip header { display: flex; gap: 12px; align-items: baseline; margin-bottom: 8px; }
-.strip header b { overflow-wrap: anywhere; }
-.strip header span { color: var(--soft); font-size: 13px; white-space: nowrap; }
-.row { display: grid; grid-template-columns: 1.15fr repeat(10, 1fr); gap: 8px; overflow-x: auto; }
-@media (max-width: 1000px) { .row { grid-template-columns: repeat(11, 110px); } }
-figure { margin: 0; min-width: 0; }
-.row img { display: block; width: 100%; aspect-ratio: 1.1; object-fit: cover; border: 4px solid var(--soft);
-  border-radius: 8px; }
-.right img { border-color: var(--right); }
-.wrong img { border-color: var(--wrong); }
-figcaption { font-size: 12px; color: var(--soft); line-height: 1.35; margin-top: 3px; }
-.row figcaption { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.right figcaption b { color: var(--right); }
-.wrong figcaption b { color: var(--wrong); }
-.query img { object-fit: contain; }
-.query { padding-right: 12px; border-right: 2px solid var(--line); }
-.maps { display: grid; grid-template-columns: repeat(5, 1fr); gap: 12px; margin-bottom: 16px; }
-@media (max-width: 900px) { .maps { grid-template-columns: repeat(2, 1fr); } }
-.maps img { max-width: 100%; max-height: 230px; display: block; border-radius: 8px; }
-footer { margin-top: 40px; color: var(--soft); font-size: 13px; overflow-wrap: anywhere; }
-"""
+STRIPS, ANSWERS, LOOKS = 6, 7, 4  # queries of each kind, answers in the picture, photos whose maps are shown
+OWN = 24  # queries without ground truth that are shown
+HEIGHT = 96  # of a photograph in the picture, pixels
+LISTED = 200  # skipped files in the page
 
 
 def write_report(
@@ -91,6 +39,9 @@ def write_report(
     intermediates: Mapping[int, dict[str, Any]],
     marked: Sequence[MarkedAnswers] = (),
     curve: Sequence[Validated] = (),
+    *,
+    regions: Mapping[int, Region] = MappingProxyType({}),
+    untrained: Collection[str] = (),
 ) -> None:
     """Writes `report.html` and `strip.png` to `out`, and `located.png` where objects were marked.
 
@@ -101,29 +52,52 @@ def write_report(
       intermediates: of the network, for some queries, by row.
       marked: what methods of localization mark in the answers to some queries.
       curve: validations of the run that trained the network.
+      regions: what of some queries is searched for, by row.
+      untrained: parts of the network as `maps.untrained_parts` finds them.
     """
-    queries, photos = benchmark.query_photos, benchmark.database
+    queries, photos, album = benchmark.query_photos, benchmark.database, Album()
     best, worst = choose_queries(scores, queries)
-    labelled = bool(scores.metrics)
-    body = [_head(results, queries, labelled), marked_section(marked, queries, photos)]
-    if labelled:
-        body.append("<h2>Worst queries</h2>" + "".join(_strip(q, scores, queries, photos) for q in worst))
-        body.append("<h2>Best queries</h2>" + "".join(_strip(q, scores, queries, photos) for q in best))
-    else:
-        body.append("<h2>Queries</h2>" + "".join(_strip(q, scores, queries, photos) for q in best + worst))
-    body += [_tables(results), curve_section(curve), _maps(queries, intermediates), _foot(results)]
-    title = f"sret_jax: {results.benchmark}"
+    cards = QueryCards(scores, benchmark, marked, regions, album)
+    body, colours = [_head(results, benchmark)], legend(marked)
+    for title, chosen in _sections(scores, benchmark, {one.query for one in marked}):
+        if chosen:
+            body.append(f"<h2>{title}</h2>{colours}{''.join(cards.card(q) for q in chosen)}")
+    body += [
+        _skipped(benchmark),
+        _tables(results),
+        curve_section(curve),
+        maps_section(queries, intermediates, untrained, album),
+        _foot(results),
+    ]
+    title = f"sret_jax: {results.benchmark}" if results.metrics else "sret_jax: search results"
     page = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escaped(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE}{MARKED_STYLE}</style></head>\n"
+        f'<!doctype html>\n<html lang="en"><head>{HEAD}<title>{escaped(title)}</title><style>{STYLE}</style></head>\n'
         f"<body><main>{''.join(body)}</main></body></html>\n"
     )
     write_file(out / "report.html", page.encode("utf-8", "replace"))
-    rows = [_strip_row(q, scores, queries, photos) for q in (worst[:1] + best[:2] if labelled else best[:3])]
+    rows = [_strip_row(q, scores, queries, photos) for q in (worst[:1] + best[:2] if results.metrics else best[:3])]
     _write_png(out / "strip.png", strip_picture(rows))
     if marked:
         _write_png(out / "located.png", marked_picture(marked, queries, photos))
+
+
+def _sections(scores: Scores, benchmark: Benchmark, marked: Collection[int]) -> list[tuple[str, list[int]]]:
+    """Titles, and positions of the queries below them; all in which something was marked are among them.
+
+    Without ground truth the first `OWN`; with it the worst and the best, and of people's own queries those too that
+    have none.
+    """
+    best, worst = choose_queries(scores, benchmark.query_photos)
+    located = [q for q, row in enumerate(scores.queries.tolist()) if row in marked]
+    total = len(scores.queries)
+    if not scores.metrics:
+        chosen = sorted({*range(min(total, OWN)), *located})
+        return [("Answers" if len(chosen) == total else f"Answers to {len(chosen)} of {total:,} queries", chosen)]
+    shown = {*best, *worst}
+    others = [q for q in located if q not in shown]
+    if benchmark.request.queries:
+        others += [q for q in range(total) if np.isnan(scores.ap[q]) and q not in located][:OWN]
+    return [("Worst queries", worst), ("Best queries", best), ("Other queries", sorted(others))]
 
 
 def _write_png(path: Path, image: Image.Image) -> None:
@@ -168,32 +142,39 @@ def _instance(photos: PhotoSet, row: int) -> str:
     return photos.instances[photos.labels[row]] if photos.labels[row] >= 0 else ""
 
 
-def _head(results: Results, queries: PhotoSet, labelled: bool) -> str:
+def _head(results: Results, benchmark: Benchmark) -> str:
     metrics, before = results.metrics, results.before_training
     was = {name: f", {value:.1f} before training" for name, value in before.items()}
     if first := results.rerank.get("before"):
         was |= {name: f", {value:.1f} before re-ranking" for name, value in headline(first)}
-    cards = (
-        [("main", f"{x:.1f}", f"{row_name(name, results)}, %{was.get(name, '')}") for name, x in headline(metrics)]
-        + [("", f"{metrics['queries']:,}", "queries")]
-        if labelled
-        else [("", f"{len(queries):,}", "queries")]
-    )
+    cards = []
+    if metrics:
+        cards += [("main", f"{x:.1f}", f"{row_name(n, results)}, %{was.get(n, '')}") for n, x in headline(metrics)]
     for method, found in results.localization.items():
         if "mIoU" in found["strict"]:
             cards.append(("main", f"{found['strict']['mIoU']:.1f}", f"{escaped(method)}: mIoU, %"))
-    cards.append(("", f"{results.photos:,}", "photographs"))
-    if results.instances:
+    queries = metrics["queries"] if metrics else len(benchmark.query_photos)
+    cards.append(("", f"{queries:,}", "query" if queries == 1 else "queries"))
+    cards.append(("", f"{results.photos:,}", "photographs searched"))
+    if results.instances and metrics:
         cards.append(("", f"{results.instances:,}", "instances"))
-    if results.images_per_second:
+    if results.images_per_second and metrics:
         cards.append(("", f"{results.images_per_second:.1f}", "images/s extracted"))
-    ways = f"queries from {results.queries_from}" if results.queries_from else "leave-one-out"
-    about = [results.searched, ways, results.index]
-    about += [x for x in (results.protocol, results.ground_truth, results.photographs, results.ranked) if x]
-    lead = " &middot; ".join(escaped(part) for part in about)
+    if files := len(_skipped_files(benchmark)):
+        cards.append(("", f"{files:,}", '<a href="#skipped">files not used</a>'))
+    facts = {
+        "Searched": results.searched,
+        "Queries": results.queries_from or "leave-one-out",
+        "Index": results.index,
+        "Protocol": results.protocol,
+        "Ground truth": results.ground_truth if metrics else "",
+        "Photographs": results.photographs if metrics else "",
+        "Ranked": results.ranked,
+    }
+    lead = "".join(f"<dt>{name}</dt><dd>{escaped(value)}</dd>" for name, value in facts.items() if value)
     boxes = (f'<div class="card {kind}"><b>{value}</b><span>{name}</span></div>' for kind, value, name in cards)
-    title = f"Retrieval, benchmark {escaped(row_name(results.benchmark, results))}"
-    return f"<h1>{title}</h1><p>{lead}</p><div class=cards>{''.join(boxes)}</div>"
+    title = f"Retrieval, benchmark {escaped(row_name(results.benchmark, results))}" if metrics else "Search results"
+    return f"<h1>{title}</h1><dl>{lead}</dl><div class=cards>{''.join(boxes)}</div>"
 
 
 def _tables(results: Results) -> str:
@@ -204,53 +185,32 @@ def _tables(results: Results) -> str:
     longest = max([*stages.values(), 1e-9])
     left = "".join(_bar_row(name, f"{value:.1f}", value / 100) for name, value in per_instance)
     right = "".join(_bar_row(name, f"{value:.2f}", value / longest) for name, value in stages.items())
-    boxes = []
-    if left:
-        title = "AP per query" if each == "query" else "mAP per instance"
-        boxes.append(f"<div><h2>{title}</h2><div class=box><table>{left}</table></div></div>")
-    skipped = f"<p>Files that could not be used: {results.skipped}, see skipped.json.</p>" if results.skipped else ""
-    boxes.append(f"<div><h2>Seconds per stage</h2><div class=box><table>{right}</table></div>{skipped}</div>")
-    return f'<div class="{"two" if left else ""}">{"".join(boxes)}</div>'
+    table = f"<table>{right}</table>"
+    if not left:
+        return f'<details class="box"><summary>Seconds per stage</summary>{table}</details>'
+    title = "AP per query" if each == "query" else "mAP per instance"
+    boxes = [(title, f"<table>{left}</table>"), ("Seconds per stage", table)]
+    return f'<div class="two">{"".join(f"<div><h2>{t}</h2><div class=box>{x}</div></div>" for t, x in boxes)}</div>'
+
+
+def _skipped_files(benchmark: Benchmark) -> list[tuple[str, str]]:
+    return benchmark.database.skipped + (benchmark.queries.skipped if benchmark.queries else [])
+
+
+def _skipped(benchmark: Benchmark) -> str:
+    """The files that were found and not used, each with its reason."""
+    files = _skipped_files(benchmark)
+    if not files:
+        return ""
+    rows = "".join(f"<tr><td>{named(file)}</td><td>{escaped(reason)}</td></tr>" for file, reason in files[:LISTED])
+    rest = f"<p>All {len(files):,} are in skipped.json.</p>" if len(files) > LISTED else ""
+    count = "1 file was not used" if len(files) == 1 else f"{len(files):,} files were not used"
+    return f'<details class="box" id="skipped"><summary>{count}</summary><table>{rows}</table>{rest}</details>'
 
 
 def _bar_row(name: str, value: str, share: float) -> str:
     bar = f'<td class=bar><i style="width:{100 * min(max(share, 0), 1):.1f}%"></i></td>'
     return f"<tr><td>{escaped(name)}</td>{bar}<td class=n>{value}</td></tr>"
-
-
-def _strip(q: int, scores: Scores, queries: PhotoSet, photos: PhotoSet) -> str:
-    row = int(scores.queries[q])
-    title = _instance(queries, row) or queries.names[row]
-    about = f"AP {100 * scores.ap[q]:.1f}, {_first_right(q, scores)}" if not np.isnan(scores.ap[q]) else "not scored"
-    parts = [_figure(query_picture(queries, row, HEIGHT), "query", f"query: {queries.names[row]}", "query")]
-    answers = zip(scores.ids[q].tolist(), scores.scores[q], scores.verdicts[q].tolist(), strict=True)
-    for rank, (i, score, verdict) in enumerate(list(answers)[:ANSWERS], 1):
-        if i < 0:
-            break
-        kind, sign = VERDICTS[verdict]
-        name = _instance(photos, i) or photos.names[i]
-        picture = thumbnail(photos.photo(i), HEIGHT, photos.mask(i))
-        parts.append(
-            _figure(picture, kind, f"{rank}. {photos.names[i]}", f"<b>{sign} {score:.3f}</b><br>{escaped(name)}")
-        )
-    return (
-        f"<div class=strip><header><b>{escaped(title)}</b><span>{about}</span></header>"
-        f"<div class=row>{''.join(parts)}</div></div>"
-    )
-
-
-def _first_right(q: int, scores: Scores) -> str:
-    right = np.flatnonzero(scores.verdicts[q] == RIGHT)
-    if len(right):
-        return f"first right photograph at rank {right[0] + 1}"
-    return f"no right photograph among the first {len(scores.ids[q])}"
-
-
-def _figure(image: Image.Image, kind: str, title: str, caption: str) -> str:
-    return (
-        f'<figure class="{kind}" title="{escaped(title)}"><img alt="" src="{jpeg_uri(image)}">'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
 
 
 def _strip_row(q: int, scores: Scores, queries: PhotoSet, photos: PhotoSet) -> tuple[str, Any, list[Any]]:
@@ -266,32 +226,6 @@ def _strip_row(q: int, scores: Scores, queries: PhotoSet, photos: PhotoSet) -> t
     caption = (name or queries.names[row]).encode("utf-8", "replace").decode()
     caption += "" if np.isnan(scores.ap[q]) else f"   AP {100 * scores.ap[q]:.0f}"
     return caption, query_picture(queries, row, 2 * HEIGHT), answers
-
-
-def _maps(queries: PhotoSet, intermediates: Mapping[int, dict[str, Any]]) -> str:
-    """What the network looked at: strength of the local features, `a`, `c`, and the graph, as far as it has them."""
-    rows = []
-    for row, values in intermediates.items():
-        photo, mask = queries.photo(row), values["photo_mask"]
-        maps = [("strength of the features", np.linalg.norm(values["map"].astype(np.float32), axis=-1))]
-        if "smoothing" in values:
-            maps.append(("a: bright keeps to itself", values["smoothing"]["a"]))
-            maps.append(("c: dark gives way to its neighbours", values["smoothing"]["c"]))
-        figures = [(content(photo, mask), _instance(queries, row) or queries.names[row])]
-        for name, value in maps:
-            image, low, high = heat_map(photo, value, mask)
-            span = f"{low:.3g} to {high:.3g}" if f"{low:.3g}" != f"{high:.3g}" else f"{low:.3g} everywhere"
-            figures.append((image, f"{name} ({span})"))
-        if "refinement" in values:
-            graph = values["refinement"]
-            nodes = int(np.sum(graph["valid"]))
-            figures.append((node_graph(photo, graph, values["map"].shape[:2], mask), f"{nodes} nodes and their edges"))
-        rows.append(f"<div class=maps>{''.join(_map(image, caption) for image, caption in figures)}</div>")
-    return f"<h2>What the network sees</h2>{''.join(rows)}" if rows else ""
-
-
-def _map(image: Image.Image, caption: str) -> str:
-    return f'<figure><img alt="" src="{jpeg_uri(image)}"><figcaption>{escaped(caption)}</figcaption></figure>'
 
 
 def _foot(results: Results) -> str:

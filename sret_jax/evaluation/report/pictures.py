@@ -15,9 +15,13 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from sret_jax.data.photo_set import PhotoSet
 
 RIGHT, WRONG, QUERY, OBJECT = (22, 163, 74), (220, 38, 38), (71, 85, 105), (250, 204, 21)  # RGB
+FOUND, HOTTEST = (236, 72, 153), (56, 189, 248)
 INK = (15, 23, 42)
 NODE, EDGE = (250, 204, 21), (56, 189, 248)
+LARGE = 560  # longest side of a photograph in a page, pixels
 FINE = 2  # drawings are made so many times larger and reduced, which smooths their lines
+
+TURNING = {code: f"[U+{code:04X}]" for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
 def thumbnail(
@@ -38,6 +42,32 @@ def thumbnail(
     return Image.fromarray(pixels)
 
 
+def reduced(
+    photo: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"] | None = None, side: int = LARGE
+) -> Image.Image:
+    """The whole photo, its longest side at most `side`. With a mask the object is outlined."""
+    scale = min(1.0, side / max(photo.shape))
+    image = Image.fromarray(photo)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    image = image.resize(size, Image.Resampling.LANCZOS)
+    return image if mask is None else outlined(image, [(mask, OBJECT)])
+
+
+def outlined(image: Image.Image, masks: Sequence[tuple[Bool[np.ndarray, "h w"], tuple[int, int, int]]]) -> Image.Image:
+    """The outline of each mask in its colour, the later above the earlier; masks may be larger than the picture."""
+    pixels = np.asarray(image).copy()
+    for mask, colour in masks:
+        inside = Image.fromarray(mask.astype(np.uint8) * 255).resize(image.size, Image.Resampling.BOX)
+        pixels[outline(np.asarray(inside) > 127, max(2, round(max(image.size) / 90)))] = colour
+    return Image.fromarray(pixels)
+
+
+def spotlit(photo: UInt8[np.ndarray, "h w 3"], region: Bool[np.ndarray, "h w"]) -> Image.Image:
+    """The photo with a region outlined, and what is outside of it paler."""
+    pale = 0.55 * photo + 0.45 * 255
+    return outlined(reduced(np.where(region[..., None], photo, pale).astype(np.uint8)), [(region, OBJECT)])
+
+
 def boxed(photo: UInt8[np.ndarray, "h w 3"], box: Int[np.ndarray, "4"]) -> UInt8[np.ndarray, "h w 3"]:
     """The photo with a box (left, top, right, bottom) drawn on it, and what is outside of it paler."""
     left, top, right, bottom = (int(x) for x in box)
@@ -48,10 +78,10 @@ def boxed(photo: UInt8[np.ndarray, "h w 3"], box: Int[np.ndarray, "4"]) -> UInt8
     return np.asarray(pale)
 
 
-def outline(inside: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """The pixels of a region that touch what is outside of it, two pixels wide."""
+def outline(inside: Bool[np.ndarray, "h w"], width: int = 2) -> Bool[np.ndarray, "h w"]:
+    """The pixels of a region that touch what is outside of it, `width` pixels wide."""
     core = inside
-    for _ in range(2):
+    for _ in range(width):
         padded = np.pad(core, 1)
         core = core & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return inside & ~core
@@ -66,15 +96,20 @@ def query_picture(queries: PhotoSet, row: int, height: int) -> Image.Image:
 
 
 def escaped(value: Any) -> str:
-    """Any name as harmless HTML text; bytes of a file name that are not UTF-8 become question marks."""
-    return html.escape(str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+    """Any name as harmless HTML text.
+
+    Bytes of a file name that are not UTF-8 become question marks; characters that would turn the direction of writing,
+    and so show another name than the file's, are told by their numbers.
+    """
+    text = str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return html.escape(text.translate(TURNING))
 
 
-def jpeg_uri(image: Image.Image, quality: int = 82) -> str:
+def picture_uri(image: Image.Image, quality: int = 80) -> str:
     """The picture as text that a page can hold."""
     data = io.BytesIO()
-    image.save(data, "JPEG", quality=quality, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")
+    image.save(data, "WEBP", quality=quality)
+    return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode("ascii")
 
 
 def content(photo: UInt8[np.ndarray, "h w 3"], photo_mask: Bool[np.ndarray, "h2 w2"]) -> Image.Image:

@@ -1,13 +1,19 @@
 """What is shown, and that no file name can do harm."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from sret_jax.evaluation.report import page as page_module
+from sret_jax.evaluation.report.marked import MarkedAnswers
 from sret_jax.evaluation.report.page import choose_photos, choose_queries, write_report
-from sret_jax.evaluation.report.pictures import heat_map, node_graph, thumbnail
+from sret_jax.evaluation.report.pictures import escaped, heat_map, node_graph, thumbnail
 from sret_jax.evaluation.report.table import print_results
+from sret_jax.evaluation.request import Request
 from sret_jax.evaluation.scorers import InstanceScorer
+from sret_jax.localization.methods import PredictedMask
 from tests.support.answers import scored
 from tests.support.reports import EVIL, Elements, benchmark, photo_set, ranked, results
 from tests.support.twins import search_over
@@ -37,9 +43,9 @@ def test_a_report_is_one_harmless_file(tmp_path, masks):
     write_report(tmp_path, results(answers.metrics), answers, benchmark(photos), seen(choose_photos(answers, photos)))
     page = (tmp_path / "report.html").read_text("utf-8")
     elements = Elements(page)
-    assert "script" not in elements.tags and "i" in elements.tags
-    assert elements.sources and all(source.startswith("data:image/jpeg;base64,") for source in elements.sources)
-    assert EVIL[0] in elements.texts and "na\ufffdve\n{}" in elements.texts
+    assert "script" not in elements.tags and "i" in elements.tags and not elements.links
+    assert elements.sources and all(source.startswith("data:image/webp;base64,") for source in elements.sources)
+    assert f"{EVIL[0]}/0.png" in elements.texts and "na\ufffdve\n{}" in elements.texts
     assert f"{answers.metrics['mAP']:.1f}" in elements.texts
     assert "mAP, %, 12.3 before training" in elements.texts
     assert page.count("nodes and their edges") == 4 and "a: bright keeps to itself (1 everywhere)" in page
@@ -73,7 +79,57 @@ def test_queries_without_labels_are_shown_without_a_verdict(tmp_path):
     shown = seen(choose_photos(answers, queries))
     write_report(tmp_path, results({}, queries_from="q"), answers, benchmark(photos, queries), shown)
     page = (tmp_path / "report.html").read_text("utf-8")
-    assert 'class="right"' not in page and 'class="wrong"' not in page and "not scored" in page and "mAP" not in page
+    assert 'class="right"' not in page and 'class="wrong"' not in page
+    assert "mAP" not in page and "AP " not in page and "benchmark" not in page and "instances" not in page
+    assert page.count("searched for") == 0 and f"<bdi>{queries.names[11]}</bdi>" in page
+
+
+def test_what_nothing_has_trained_is_said_and_not_shown(tmp_path):
+    photos = photo_set()
+    answers = ranked(photos)
+    write_report(
+        tmp_path, results(answers.metrics), answers, benchmark(photos), seen([0]), untrained=["smoothing", "refinement"]
+    )
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "Smoothing and refinement have not been trained" in page and "strength of the features" in page
+    assert "nodes and their edges" not in page and "keeps to itself" not in page
+
+
+def test_a_name_that_turns_the_direction_of_writing_is_shown_as_it_is():
+    assert escaped("cat\u202egpj.exe") == "cat[U+202E]gpj.exe" and escaped("חתול.jpg") == "חתול.jpg"
+
+
+def test_every_file_is_named_and_a_link_where_it_is_on_disk(tmp_path):
+    photos, root = photo_set(), tmp_path / "root"
+    there = ["dôme/9.png", "dôme/10.png"]
+    for name in there:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    found, request = ranked(photos), Request(root=str(root))
+    write_report(tmp_path, results(found.metrics), found, replace(benchmark(photos), folder=root, request=request), {})
+    links = set(Elements((tmp_path / "report.html").read_text("utf-8")).links)
+    assert links == {(root / name).as_uri() for name in there}
+
+
+def test_files_that_were_not_used_are_listed_with_their_reasons(tmp_path):
+    photos = replace(photo_set(), skipped=[("<b>broken.jpg", "it is cut short"), ("notes.txt", "no photograph")])
+    answers = ranked(photos)
+    write_report(tmp_path, results(answers.metrics), answers, benchmark(photos), {})
+    texts = Elements((tmp_path / "report.html").read_text("utf-8")).texts
+    assert "2 files were not used" in texts
+    for file, reason in photos.skipped:
+        assert texts[texts.index(file) + 1] == reason
+
+
+def test_all_queries_with_marks_are_shown_and_as_many_of_the_others_as_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(page_module, "OWN", 2)
+    photos, queries = photo_set(), photo_set(labelled=False)
+    x = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
+    answers = scored(InstanceScorer(photos.labels, photos.instances, queries.labels), search_over(x), x)
+    marked = [MarkedAnswers("sv", 9, [0], [PredictedMask(np.ones(photos.sizes[0], bool))], None)]
+    write_report(tmp_path, results({}, queries_from="q"), answers, benchmark(photos, queries), {}, marked)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "Answers to 3 of 12 queries" in page and page.count('class="query"') == 3
 
 
 def test_the_shown_queries_are_best_and_worst_of_different_instances():
