@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.regions import Region
 from sret_jax.evaluation.benchmark import Benchmark
 from sret_jax.evaluation.report.album import Album, named
 from sret_jax.evaluation.report.answers import QueryCards
@@ -21,7 +22,6 @@ from sret_jax.evaluation.report.style import HEAD, STYLE
 from sret_jax.evaluation.report.table import headline, row_name
 from sret_jax.evaluation.results import Results
 from sret_jax.evaluation.scorers import RIGHT, WRONG, Scores
-from sret_jax.localization.query_region import Region
 from sret_jax.storage.artifacts import write_file
 
 SURE = {RIGHT: True, WRONG: False}
