@@ -6,13 +6,14 @@ import numpy as np
 from PIL import Image
 
 from sret_jax.data.photo_set import PhotoSet
+from sret_jax.data.regions import Region
 from sret_jax.evaluation.benchmark import Benchmark
 from sret_jax.evaluation.report.album import Album, named
 from sret_jax.evaluation.report.marked import MarkedAnswers, found_in, heat_row, mark_chip, marked_large
 from sret_jax.evaluation.report.originals import originals
 from sret_jax.evaluation.report.pictures import boxed, escaped, reduced, spotlit
 from sret_jax.evaluation.scorers import RIGHT, UNJUDGED, WRONG, Scores
-from sret_jax.localization.query_region import Region, region_pixels
+from sret_jax.localization.query_region import region_pixels
 
 VERDICTS = {RIGHT: ("right", "✓"), WRONG: ("wrong", "✗"), UNJUDGED: ("", "")}
 ANSWERS = 10  # of a query
