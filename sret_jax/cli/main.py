@@ -10,6 +10,7 @@ FLAGGED = {  # with a config and absl's flags
     "eval": "measure a network on benchmarks, search with queries, re-rank, localize",
 }
 PLAIN = {
+    "serve": "search a collection of photographs in the browser",
     "convert": "convert a checkpoint from elsewhere",
     "download": "fetch the files of a benchmark",
     "prepare": "prepare a large benchmark by Apache Beam",

@@ -78,6 +78,13 @@ def encode_jpeg(photo: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
     return file.getvalue()
 
 
+def encode_png(pixels: UInt8[np.ndarray, "h w c"]) -> bytes:
+    """Lossless; three channels are colours, a fourth is how opaque a pixel is."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
 def _load(data: bytes, formats: tuple[str, ...], at_least: int | None = None) -> Image.Image:
     if not data:
         raise PhotoRejected("empty file")
@@ -86,7 +93,10 @@ def _load(data: bytes, formats: tuple[str, ...], at_least: int | None = None) ->
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         if at_least:
-            width, height = (math.ceil(side * at_least / max(image.size)) for side in image.size)
+            scale = max(
+                at_least / max(image.size), MIN_SIDE / max(min(image.size), 1)
+            )  # a thin one keeps its shorter side
+            width, height = (math.ceil(side * scale) for side in image.size)
             image.draft(None, (width, height))
         image.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -146,3 +146,8 @@ def test_a_jpeg_is_decoded_smaller_but_not_below_the_requested_size(at_least, sh
 
 def test_jpeg_comes_back_nearly():
     np.testing.assert_allclose(files.corners(decode_photo(encode_jpeg(files.quadrants(), 95))), files.ALL, atol=3)
+
+
+def test_a_thin_photograph_is_not_reduced_below_the_least_side():
+    data = encode_jpeg(np.zeros((2000, 40, 3), np.uint8), 90)
+    assert decode_photo(data, at_least=320).shape[:2] == (1000, 20)
