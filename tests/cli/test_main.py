@@ -10,7 +10,7 @@ import sret_jax
 from sret_jax.cli import main as module
 from tests.support.commands import REPOSITORY, run_forked
 
-COMMANDS = ("train", "eval", "convert", "download", "prepare")
+COMMANDS = ("train", "eval", "serve", "convert", "download", "prepare")
 
 
 def sret(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
@@ -40,9 +40,10 @@ def test_the_version(monkeypatch, capsys):
     [
         (
             "evla",
-            "error: no command 'evla'; did you mean 'eval'? Choose one of train, eval, convert, download, prepare\n",
+            "error: no command 'evla'; did you mean 'eval'? Choose one of train, eval, serve, convert, download, "
+            "prepare\n",
         ),
-        ("search", "error: no command 'search'; choose one of train, eval, convert, download, prepare\n"),
+        ("search", "error: no command 'search'; choose one of train, eval, serve, convert, download, prepare\n"),
         ("--benchmark=folder", "error: no command '--benchmark=folder'; choose one of train, "),
     ],
 )
