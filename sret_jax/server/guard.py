@@ -5,13 +5,14 @@ the browser gives: a name of the stranger's in `Host`, which is made to point he
 origin in `Origin` and `Sec-Fetch-Site` (cross-site request forgery).
 """
 
-from urllib.parse import urlsplit
+import re
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sret_jax.server.responses import error
 
+HOST = re.compile(r"(\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(:[0-9]*)?")
 OWN = {"localhost", "127.0.0.1", "::1"}
 HEADERS = {
     "Content-Security-Policy": (
@@ -72,7 +73,6 @@ class Guard:
 
 
 def _hostname(host: str) -> str | None:
-    try:
-        return urlsplit(f"//{host}").hostname
-    except ValueError:
-        return None
+    """The name or address without its port and brackets; None where it is neither."""
+    found = HOST.fullmatch(host.lower())
+    return (found["address"] or found["name"]) if found else None
