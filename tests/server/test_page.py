@@ -6,6 +6,7 @@ Needs `pip install "sret_jax[browser]"` and a Chromium: Debian's, one in the pat
 import os
 import shutil
 import sys
+import time
 
 import pytest
 
@@ -68,9 +69,17 @@ def opened(browser, url):
     assert not wrong
 
 
+def until(page, expression, argument=None):
+    """Waits for it to hold. (Playwright's own way evaluates text within the page, which the page's policy forbids.)"""
+    end = time.monotonic() + WAIT / 1000
+    while not page.evaluate(expression, argument):
+        assert time.monotonic() < end, expression
+        time.sleep(0.05)
+
+
 def pick(page, name=NAME):
     page.get_by_label(f"Look at {name}", exact=True).click()
-    page.wait_for_function("document.activeElement.id === 'stage'")
+    until(page, "document.activeElement.id === 'stage'")
 
 
 def corners(page, collection, name=NAME):
@@ -111,7 +120,7 @@ def test_a_box_drawn_by_mouse_finds_the_thing_and_outlines_it(opened, collection
     assert expected[0].name in page.locator("#live").inner_text()
 
     page.locator("#more-answers").scroll_into_view_if_needed()
-    page.wait_for_function("document.querySelectorAll('#answer-list li').length > 20")
+    until(page, "document.querySelectorAll('#answer-list li').length > 20")
     name, outlined, said = shown(page)[30]
     assert not name.startswith("cat/") and not outlined and "not found" in said
 
@@ -159,7 +168,7 @@ def test_everything_can_be_done_by_keyboard(opened, collection):
     page.keyboard.press("ArrowRight")
     assert page.evaluate("document.activeElement.dataset.name") == collection.names[1] != first
     page.keyboard.press("Enter")
-    page.wait_for_function("document.activeElement.id === 'stage'")
+    until(page, "document.activeElement.id === 'stage'")
     page.keyboard.press("ArrowLeft")  # sets a box
     label = page.locator("#stage").get_attribute("aria-label")
     assert "Box at 160, 110, 320 by 220" in label or "Box at 120, 150, 240 by 300" in label
@@ -173,14 +182,14 @@ def test_everything_can_be_done_by_keyboard(opened, collection):
     assert page.locator("#stage").get_attribute("aria-label") == "The photograph"
     page.keyboard.press("Enter")
     assert len(shown(page)) == 20
-    page.wait_for_function("/The first 20/.test(document.getElementById('live').textContent)")
+    until(page, "/The first 20/.test(document.getElementById('live').textContent)")
     for _ in range(30):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.className") == "picture":
             break
     name = shown(page)[0][0]
     page.keyboard.press("Enter")  # the answer is the next query
-    page.wait_for_function("(name) => document.getElementById('query-name').textContent === name", arg=name)
+    until(page, "(name) => document.getElementById('query-name').textContent === name", name)
 
 
 def test_an_answer_becomes_the_next_query_and_the_way_back_leads_to_the_one_before(opened, collection):
@@ -189,15 +198,16 @@ def test_an_answer_becomes_the_next_query_and_the_way_back_leads_to_the_one_befo
     draw(page, *corners(page, collection))
     name = shown(page)[0][0]
     page.locator(".picture").first.click()
-    page.wait_for_function("(name) => document.getElementById('query-name').textContent === name", arg=name)
+    until(page, "(name) => document.getElementById('query-name').textContent === name", name)
     left, top, *_ = collection.things[name]["cat"]
-    page.wait_for_function(
+    until(
+        page,
         "(start) => document.getElementById('stage').getAttribute('aria-label').includes(start)",
-        arg=f"Box at {left}, {top}",
+        f"Box at {left}, {top}",
     )
-    page.wait_for_function("(name) => !document.querySelector(`li[data-name='${name}']`)", arg=name)
+    until(page, "(name) => !document.querySelector(`li[data-name='${name}']`)", name)
     page.go_back()
-    page.wait_for_function("(name) => document.getElementById('query-name').textContent === name", arg=NAME)
+    until(page, "(name) => document.getElementById('query-name').textContent === name", NAME)
 
 
 def test_a_file_is_searched_and_lying_photographs_stand(opened, collection):
@@ -205,7 +215,7 @@ def test_a_file_is_searched_and_lying_photographs_stand(opened, collection):
     with page.expect_file_chooser() as chooser:
         page.click("#choose")
     chooser.value.set_files({"name": "mine.jpg", "mimeType": "image/jpeg", "buffer": lying_photo((240, 160))})
-    page.wait_for_function("document.activeElement.id === 'stage'")
+    until(page, "document.activeElement.id === 'stage'")
     assert page.locator("#query-name").inner_text() == "mine.jpg"
     size = "[document.getElementById('stage-photo').naturalWidth, document.getElementById('stage-photo').naturalHeight]"
     assert page.evaluate(size) == [160, 240]
@@ -214,7 +224,7 @@ def test_a_file_is_searched_and_lying_photographs_stand(opened, collection):
     assert "lying.jpg" not in names  # it is the query, byte for byte
     page.click("#browse-tab")
     page.fill("#filter", "lying")
-    page.wait_for_function("document.querySelectorAll('#photo-list li').length === 1")
+    until(page, "document.querySelectorAll('#photo-list li').length === 1")
     pick(page, "lying.jpg")
     assert page.evaluate(size) == [160, 240]
 
@@ -236,7 +246,7 @@ def test_more_photographs_come_on_the_way_down_and_names_filter_them(opened, col
     page = opened()
     assert page.locator("#photo-list li").count() >= 60
     page.locator("#photo-list li").last.scroll_into_view_if_needed()
-    page.wait_for_function(f"document.querySelectorAll('#photo-list li').length === {len(collection.photos)}")
+    until(page, f"document.querySelectorAll('#photo-list li').length === {len(collection.photos)}")
     page.fill("#filter", "no such name")
     page.wait_for_selector("#browse-empty:not([hidden])")
     assert "No name contains “no such name”." in page.locator("#browse-empty").inner_text()
@@ -265,7 +275,7 @@ def test_words_stand_out_from_the_page(opened, scheme):
     """WCAG's contrast of 4.5 for what is read."""
     page = opened(color_scheme=scheme)
     page.get_by_label(f"Look at {NAME}", exact=True).click()
-    page.wait_for_function("document.activeElement.id === 'stage'")
+    until(page, "document.activeElement.id === 'stage'")
     ratios = page.evaluate(
         """() => {
           const rgb = (text) => text.match(/[0-9.]+/g).map(Number);
@@ -288,7 +298,7 @@ def test_words_stand_out_from_the_page(opened, scheme):
 def test_a_phone_shows_all_of_it(opened, collection):
     page = opened(375, 812, has_touch=True, is_mobile=True, device_scale_factor=2)
     page.get_by_label(f"Look at {NAME}", exact=True).tap()
-    page.wait_for_function("document.activeElement.id === 'stage'")
+    until(page, "document.activeElement.id === 'stage'")
     page.locator("#stage").scroll_into_view_if_needed()
     (x0, y0), (x1, y1) = corners(page, collection)
     page.touchscreen.tap((x0 + x1) / 2, (y0 + y1) / 2)

@@ -56,7 +56,7 @@ async function choose(next, region = null, searching = false, remembering = true
   if (remembering) history.pushState(stateOf(), "");
   if (searching) search();
   else say("Draw a box around a thing, click it, or use the arrow keys. Enter searches.");
-  stage.element.focus({ preventScroll: innerWidth > 900, focusVisible: false });
+  stage.element.focus({ preventScroll: innerWidth > 900 });
 }
 
 async function chooseFile(file) {
@@ -90,6 +90,7 @@ function search(remembering = true) {
   $("answers-tab").disabled = false;
   $("summary").textContent = "Searching …";
   show("answers");
+  if (innerWidth > 900) scrollTo(0, 0); // below the photograph otherwise
   say("Searching");
   answers.search(query, stage.region);
 }
@@ -108,7 +109,13 @@ function answersShown(found, seconds) {
 
 // ---- answers or collection
 
+const places = { answers: 0, browse: 0 }; // how far each was scrolled
+let current = "browse";
+
 function show(which) {
+  const moved = which !== current;
+  if (moved) places[current] = scrollY;
+  current = which;
   for (const name of ["answers", "browse"]) {
     const tab = $(`${name}-tab`);
     tab.setAttribute("aria-selected", String(name === which));
@@ -117,6 +124,7 @@ function show(which) {
   }
   $("filter").hidden = which !== "browse";
   $("summary").hidden = which !== "answers";
+  if (moved) scrollTo(0, places[which]);
 }
 
 for (const name of ["answers", "browse"]) {

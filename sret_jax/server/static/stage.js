@@ -100,7 +100,7 @@ export class Stage {
       } else if (x > left && x < right && y > top && y < bottom) this.drag.kind = "move";
     }
     this.element.setPointerCapture(event.pointerId);
-    this.element.focus({ preventScroll: true, focusVisible: false });
+    this.element.focus({ preventScroll: true });
     event.preventDefault();
   }
 
