@@ -16,7 +16,7 @@ TESTS = ROOT / "tests"
 # Each part may import only from those before it, and from itself.
 ORDER = (
     "errors storage config data datasets metrics models extraction training retriever retrieval reranking "
-    "localization collection evaluation cli"
+    "localization collection evaluation server cli"
 ).split()
 ROOT_FILES = {"__init__.py", "errors.py", "retriever.py", "py.typed"}  # whatever else there is has a folder
 
@@ -31,6 +31,8 @@ ONLY_IN = {
     "PIL": ("data/", "datasets/", "evaluation/"),
     "tensorboard": "training/",
     "apache_beam": "data/beam.py",
+    "starlette": "server/",
+    "uvicorn": "server/serving.py",
 }
 NEVER = {"tensorflow", "torch", "pickle"}
 # It restricts the unpickler of the standard library, so it must import it.

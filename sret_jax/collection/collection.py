@@ -128,6 +128,7 @@ class Collection:
         self._store: Store | None = None
         self._index: ChangingIndex | None = None
         self._marker: Marker | None = None
+        self._names: list[str] = []
         self._indexed = 0  # rows of the store that the index has seen
 
     @classmethod
@@ -175,7 +176,7 @@ class Collection:
         """Of the photographs that are searched, sorted."""
         with self._lock:
             self._look()
-            return sorted(self._store.state.live) if self._store else []
+            return list(self._names)
 
     @property
     def retriever(self) -> Retriever:
@@ -228,7 +229,10 @@ class Collection:
             store.compact()
         self._updated = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(self.folder / "collection.json", _about(self.folder) | {"updated": self._updated})
-        self.prepare()
+        with self._lock:
+            self._look()
+            if self._store and self._store.state.live:
+                self._searchable()
         return done
 
     def _store_for_update(self) -> Store:
@@ -393,24 +397,27 @@ class Collection:
             store.compact()
 
     def prepare(self) -> None:
-        """Makes ready for searching now, so that the first query does not wait: index, network, programs."""
-        with self._lock:
-            self._look()
-            if self._store and self._store.state.live:
-                self._searchable()
+        """Makes ready for searching now, so that the first query does not wait: index, network, compiled programs."""
+        if not self.names:
+            return
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        for height, width in ((64, 64), (48, 64), (64, 48)):  # one photograph of every shape that is compiled
+            self.search(noise[:height, :width], k=2)
 
-    def _look(self) -> None:
-        """Reads what was committed meanwhile."""
+    def _look(self) -> bool:
+        """Reads what was committed meanwhile; whether there was anything."""
         if self._store is None:
             if not (self.folder / CURRENT).exists():
-                return
+                return False
             self._store = Store(self.folder)
-            self._index = self._marker = None
-            return
-        generation = self._store.generation
-        self._store.refresh()
-        if self._store.generation != generation:
-            self._index = self._marker = None
+        else:
+            generation = self._store.generation
+            if not self._store.refresh():
+                return False
+            if self._store.generation != generation:
+                self._index = self._marker = None
+        self._names = sorted(self._store.state.live)
+        return True
 
     def _searchable(self) -> tuple[Store, ChangingIndex]:
         store = self._store

@@ -85,6 +85,13 @@ def encode_jpeg(photo: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
     return file.getvalue()
 
 
+def encode_png(pixels: UInt8[np.ndarray, "h w c"]) -> bytes:
+    """Lossless; three channels are colours, a fourth is how opaque a pixel is."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
 def load_image(data: bytes, formats: Collection[str], known: str = "") -> Image.Image:
     """The picture in an encoded file, of at most `MAX_PIXELS` and as it is stored: neither turned nor converted.
 

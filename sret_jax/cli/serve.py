@@ -1,0 +1,74 @@
+"""Serves a page, on this machine, on which a person points at a thing in a photograph and finds it in a collection.
+
+    sret serve [--collection=NAME]         and open the address that it prints
+    sret serve PHOTOS                      the same for a folder that may not have been indexed yet
+
+What is new in the folder is described meanwhile; what is there is searched at once. The photographs stay where they
+are, and nothing is sent elsewhere. By default only this machine reaches the page.
+"""
+
+import argparse
+import ipaddress
+import sys
+import threading
+from collections.abc import Sequence
+
+from sret_jax.cli.collections import add_name, collection_folder, parser
+from sret_jax.config.paths import expanded
+from sret_jax.errors import UserError
+from sret_jax.server.protocols import Collection
+
+PORT = 8017
+
+
+def main(words: Sequence[str]) -> None:
+    arguments = parser("serve", __doc__)
+    add_name(arguments)
+    arguments.add_argument("photos", nargs="?", type=expanded, help="a folder of photographs")
+    arguments.add_argument("--host", default="127.0.0.1", help="the address of this machine to serve at (%(default)s)")
+    arguments.add_argument("--port", default=PORT, type=_port, help="%(default)s")
+    arguments.add_argument("--no-update", action="store_true", help="search what is indexed; describe nothing new")
+    options = arguments.parse_args(words)
+    from sret_jax.server.serving import address, bind, server
+
+    listener = bind(options.host, options.port)  # first, because opening may take a while
+    with listener:
+        collection = open_collection(options)
+        print(f"{collection.status().name}: {len(collection.names)} photographs at {address(listener)}", flush=True)
+        if not _is_loopback(listener.getsockname()[0]):
+            print(
+                "warning: whoever reaches this machine can see the photographs; there is no password", file=sys.stderr
+            )
+        print("Ctrl+C ends it.", flush=True)
+        server(collection, options.host).run(sockets=[listener])
+
+
+def open_collection(options: argparse.Namespace) -> Collection:
+    """The collection that is meant, which is made ready and brought up to date while it is served."""
+    from sret_jax.collection.collection import Collection as Opened
+
+    if options.photos:
+        opened = Opened.open(options.photos, workdir=options.workdir, name=options.collection)
+    else:
+        opened = Opened(collection_folder(options))
+
+    def follow() -> None:
+        try:
+            opened.prepare()
+            if not options.no_update and opened.update().anything:
+                opened.prepare()
+        except UserError as error:  # what is indexed is served all the same
+            print(f"{opened.name}: {error}", file=sys.stderr, flush=True)
+
+    threading.Thread(target=follow, name="update", daemon=True).start()
+    return opened
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; give a number from 1 to 65535, such as {PORT}")
+    return int(text)
+
+
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host.partition("%")[0]).is_loopback

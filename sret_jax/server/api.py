@@ -1,0 +1,170 @@
+"""What each address of the server answers. Nothing is kept between two requests but thumbnails."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sret_jax.errors import UserError
+from sret_jax.server.bodies import Bodies
+from sret_jax.server.limits import Limits
+from sret_jax.server.openapi import description
+from sret_jax.server.parameters import (
+    FARTHEST,
+    MOST_NAMES,
+    SearchParameters,
+    json_object,
+    known_name,
+    search_parameters,
+    whole_number,
+)
+from sret_jax.server.pictures import SIZES, PictureCache, heat_picture, picture
+from sret_jax.server.protocols import Answer, Collection, Found
+from sret_jax.server.responses import Refused, reply
+from sret_jax.server.work import Work
+
+MOST_SKIPPED = 100  # files that /status names
+PRIVATE = {"Cache-Control": "private, max-age=300"}
+
+
+class Api:
+    """The endpoints over one collection. `close` ends its threads."""
+
+    def __init__(self, collection: Collection, limits: Limits):
+        self.collection = collection
+        self.limits = limits
+        self.bodies = Bodies(limits)
+        self.cache = PictureCache(limits.cached)
+        self.searches = Work("search", 1, limits.searches)  # the device does one at a time
+        self.pictures = Work("picture", 2, limits.pictures)
+        self.reads = Work("read", 1, limits.pictures)  # short, but may wait for a lock of the collection
+
+    def close(self) -> None:
+        for work in (self.searches, self.pictures, self.reads):
+            work.close()
+
+    async def health(self, _: Request) -> Response:
+        return reply({"status": "ok"})
+
+    async def openapi(self, _: Request) -> Response:
+        return reply(description())
+
+    async def status(self, request: Request) -> Response:
+        status = await self.reads.run(request, self.collection.status)
+        skipped = [{"name": name, "reason": reason} for name, reason in status.skipped[:MOST_SKIPPED]]
+        return reply(
+            {
+                "name": status.name,
+                "photos": int(status.photos),
+                "indexing": bool(status.indexing),
+                "done": int(status.done),
+                "total": int(status.total),
+                "updated": status.updated,
+                "retriever": status.retriever,
+                "skipped": len(status.skipped),
+                "skipped_files": skipped,
+            }
+        )
+
+    async def names(self, request: Request) -> Response:
+        given = request.query_params
+        start = whole_number("start", given.get("start", 0), 0, FARTHEST * 1000)
+        count = whole_number("count", given.get("count", 60), 1, MOST_NAMES)
+        wanted = given.get("contains", "").casefold()
+
+        def listed() -> dict[str, Any]:
+            names = self.collection.names
+            if wanted:
+                names = [name for name in names if wanted in name.casefold()]
+            return {"total": len(names), "start": start, "names": list(names[start : start + count])}
+
+        return reply(await self.reads.run(request, listed))
+
+    async def photo(self, request: Request) -> Response:
+        name, size = request.path_params["name"], request.query_params.get("size")
+        if size is not None and size not in map(str, SIZES):
+            raise UserError(f"size {size[:20]!r}: give one of {', '.join(map(str, SIZES))}, or none for the whole")
+
+        def encoded() -> bytes:
+            known_name(name, self.collection.names)
+            key = (name, int(size or 0), self.collection.status().updated)
+            if found := self.cache.get(key):
+                return found
+            try:
+                data = picture(self.collection.read(name), int(size) if size else None)
+            except UserError as error:
+                raise Refused(404, f"{name}: {error}") from None
+            if size:
+                self.cache.put(key, data)
+            return data
+
+        return Response(await self.pictures.run(request, encoded), headers=PRIVATE, media_type="image/jpeg")
+
+    async def search(self, request: Request) -> Response:
+        async with self._query(request) as (query, given):
+            asked = search_parameters(given)
+
+            def found() -> dict[str, Any]:
+                return _search_result(
+                    self.collection.search(self._known(query), asked.region, asked.k, asked.start), asked
+                )
+
+            return reply(await self.searches.run(request, found))
+
+    async def heat(self, request: Request) -> Response:
+        async with self._query(request) as (query, given):
+            asked = search_parameters(given)
+
+            def drawn() -> bytes:
+                name = known_name(given.get("photo"), self.collection.names)
+                return heat_picture(self.collection.heat(name, self._known(query), asked.region))
+
+            return Response(await self.searches.run(request, drawn), media_type="image/png")
+
+    @asynccontextmanager
+    async def _query(self, request: Request) -> AsyncIterator[tuple[Any, Mapping[str, Any]]]:
+        """What is looked for, a name or an encoded photograph, and the other things that were given."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "application/json":
+            async with self.bodies.read(request, self.limits.json) as data:
+                given = json_object(data)
+            yield given.get("name"), given
+        elif kind == "application/octet-stream" or kind.startswith("image/"):
+            async with self.bodies.read(request, self.limits.upload) as data:
+                if not data:
+                    raise UserError("the body is empty; send an encoded photograph in it")
+                yield data, request.query_params
+        else:
+            raise Refused(
+                415,
+                "send JSON, with Content-Type: application/json, or an encoded photograph, with Content-Type: image/*",
+            )
+
+    def _known(self, query: Any) -> str | bytes:
+        return query if isinstance(query, bytes) else known_name(query, self.collection.names)
+
+
+def _search_result(found: Found, asked: SearchParameters) -> dict[str, Any]:
+    height, width = found.size
+    return {
+        "query": {"width": int(width), "height": int(height)},
+        "searched": [int(x) for x in found.searched],
+        "start": asked.start,
+        "answers": [_answer(answer) for answer in found.answers],
+        "more": len(found.answers) == asked.k,
+    }
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    height, width = answer.size
+    return {
+        "name": answer.name,
+        "score": float(answer.score),
+        "width": int(width),
+        "height": int(height),
+        "found": None if answer.found is None else bool(answer.found),
+        "box": None if answer.box is None else [int(x) for x in answer.box],
+        "outlines": [[[int(x), int(y)] for x, y in outline] for outline in answer.outlines],
+    }

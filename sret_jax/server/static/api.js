@@ -1,0 +1,76 @@
+// The server's API. Every failure is an Error whose message can be shown.
+
+const KINDS = ["image/jpeg", "image/png", "image/webp"]; // what the server decodes
+const MOST_BYTES = 20e6, MOST_PIXELS = 50e6; // of what is sent
+const CONVERTED = 2048; // longest side of what is encoded anew, pixels
+
+export const photoUrl = (name, size) =>
+  "/photos/" + name.split("/").map(encodeURIComponent).join("/") + (size ? `?size=${size}` : "");
+
+export const status = () => get("/status");
+
+export const names = (start, count, contains, signal) =>
+  get("/photos?" + new URLSearchParams({ start, count, contains }), signal);
+
+// A query is {name} of the collection, or {file}.
+export async function search(query, region, start, k, signal) {
+  return (await ask("/search", query, { region, start, k }, signal)).json();
+}
+
+export async function heat(photo, query, region, signal) {
+  return (await ask("/heat", query, { photo, region }, signal)).blob();
+}
+
+// A file that the server takes, of the pixels that the browser shows: other kinds, and what is too large, become JPEG.
+export async function sendable(file) {
+  const bitmap = await createImageBitmap(file).catch(() => {
+    throw new Error(`${file.name || "The file"} is not a photograph that this browser can show.`);
+  });
+  const { width, height } = bitmap;
+  if (KINDS.includes(file.type) && file.size <= MOST_BYTES && width * height <= MOST_PIXELS) {
+    bitmap.close();
+    return file;
+  }
+  const scale = Math.min(1, CONVERTED / Math.max(width, height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(width * scale));
+  canvas.height = Math.max(1, Math.round(height * scale));
+  const context = canvas.getContext("2d");
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  bitmap.close();
+  return new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
+}
+
+async function ask(path, query, options, signal) {
+  if (query.name !== undefined) {
+    const body = JSON.stringify({ name: query.name, ...options });
+    return call(path, { method: "POST", body, headers: { "Content-Type": "application/json" }, signal });
+  }
+  const given = Object.entries(options).filter(([, value]) => value !== null && value !== undefined);
+  const headers = { "Content-Type": query.file.type || "application/octet-stream" };
+  return call(`${path}?` + new URLSearchParams(given), { method: "POST", body: query.file, headers, signal });
+}
+
+const get = async (path, signal) => (await call(path, { signal })).json();
+
+async function call(path, options, tries = 4) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The server does not answer. Is “sret serve” still running?");
+  }
+  if (response.ok) return response;
+  if (response.status === 503 && tries > 1) { // it is busy
+    await new Promise((done) => setTimeout(done, 700));
+    options.signal?.throwIfAborted();
+    return call(path, options, tries - 1);
+  }
+  const said = await response.json().catch(() => ({}));
+  throw new Error(sentence(said.error || `The server answered ${response.status}.`));
+}
+
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.?!]$/.test(text) ? "" : ".");

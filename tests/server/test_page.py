@@ -1,0 +1,311 @@
+"""The page in a real browser: pointing at a thing by mouse, by touch and by keyboard, and what is shown of it.
+
+Needs `pip install "sret_jax[browser]"` and a Chromium: Debian's, one in the path, or that of SRET_CHROMIUM.
+"""
+
+import os
+import shutil
+import sys
+import time
+
+import pytest
+
+from sret_jax.server.protocols import Collection
+from tests.support.collection import FakeCollection, drawn_collection, lying_photo
+from tests.support.serving import running
+
+pytestmark = pytest.mark.slow
+CHROMIUM = os.environ.get("SRET_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
+NAME = "cat/brick 1.jpg"
+WAIT = 30_000  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM:
+        pytest.skip("no Chromium is installed, and SRET_CHROMIUM names none")
+    with playwright.sync_playwright() as running_playwright:
+        options = ["--no-sandbox"] if sys.platform == "linux" and os.geteuid() == 0 else []
+        browser = running_playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def collection() -> FakeCollection:
+    collection = drawn_collection()
+    collection.photos["lying.jpg"] = lying_photo((240, 160))
+    assert isinstance(collection, Collection)
+    return collection
+
+
+@pytest.fixture(scope="module")
+def url(collection):
+    with running(collection) as url:
+        yield url
+
+
+@pytest.fixture
+def opened(browser, url):
+    """Opens the page; afterwards nothing may have gone wrong in it, nor any other server been asked."""
+    contexts, wrong = [], []
+
+    def open_page(width=1400, height=900, at=url, **options):
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(WAIT)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda line: wrong.append(line.text) if line.type in ("error", "warning") else None)
+        page.on("request", lambda asked: None if asked.url.startswith((at, "blob:")) else wrong.append(asked.url))
+        page.goto(at)
+        page.wait_for_selector("#photo-list button, #browse-empty:not([hidden])")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
+def until(page, expression, argument=None):
+    """Waits for it to hold. (Playwright's own way evaluates text within the page, which the page's policy forbids.)"""
+    end = time.monotonic() + WAIT / 1000
+    while not page.evaluate(expression, argument):
+        assert time.monotonic() < end, expression
+        time.sleep(0.05)
+
+
+def pick(page, name=NAME):
+    page.get_by_label(f"Look at {name}", exact=True).click()
+    until(page, "document.activeElement.id === 'stage'")
+
+
+def corners(page, collection, name=NAME):
+    """Where on the screen the thing in a photograph begins and ends."""
+    ((left, top, right, bottom),) = collection.things[name].values()
+    frame = page.locator("#stage-photo").bounding_box()
+    scale = frame["width"] / page.evaluate("document.getElementById('stage-photo').naturalWidth")
+    x, y = frame["x"], frame["y"]
+    return (x + left * scale, y + top * scale), (x + right * scale, y + bottom * scale)
+
+
+def draw(page, start, end):
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move(*end, steps=4)
+    page.mouse.up()
+
+
+def shown(page):
+    """(name, whether it is outlined, what is said below it) of each answer on the page."""
+    page.wait_for_selector("#answer-list li")
+    return page.evaluate(
+        """[...document.querySelectorAll("#answer-list li")].map((item) => [item.dataset.name,
+           item.querySelectorAll(".picture path").length > 0, item.querySelector(".score").textContent])"""
+    )
+
+
+def test_a_box_drawn_by_mouse_finds_the_thing_and_outlines_it(opened, collection):
+    page = opened()
+    pick(page)
+    draw(page, *corners(page, collection))
+    answers = shown(page)
+    expected = collection.search(NAME, list(collection.things[NAME]["cat"]), 20).answers
+    assert [name for name, _, _ in answers] == [answer.name for answer in expected]
+    assert all(outlined for _, outlined, _ in answers)
+    assert all(said.startswith(f"{a.score:.2f}") for a, (_, _, said) in zip(expected, answers, strict=True))
+    assert "Found in 20 of the first 20" in page.locator("#summary").inner_text()
+    assert expected[0].name in page.locator("#live").inner_text()
+
+    page.locator("#more-answers").scroll_into_view_if_needed()
+    until(page, "document.querySelectorAll('#answer-list li').length > 20")
+    name, outlined, said = shown(page)[30]
+    assert not name.startswith("cat/") and not outlined and "not found" in said
+
+
+def test_the_outline_lies_on_the_thing(opened, collection):
+    page = opened()
+    pick(page)
+    draw(page, *corners(page, collection))
+    name = shown(page)[0][0]
+    item = page.locator("#answer-list li").first
+    path, image = item.locator(".picture path").last.bounding_box(), item.locator("img").bounding_box()
+    height, width = collection.search(name).size
+    left, top, right, bottom = collection.things[name]["cat"]
+    scale = image["width"] / width
+    assert abs(path["x"] - image["x"] - left * scale) < 6 and abs(path["y"] - image["y"] - top * scale) < 6
+    assert abs(path["width"] - (right - left) * scale) < 10 and abs(path["height"] - (bottom - top) * scale) < 10
+
+
+def test_a_click_is_a_point_and_the_box_can_be_moved_and_cleared(opened, collection):
+    page = opened()
+    pick(page)
+    (x0, y0), (x1, y1) = corners(page, collection)
+    page.mouse.click((x0 + x1) / 2, (y0 + y1) / 2)
+    assert shown(page)[0][0].startswith("cat/")
+    assert "Point at" in page.locator("#stage").get_attribute("aria-label")
+    draw(page, (x0, y0), (x1, y1))
+    before = page.locator("#stage").get_attribute("aria-label")
+    draw(page, ((x0 + x1) / 2, (y0 + y1) / 2), ((x0 + x1) / 2 + 40, (y0 + y1) / 2))
+    moved = page.locator("#stage").get_attribute("aria-label")
+    assert moved != before and moved.split(",")[-1] == before.split(",")[-1]  # elsewhere, and of the same size
+    page.click("#clear")
+    assert page.locator("#stage").get_attribute("aria-label") == "The photograph"
+    assert page.locator("#go").inner_text() == "Search the whole photograph"
+
+
+def test_everything_can_be_done_by_keyboard(opened, collection):
+    page = opened()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("Boolean(document.activeElement.dataset.name)"):
+            break
+    first = page.evaluate("document.activeElement.dataset.name")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.dataset.name") == collection.names[1] != first
+    page.keyboard.press("Enter")
+    until(page, "document.activeElement.id === 'stage'")
+    page.keyboard.press("ArrowLeft")  # sets a box
+    label = page.locator("#stage").get_attribute("aria-label")
+    assert "Box at 160, 110, 320 by 220" in label or "Box at 120, 150, 240 by 300" in label
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Shift+ArrowDown")
+    page.keyboard.press("+")
+    assert page.locator("#stage").get_attribute("aria-label") != label
+    assert "Box at" in page.locator("#live").inner_text()
+    page.keyboard.press("Escape")
+    assert page.locator("#stage").get_attribute("aria-label") == "The photograph"
+    page.keyboard.press("Enter")
+    assert len(shown(page)) == 20
+    until(page, "/The first 20/.test(document.getElementById('live').textContent)")
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.className") == "picture":
+            break
+    name = shown(page)[0][0]
+    page.keyboard.press("Enter")  # the answer is the next query
+    until(page, "(name) => document.getElementById('query-name').textContent === name", name)
+
+
+def test_an_answer_becomes_the_next_query_and_the_way_back_leads_to_the_one_before(opened, collection):
+    page = opened()
+    pick(page)
+    draw(page, *corners(page, collection))
+    name = shown(page)[0][0]
+    page.locator(".picture").first.click()
+    until(page, "(name) => document.getElementById('query-name').textContent === name", name)
+    left, top, *_ = collection.things[name]["cat"]
+    until(
+        page,
+        "(start) => document.getElementById('stage').getAttribute('aria-label').includes(start)",
+        f"Box at {left}, {top}",
+    )
+    until(page, "(name) => !document.querySelector(`li[data-name='${name}']`)", name)
+    page.go_back()
+    until(page, "(name) => document.getElementById('query-name').textContent === name", NAME)
+
+
+def test_a_file_is_searched_and_lying_photographs_stand(opened, collection):
+    page = opened()
+    with page.expect_file_chooser() as chooser:
+        page.click("#choose")
+    chooser.value.set_files({"name": "mine.jpg", "mimeType": "image/jpeg", "buffer": lying_photo((240, 160))})
+    until(page, "document.activeElement.id === 'stage'")
+    assert page.locator("#query-name").inner_text() == "mine.jpg"
+    size = "[document.getElementById('stage-photo').naturalWidth, document.getElementById('stage-photo').naturalHeight]"
+    assert page.evaluate(size) == [160, 240]
+    page.click("#go")
+    names = [name for name, _, _ in shown(page)]
+    assert "lying.jpg" not in names  # it is the query, byte for byte
+    page.click("#browse-tab")
+    page.fill("#filter", "lying")
+    until(page, "document.querySelectorAll('#photo-list li').length === 1")
+    pick(page, "lying.jpg")
+    assert page.evaluate(size) == [160, 240]
+
+
+def test_a_heat_map_is_shown_on_demand(opened, collection):
+    page = opened()
+    pick(page)
+    draw(page, *corners(page, collection))
+    name = shown(page)[0][0]
+    button = page.get_by_label(f"Heat map of {name}", exact=True)
+    button.click()
+    page.wait_for_selector("img.heat")
+    assert button.get_attribute("aria-pressed") == "true"
+    button.click()
+    assert button.get_attribute("aria-pressed") == "false" and not page.locator("img.heat").is_visible()
+
+
+def test_more_photographs_come_on_the_way_down_and_names_filter_them(opened, collection):
+    page = opened()
+    assert page.locator("#photo-list li").count() >= 60
+    page.locator("#photo-list li").last.scroll_into_view_if_needed()
+    until(page, f"document.querySelectorAll('#photo-list li').length === {len(collection.photos)}")
+    page.fill("#filter", "no such name")
+    page.wait_for_selector("#browse-empty:not([hidden])")
+    assert "No name contains “no such name”." in page.locator("#browse-empty").inner_text()
+
+
+def test_what_goes_wrong_is_said(opened, collection):
+    page = opened()
+    with page.expect_file_chooser() as chooser:
+        page.click("#choose")
+    chooser.value.set_files({"name": "notes.jpg", "mimeType": "image/jpeg", "buffer": b"no photograph"})
+    page.wait_for_selector("#error:not([hidden])")
+    assert "notes.jpg is not a photograph" in page.locator("#error-text").inner_text()
+    page.click("#dismiss")
+    assert not page.locator("#error").is_visible()
+
+
+def test_an_empty_collection_says_so_and_how_far_indexing_is(opened):
+    with running(FakeCollection({}, indexing=(120, 1400))) as url:
+        page = opened(at=url)
+        assert "once they are indexed" in page.locator("#browse-empty").inner_text()
+        assert page.locator("#indexing-text").inner_text() == "Indexing 120 of 1,400"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_stand_out_from_the_page(opened, scheme):
+    """WCAG's contrast of 4.5 for what is read."""
+    page = opened(color_scheme=scheme)
+    page.get_by_label(f"Look at {NAME}", exact=True).click()
+    until(page, "document.activeElement.id === 'stage'")
+    ratios = page.evaluate(
+        """() => {
+          const rgb = (text) => text.match(/[0-9.]+/g).map(Number);
+          const light = (c) => rgb(c).slice(0, 3).map((v) => v / 255).map((v) => (v <= .04045 ? v / 12.92
+            : ((v + .055) / 1.055) ** 2.4)).reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+          const ground = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
+            if (!(rgb(c).length === 4 && rgb(c)[3] === 0)) return c; } return "rgb(255,255,255)"; };
+          const read = ["h1", "h2", "#collection-size", "#how", "#go", "#another", "#browse-tab",
+            ".photos p", "#query-name"];
+          return read.map((s) => { const e = document.querySelector(s);
+              const a = light(getComputedStyle(e).color), b = light(ground(e));
+              return [s, (Math.max(a, b) + .05) / (Math.min(a, b) + .05)]; });
+        }"""
+    )
+    assert not [(what, ratio) for what, ratio in ratios if ratio < 4.5]
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 21, 27)"
+    assert dark == (scheme == "dark")
+
+
+def test_a_phone_shows_all_of_it(opened, collection):
+    page = opened(375, 812, has_touch=True, is_mobile=True, device_scale_factor=2)
+    page.get_by_label(f"Look at {NAME}", exact=True).tap()
+    until(page, "document.activeElement.id === 'stage'")
+    page.locator("#stage").scroll_into_view_if_needed()
+    (x0, y0), (x1, y1) = corners(page, collection)
+    page.touchscreen.tap((x0 + x1) / 2, (y0 + y1) / 2)
+    assert shown(page)[0][0].startswith("cat/")
+    assert page.evaluate("document.documentElement.scrollWidth") == 375
+    small = page.evaluate(
+        """[...document.querySelectorAll("button, a")].filter((e) => e.offsetParent && !e.matches(".skip"))
+           .map((e) => [e.id || e.title, e.offsetWidth, e.offsetHeight]).filter(([, w, h]) => w < 36 || h < 36)"""
+    )
+    assert not small
