@@ -8,6 +8,7 @@ are, and nothing is sent elsewhere. By default only this machine reaches the pag
 """
 
 import argparse
+import contextlib
 import ipaddress
 import sys
 import threading
@@ -53,8 +54,9 @@ def open_collection(options: argparse.Namespace) -> Collection:
         opened = Opened(collection_folder(options))
 
     def follow() -> None:
-        try:
+        with contextlib.suppress(UserError):  # what another version has described is described again below
             opened.prepare()
+        try:
             if not options.no_update and opened.update().anything:
                 opened.prepare()
         except UserError as error:  # what is indexed is served all the same
