@@ -17,7 +17,7 @@ from tests.support.serving import running
 pytestmark = pytest.mark.slow
 CHROMIUM = os.environ.get("SRET_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
 NAME = "cat/brick 1.jpg"
-WAIT = 30_000  # milliseconds
+WAIT = 60_000  # milliseconds
 
 
 @pytest.fixture(scope="module")
