@@ -47,11 +47,12 @@ class PhotoRejected(Unreadable):
     """A file that is not used as a photograph; `reason` says why, in a few words and without the file's name."""
 
 
-def decode_photo(data: bytes, at_least: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
+def decode_photo(data: bytes, at_least: int | None = None, profile: bool = True) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes and turns upright. Raises `PhotoRejected` for whatever is not a whole photograph.
 
     With `at_least`, a JPEG of twice that longest side or more comes out at a half, a quarter or an eighth of its size,
-    never below it: several times faster than all of it.
+    never below it: several times faster than all of it. Without `profile` the numbers are taken for sRGB, whatever the
+    file says.
     """
     with _damage_rejected():
         image = _open(data, FORMATS)
@@ -62,7 +63,7 @@ def decode_photo(data: bytes, at_least: int | None = None) -> UInt8[np.ndarray, 
             image.draft(None, (width, height))
         image.load()
         turn = TURNS.get(image.getexif().get(0x0112, 1))
-        image = _rgb(image)
+        image = _rgb(image, image.info.get("icc_profile") if profile else None)
     return np.array(image if turn is None else image.transpose(turn))
 
 
@@ -145,8 +146,7 @@ def _open_heic(data: bytes) -> Image.Image:
     return file.to_pillow()
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    profile = image.info.get("icc_profile")
+def _rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if image.mode in ("F", "LAB"):
         raise PhotoRejected(f"pixels of mode {image.mode}: save it as RGB, 8 or 16 bits per channel")
     if image.mode.startswith("I"):  # 16-bit grey; `convert` would saturate

@@ -74,7 +74,8 @@ def source_photo(path: str) -> UInt8[np.ndarray, "h w 3"]:
     try:
         if spec is None or not spec.submodule_search_locations:
             raise PhotoRejected("the package is not installed")
-        photo = decode_photo(read_file(Path(spec.submodule_search_locations[0]) / inner))
+        # Textures, not photographs: their numbers are what they are, so that what is drawn stays the same.
+        photo = decode_photo(read_file(Path(spec.submodule_search_locations[0]) / inner), profile=False)
     except Unreadable as rejected:
         raise UserError(
             f"the synthetic photographs need {path} ({rejected}): pip install --force-reinstall {WHEELS[package]}"
