@@ -112,6 +112,21 @@ def described_box(region: Region, size: Size, margin: float = MARGIN) -> Box:
     return left, top, right, bottom
 
 
+def region_within(
+    region: Region, size: Size, margin: float = MARGIN
+) -> Float[np.ndarray, "4"] | Bool[np.ndarray, "h w"]:
+    """The region in pixels of its `described_box`: a mask of that size, or a box, which stands for a click too.
+
+    Raises:
+        UserError: as `described_box`.
+    """
+    left, top, right, bottom = described_box(region, size, margin)
+    found = checked_region(region, size)
+    if found is not None and found.ndim == 2:
+        return found[top:bottom, left:right]
+    return np.array(region_box(region, size), np.float64) - [left, top, left, top]
+
+
 def _widened(low: int, high: int, around: float, length: int) -> tuple[int, int]:
     """An interval with something around it, at least `MIN_SIDE` long, inside 0 to `length`."""
     low, high = max(0, math.floor(low - around)), min(length, math.ceil(high + around))
