@@ -67,6 +67,7 @@ def test_the_margin_is_a_share_of_the_longer_side_and_ends_with_the_photograph()
     assert described_box((20, 20, 60, 40), SIZE, 0.1) == (16, 16, 64, 44)
     assert described_box((0, 30, 40, 60), SIZE, 0.1) == (0, 26, 44, 60)
     assert described_box(None, SIZE, 0.5) == (0, 0, 90, 60)
+    assert described_box((45, 30), SIZE, 0.5) == region_box((45, 30), SIZE)
     for margin in (-0.1, float("nan")):
         with pytest.raises(UserError, match="margin"):
             described_box(None, SIZE, margin)

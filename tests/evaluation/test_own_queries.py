@@ -69,7 +69,7 @@ def scene(tmp_path):
     (tmp_path / "mine").mkdir()
     large, small = (np.asarray(Image.open(tmp_path / f"photos/tower {i}/0.jpg")) for i in (0, 1))
     query = np.tile(large, (2, 2, 1))
-    query[60:84, 80:112] = small[:24, :32]
+    query[50:90, 70:110] = small[:40, :40]
     Image.fromarray(query).save(tmp_path / "mine/scene.png")
 
     def search(regions, *localize):
@@ -87,7 +87,7 @@ def scene(tmp_path):
 def test_the_object_in_the_box_is_what_is_searched_for(scene):
     """In the same workdir, so that what is stored of the whole photograph must not be taken for that of its part."""
     assert {name[:7] for name in answers(scene({}), "scene.png")[:4]} == {"tower 0"}
-    for region in ([80, 60, 112, 84], [96, 72]):
+    for region in ([70, 50, 110, 90], [90, 70]):
         assert {name[:7] for name in answers(scene({"scene.png": region}), "scene.png")[:4]} == {"tower 1"}
 
 
@@ -101,7 +101,7 @@ def test_a_query_that_is_in_the_database_is_not_among_its_answers(scene, tmp_pat
 @pytest.mark.parametrize("threshold, word", [(-1.0, "found"), (1.1, "not found")])
 def test_nothing_is_marked_where_the_object_is_not_found(scene, monkeypatch, threshold, word):
     monkeypatch.setattr(methods, "FOUND", threshold)
-    out = scene({"scene.png": [80, 60, 112, 84]}, "everything")
+    out = scene({"scene.png": [70, 50, 110, 90]}, "everything")
     texts = Elements((out / "report.html").read_text("utf-8")).texts
     shown = texts[texts.index("Where the object is") : texts.index("Queries")]
     assert [text for text in shown if text.endswith("found")] == [word] * 6

@@ -97,7 +97,7 @@ def test_a_requested_region_counts_like_a_box_or_mask_of_the_set(tmp_path):
         np.testing.assert_array_equal(own.mask, same.mask)
         (verified,) = locate(one, "sv", 0, [5])  # the identity carries it: local features are of what is described
         shown = np.zeros((height, width), bool)
-        shown[6:, 6:54] = True  # 16 of the 20 pixels of (14, 6, 34, 26), as large as the photograph
+        shown[3:, 3:57] = True  # 16 of the 18 pixels of (15, 7, 33, 25), as large as the photograph
         assert (verified.mask & shown).sum() > 0.9 * shown.sum() and verified.mask.sum() < 1.1 * shown.sum()
         region, whole = (np.asarray(one.query_map(query)[2]).sum() for query in (0, 1))
         assert whole > region  # all of query 1 is searched for
