@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from sret_jax.config import Config, DataConfig, ExtractConfig, LocalConfig, LocalSearchConfig, ModelConfig, to_dict
+from sret_jax.data.opening import open_photos
+from sret_jax.data.regions import described_box
 from sret_jax.errors import UserError
 from sret_jax.extraction import descriptors as extraction
 from sret_jax.models.whitening import LearnedWhitening, apply_whitening
@@ -70,6 +72,28 @@ def test_a_photograph_alone_and_among_others_is_the_same(retriever, described):
         np.testing.assert_allclose(retriever.describe(PHOTOS, [row])[0], described[row], atol=1e-5)
     np.testing.assert_allclose(retriever.describe(PHOTOS, [7, 2, 7]), described[[7, 2, 7]], atol=1e-5)
     np.testing.assert_allclose(retriever.describe(PHOTOS, np.array([9, 1])), described[[9, 1]], atol=1e-5)
+
+
+def test_a_region_is_described_as_the_photograph_of_it_would_be(retriever, described):
+    mask = np.zeros(PHOTOS.sizes[5], bool)
+    mask[2:28, 10:56] = True
+    parts = []
+    for row, region in ((3, (10, 4, 30, 22)), (5, mask)):
+        left, top, right, bottom = described_box(region, tuple(PHOTOS.sizes[row].tolist()))
+        parts.append(PHOTOS.photo(row)[top:bottom, left:right])
+    by_hand = retriever.describe(open_photos(parts))
+    assert np.abs(by_hand - described[[3, 5]]).max() > 0.01
+    by_row = retriever.describe(PHOTOS, [3, 4, 5], {3: (10, 4, 30, 22), 5: mask})
+    np.testing.assert_allclose(by_row, [by_hand[0], described[4], by_hand[1]], atol=1e-5)
+    in_line = retriever.describe(PHOTOS, [5, 5, 3], [None, mask, (10, 4, 30, 22)])
+    np.testing.assert_allclose(in_line, [described[5], by_hand[1], by_hand[0]], atol=1e-5)
+
+
+def test_regions_that_do_not_fit_the_photographs_are_refused(retriever):
+    with pytest.raises(UserError, match="2 regions for 1 photographs"):
+        retriever.describe(PHOTOS, [0], [None, None])
+    with pytest.raises(UserError, match=f"'{PHOTOS.names[1]}': query click"):
+        retriever.describe(PHOTOS, [1], [(1000, 1000)])
 
 
 def test_every_whitening_acts_wherever_descriptors_come_from(retriever, described, workdir, tmp_path):

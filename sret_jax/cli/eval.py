@@ -40,9 +40,10 @@ with --masks=DIR of <instance>/<photo>.png):
                               most of the border, whatever the query is
     everything                all of the photograph
 
-With --benchmark=folder --queries=DIR it shows instead of measuring, and --regions=FILE.json says what of these queries
-is marked: {"<photo>": [left, top, right, bottom] or a click [x, y] or "<mask>.png" beside the file}, pixels. A mask is
-white where the object is, or opaque, or of one colour on black; a picture that could mean something else is refused.
+With --benchmark=folder --queries=DIR it shows instead of measuring, and says where the object is not found.
+--regions=FILE.json says what of these queries is searched for, and marked:
+{"<photo>": [left, top, right, bottom] or a click [x, y] or "<mask>.png" beside the file}, pixels. A mask
+is white where the object is, or opaque, or of one colour on black; a picture that could mean something else is refused.
 
 --anchors shows published numbers beside these,
 --protocol=compat:NAME deviates as some of them do. --rankings=FILE scores a ranking that something else made, without a
@@ -98,9 +99,7 @@ LOCALIZE = flags.DEFINE_list("localize", None, f"Comma-separated: {', '.join(MET
 ANCHORS = flags.DEFINE_boolean("anchors", False, "Show published numbers beside these, with their source.")
 RANKINGS = flags.DEFINE_string("rankings", "", "Score this file of rankings (.npy, .npz, .csv) instead of a network.")
 MASKS = flags.DEFINE_string("masks", "", 'Benchmark "folder": where objects are, <instance>/<photo>.png.')
-REGIONS = flags.DEFINE_string(
-    "regions", "", "With --queries and --localize: what of them is searched for, a JSON file."
-)
+REGIONS = flags.DEFINE_string("regions", "", "With --queries: what of them is searched for, a JSON file.")
 MARKS = flags.DEFINE_string("marks", "", "Score where this file marks objects instead of a network.")
 OUT = flags.DEFINE_string("out", None, "Where the results go; with several benchmarks, one folder each below it.")
 
@@ -154,8 +153,6 @@ def chosen_retriever(config: Config | None, workdir: str | None, out: str | None
         config = replace(config, rerank=replace(config.rerank, stages=tuple(RERANK.value)))
     if LOCALIZE.value is not None:
         config = replace(config, localize=replace(config.localize, methods=tuple(LOCALIZE.value)))
-    if REGIONS.value and not config.localize.methods:
-        raise UserError("--regions=FILE says what is to be marked: say how with --localize=METHOD")
     return replace(retriever, config=config), place
 
 
@@ -170,10 +167,8 @@ def _check_flags(request: Request) -> None:
         raise UserError("--queries goes with --benchmark=folder")
     if ROOT.value and list(benchmarks) == ["synthetic"]:
         raise UserError("--root does not go with --benchmark=synthetic, whose objects are drawn")
-    if REGIONS.value and not (QUERIES.value and LOCALIZE.value):
-        raise UserError(
-            "--regions says what of the photographs of --queries=DIR is searched for: give --localize=METHOD too"
-        )
+    if REGIONS.value and not QUERIES.value:
+        raise UserError("--regions says what of the photographs of --queries=DIR is searched for: give these too")
     for flag in (MARKS, RANKINGS):
         if flag.value and len(benchmarks) != 1:
             raise UserError(f"--{flag.name}=FILE is scored on one benchmark: give --benchmark=NAME")

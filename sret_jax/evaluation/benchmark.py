@@ -4,12 +4,13 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 
 from sret_jax.config import Config
 from sret_jax.config.paths import listed_paths
@@ -17,6 +18,7 @@ from sret_jax.data.folders import folders_and_splits, prepare_folder, prepare_fo
 from sret_jax.data.lists import check_listed, dataset_folder
 from sret_jax.data.names import RowsByName, on_disk
 from sret_jax.data.photo_set import PhotoSet, with_distractors
+from sret_jax.data.regions import Region, cut_out
 from sret_jax.datasets.downloads import image_version
 from sret_jax.datasets.lookups import LISTS, LOOKUPS, million_list, prepare_million
 from sret_jax.datasets.pixel_truth import PixelTruth, folder_truth, labelled_truth, masked_truth, paintings_truth
@@ -53,6 +55,7 @@ class Benchmark:
     request       what was opened: folders, protocol
     folder        of its files, the one that holds all where there are several; None where nothing is read
     pixels        where the relevant photos show what is searched for; None where they are not marked
+    regions       of queries, by row: what of them is searched for instead of all
     filter        what of the answers is re-ranked and scored: all of them, or with "compat:junk-first" a part
     seconds       that it took to read and check all of it
     """
@@ -68,6 +71,7 @@ class Benchmark:
     queries_from: str = ""
     folder: Path | None = None
     pixels: PixelTruth | None = None
+    regions: Mapping[int, Region] = field(default_factory=dict)
     filter: Filter = everything
     seconds: float = 0.0
 
@@ -75,6 +79,11 @@ class Benchmark:
     def query_photos(self) -> PhotoSet:
         """The queries, or the photos themselves where they are each other's."""
         return self.queries or self.photos
+
+    @property
+    def described_queries(self) -> PhotoSet | None:
+        """The queries, cut to what is described of their regions."""
+        return None if self.queries is None else cut_out(self.queries, self.regions)
 
     @property
     def sets(self) -> dict[str, PhotoSet]:
@@ -218,7 +227,8 @@ def _labelled(
     found = partial(Benchmark, benchmark, photos, distractors, database, request=request, folder=folder)
     if request.queries and benchmark == "folder":
         queries = _queries(request.queries, cache_dir)
-        scorer = partial(InstanceScorer, database.labels, photos.instances, _labels_in(queries, photos))
+        labels, own = _labels_in(queries, photos), rows_of_content(queries.digests, database.digests)
+        scorer = partial(InstanceScorer, database.labels, photos.instances, labels, own=own)
         return found(queries, scorer, searched, queries_from=request.queries)
     pixels = masked_truth(photos) if benchmark == "synthetic" else None
     pixels = folder_truth(Path(request.masks), photos) if request.masks else pixels
@@ -250,7 +260,7 @@ def _revisited(
         queries_from,
         folder,
         pixels,
-        partial(junk_first, found.truth) if request.protocol == "compat:junk-first" else everything,
+        filter=partial(junk_first, found.truth) if request.protocol == "compat:junk-first" else everything,
     )
 
 
@@ -312,6 +322,18 @@ def _queries(folder: str, cache_dir: str | Path) -> PhotoSet:
     path = on_disk(Path(), folder)
     labelled = path.is_dir() and any(child.is_dir() for child in path.iterdir())
     return prepare_folder(path, cache_dir, labelled=labelled)
+
+
+def rows_of_content(digests: Sequence[str], searched: Sequence[str]) -> Int[np.ndarray, "q m"]:
+    """Rows of what is searched that have each digest, in order; -1 where there are fewer than of the most frequent."""
+    rows: dict[str, list[int]] = {}
+    for row, digest in enumerate(searched):
+        rows.setdefault(digest, []).append(row)
+    found = [rows.get(digest, []) for digest in digests]
+    out = np.full((len(found), max([1, *map(len, found)])), -1)
+    for line, own in zip(out, found, strict=True):
+        line[: len(own)] = own
+    return out
 
 
 def _labels_in(queries: PhotoSet, photos: PhotoSet) -> np.ndarray:

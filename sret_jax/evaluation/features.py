@@ -36,15 +36,15 @@ class Features:
             lambda: self.unit_descriptors, benchmark.database.regions, partial(self.local, benchmark.sets, source)
         )
         self.queries = self.database
-        if benchmark.queries is not None:
+        if (described := benchmark.described_queries) is not None:
             own = partial(self.local, self.query_sets, source)
-            self.queries = PhotoFeatures(lambda: self.query_descriptors, benchmark.queries.regions, own)
+            self.queries = PhotoFeatures(lambda: self.query_descriptors, described.regions, own)
 
     @property
     def query_sets(self) -> dict[str, PhotoSet]:
         """The queries by the name of what is stored of them, or the photographs that are each other's."""
-        benchmark = self.benchmark
-        return benchmark.sets if benchmark.queries is None else {benchmark.query_set: benchmark.queries}
+        described = self.benchmark.described_queries
+        return self.benchmark.sets if described is None else {self.benchmark.query_set: described}
 
     def describe(self) -> None:
         """Describes the database and the queries, where that has not been done."""
@@ -63,11 +63,12 @@ class Features:
 
     @cached_property
     def query_descriptors(self) -> Float[np.ndarray, "q d"]:
-        if self.benchmark.queries is None:
+        described = self.benchmark.described_queries
+        if described is None:
             return self.unit_descriptors
         with self.timings("extract queries"):
             folder = self.place.descriptors(self.benchmark.query_set)
-            return self.retriever.extract(self.benchmark.queries, folder).descriptors
+            return self.retriever.extract(described, folder).descriptors
 
     def local(self, sets: Mapping[str, PhotoSet], kind: str) -> StoredLocal:
         """Local features of photo sets, of a kind that `config.local.source` names."""

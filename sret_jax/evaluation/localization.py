@@ -16,7 +16,7 @@ from sret_jax.evaluation.report.marked import MarkedAnswers
 from sret_jax.evaluation.report.page import choose_photos
 from sret_jax.evaluation.scorers import Scores
 from sret_jax.localization.localizer import Localizer
-from sret_jax.localization.methods import PHOTOS_AT_ONCE, locate
+from sret_jax.localization.methods import PHOTOS_AT_ONCE, locate, locate_found
 from sret_jax.localization.query_region import region_pixels
 from sret_jax.reranking.answers import Answers
 
@@ -78,8 +78,10 @@ class LocalizationScorer:
 def marked_answers(localizer: Localizer, truth: PixelTruth | None, scores: Scores) -> list[MarkedAnswers]:
     """What each method marks in the first answers of the queries with regions, else those whose maps the report shows.
 
-    Distractors among them are left out: nothing is looked for there.
+    Distractors among them are left out: nothing is looked for there. Without ground truth, nothing is marked where the
+    object is not found.
     """
+    mark = locate_found if truth is None else locate
     queries, photos = localizer.queries, localizer.photos
     out = []
     for query in list(localizer.regions) or choose_photos(scores, queries):
@@ -89,7 +91,7 @@ def marked_answers(localizer: Localizer, truth: PixelTruth | None, scores: Score
         region = localizer.regions.get(query)
         pixels = None if region is None else region_pixels(region, _size(queries, query))
         for method in localizer.config.localize.methods:
-            out.append(MarkedAnswers(method, query, rows, locate(localizer, method, query, rows), masks, pixels))
+            out.append(MarkedAnswers(method, query, rows, mark(localizer, method, query, rows), masks, pixels))
     return out
 
 

@@ -2,6 +2,7 @@
 localize, score, and what is left on disk about it."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ def evaluate(
       out: folder of the results.
       workdir: descriptors, index, local features and maps are kept there, and used again when they are of the same
         network and photographs. By default `out` itself.
-      regions: "folder" with queries: what of them is searched for, see `localization.region_file`. What is marked for
-        queries from a folder is shown, not measured.
+      regions: "folder" with queries: what of them is searched for, and marked, see `localization.region_file`. What is
+        marked for queries from a folder is shown, not measured, and only where the object is found.
       anchors: published numbers beside these.
 
     Descriptors, n * d * 4 bytes (2 GB for a million of 512), are in memory twice while the index is made of them, as
@@ -82,7 +83,8 @@ def evaluate(
     check_methods(config.localize.methods)
     rerankers = parse_rerankers(config.rerank.stages)
     truth = benchmark.ground_truth_masks if config.localize.methods and not benchmark.request.queries else None
-    query_regions = read_regions(regions, benchmark.queries) if regions and benchmark.queries else {}
+    if regions and benchmark.queries:
+        benchmark = replace(benchmark, regions=read_regions(regions, benchmark.queries))
     timings = Timings(prepare=benchmark.seconds)
     skipped = benchmark.database.skipped + (benchmark.queries.skipped if benchmark.queries else [])
     write_json(_made(out) / "skipped.json", [{"photo": photo, "reason": reason} for photo, reason in skipped])
@@ -99,7 +101,7 @@ def evaluate(
     if config.localize.methods:
         both = features.queries, features.database
         maps = place.maps(plain_benchmark(benchmark.name), config.localize.source)
-        localizer = Localizer(retriever, benchmark.query_photos, benchmark.photos, both, maps, query_regions)
+        localizer = Localizer(retriever, benchmark.query_photos, benchmark.photos, both, maps, benchmark.regions)
         localization = LocalizationScorer(localizer, truth, first.depth) if truth else None
 
     places = empty = 0
@@ -174,7 +176,15 @@ def evaluate(
         untrained = untrained_parts(retriever.variables["params"])
         curve = read_curve(place)
         write_report(
-            out, results, scores, benchmark, intermediates, marked, curve, regions=query_regions, untrained=untrained
+            out,
+            results,
+            scores,
+            benchmark,
+            intermediates,
+            marked,
+            curve,
+            regions=benchmark.regions,
+            untrained=untrained,
         )
     results.timings = timings.seconds
     results.write(out)

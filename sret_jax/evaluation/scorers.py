@@ -81,6 +81,7 @@ class InstanceScorer:
         instances: Sequence[str],
         query_labels: Int[np.ndarray, "q"] | None = None,
         keep: int = KEPT,
+        own: Int[np.ndarray, "q m"] | None = None,
     ):
         """
         Args:
@@ -88,6 +89,7 @@ class InstanceScorer:
           query_labels: of separate queries, index into the same instances; -1 = none of them, and not scored. None:
             leave-one-out.
           keep: answers per query in the result.
+          own: rows of the database that are a separate query itself, which are excluded from its ranking; -1 = none.
         """
         self._labels, self._instances, self.leave_one_out = labels, instances, query_labels is None
         counts = np.bincount(labels[labels >= 0], minlength=len(instances))
@@ -99,16 +101,21 @@ class InstanceScorer:
         else:
             self.queries, self._query_labels = np.arange(len(query_labels)), query_labels
             self.scored = np.flatnonzero(query_labels >= 0)
+        self._own = own if own is not None else np.full((len(self._query_labels), 1), -1)
+        if self.leave_one_out:
+            self._own = np.arange(len(labels))[:, None]
         self.depth = len(labels)
         self._keep = min(keep, self.depth - self.leave_one_out)
         self._parts: list[tuple[np.ndarray, ...]] = []
 
     def add(self, answers: Answers) -> None:
         ids, scores, labels = answers.ids, answers.scores, self._query_labels[answers.rows]
-        own = answers.rows if self.leave_one_out else None
+        own = self._own[answers.rows]
         ap, first = score_rankings(ids, labels, self._labels, own)
-        if own is not None:  # to the end, then cut off
-            last = np.argsort(ids == own[:, None], axis=1, kind="stable")
+        itself = np.any([ids == one[:, None] for one in own.T], axis=0) & (ids >= 0)
+        if itself.any():  # to the end
+            ids, scores = np.where(itself, -1, ids), np.where(itself, -np.inf, scores)
+            last = np.argsort(itself, axis=1, kind="stable")
             ids, scores = np.take_along_axis(ids, last, 1), np.take_along_axis(scores, last, 1)
         # A copy: a view would keep the full rankings.
         self._parts.append((ids[:, : self._keep].copy(), scores[:, : self._keep].astype(np.float32), ap, first))

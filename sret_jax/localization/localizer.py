@@ -8,12 +8,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float
 
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.regions import Region
+from sret_jax.data.regions import Region, cut_out, region_within
 from sret_jax.extraction.maps import StoredMaps, localizing_network
 from sret_jax.localization.object_discovery import centre
-from sret_jax.localization.query_region import deviations, directions, mean_direction, region_weights
+from sret_jax.localization.presence import presence
+from sret_jax.localization.query_region import deviations, directions, mean_direction, region_pixels, region_weights
 from sret_jax.reranking.answers import PhotoFeatures
 from sret_jax.reranking.matching import LocalFeatures
 from sret_jax.reranking.rerankers import verify_candidates
@@ -30,6 +32,7 @@ class Localizer:
       photos: searched.
       config: its `localize`, `rerank` (spatial verification), `data` and `extract` say how.
       regions: of queries without boxes, by row: what is looked for instead.
+      described: the queries, cut to what is described of their regions.
     """
 
     def __init__(
@@ -43,7 +46,8 @@ class Localizer:
     ):
         """
         Args:
-          features: of queries and photos, for spatial verification; by default found when they are needed.
+          features: of queries, cut to what is described of their regions, and of photos, for spatial verification; by
+            default found when they are needed.
           folder: where maps, and local features that are found here, are kept.
 
         Raises:
@@ -52,7 +56,11 @@ class Localizer:
         self.queries, self.photos, self.regions = queries, photos, regions or {}
         self.config = retriever.config
         self._retriever, self._folder = retriever, Path(folder)
-        self._features = features or (self._own_features(queries, "queries"), self._own_features(photos, "photos"))
+        self.described = cut_out(queries, self.regions)
+        self._features = features or (
+            self._own_features(self.described, "queries"),
+            self._own_features(photos, "photos"),
+        )
         self._stage = localizing_network(retriever.network, retriever.config).stage
         self._query: tuple[int, tuple[jax.Array, jax.Array, jax.Array]] | None = None
 
@@ -71,6 +79,15 @@ class Localizer:
         if self.queries.boxes is not None:
             return self.queries.boxes[query]
         return self.queries.mask(query)
+
+    def described_pixels(self, query: int) -> Bool[np.ndarray, "h w"]:
+        """Where the region lies in the part of the query that is described, and has local features."""
+        if self.queries.boxes is not None:
+            return np.ones(self.queries.regions[query], bool)
+        (height, width), (rows, columns) = (photos.sizes[query].tolist() for photos in (self.queries, self.described))
+        if query not in self.regions:
+            return region_pixels(self.region(query), (height, width))
+        return region_pixels(region_within(self.regions[query], (height, width)), (rows, columns))
 
     def size(self, row: int) -> tuple[int, int]:
         height, width = self.photos.sizes[row].tolist()
@@ -93,6 +110,12 @@ class Localizer:
         """Of the whole photographs: what is around a region is not cut away, its weights leave it out."""
         whole, size = dataclasses.replace(self.queries, boxes=None), self.config.localize.query_size
         return self._retriever.maps(whole, self._folder / "queries", size)
+
+    @cached_property
+    def described_maps(self) -> StoredMaps:
+        """Of the queries cut to what is described of their regions, which show these larger."""
+        size = self.config.localize.query_size
+        return self._retriever.maps(self.described, self._folder / "described", size)
 
     @cached_property
     def mean(self) -> jax.Array:
@@ -120,6 +143,13 @@ class Localizer:
             weights = region_weights(self.region(query), (height, width), mask)
             self._query = query, (jnp.asarray(x), jnp.asarray(mask), jnp.asarray(weights))
         return self._query[1]
+
+    def presence(self, query: int, rows: Sequence[int]) -> Float[np.ndarray, "b"]:
+        """How much of the query's region each of these photographs shows: `presence.presence`."""
+        (x,), (mask,) = self.described_maps(np.array([query]))
+        pixels = self.described_pixels(query)
+        weights = region_weights(pixels, pixels.shape, mask)
+        return np.asarray(presence(x, weights, *self.photo_maps(rows), self.mean))
 
     def verified(self, query: int, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Inliers and transforms of spatial verification."""

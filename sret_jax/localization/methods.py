@@ -14,7 +14,7 @@ sv+discovery   the same, and with too few inliers discovery
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -38,7 +38,8 @@ from sret_jax.localization.pixels import (
     shrunken,
     upsample,
 )
-from sret_jax.localization.query_region import discover_region, region_heat, region_pixels
+from sret_jax.localization.presence import FOUND
+from sret_jax.localization.query_region import discover_region, region_heat
 from sret_jax.localization.regions import best_box, window_boxes
 
 PHOTOS_AT_ONCE = 8  # those left over come one by one, so that two shapes are compiled
@@ -68,6 +69,23 @@ def locate(localizer: Localizer, method: str, query: int, rows: Sequence[int]) -
     for part in [*parts, *([row] for row in rows[whole:])]:
         out += METHODS[method](localizer, query, part)
     return out
+
+
+def locate_found(localizer: Localizer, method: str, query: int, rows: Sequence[int]) -> list[PredictedMask]:
+    """As `locate`, but with an empty mask in photographs where the object is not found.
+
+    It is found where its `presence` is `FOUND` or more, and where spatial verification, if that is the method, carries
+    it.
+    """
+    marked = locate(localizer, method, query, rows)
+    if method == "sv" or not marked:
+        return marked
+    found = localizer.presence(query, rows) >= FOUND
+    if method == "sv+discovery":
+        found |= [one.mask.any() for one in locate(localizer, "sv", query, rows)]
+    return [
+        one if there else replace(one, mask=np.zeros_like(one.mask)) for one, there in zip(marked, found, strict=True)
+    ]
 
 
 def check_methods(methods: Sequence[str]) -> None:
@@ -193,11 +211,7 @@ def _dense(localizer: Localizer, query: int, rows: Sequence[int]) -> list[Predic
 
 
 def _geometric(localizer: Localizer, query: int, rows: Sequence[int]) -> list[PredictedMask]:
-    height, width = localizer.queries.regions[query].tolist()
-    region = np.ones((height, width), bool)  # of a query that is cut to its box
-    if localizer.queries.boxes is None:
-        region = region_pixels(localizer.region(query), (height, width))
-    out = []
+    region, out = localizer.described_pixels(query), []
     for row, inliers, transform in zip(rows, *localizer.verified(query, rows), strict=True):
         warped = None
         if inliers >= localizer.config.localize.inliers:

@@ -41,7 +41,7 @@ def score_rankings(
     rankings: Int[np.ndarray, "q k"],
     query_labels: Int[np.ndarray, "q"],
     labels: Int[np.ndarray, "n"],
-    own: Int[np.ndarray, "q"] | None = None,
+    own: Int[np.ndarray, "q"] | Int[np.ndarray, "q m"] | None = None,
 ) -> tuple[Float[np.ndarray, "q"], Bool[np.ndarray, "q"]]:
     """`(AP, whether the first photo is right)` of every query; AP is nan where a query has nothing to find.
 
@@ -49,15 +49,16 @@ def score_rankings(
       rankings: photo indices, best first; -1 = no photo. A right photo missing from it counts as never found.
       query_labels: the instance of each query; -1 = none, which nothing matches.
       labels: the instance of each photo searched; -1 = none, it can only be wrong.
-      own: the query's own index among the photos searched, which is taken out of its ranking; -1 or None = not there.
+      own: the query's own index among the photos searched, or several where it is there several times, which are taken
+        out of its ranking; -1 or None = not there.
     """
-    own = np.full(len(rankings), -1) if own is None else own
+    own = np.full((len(rankings), 1), -1) if own is None else own.reshape(len(rankings), -1)
     ap, first = np.full(len(rankings), np.nan), np.zeros(len(rankings), bool)
     sizes = np.bincount(labels[labels >= 0], minlength=max(query_labels.max(initial=-1) + 1, 1))
     for q, (ranking, label, itself) in enumerate(zip(rankings, query_labels, own, strict=True)):
-        total = int(sizes[label]) - int(itself >= 0) if label >= 0 else 0
+        total = int(sizes[label]) - int((labels[itself[itself >= 0]] == label).sum()) if label >= 0 else 0
         if total:
-            relevant = labels[ranking[(ranking >= 0) & (ranking != itself)]] == label
+            relevant = labels[ranking[(ranking >= 0) & ~np.isin(ranking, itself)]] == label
             ap[q], first[q] = average_precision(relevant, total), relevant[:1].any()
     return ap, first
 

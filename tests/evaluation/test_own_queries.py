@@ -1,14 +1,20 @@
-"""Queries of one's own, with regions: what is found is shown, though nobody knows the truth."""
+"""Queries of one's own, with regions: what is searched for, and what is shown though nobody knows the truth."""
 
+import csv
 import json
+import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
+from skimage import data
 
+import sret_jax
 from sret_jax.config import LocalizeConfig
 from sret_jax.errors import UserError
 from sret_jax.evaluation import run
+from sret_jax.localization import methods
 from tests.support.networks import NETWORK, VARIABLES
 from tests.support.photos import write_photos
 from tests.support.reports import Elements
@@ -55,6 +61,78 @@ def test_what_is_found_of_a_click_a_box_or_a_mask_is_shown(tmp_path, regions):
     assert {(tmp_path / "mine" / name).as_uri() for name in (*QUERIES, "d.png")} < set(page.links)
     photos = {path.as_uri() for path in (tmp_path / "photos").rglob("*") if path.is_file()}
     assert len(photos & set(page.links)) >= 10  # the answers of one query are all of different photographs
+
+
+def answers(out, query):
+    with open(out / "rankings.csv", newline="") as f:
+        return [row["photo"] for row in csv.DictReader(f) if row["query"] == query]
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """Towers of three colours to search, and a query of a large part in one colour and a small one in another."""
+    write_photos(tmp_path / "photos")
+    (tmp_path / "mine").mkdir()
+    large, small = (np.asarray(Image.open(tmp_path / f"photos/tower {i}/0.jpg")) for i in (0, 1))
+    query = np.tile(large, (2, 2, 1))
+    query[50:90, 70:110] = small[:40, :40]
+    Image.fromarray(query).save(tmp_path / "mine/scene.png")
+
+    def search(regions, *localize):
+        (tmp_path / "regions.json").write_text(json.dumps(regions))
+        where = {"root": str(tmp_path / "photos"), "queries": str(tmp_path / "mine"), "cache_dir": tmp_path / "cache"}
+        where["regions"] = str(tmp_path / "regions.json") if regions else ""
+        settings = replace(config(), localize=LocalizeConfig(localize, image_size=64, query_size=64))
+        out = tmp_path / "run/eval/folder"
+        measure(NETWORK, VARIABLES, settings, "folder", out, **where)
+        return out
+
+    return search
+
+
+def test_the_object_in_the_box_is_what_is_searched_for(scene):
+    """In the same workdir, so that what is stored of the whole photograph must not be taken for that of its part."""
+    assert {name[:7] for name in answers(scene({}), "scene.png")[:4]} == {"tower 0"}
+    for region in ([70, 50, 110, 90], [90, 70]):
+        assert {name[:7] for name in answers(scene({"scene.png": region}), "scene.png")[:4]} == {"tower 1"}
+
+
+def test_a_query_that_is_in_the_database_is_not_among_its_answers(scene, tmp_path):
+    shutil.copy(tmp_path / "photos/tower 0/1.jpg", tmp_path / "mine/copy.jpg")
+    found = scene({"copy.jpg": [0, 0, 30, 30]})
+    assert set(answers(found, "copy.jpg")) == set(answers(found, "scene.png")) - {"tower 0/1.jpg"}
+    assert len(answers(found, "scene.png")) == 12
+
+
+@pytest.mark.parametrize("threshold, word", [(-1.0, "found"), (1.1, "not found")])
+def test_nothing_is_marked_where_the_object_is_not_found(scene, monkeypatch, threshold, word):
+    monkeypatch.setattr(methods, "FOUND", threshold)
+    out = scene({"scene.png": [70, 50, 110, 90]}, "everything")
+    texts = Elements((out / "report.html").read_text("utf-8")).texts
+    shown = texts[texts.index("Where the object is") : texts.index("Queries")]
+    assert [text for text in shown if text.endswith("found")] == [word] * 6
+
+
+@pytest.mark.slow
+def test_a_small_object_beside_a_large_one_is_found_by_its_box(tmp_path):
+    """A cat pasted on the portrait of an astronaut, by the weights that come with the package."""
+    images = {name: Image.fromarray(getattr(data, name)()) for name in ("astronaut", "chelsea", "rocket", "coffee")}
+    photos = {}
+    for name, image in images.items():
+        for cut in (0, 20, 40):
+            photos[f"{name}/{cut}"] = image.crop((cut, cut, image.width - cut, image.height - cut))
+    scene = images["astronaut"].resize((640, 640))
+    scene.paste(images["chelsea"].resize((200, 133)), (430, 500))
+    retriever, database = sret_jax.load(), sret_jax.open_photos(list(photos.values()), names=list(photos))
+    index = sret_jax.Index.build(retriever.describe(database), database.names)
+    queries = sret_jax.open_photos([scene])
+    for regions, expected in (
+        (None, "astronaut"),
+        ({0: (430, 500, 630, 633)}, "chelsea"),
+        ({0: (530, 566)}, "chelsea"),
+    ):
+        found = index.search(retriever.describe(queries, regions=regions), k=3).names(0)
+        assert {name.partition("/")[0] for name in found} == {expected}
 
 
 def test_an_invalid_region_is_refused_before_extraction(tmp_path, monkeypatch):

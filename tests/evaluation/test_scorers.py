@@ -8,7 +8,7 @@ import pytest
 from sret_jax.datasets.ground_truth import GroundTruth
 from sret_jax.errors import UserError
 from sret_jax.evaluation.scorers import InstanceScorer, RevisitedScorer, junk_first
-from sret_jax.metrics.ranking import leave_one_out_map
+from sret_jax.metrics.ranking import average_precision, leave_one_out_map
 from sret_jax.reranking.answers import Answers
 from tests.support.answers import scored
 from tests.support.twins import search_over
@@ -48,6 +48,20 @@ def test_separate_queries():
     ranked = scored(scorer, search_over(X), queries)
     assert ranked.ids.shape == (3, 9) and np.isnan(ranked.ap[1])
     assert ranked.metrics["queries"] == 2 and set(ranked.metrics["per_instance"]) == {"arch", "castle"}
+
+
+def test_a_separate_query_that_is_among_the_photographs_is_no_answer_to_itself():
+    own = np.array([[4, 7], [-1, -1], [2, -1]])  # photograph 4 is there twice, as 7
+    scorer = InstanceScorer(LABELS, INSTANCES, np.array([2, -1, 1]), own=own)
+    ranked = scored(scorer, search_over(X), X[[4, 0, 2]])
+    for ids, scores, itself in zip(ranked.ids, ranked.scores, own, strict=True):
+        kept = ids[ids >= 0]
+        assert set(kept) == set(range(9)) - set(itself) and (ids[len(kept) :] == -1).all()
+        assert (np.diff(scores[: len(kept)]) <= 0).all() and (scores[len(kept) :] == -np.inf).all()
+    assert np.isnan(ranked.ap[0])  # nothing but itself would be right
+    assert 100 * ranked.ap[2] == pytest.approx(ranked.metrics["per_instance"]["bridge"])
+    order = [i for i in np.argsort(-(X @ X[2]), kind="stable") if i != 2]
+    assert ranked.ap[2] == pytest.approx(average_precision(np.isin(order, [5, 6])))
 
 
 def test_queries_without_labels_are_only_ranked():

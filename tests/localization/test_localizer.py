@@ -17,8 +17,9 @@ from sret_jax.extraction import maps as maps_module
 from sret_jax.extraction.local_features import StoredLocal, pack
 from sret_jax.extraction.maps import StoredMaps, localizing_network
 from sret_jax.extraction.selection import SelectedFeatures
+from sret_jax.localization import methods
 from sret_jax.localization.localizer import Localizer
-from sret_jax.localization.methods import METHODS, check_methods, locate
+from sret_jax.localization.methods import METHODS, check_methods, locate, locate_found
 from sret_jax.localization.pixels import upsample
 from sret_jax.localization.query_region import directions, mean_direction, region_heat
 from sret_jax.models.descriptor import build_network
@@ -97,10 +98,28 @@ def test_a_requested_region_counts_like_a_box_or_mask_of_the_set(tmp_path):
         np.testing.assert_allclose(one.query_map(0)[2], benchmark.query_map(0)[2], atol=1e-6)
         (own,), (same,) = (locate(each, "discovery", 0, [4]) for each in (one, benchmark))
         np.testing.assert_array_equal(own.mask, same.mask)
-        (verified,) = locate(one, "sv", 0, [5])  # the identity carries it
-        assert (verified.mask & marked).sum() > 0.9 * marked.sum() and verified.mask.sum() < 1.1 * marked.sum()
+        (verified,) = locate(one, "sv", 0, [5])  # the identity carries it: local features are of what is described
+        shown = np.zeros((height, width), bool)
+        shown[3:, 3:57] = True  # 16 of the 18 pixels of (15, 7, 33, 25), as large as the photograph
+        assert (verified.mask & shown).sum() > 0.9 * shown.sum() and verified.mask.sum() < 1.1 * shown.sum()
         region, whole = (np.asarray(one.query_map(query)[2]).sum() for query in (0, 1))
         assert whole > region  # all of query 1 is searched for
+
+
+def test_nothing_is_marked_where_the_object_is_not_found(tmp_path, monkeypatch):
+    found = localizer(tmp_path, regions={0: np.array([16, 8, 32, 24])})
+    rows = [0, 4, 5]
+    raw, present = locate(found, "discovery", 0, rows), found.presence(0, rows)
+    assert present.shape == (3,) and np.argmax(present) == 0  # the photograph itself
+    monkeypatch.setattr(methods, "FOUND", float(np.sort(present)[-2:].mean()))
+    marked = locate_found(found, "discovery", 0, rows)
+    np.testing.assert_array_equal(marked[0].mask, raw[0].mask)
+    assert raw[1].mask.any() and not marked[1].mask.any() and not marked[2].mask.any()
+    np.testing.assert_array_equal(marked[1].heat, raw[1].heat)
+    verified = locate(found, "sv", 0, rows)
+    assert verified[2].mask.any()  # a transform was found
+    for method in ("sv", "sv+discovery"):
+        np.testing.assert_array_equal(locate_found(found, method, 0, rows)[2].mask, verified[2].mask)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -104,6 +104,6 @@ def test_the_pixels_of_a_region():
     np.testing.assert_array_equal(region_pixels(mask, size), mask)
     np.testing.assert_array_equal(region_pixels([3.5, -9, 12.1, 20], size), block(size, 3, 0, 13, 20))
     np.testing.assert_array_equal(region_pixels([1.2, 1.2, 1.4, 1.4], size), block(size, 1, 1, 2, 2))
-    assert 40 * CLICKED == 4
-    np.testing.assert_array_equal(region_pixels([20, 10], size), block(size, 18, 8, 22, 12))
-    np.testing.assert_array_equal(region_pixels([0, 29.9], size), block(size, 0, 27, 2, 30))
+    assert 40 * CLICKED == 12
+    np.testing.assert_array_equal(region_pixels([20, 10], size), block(size, 14, 4, 26, 16))
+    np.testing.assert_array_equal(region_pixels([0, 29.9], size), block(size, 0, 23, 6, 30))
