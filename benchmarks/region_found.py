@@ -114,11 +114,13 @@ def main() -> None:
     parser.add_argument("--folder", action="append", default=[], metavar="NAME=ROOT;SPLITS;SPLIT")
     parser.add_argument("--paintings", type=Path)
     parser.add_argument("--scenes", type=int, default=200, help="queries of each collection")
+    parser.add_argument("--source", default="map", help="of the maps, as config.localize.source")
     parser.add_argument("--workdir", type=Path, default=Path("runs/region_queries"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
     args.revisited = []
     about, retriever = machine(), load()
+    retriever.config.localize.source = args.source
     opened = open_queries(retriever, args)
     if args.paintings:
         opened["museum"] = open_museum(retriever, args.paintings, args.workdir / "data")

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float32, Int8, UInt8
 
 from sret_jax.collection.reading import as_shown, pixel_set
 from sret_jax.config import LocalizeConfig
-from sret_jax.data.regions import Box, Region, checked_region, described_box
+from sret_jax.data.regions import Box, Region, described_box, region_within
 from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import Extractor
 from sret_jax.localization.methods import working_mask
@@ -55,7 +55,7 @@ class Query:
         cut = pixels[top:bottom, left:right]
         shown = pixel_set([as_shown(cut, extractor)], [cut.shape[:2]])
         (descriptor,), (own,) = extractor.describe_with_maps(shown, [0], stage, batch_size=1)
-        return cls(digest, size, box, descriptor, own, _inside(region, box, size))
+        return cls(digest, size, box, descriptor, own, region_within(region, size))
 
     @property
     def weights(self) -> Float32[np.ndarray, "h w"]:
@@ -158,17 +158,6 @@ class Marker:
         points = np.array([point for outline in outlines for point in outline])
         (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
         return Mark(True, (left, top, right, bottom), outlines)
-
-
-def _inside(region: Region, box: Box, size: tuple[int, int]) -> Region:
-    """The same region, of the part in a box."""
-    left, top, right, bottom = box
-    found = checked_region(region, size)
-    if found is None or len(found) == 2:  # of a click, all that is described
-        return None
-    if found.ndim == 2:
-        return found[top:bottom, left:right]
-    return found - np.array([left, top, left, top])
 
 
 def _padded(
