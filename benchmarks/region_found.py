@@ -16,6 +16,7 @@ found; the others tell whether that holds. Prints a table, and writes it and a C
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from localization import open_direction
 from region_queries import Queries, described, open_queries, size_of
 from timing import command, machine
 
+from sret_jax.config import LocalizeConfig
 from sret_jax.data.regions import MARGIN, cut_out, region_within
 from sret_jax.evaluation.calibration import auroc
 from sret_jax.localization.presence import presence
@@ -67,16 +69,19 @@ SCORES: dict[str, Callable[..., Any]] = {
 }
 
 
-def scored_answers(retriever: Retriever, queries: Queries, folder: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Scores of the first answers by name, and whether each is right."""
+def scored_answers(
+    retriever: Retriever, of_maps: Retriever, queries: Queries, folder: Path
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Scores of the first answers by name, and whether each is right; `of_maps` has the maps that are compared."""
     side, photos = retriever.config.data.image_size, queries.photos
     cut = cut_out(photos, queries.boxes)
     x = described(retriever, cut, folder / f"cut-{MARGIN}")
     database = described(retriever, queries.database, folder / "database")
-    searched = retriever.maps(queries.database, folder / "database", side)
+    maps = folder / of_maps.config.localize.source
+    searched = of_maps.maps(queries.database, maps / "database", side)
     ways = {
-        "whole": (retriever.maps(photos, folder / "whole", side), photos, lambda region, size: region),
-        "cut": (retriever.maps(cut, folder / f"cut-{MARGIN}", side), cut, region_within),
+        "whole": (of_maps.maps(photos, maps / "whole", side), photos, lambda region, size: region),
+        "cut": (of_maps.maps(cut, maps / f"cut-{MARGIN}", side), cut, region_within),
     }
     rows = np.arange(len(searched))[:: len(searched) // 50 + 1]
     mean = jnp.mean(jnp.stack([mean_direction(*searched(rows[i : i + 1])) for i in range(len(rows))]), axis=0)
@@ -87,13 +92,13 @@ def scored_answers(retriever: Retriever, queries: Queries, folder: Path) -> tupl
         answers = order[~np.isin(order, hidden)][:ANSWERS]
         right.append(np.isin(answers, relevant))
         out.setdefault("cosine", []).append(database[answers] @ x[query])
-        maps, inside = searched(answers)
+        x_answers, inside = searched(answers)
         for way, (of_queries, shown, seen) in ways.items():
             (own,), (mask,) = of_queries(np.array([query]))
             region = seen(queries.boxes.get(query), size_of(photos, query))
             weights = region_weights(region, size_of(shown, query), mask)
             for name, function in SCORES.items():
-                values = np.asarray(function(own, weights, maps, inside, mean))
+                values = np.asarray(function(own, weights, x_answers, inside, mean))
                 out.setdefault(f"{name}, {way}", []).append(values)
     scores = {name: np.concatenate(values) for name, values in out.items()}
     both = {f"cosine + {name}": scores["cosine"] + x for name, x in scores.items() if name.endswith("cut")}
@@ -120,7 +125,7 @@ def main() -> None:
     args = parser.parse_args()
     args.revisited = []
     about, retriever = machine(), load()
-    retriever.config.localize.source = args.source
+    of_maps = replace(retriever, config=replace(retriever.config, localize=LocalizeConfig(source=args.source)))
     opened = open_queries(retriever, args)
     if args.paintings:
         opened["museum"] = open_museum(retriever, args.paintings, args.workdir / "data")
@@ -128,7 +133,7 @@ def main() -> None:
     rows: dict[str, dict[str, str]] = {}
     records = []
     for collection, queries in opened.items():
-        scores, right = scored_answers(retriever, queries, args.workdir / collection)
+        scores, right = scored_answers(retriever, of_maps, queries, args.workdir / collection)
         for name, values in scores.items():
             at = thresholds.setdefault(name, float(np.percentile(values[right], 100 - RECALL)))
             found = values >= at

@@ -109,8 +109,8 @@ def test_nothing_is_marked_where_the_object_is_not_found(scene, monkeypatch, thr
     monkeypatch.setattr(methods, "FOUND", threshold)
     out = scene({"scene.png": [70, 50, 110, 90]}, "everything")
     texts = Elements((out / "report.html").read_text("utf-8")).texts
-    shown = texts[texts.index("Where the object is") : texts.index("Queries")]
-    assert [text for text in shown if text.endswith("found")] == [word] * 6
+    told = [text for text in texts if text in ("found", "not found")]
+    assert len(told) >= 6 and set(told) == {word}
 
 
 @pytest.mark.slow
