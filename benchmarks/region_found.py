@@ -10,7 +10,7 @@ photographs, where the query's is that of the whole photograph or of what is cut
 
 Columns: the chance that a right answer has a higher score than a wrong one (AUROC); of the answers from the threshold
 on, how many are right (precision), and of the right ones, how many are from it on (recall); how many answers are right
-at all (right). The threshold of a score is where `RECALL` percent of the right answers of the first collection are
+at all (right). The threshold of a score is where `--recall` percent of the right answers of the first collection are
 found; the others tell whether that holds. Prints a table, and writes it and a CSV to `--out`.
 """
 
@@ -20,7 +20,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from comparison import write_csv, write_table
@@ -31,24 +30,12 @@ from timing import command, machine
 from sret_jax.config import LocalizeConfig
 from sret_jax.data.regions import MARGIN, cut_out, region_within
 from sret_jax.evaluation.calibration import auroc
-from sret_jax.localization.presence import presence
-from sret_jax.localization.query_region import EPSILON, deviations, mean_direction, region_heat, region_weights
+from sret_jax.localization.presence import mutual_presence, presence
+from sret_jax.localization.query_region import mean_direction, region_heat, region_weights
 from sret_jax.localization.regions import best_box, window_boxes
 from sret_jax.retriever import Retriever, load
 
 ANSWERS = 10  # of each query
-RECALL = 90.0  # percent
-
-
-@jax.jit
-def mutual(query: Any, weights: Any, x: Any, mask: Any, mean: Any) -> Any:
-    """As `presence`, but only patches whose most similar ones chose them in turn count."""
-    y_query = deviations(query, mean).reshape(-1, query.shape[-1])
-    share = weights.reshape(-1) / jnp.maximum(weights.sum(), EPSILON)
-    cosine = jnp.einsum("bhwc,ic->bhwi", deviations(x, mean), y_query).reshape(len(x), -1, len(y_query))
-    cosine = jnp.where(mask.reshape(len(x), -1, 1) & (share > 0), cosine, -jnp.inf)
-    pairs = (cosine == cosine.max(1, keepdims=True)) & (cosine == cosine.max(2, keepdims=True)) & jnp.isfinite(cosine)
-    return jnp.max(jnp.where(pairs, cosine, 0), axis=1) @ share
 
 
 def window(query: Any, weights: Any, x: Any, mask: Any, mean: Any) -> Any:
@@ -63,7 +50,7 @@ def hottest(query: Any, weights: Any, x: Any, mask: Any, mean: Any) -> Any:
 
 SCORES: dict[str, Callable[..., Any]] = {
     "mean of best": presence,
-    "mutual": mutual,
+    "mutual": mutual_presence,
     "best window": window,
     "greatest heat": hottest,
 }
@@ -119,6 +106,7 @@ def main() -> None:
     parser.add_argument("--folder", action="append", default=[], metavar="NAME=ROOT;SPLITS;SPLIT")
     parser.add_argument("--paintings", type=Path)
     parser.add_argument("--scenes", type=int, default=200, help="queries of each collection")
+    parser.add_argument("--recall", type=float, default=90.0, help="of the first collection, percent")
     parser.add_argument("--source", default="map", help="of the maps, as config.localize.source")
     parser.add_argument("--workdir", type=Path, default=Path("runs/region_queries"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
@@ -135,7 +123,7 @@ def main() -> None:
     for collection, queries in opened.items():
         scores, right = scored_answers(retriever, of_maps, queries, args.workdir / collection)
         for name, values in scores.items():
-            at = thresholds.setdefault(name, float(np.percentile(values[right], 100 - RECALL)))
+            at = thresholds.setdefault(name, float(np.percentile(values[right], 100 - args.recall)))
             found = values >= at
             measured = {
                 "AUROC": 100 * auroc(-values, right == 0),

@@ -309,7 +309,13 @@ class Collection:
             maps = [store.map(row) for row, _ in kept] if mark else []
             marker = self._marker_of(store, index) if mark else None
         if marker and answers:
-            marks = marker.mark(asked, maps, [self._reader(photo.name) for photo in photos], [p.size for p in photos])
+            marks = marker.mark(
+                asked,
+                [score for _, score in kept],
+                maps,
+                [self._reader(photo.name) for photo in photos],
+                [p.size for p in photos],
+            )
             answers = [
                 dataclasses.replace(answer, found=one.found, box=one.box, outlines=one.outlines)
                 for answer, one in zip(answers, marks, strict=True)

@@ -16,7 +16,7 @@ from sret_jax.data.regions import Box, Region, described_box, region_within
 from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import Extractor
 from sret_jax.localization.methods import working_mask
-from sret_jax.localization.presence import FOUND, presence
+from sret_jax.localization.presence import FOUND_WITH_COSINE, mutual_presence
 from sret_jax.localization.query_region import mean_direction, region_heat, region_weights
 
 Outline = tuple[tuple[int, int], ...]
@@ -68,7 +68,7 @@ class Query:
 class Mark:
     """The object in one answer.
 
-    found     whether it is there, by `presence`; None where the photograph cannot be read any more
+    found     whether it is there, by `presence.FOUND_WITH_COSINE`; None where the photograph cannot be read any more
     box       (left, top, right, bottom), pixels; None where it is not
     outlines  closed polygons (x, y), pixels
     """
@@ -95,6 +95,7 @@ class Marker:
     def mark(
         self,
         query: Query,
+        cosines: Sequence[float],
         maps: Sequence[Int8[np.ndarray, "_ _ c"]],
         photos: Sequence[Callable[[], UInt8[np.ndarray, "_ _ 3"]]],
         sizes: Sequence[tuple[int, int]],
@@ -102,6 +103,7 @@ class Marker:
         """The object in each of some photographs.
 
         Args:
+          cosines: of the photographs' descriptors to the query's.
           maps: of the photographs.
           photos: read their pixels, of any size from `methods.WORKING_SIDE` on.
           sizes: (height, width) of the photographs, pixels.
@@ -110,7 +112,8 @@ class Marker:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
             for start in range(0, len(maps), TOGETHER):
                 part = slice(start, start + TOGETHER)
-                scores, heats = self._compared(query, maps[part])
+                present, heats = self._compared(query, maps[part])
+                scores = [one + other for one, other in zip(cosines[part], present, strict=True)]
                 marks += threads.map(self._marked, scores, heats, photos[part], sizes[part])
         return marks
 
@@ -129,12 +132,12 @@ class Marker:
     def _compared(
         self, query: Query, maps: Sequence[Int8[np.ndarray, "_ _ c"]]
     ) -> tuple[list[float], list[Float32[np.ndarray, "_ _"]]]:
-        """presence and heat of each map. All are padded to one shape, and filled up to `TOGETHER`."""
+        """Mutual presence and heat of each map. All are padded to one shape, and filled up to `TOGETHER`."""
         x, mask = _padded(maps, TOGETHER if len(maps) > 1 else 1)
         (own,), (inside,) = _padded([query.map], 1)
         weights = np.zeros(inside.shape, np.float32)
         weights[: query.map.shape[0], : query.map.shape[1]] = query.weights
-        scores = presence(own, weights, x, mask, self._mean)
+        scores = mutual_presence(own, weights, x, mask, self._mean)
         heats = region_heat(own, weights, x, mask, self._mean)
         cut = [heat[: one.shape[0], : one.shape[1]] for heat, one in zip(np.asarray(heats), maps, strict=False)]
         return np.asarray(scores)[: len(maps)].tolist(), cut
@@ -146,7 +149,7 @@ class Marker:
         photo: Callable[[], UInt8[np.ndarray, "_ _ 3"]],
         size: tuple[int, int],
     ) -> Mark:
-        if score < FOUND:
+        if score < FOUND_WITH_COSINE:
             return Mark(False)
         try:
             mask, _ = working_mask(heat, np.ones(heat.shape, bool), size, self._settings.refine, photo)

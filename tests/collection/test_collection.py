@@ -19,7 +19,7 @@ from sret_jax.collection import update as updating
 from sret_jax.collection.collection import Collection
 from sret_jax.config import Config, DataConfig, ExtractConfig, LocalizeConfig, ModelConfig
 from sret_jax.errors import UserError
-from sret_jax.localization.presence import FOUND
+from sret_jax.localization.presence import FOUND_WITH_COSINE
 from sret_jax.retriever import Retriever, load
 
 CONFIG = Config(
@@ -216,21 +216,21 @@ def test_a_region_that_is_none_is_said(collection, region):
 def test_answers_are_marked_where_the_object_is(collection, monkeypatch):
     answers = collection.search("cat/1.jpg", k=4).answers
     assert all(isinstance(answer.found, bool) for answer in answers)
-    monkeypatch.setattr("sret_jax.collection.marking.FOUND", -2.0)
+    monkeypatch.setattr("sret_jax.collection.marking.FOUND_WITH_COSINE", -2.0)
     for answer in collection.search("cat/1.jpg", k=4).answers:
         height, width = answer.size
         left, top, right, bottom = answer.box
         assert answer.found and 0 <= left < right <= width and 0 <= top < bottom <= height
         points = np.concatenate(answer.outlines)
         assert (points.min(0) >= 0).all() and (points.max(0) <= [width, height]).all()
-    monkeypatch.setattr("sret_jax.collection.marking.FOUND", 2.0)
+    monkeypatch.setattr("sret_jax.collection.marking.FOUND_WITH_COSINE", 3.0)
     assert {(a.found, a.box, a.outlines) for a in collection.search("cat/1.jpg").answers} == {(False, None, ())}
-    assert -1 < FOUND < 1
+    assert 0 < FOUND_WITH_COSINE < 1
     assert all(answer.found is None for answer in collection.search("cat/1.jpg", mark=False).answers)
 
 
 def test_an_answer_whose_file_is_gone_is_answered_without_a_mark(collection, root, monkeypatch):
-    monkeypatch.setattr("sret_jax.collection.marking.FOUND", -2.0)
+    monkeypatch.setattr("sret_jax.collection.marking.FOUND_WITH_COSINE", -2.0)
     gone = collection.search("cat/1.jpg", k=1).answers[0].name
     (root / gone).unlink()
     answer = collection.search("cat/1.jpg", k=1).answers[0]
