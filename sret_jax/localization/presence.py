@@ -20,9 +20,9 @@ from sret_jax.localization.query_region import EPSILON, deviations
 # benchmarks/region_found.py with the query's map of what `data.regions.described_box` cuts out, all maps of 320 pixels
 # on the longest side. On the map of the whole query photograph presence tells next to nothing.
 FOUND = 0.375
-# The same of the cosine of the descriptors + `mutual_presence` on maps of stage c4: 75 % of the right answers to held-out
-# objects have it, and 70 % of those that have it are right (34 % of all are); of landmarks 93 and 98 % (98 %), of
-# pictures looked for in museum photographs 84 and 44 % (13 %).
+# The same of the cosine of the descriptors + `mutual_presence` on maps of stage c4: 75 % of the right answers to
+# held-out objects have it, and 70 % of those that have it are right (34 % of all are); of landmarks 93 and 98 % (98 %),
+# of pictures looked for in museum photographs 84 and 44 % (13 %).
 FOUND_WITH_COSINE = 0.481
 
 
@@ -62,7 +62,7 @@ def mutual_presence(
     y_query = deviations(query, mean).reshape(-1, query.shape[-1])
     share = weights.reshape(-1) / jnp.maximum(weights.sum(), EPSILON)
     cosine = jnp.einsum("bhwc,ic->bhwi", deviations(x, mean), y_query).reshape(len(x), -1, len(y_query))
-    cosine = jnp.where(mask.reshape(len(x), -1, 1) & (share > 0), cosine, -jnp.inf)
+    cosine = jnp.where(mask.reshape(len(x), -1, 1) & (share > 0)[None, None], cosine, -jnp.inf)
     chosen = (cosine == cosine.max(1, keepdims=True)) & (cosine == cosine.max(2, keepdims=True))
     pairs = jnp.where(chosen & jnp.isfinite(cosine), jnp.maximum(cosine, 0), 0)
     return jnp.max(pairs, axis=1) @ share
