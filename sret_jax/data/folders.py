@@ -122,6 +122,13 @@ def prepare_folders(
     return photos
 
 
+def is_sorted(root: str | Path) -> bool:
+    """Whether all that a folder holds lies in it as `<instance>/<photo>`; what is no folder is left to its reader."""
+    root = Path(root)
+    unsorted = ("not in an instance folder", "a folder inside an instance folder")
+    return not root.is_dir() or not any(entry.reason in unsorted for entry in _walk_instances(root))
+
+
 def prepare_single_photos(roots: str | Path, cache_dir: str | Path) -> PhotoSet:
     """Every photograph at any depth below a folder, or several as in `prepare_folders`, as an instance of its own.
 

@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from sret_jax.config import Config
 from sret_jax.config.paths import listed_paths
-from sret_jax.data.folders import folders_and_splits, prepare_folder, prepare_folders
+from sret_jax.data.folders import folders_and_splits, is_sorted, prepare_folder, prepare_folders
 from sret_jax.data.lists import check_listed, dataset_folder
 from sret_jax.data.names import RowsByName, on_disk
 from sret_jax.data.photo_set import PhotoSet, with_distractors
@@ -222,11 +222,12 @@ def _labelled(
     cache_dir: str | Path,
 ) -> Benchmark:
     """Photographs with instances, which are each other's queries or have a folder of queries."""
-    photos, searched, folder = _photos(config, benchmark, given_root, cache_dir)
+    queries = _queries(request.queries, cache_dir) if request.queries and benchmark == "folder" else None
+    scored = queries is None or bool(queries.instances)
+    photos, searched, folder = _photos(config, benchmark, given_root, cache_dir, scored)
     database = with_distractors(photos, distractors)
     found = partial(Benchmark, benchmark, photos, distractors, database, request=request, folder=folder)
-    if request.queries and benchmark == "folder":
-        queries = _queries(request.queries, cache_dir)
+    if queries is not None:
         labels, own = _labels_in(queries, photos), rows_of_content(queries.digests, database.digests)
         scorer = partial(InstanceScorer, database.labels, photos.instances, labels, own=own)
         return found(queries, scorer, searched, queries_from=request.queries)
@@ -283,8 +284,13 @@ def _lookup(benchmark: str, request: Request, distractors: list[PhotoSet], cache
     )
 
 
-def _photos(config: Config, benchmark: str, root: str, cache_dir: str | Path) -> tuple[PhotoSet, str, Path | None]:
-    """The photographs of a benchmark, in words which they are, and their folder."""
+def _photos(
+    config: Config, benchmark: str, root: str, cache_dir: str | Path, scored: bool
+) -> tuple[PhotoSet, str, Path | None]:
+    """The photographs of a benchmark, in words which they are, and their folder.
+
+    Where nothing is scored, they may lie at any depth.
+    """
     if benchmark == "synthetic":
         photos = prepare_synthetic(
             cache_dir,
@@ -303,7 +309,8 @@ def _photos(config: Config, benchmark: str, root: str, cache_dir: str | Path) ->
     if splits := _own_splits(places, own, config):
         photos = prepare_folders(root, cache_dir, splits=splits, split=config.eval.split)
         return photos, f"{root}, split {config.eval.split!r} of {splits}", folder
-    return prepare_folders(root, cache_dir), root, folder
+    labelled = scored or all(is_sorted(place) for place in places)
+    return prepare_folders(root, cache_dir, labelled=labelled), root, folder
 
 
 def _own_splits(places: Sequence[Path], own: str, config: Config) -> str:

@@ -139,3 +139,13 @@ def test_an_invalid_region_is_refused_before_extraction(tmp_path, monkeypatch):
     monkeypatch.setattr(run.Retriever, "extract", lambda *_: pytest.fail("photographs were described first"))
     with pytest.raises(UserError, match=r"regions.json: 'a.png': query click \(64, 0\): outside the photograph"):
         search(tmp_path, {"a.png": [64, 0]})
+
+
+@pytest.mark.parametrize("place", ["{}", "2024/summer/{}"])
+def test_photographs_may_lie_in_any_folders_where_nothing_is_scored(scene, tmp_path, place):
+    for path in sorted((tmp_path / "photos").rglob("*.jpg")):
+        flat = tmp_path / "photos" / place.format(f"{path.parent.name} {path.name}")
+        flat.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(flat)
+    found = answers(scene({}), "scene.png")
+    assert len(found) == 12 and found[0].startswith(place.format("tower 0"))
