@@ -1,20 +1,23 @@
 """Finds the photographs of a collection that show a thing in a photograph.
 
-    sret search QUERY [--region=LEFT,TOP,RIGHT,BOTTOM | X,Y | MASK.png] [--k=20] [--collection=NAME] [--json]
+    sret search QUERY [--region=LEFT,TOP,RIGHT,BOTTOM | X,Y | MASK.png | object] [--k=20] [--collection=NAME] [--json]
 
 QUERY is a file, or the name of a photograph of the collection. The region is what is looked for, in pixels of the
-upright photograph: a box, a click, or a mask that shows it; without one, all of the photograph. A line of the output
+upright photograph: a box, a click, or a mask that shows it; `object` is the one that stands out in it, by object
+discovery; without a region all of the photograph is looked for. A line of the output
 holds the cosine, the name, and where the object is (left, top, right, bottom), or that it was not found.
 """
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from sret_jax.cli.collections import add_name, collection_folder, parser
 from sret_jax.collection.collection import Answer, Collection
 from sret_jax.config.paths import expanded
+from sret_jax.data.regions import Region
 from sret_jax.localization.region_file import region_of
 
 
@@ -22,7 +25,7 @@ def main(words: Sequence[str]) -> None:
     arguments = parser("search", __doc__)
     add_name(arguments)
     arguments.add_argument("query", type=expanded, help="a file, or the name of a photograph of the collection")
-    arguments.add_argument("--region", default="", help="what of it is looked for: a box, a click or a mask")
+    arguments.add_argument("--region", default="", help="what of it is looked for: a box, a click, a mask, or `object`")
     arguments.add_argument("--k", type=int, default=20, help="answers (%(default)s)")
     arguments.add_argument("--start", type=int, default=0, help="answers that are passed over (%(default)s)")
     arguments.add_argument("--no-mark", action="store_true", help="do not look for the object in the answers")
@@ -30,7 +33,11 @@ def main(words: Sequence[str]) -> None:
     given = arguments.parse_args(words)
     collection = Collection(collection_folder(given))
     query = Path(given.query) if Path(given.query).is_file() else given.query
-    region = region_of(given.region, collection.query_size(query)) if given.region else None
+    if given.region == "object":
+        region: Region = collection.object_in(query)
+        print(f"object at {','.join(map(str, region))}", file=sys.stderr)
+    else:
+        region = region_of(given.region, collection.query_size(query)) if given.region else None
     found = collection.search(query, region, k=given.k, start=given.start, mark=not given.no_mark)
     if given.json:
         print(json.dumps(dataclasses.asdict(found), ensure_ascii=False, indent=1))

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from sret_jax.collection.marking import Marker, Query
+from sret_jax.collection.marking import Marker, Query, discovered_box
 from sret_jax.collection.scan import find_changes
 from sret_jax.collection.store import CURRENT, Store
 from sret_jax.collection.update import Progress, Update, update_store
 from sret_jax.data.decoding import decode_photo
 from sret_jax.data.folders import plain_name
 from sret_jax.data.opening import Photo, encoded
-from sret_jax.data.regions import Region
+from sret_jax.data.regions import Box, Region
 from sret_jax.errors import UserError, did_you_mean
 from sret_jax.localization.methods import WORKING_SIDE
 from sret_jax.models.backbones import BACKBONES
@@ -345,6 +345,19 @@ class Collection:
             return read_file(self.root / name)
         except Unreadable as error:
             raise UserError(f"{name}: {error.reason}; index again") from None
+
+    def object_in(self, query: Photo) -> Box:
+        """The box of the object that stands out in a photograph, by LOST: (left, top, right, bottom), pixels.
+
+        A person who points at nothing may start from it; `localization.object_discovery` says how it is found.
+
+        Raises `UserError` as `search`.
+        """
+        with self._lock:
+            self._look()
+            store, _ = self._searchable()
+            asked = self._query(query, None, store)
+        return discovered_box(asked.map, asked.size)
 
     def query_size(self, query: Photo) -> tuple[int, int]:
         """(height, width) of a query, as `search` takes it, in pixels of the upright photograph.

@@ -16,8 +16,10 @@ from sret_jax.data.regions import Box, Region, described_box, region_within
 from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import Extractor
 from sret_jax.localization.methods import working_mask
+from sret_jax.localization.object_discovery import centre, discover, facing_inwards
+from sret_jax.localization.pixels import pixel_box
 from sret_jax.localization.presence import FOUND_WITH_COSINE, mutual_presence
-from sret_jax.localization.query_region import mean_direction, region_heat, region_weights
+from sret_jax.localization.query_region import directions, mean_direction, region_heat, region_weights
 
 Outline = tuple[tuple[int, int], ...]
 ROUNDED = 4  # positions: maps are padded to squares of a multiple of it, so that few shapes are compiled
@@ -161,6 +163,15 @@ class Marker:
         points = np.array([point for outline in outlines for point in outline])
         (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
         return Mark(True, (left, top, right, bottom), outlines)
+
+
+def discovered_box(own: Int8[np.ndarray, "h w c"], size: tuple[int, int]) -> Box:
+    """The box of the object that LOST discovers in a photograph of `size` (height, width) by its map, pixels."""
+    x, mask = _padded([own], 1)
+    directed = centre(directions(jnp.asarray(x)), jnp.asarray(mask))
+    found = facing_inwards(discover(directed, jnp.asarray(mask)), jnp.asarray(mask))
+    left, top, right, bottom = np.rint(pixel_box(np.asarray(found.box[0]), mask[0], size)).astype(int).tolist()
+    return left, top, right, bottom
 
 
 def _padded(

@@ -87,20 +87,22 @@ class Api:
         if size is not None and size not in map(str, SIZES):
             raise UserError(f"size {size[:20]!r}: give one of {', '.join(map(str, SIZES))}, or none for the whole")
 
-        def encoded() -> bytes:
+        def encoded() -> tuple[bytes, str]:
             known_name(name, self.collection.names)
-            key = (name, int(size or 0), self.collection.status().updated)
-            if found := self.cache.get(key):
-                return found
             try:
+                height, width = self.collection.query_size(name)
+                own, key = f"{width}x{height}", (name, int(size or 0), self.collection.status().updated)
+                if found := self.cache.get(key):
+                    return found, own
                 data = picture(self.collection.read(name), int(size) if size else None)
             except UserError as error:
                 raise Refused(404, f"{name}: {error}") from None
             if size:
                 self.cache.put(key, data)
-            return data
+            return data, own
 
-        return Response(await self.pictures.run(request, encoded), headers=PRIVATE, media_type="image/jpeg")
+        data, own = await self.pictures.run(request, encoded)
+        return Response(data, headers=PRIVATE | {"X-Photograph-Size": own}, media_type="image/jpeg")
 
     async def search(self, request: Request) -> Response:
         async with self._query(request) as (query, given):
@@ -122,6 +124,14 @@ class Api:
                 return heat_picture(self.collection.heat(name, self._known(query), asked.region))
 
             return Response(await self.searches.run(request, drawn), media_type="image/png")
+
+    async def object(self, request: Request) -> Response:
+        async with self._query(request) as (query, _):
+
+            def found() -> dict[str, Any]:
+                return {"box": [int(x) for x in self.collection.object_in(self._known(query))]}
+
+            return reply(await self.searches.run(request, found))
 
     @asynccontextmanager
     async def _query(self, request: Request) -> AsyncIterator[tuple[Any, Mapping[str, Any]]]:

@@ -33,6 +33,7 @@ def application(collection: Collection, host: str = "127.0.0.1", limits: Limits 
     routes = [
         Route("/search", api.search, methods=["POST"]),
         Route("/heat", api.heat, methods=["POST"]),
+        Route("/object", api.object, methods=["POST"]),
         Route("/photos", api.names),
         Route("/photos/{name:path}", api.photo),
         Route("/status", api.status),

@@ -82,6 +82,16 @@ SCHEMAS = {
         },
         "required": ["name"],
     },
+    "Object": {
+        "type": "object",
+        "properties": {"name": TEXT | {"description": "a photograph of the collection"}},
+        "required": ["name"],
+    },
+    "Suggested": {
+        "type": "object",
+        "properties": {"box": {"type": "array", "items": {"type": "integer"}, "minItems": 4, "maxItems": 4}},
+        "required": ["box"],
+    },
     "Heat": {
         "type": "object",
         "properties": {
@@ -133,6 +143,13 @@ def description() -> dict[str, Any]:
                     "responses": _file("image/png") | _errors(400, 403, 404, 408, 413, 415, 503),
                 }
             },
+            "/object": {
+                "post": {
+                    "summary": "The box of the object that stands out in a photograph, by object discovery",
+                    "requestBody": _bodies("Object"),
+                    "responses": _json("Suggested") | _errors(400, 403, 404, 408, 413, 415, 503),
+                }
+            },
             "/photos": {
                 "get": {
                     "summary": "Names of the photographs that are searched, sorted",
@@ -149,6 +166,8 @@ def description() -> dict[str, Any]:
             "/photos/{name}": {
                 "get": {
                     "summary": "A photograph, upright, encoded anew and without the file's metadata",
+                    "description": "X-Photograph-Size tells the size of the file's photograph, WIDTHxHEIGHT in pixels, "
+                    "in which regions are given.",
                     "parameters": [
                         {"name": "name", "in": "path", "required": True, "schema": TEXT, "description": "with its /"},
                         _query("size", {"enum": list(SIZES)}, "longest side in pixels; without it that of the file"),

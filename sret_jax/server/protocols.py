@@ -102,6 +102,12 @@ class Collection(Protocol):
     def heat(self, name: str, query: str | bytes, region: Region = None) -> Float[np.ndarray, "h w"]:
         """How much each pixel of the photograph `name` is like the region of the query."""
 
+    def object_in(self, query: str | bytes) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) of the object that stands out in a photograph, pixels."""
+
+    def query_size(self, query: str | bytes) -> tuple[int, int]:
+        """(height, width) of the upright photograph, pixels."""
+
     def read(self, name: str) -> bytes:
         """The encoded photograph."""
 

@@ -59,6 +59,7 @@ def test_a_folder_is_indexed_searched_and_changed(sret, tmp_path):
     shutil.copy("Pictures/cup/0.jpg", "asked.jpg")
     answers = json.loads(sret("search", "asked.jpg", "--region=10,10,60,60", "--json")[1])
     assert answers["size"] == [80, 120] and len(answers["answers"]) == 3
+    assert len(sret("search", "asked.jpg", "--region=object", "--no-mark")[1].splitlines()) == 3
     assert sret("remove", "cat/1.jpg")[1] == "Pictures: 3 photographs left\n"
     (tmp_path / "Pictures/cup/1.jpg").unlink()
     assert "(1 removed)" in sret("index")[1]

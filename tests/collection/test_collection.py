@@ -239,6 +239,15 @@ def test_an_answer_whose_file_is_gone_is_answered_without_a_mark(collection, roo
         collection.read(gone)
 
 
+def test_an_object_is_suggested_where_nobody_points(collection, root):
+    for query in ("cat/0.jpg", root / "cat/0.jpg"):
+        left, top, right, bottom = box = collection.object_in(query)
+        assert 0 <= left < right <= 160 and 0 <= top < bottom <= 120
+        assert collection.search(query, box, mark=False).answers
+    with pytest.raises(UserError, match="no photograph"):
+        collection.object_in("nothing")
+
+
 def test_heat_is_of_one_photograph(collection):
     heat = collection.heat("cat/0.jpg", "cat/1.jpg", (10, 10, 100, 100))
     assert heat.shape == (120, 160) and np.isfinite(heat).all() and heat.std() > 0

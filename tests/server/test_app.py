@@ -54,6 +54,8 @@ def conforms(response, method: str, path: str) -> None:
         ("post", "/search", "/search", {"content": b"x", "headers": {"Content-Type": "text/plain"}}),
         ("post", "/heat", "/heat", {"json": {"name": NAME, "photo": "lying.jpg"}}),
         ("post", "/heat", "/heat", {"json": {"name": NAME}}),
+        ("post", "/object", "/object", {"json": {"name": NAME}}),
+        ("post", "/object", "/object", {"json": {"name": "nothing"}}),
         ("get", "/photos", "/photos?contains=A/", {}),
         ("get", "/photos", "/photos?count=0", {}),
         ("get", "/photos/{name}", "/photos/a/one.jpg", {}),
@@ -115,6 +117,18 @@ def test_photographs_are_upright_and_without_metadata(client, size):
     assert photo.shape[:2] == (120, 80)
     np.testing.assert_allclose(photo[20, 40], (200, 40, 40), atol=12)
     np.testing.assert_allclose(photo[100, 40], (40, 60, 200), atol=12)
+
+
+def test_the_size_of_the_file_is_told_with_every_picture_of_it(client, collection):
+    height, width = collection.query_size(NAME)
+    for size in ("", "?size=320"):
+        assert client.get(f"/photos/{NAME}{size}").headers["x-photograph-size"] == f"{width}x{height}"
+
+
+def test_the_object_of_a_photograph_is_suggested(client, collection):
+    assert client.post("/object", json={"name": NAME}).json() == {"box": list(collection.object_in(NAME))}
+    sent = client.post("/object", content=collection.photos[NAME], headers={"Content-Type": "image/jpeg"})
+    assert sent.json() == {"box": list(collection.object_in(collection.photos[NAME]))}
 
 
 def test_a_thumbnail_has_the_size_that_was_asked_for_and_is_made_once(client, collection):

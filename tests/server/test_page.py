@@ -3,13 +3,17 @@
 Needs `pip install "sret_jax[browser]"` and a Chromium: Debian's, one in the path, or that of SRET_CHROMIUM.
 """
 
+import io
 import os
 import shutil
 import sys
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from sret_jax.data.decoding import encode_jpeg
 from sret_jax.server.protocols import Collection
 from tests.support.collection import FakeCollection, drawn_collection, lying_photo
 from tests.support.serving import running
@@ -123,6 +127,39 @@ def test_a_box_drawn_by_mouse_finds_the_thing_and_outlines_it(opened, collection
     until(page, "document.querySelectorAll('#answer-list li').length > 20")
     name, outlined, said = shown(page)[30]
     assert not name.startswith("cat/") and not outlined and "not found" in said
+
+
+def test_a_photograph_larger_than_the_page_is_searched_where_the_box_is(opened):
+    """What is shown of it is smaller: the box is told in the pixels of the file."""
+    large = drawn_collection()
+    picture = Image.open(io.BytesIO(large.photos[NAME]))
+    large.photos[NAME] = encode_jpeg(np.asarray(picture.resize((4 * picture.width, 4 * picture.height))), 80)
+    large.things[NAME] = {thing: tuple(4 * x for x in box) for thing, box in large.things[NAME].items()}
+    with running(large) as at:
+        page = opened(at=at)
+        pick(page)
+        asked = []
+        page.on("request", lambda request: asked.append(request) if request.url.endswith("/search") else None)
+        (left, top, right, bottom) = box = large.things[NAME]["cat"]
+        frame, scale = page.locator("#stage-photo").bounding_box(), 4 * picture.width
+        place = [frame["x"] + x * frame["width"] / scale for x in (left, right)]
+        down = [frame["y"] + y * frame["width"] / scale for y in (top, bottom)]
+        draw(page, (place[0], down[0]), (place[1], down[1]))
+        assert shown(page)[0][0].startswith("cat/")
+        np.testing.assert_allclose(asked[0].post_data_json["region"], box, atol=0.02 * scale)
+        page.close()  # before its server
+
+
+def test_a_box_is_suggested_on_demand(opened, collection):
+    page = opened()
+    pick(page)
+    page.click("#suggest")
+    left, top, right, bottom = collection.things[NAME]["cat"]
+    label = f"The photograph. Box at {left}, {top}, {right - left} by {bottom - top} pixels"
+    until(page, "(label) => document.getElementById('stage').getAttribute('aria-label') === label", label)
+    assert page.locator("#suggest").is_hidden()
+    page.click("#go")
+    assert shown(page)[0][0].startswith("cat/")
 
 
 def test_the_outline_lies_on_the_thing(opened, collection):

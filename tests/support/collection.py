@@ -114,6 +114,17 @@ class FakeCollection:
         far = ((x - (left + right) / 2) / (right - left)) ** 2 + ((y - (top + bottom) / 2) / (bottom - top)) ** 2
         return np.exp(-2 * far)
 
+    def object_in(self, query: str | bytes) -> Box:
+        height, width = self.query_size(query)
+        pasted = self.things.get(query, {}) if isinstance(query, str) else {}
+        return next(iter(pasted.values()), (width // 4, height // 4, width // 2, height // 2))
+
+    def query_size(self, query: str | bytes) -> tuple[int, int]:
+        data = self.photos.get(query) if isinstance(query, str) else query
+        if data is None:
+            raise UserError(f"no photograph {query!r}")
+        return _size(data)
+
     def status(self) -> Status:
         done, total = self.indexing or (len(self.photos), len(self.photos))
         return Status(

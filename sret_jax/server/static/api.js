@@ -21,6 +21,18 @@ export async function heat(photo, query, region, signal) {
   return (await ask("/heat", query, { photo, region }, signal)).blob();
 }
 
+// The box of the object that stands out in a photograph.
+export async function object(query, signal) {
+  return (await (await ask("/object", query, {}, signal)).json()).box;
+}
+
+// A photograph at most `size` pixels large, {url, size}: what shows it, and its own [width, height].
+export async function picture(name, size) {
+  const response = await call(photoUrl(name, size), {});
+  const own = response.headers.get("X-Photograph-Size").split("x").map(Number);
+  return { url: URL.createObjectURL(await response.blob()), size: own };
+}
+
 // A file that the server takes, of the pixels that the browser shows: other kinds, and what is too large, become JPEG.
 export async function sendable(file) {
   const bitmap = await createImageBitmap(file).catch(() => {

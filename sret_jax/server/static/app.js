@@ -1,7 +1,7 @@
 // What is looked for, what is shown, and how the two follow each other.
 
 import { Answers } from "./answers.js";
-import { photoUrl, sendable, status } from "./api.js";
+import { object, picture, sendable, status } from "./api.js";
 import { Browse } from "./browse.js";
 import { Stage } from "./stage.js";
 
@@ -44,13 +44,15 @@ async function choose(next, region = null, searching = false, remembering = true
   browse.mark(query?.name ?? null);
   if (!query) return show("browse");
   $("query-name").textContent = query.name ?? query.label;
-  const url = query.file ? URL.createObjectURL(query.file) : photoUrl(query.name, 1280);
+  let shown;
   try {
-    await stage.show(url, query.name ?? query.label, null);
+    shown = next.file ? { url: URL.createObjectURL(next.file), size: null } : await picture(next.name, 1280);
+    if (query !== next) return; // another was chosen meanwhile
+    await stage.show(shown.url, next.name ?? next.label, shown.size);
   } catch {
     return fail(new Error("The photograph cannot be shown."), () => choose(next, region, searching, remembering));
   } finally {
-    if (query.file) URL.revokeObjectURL(url);
+    if (shown) URL.revokeObjectURL(shown.url);
   }
   stage.set(region);
   if (remembering) history.pushState(stateOf(), "");
@@ -70,6 +72,7 @@ async function chooseFile(file) {
 
 function regionChanged(region) {
   $("clear").hidden = !region;
+  $("suggest").hidden = Boolean(region);
   $("go").textContent = region ? "Search for this" : "Search the whole photograph";
   if (region?.length === 4) {
     const [left, top, right, bottom] = region;
@@ -78,6 +81,17 @@ function regionChanged(region) {
   } else {
     $("stage").setAttribute("aria-label", region ? `The photograph. Point at ${region.join(", ")}` : "The photograph");
     if (!region && query) say("The whole photograph");
+  }
+}
+
+async function suggest() {
+  const asked = query;
+  try {
+    const box = await object(asked);
+    if (query === asked && !stage.region) stage.set(box);
+    stage.element.focus({ preventScroll: true });
+  } catch (error) {
+    fail(error, suggest);
   }
 }
 
@@ -192,6 +206,7 @@ $("file").addEventListener("change", () => {
   $("file").value = "";
 });
 $("go").addEventListener("click", () => search());
+$("suggest").addEventListener("click", suggest);
 $("clear").addEventListener("click", () => {
   stage.set(null);
   stage.element.focus();

@@ -25,17 +25,19 @@ export class Stage {
     new ResizeObserver(() => this.draw()).observe(element);
   }
 
+  // Of the photograph, which may be larger than what is shown of it.
   get size() {
-    return [this.image.naturalWidth, this.image.naturalHeight];
+    return this.full ?? [this.image.naturalWidth, this.image.naturalHeight];
   }
 
-  async show(url, label, region = null) {
+  async show(url, label, full = null) {
+    this.full = full;
     this.image.src = url;
     this.image.alt = label;
     this.region = null;
     this.draw();
     await this.image.decode();
-    this.set(region);
+    this.set(null);
   }
 
   set(region) {
