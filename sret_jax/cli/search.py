@@ -33,11 +33,12 @@ def main(words: Sequence[str]) -> None:
     given = arguments.parse_args(words)
     collection = Collection(collection_folder(given))
     query = Path(given.query) if Path(given.query).is_file() else given.query
+    region: Region = None
     if given.region == "object":
-        region: Region = collection.object_in(query)
-        print(f"object at {','.join(map(str, region))}", file=sys.stderr)
-    else:
-        region = region_of(given.region, collection.query_size(query)) if given.region else None
+        region = box = collection.object_in(query)
+        print(f"object at {','.join(map(str, box))}", file=sys.stderr)
+    elif given.region:
+        region = region_of(given.region, collection.query_size(query))
     found = collection.search(query, region, k=given.k, start=given.start, mark=not given.no_mark)
     if given.json:
         print(json.dumps(dataclasses.asdict(found), ensure_ascii=False, indent=1))

@@ -90,8 +90,15 @@ def server(collection: Collection, host: str, limits: Limits | None = None) -> u
         timeout_keep_alive=int(limits.idle_seconds) or 1,
         timeout_graceful_shutdown=3,
     )
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # not each request that is no HTTP
+    errors = logging.getLogger("uvicorn.error")
+    errors.setLevel(logging.ERROR)  # not each request that is no HTTP
+    errors.addFilter(_is_no_ending)
     return uvicorn.Server(config)
+
+
+def _is_no_ending(record: logging.LogRecord) -> bool:
+    """Requests that run when the server is ended are cancelled, which is no failure."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def address(listener: socket.socket) -> str:
