@@ -2,6 +2,8 @@
 
 import argparse
 import logging
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,6 +30,40 @@ def parser(command: str, doc: str | None) -> argparse.ArgumentParser:
 
 def add_name(to: argparse.ArgumentParser) -> None:
     to.add_argument("--collection", default="", metavar="NAME", help="which; needed where there are several")
+
+
+def collection_folders(given: argparse.Namespace) -> list[Path]:
+    """Those of all collections, or of the one that is named."""
+    folders = sorted(path.parent for path in Path(given.workdir).glob("*/collection.json"))
+    return [collection_folder(given)] if given.collection or not folders else folders
+
+
+def in_each(folders: Sequence[Path], act: Callable[[Path], None]) -> None:
+    """Does it to every collection; what fails in one is said, and the others are done. Raises the last failure."""
+    failure: UserError | None = None
+    for folder in folders:
+        try:
+            act(folder)
+        except UserError as error:
+            if len(folders) == 1:
+                raise
+            print(f"{folder.name}: {error}", file=sys.stderr)
+            failure = error
+    if failure:
+        raise UserError(f"not all of the {len(folders)} collections: {failure}")
+
+
+def is_file(text: str) -> bool:
+    """Whether it is the path of a file; text that can be no path is none."""
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def shown(name: str) -> str:
+    """A name as a terminal may show it."""
+    return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
 def collection_folder(given: argparse.Namespace) -> Path:

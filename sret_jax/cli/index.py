@@ -5,7 +5,8 @@
 
 PHOTOS is any folder; photographs may lie at any depth, and stay where they are. The first time all of them are
 described, later those that are new or changed, and what is gone is forgotten. Without PHOTOS every collection is
-brought up to date, or the one that is named. A run that is interrupted goes on where it was.
+brought up to date, or the one that is named. A run that is interrupted goes on where it was. Where none of the
+photographs is there any more, which may be a disk that is not mounted, nothing is forgotten without `--forget`.
 
 `--retriever` is what `sret train` wrote, or another that `sret_jax.load` takes; by default the weights that come with
 the package.
@@ -18,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sret_jax.cli.collections import add_name, collection_folder, parser
+from sret_jax.cli.collections import add_name, collection_folders, in_each, parser, shown
 from sret_jax.collection.collection import Collection
 from sret_jax.collection.update import Progress as Tell
 from sret_jax.collection.update import Update
@@ -34,22 +35,26 @@ def main(words: Sequence[str]) -> None:
     arguments.add_argument("photos", nargs="?", type=expanded, help="the folder of the photographs")
     arguments.add_argument("--name", default="", help="of the collection; by default the folder's")
     arguments.add_argument("--retriever", type=expanded, default=None, help="what describes the photographs")
+    arguments.add_argument("--forget", action="store_true", help="also where no photograph is there any more")
     given = arguments.parse_args(words)
+    if given.photos == "":
+        raise UserError('index "": give the folder of the photographs, or nothing for all collections')
+    if given.photos is None and (given.name or given.retriever):
+        raise UserError("--name and --retriever are for a folder: give it first")
     if given.photos:
         name = given.name or given.collection
-        collections = [
-            Collection.open(given.photos, workdir=given.workdir, name=name, retriever=given.retriever or None)
-        ]
-    elif given.name or given.retriever:
-        raise UserError("--name and --retriever are for a folder: give it first")
-    elif given.collection or not list(Path(given.workdir).glob("*/collection.json")):
-        collections = [Collection(collection_folder(given))]
+        opened = Collection.open(given.photos, workdir=given.workdir, name=name, retriever=given.retriever or None)
+        folders = [opened.folder]
     else:
-        collections = [Collection(path.parent) for path in sorted(Path(given.workdir).glob("*/collection.json"))]
-    for collection in collections:
+        folders = collection_folders(given)
+
+    def update(folder: Path) -> None:
+        collection = Collection(folder)
         with progress(collection.name) as tell:
-            done = collection.update(tell)
+            done = collection.update(tell, given.forget)
         print(summary(collection, done))
+
+    in_each(folders, update)
 
 
 @contextlib.contextmanager
@@ -70,7 +75,7 @@ def summary(collection: Collection, done: Update) -> str:
     lines = [f"{collection.name}: {status.photos} photographs of {collection.root} ({said})"]
     if status.skipped:
         lines.append(f"{len(status.skipped)} files are no photographs that can be used:")
-        lines += [f"  {name}: {reason}" for name, reason in status.skipped[:SHOWN]]
+        lines += [f"  {shown(name)}: {reason}" for name, reason in status.skipped[:SHOWN]]
         if len(status.skipped) > SHOWN:
             lines.append("  … `sret status` lists all")
     return "\n".join(lines)

@@ -37,9 +37,18 @@ def main() -> None:
             _plain(command, words)
         except KeyboardInterrupt:
             sys.exit(130)
-        except UserError as error:
-            print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        except BrokenPipeError:  # whoever read the output has seen enough
+            sys.stderr.close()
+            sys.exit(1)
+        except (UserError, OSError) as error:
+            said = str(error) if isinstance(error, UserError) else _of_system(error)
+            print("error: " + " ".join(said.split()), file=sys.stderr)
             sys.exit(2)
+
+
+def _of_system(error: OSError) -> str:
+    """A folder that may not be written, a full disk: what it is about, and what the system says."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 def _plain(command: str, words: list[str]) -> None:

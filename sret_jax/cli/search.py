@@ -10,13 +10,13 @@ holds the cosine, the name, and where the object is (left, top, right, bottom), 
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sret_jax.cli.collections import add_name, collection_folder, parser
+from sret_jax.cli.collections import add_name, collection_folder, is_file, parser, shown
 from sret_jax.collection.collection import Answer, Collection
-from sret_jax.config.paths import expanded
 from sret_jax.data.regions import Region
 from sret_jax.localization.region_file import region_of
 
@@ -24,7 +24,7 @@ from sret_jax.localization.region_file import region_of
 def main(words: Sequence[str]) -> None:
     arguments = parser("search", __doc__)
     add_name(arguments)
-    arguments.add_argument("query", type=expanded, help="a file, or the name of a photograph of the collection")
+    arguments.add_argument("query", help="a file, or the name of a photograph of the collection")
     arguments.add_argument("--region", default="", help="what of it is looked for: a box, a click, a mask, or `object`")
     arguments.add_argument("--k", type=int, default=20, help="answers (%(default)s)")
     arguments.add_argument("--start", type=int, default=0, help="answers that are passed over (%(default)s)")
@@ -32,7 +32,8 @@ def main(words: Sequence[str]) -> None:
     arguments.add_argument("--json", action="store_true", help="print JSON")
     given = arguments.parse_args(words)
     collection = Collection(collection_folder(given))
-    query = Path(given.query) if Path(given.query).is_file() else given.query
+    path = os.path.expanduser(given.query)
+    query = Path(path) if is_file(path) else given.query
     region: Region = None
     if given.region == "object":
         region = box = collection.object_in(query)
@@ -44,7 +45,9 @@ def main(words: Sequence[str]) -> None:
         print(json.dumps(dataclasses.asdict(found), ensure_ascii=False, indent=1))
         return
     for answer in found.answers:
-        print(f"{answer.score:6.3f}  {answer.name}  {where(answer)}".rstrip())
+        print(f"{answer.score:6.3f}  {shown(answer.name)}  {where(answer)}".rstrip())
+    if not found.answers:
+        print(f"no answers from {given.start} on", file=sys.stderr)
 
 
 def where(answer: Answer) -> str:

@@ -9,9 +9,8 @@ listed too.
 import dataclasses
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
-from sret_jax.cli.collections import add_name, collection_folder, parser
+from sret_jax.cli.collections import add_name, collection_folders, in_each, parser, shown
 from sret_jax.collection.collection import Collection, Status
 
 
@@ -20,20 +19,26 @@ def main(words: Sequence[str]) -> None:
     add_name(arguments)
     arguments.add_argument("--json", action="store_true", help="print JSON")
     given = arguments.parse_args(words)
-    folders = sorted(path.parent for path in Path(given.workdir).glob("*/collection.json"))
-    if given.collection or len(folders) < 2:
-        folders = [collection_folder(given)]
-    found = [Collection(folder).status() for folder in folders]
-    if given.json:
-        print(json.dumps([dataclasses.asdict(status) for status in found], ensure_ascii=False, indent=1))
-        return
+    folders = collection_folders(given)
+    found: list[Status] = []
+    try:
+        in_each(folders, lambda folder: found.append(Collection(folder).status()))
+    finally:  # one that fails hides no other
+        if given.json:
+            print(json.dumps([dataclasses.asdict(status) for status in found], ensure_ascii=False, indent=1))
+        else:
+            tell(found, whole=len(folders) == 1)
+
+
+def tell(found: Sequence[Status], whole: bool) -> None:
+    """Prints each; `whole`: with the names of what is not searched."""
     for status in found:
         print(f"{status.name}: {status.photos} photographs of {status.root}, {updated(status)}")
-        if len(found) == 1:
+        if whole:
             for name, reason in status.skipped:
-                print(f"  not used: {name}: {reason}")
+                print(f"  not used: {shown(name)}: {reason}")
             for name in status.excluded:
-                print(f"  taken out: {name}")
+                print(f"  taken out: {shown(name)}")
         elif status.skipped or status.excluded:
             print(f"  {len(status.skipped)} files not used, {len(status.excluded)} photographs taken out")
 

@@ -9,7 +9,7 @@ forgotten, and the next `sret index` describes them again.
 import sys
 from collections.abc import Sequence
 
-from sret_jax.cli.collections import add_name, collection_folder, parser
+from sret_jax.cli.collections import add_name, collection_folder, parser, shown
 from sret_jax.collection.collection import Collection
 
 
@@ -21,7 +21,7 @@ def main(words: Sequence[str]) -> None:
     collection = Collection(collection_folder(given))
     damaged = collection.verify(mend=given.mend)
     for name in damaged:
-        print(f"damaged: {name}")
+        print(f"damaged: {shown(name)}")
     if damaged and given.mend:
         print(f"{collection.name}: {len(damaged)} photographs are described again by the next `sret index`")
         return

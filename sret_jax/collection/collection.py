@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 
 from sret_jax.collection.marking import Marker, Query, discovered_box
 from sret_jax.collection.scan import find_changes
-from sret_jax.collection.store import CURRENT, Store
+from sret_jax.collection.store import Store, current_generation
 from sret_jax.collection.update import Progress, Update, update_store
 from sret_jax.data.decoding import decode_photo
 from sret_jax.data.folders import plain_name
@@ -158,17 +158,23 @@ class Collection:
             raise UserError(f"no folder {str(root)!r}: give the folder of the photographs")
         root = root.resolve()
         folder = _folder_of(root, Path(workdir).expanduser(), name)
-        about = _about(folder) if (folder / "collection.json").exists() else {"retriever": DEFAULT}
-        with lock_folder(folder):
-            if isinstance(retriever, Retriever):
-                retriever.save(folder / "retriever")
-                about["retriever"] = ""
-            elif retriever is not None and str(retriever) in shipped_names() and not Path(retriever).exists():
-                about["retriever"] = str(retriever)
-            elif retriever is not None:
-                load(retriever).save(folder / "retriever")
-                about["retriever"] = ""
-            write_json(folder / "collection.json", about | {"format": FORMAT, "root": str(root)})
+        if root == folder.resolve() or folder.resolve() in root.parents:
+            raise UserError(f"{root}: is kept by a collection itself; choose another --workdir or --name")
+        known = (folder / "collection.json").exists()
+        before = _about(folder) if known else {}
+        about = {"retriever": DEFAULT} | before | {"format": FORMAT, "root": str(root)}
+        own: Retriever | None = None
+        if isinstance(retriever, Retriever):
+            own, about["retriever"] = retriever, ""
+        elif retriever is not None and str(retriever) in shipped_names() and not Path(retriever).exists():
+            about["retriever"] = str(retriever)
+        elif retriever is not None:
+            own, about["retriever"] = load(retriever), ""
+        if about != before or own:
+            with lock_folder(folder):
+                if own:
+                    own.save(folder / "retriever")
+                write_json(folder / "collection.json", about)
         return cls(folder)
 
     @property
@@ -192,11 +198,12 @@ class Collection:
         stages, pooled = BACKBONES[self.retriever.config.model.backbone].stages, self.retriever.network.stage
         return "c4" if "c4" in stages and list(stages).index("c4") <= list(stages).index(pooled) else pooled
 
-    def update(self, progress: Progress | None = None) -> Update:
+    def update(self, progress: Progress | None = None, forget: bool = False) -> Update:
         """Brings the collection up to date with its folder; a call that is killed has lost the last hundred files.
 
         Args:
           progress: called with the number of files that are read, and that have to be.
+          forget: forget the photographs also where none of them is there any more.
 
         Raises:
           UserError: the folder is not there, or has lost all its photographs; another process or thread updates the
@@ -210,21 +217,22 @@ class Collection:
             raise UserError(f"{self.name}: being updated already; wait for it")
         try:
             with lock_folder(self.folder):
-                return self._update(progress)
+                return self._update(progress, forget)
         finally:
             self._progress = (0, 0)
             self._updating.release()
 
-    def _update(self, progress: Progress | None) -> Update:
+    def _update(self, progress: Progress | None, forget: bool) -> Update:
         store = self._store_for_update()
-        changes = find_changes(self.root, store.state, self.folder.parent)
+        kept = [path.parent for path in self.folder.parent.glob("*/collection.json")]
+        changes = find_changes(self.root, store.state, kept)
 
         def tell(done: int, total: int) -> None:
             self._progress = done, total
             if progress:
                 progress(done, total)
 
-        done = update_store(store, changes, self.root, lambda: self.retriever.extractor, self.stage, tell)
+        done = update_store(store, changes, self.root, lambda: self.retriever.extractor, self.stage, tell, forget)
         if store.outgrown:
             store.compact()
         self._updated = datetime.now(UTC).isoformat(timespec="seconds")
@@ -238,8 +246,8 @@ class Collection:
     def _store_for_update(self) -> Store:
         """A store of its own, so that searching goes on; new where the retriever is another one."""
         key = self.retriever.fingerprint
-        excluded: Iterable[str] = ()
-        if (self.folder / CURRENT).exists():
+        excluded: dict[str, str] = {}
+        if self._has_photos():
             store = Store(self.folder)
             if (store.state.header.get("retriever"), store.state.header.get("stage")) == (key, self.stage):
                 return store
@@ -250,13 +258,14 @@ class Collection:
         return Store.create(self.folder, self.retriever.descriptor_length, info.channels[self.stage], about, excluded)
 
     def remove(self, names: Sequence[str]) -> None:
-        """Takes photographs out, for good: `update` does not bring them back. Their files stay where they are.
+        """Takes photographs out, for good: `update` does not bring them back, nor by another name. Their files stay.
 
         Raises `UserError` for a name that is not in the collection, with the nearest ones.
         """
         with self._change() as store:
             self._check_names(names, store.state.live)
-            store.change({"remove": list(names), "exclude": list(names)})
+            digests = [store.state.photos[store.state.live[name]].digest for name in names]
+            store.change({"remove": list(names), "exclude": [list(pair) for pair in zip(names, digests, strict=True)]})
 
     def restore(self, names: Sequence[str]) -> None:
         """Lets photographs that were taken out come back with the next `update`."""
@@ -267,7 +276,7 @@ class Collection:
     @contextlib.contextmanager
     def _change(self) -> Iterator[Store]:
         with lock_folder(self.folder):
-            if not (self.folder / CURRENT).exists():
+            if not self._has_photos():
                 raise UserError(f"{self.name}: it has no photographs yet; index {self.root} first")
             yield Store(self.folder)
 
@@ -396,19 +405,22 @@ class Collection:
             )
 
     def verify(self, mend: bool = False) -> list[str]:
-        """Names of the photographs of which something stored is not what was written; every byte is read.
+        """Names of the photographs, also of those that are gone, of which something stored is not what was written.
+
+        Every byte that is kept of a photograph is read.
 
         Args:
           mend: forgets what is stored of them, so that the next `update` describes them again.
         """
         if mend:
             with self._change() as store:
-                damaged = store.damaged()
-                store.change({"forget": damaged})
-                return damaged
+                rows = store.unsound()
+                names = [store.state.photos[row].name for row in rows]
+                store.forget(rows)
+                return names
         with self._lock:
             self._look()
-            return self._store.damaged() if self._store else []
+            return [self._store.state.photos[row].name for row in self._store.unsound()] if self._store else []
 
     def compact(self) -> None:
         """Writes the collection anew without the rows of photographs that are gone; nothing that it finds changes."""
@@ -423,10 +435,16 @@ class Collection:
         for height, width in ((64, 64), (48, 64), (64, 48)):  # one photograph of every shape that is compiled
             self.search(noise[:height, :width], k=2)
 
+    def _has_photos(self) -> bool:
+        try:
+            return bool(current_generation(self.folder))
+        except FileNotFoundError:
+            return False
+
     def _look(self) -> bool:
         """Reads what was committed meanwhile; whether there was anything."""
         if self._store is None:
-            if not (self.folder / CURRENT).exists():
+            if not self._has_photos():
                 return False
             self._store = Store(self.folder)
         else:
@@ -514,11 +532,13 @@ def _about(folder: Path) -> dict[str, Any]:
     path = folder / "collection.json"
     try:
         about: dict[str, Any] = json.loads(path.read_bytes())
-        if about["format"] != FORMAT or not isinstance(about["root"], str) or not isinstance(about["retriever"], str):
+        if about["format"] != FORMAT or not isinstance(about["retriever"], str):
             raise ValueError(f"written as {about['format']!r}")
+        if not Path(about["root"]).is_absolute():
+            raise ValueError(f"photographs at {about['root']!r}")
     except FileNotFoundError:
         raise UserError(f"no collection {str(folder)!r}; `sret index PHOTOS` makes one") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedError(
             f"{path}: not of a collection of this version ({error}); delete {folder} and index again"
         ) from None
@@ -527,9 +547,12 @@ def _about(folder: Path) -> dict[str, Any]:
 
 def _folder_of(root: Path, workdir: Path, name: str) -> Path:
     """Where the collection of a folder is, or is to be."""
-    taken = {}
+    taken: dict[str, Path | None] = {path.name: None for path in workdir.glob("*")}  # of no collection
     for about in sorted(workdir.glob("*/collection.json")):
-        taken[about.parent.name] = Path(_about(about.parent)["root"])
+        try:
+            taken[about.parent.name] = Path(_about(about.parent)["root"])
+        except DamagedError as error:
+            log.warning("%s", error)
     if not name:
         for own, other in taken.items():
             if other == root:
@@ -541,6 +564,8 @@ def _folder_of(root: Path, workdir: Path, name: str) -> Path:
             name = f"{wanted}-{number}"
     elif name != plain_name(name):
         raise UserError(f"--name={name}: letters, digits, - and _ only, 40 at most")
-    elif name in taken and taken[name] != root and taken[name].is_dir():
-        raise UserError(f"--name={name}: the collection of {taken[name]} has this name; choose another")
+    elif (other := taken.get(name)) is not None and other != root and other.is_dir():
+        raise UserError(f"--name={name}: the collection of {other} has this name; choose another")
+    elif name in taken and other is None and {path.name for path in (workdir / name).iterdir()} - {".lock"}:
+        raise UserError(f"--name={name}: {workdir / name} is no collection; choose another name")
     return workdir / name

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,13 +46,14 @@ class _NoBytes:
 class ReadPhoto:
     """A file that is a photograph.
 
-    pixels  as the network is shown them; None where they were not decoded, because the digest is known
+    pixels  as the network is shown them; None where they were not decoded, because `row` has what is known of them
     """
 
     file: FoundFile
     digest: str
     size: tuple[int, int]
     pixels: UInt8[np.ndarray, "_ _ 3"] | None
+    row: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,16 +65,17 @@ class Rejected:
     stamp: tuple[int, int]
 
 
-def read_photo(file: FoundFile, extractor: Extractor, known: Mapping[str, object]) -> ReadPhoto | Rejected:
-    """Reads a file, and decodes it unless `known` has its digest."""
+def read_photo(file: FoundFile, extractor: Extractor, row_of: Callable[[str], int | None]) -> ReadPhoto | Rejected:
+    """Reads a file, and decodes it unless `row_of` its digest is known."""
     try:
         data = read_file(file.path)
     except Unreadable as error:
         return Rejected(file, error.reason, UNKNOWN)
     file = dataclasses.replace(file, stamp=settled((len(data), file.stamp[1])))
     digest = hashlib.sha256(data).hexdigest()
-    if known.get(digest):
-        return ReadPhoto(file, digest, (0, 0), None)
+    row = row_of(digest)
+    if row is not None:
+        return ReadPhoto(file, digest, (0, 0), None, row)
     try:
         pixels = decode_photo(data)
     except Unreadable as error:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,17 +37,21 @@ class Changes:
     unskipped: list[str]
 
 
-def find_changes(root: Path, state: State, leave_out: Path) -> Changes:
+def find_changes(root: Path, state: State, leave_out: Sequence[Path]) -> Changes:
     """What a tree has that the state of its collection has not, and the other way round.
 
     Photographs below a folder that cannot be listed are taken to be there still.
 
     Args:
-      leave_out: a folder that is not looked into, wherever it is: the collections' own.
+      leave_out: folders that are not looked into, wherever they are: the collections' own.
     """
-    left_out = os.fspath(leave_out.resolve()) + os.sep
+    left_out = tuple(os.fspath(folder.resolve()) + os.sep for folder in leave_out)
     read, skipped, there, unlisted = [], [], set(), []
-    for entry in walk(root):
+    entries = list(walk(root))
+    usable = {entry.name for entry in entries if not entry.reason}
+    for entry in entries:
+        if entry.reason and entry.name in usable:  # a name that is not UTF-8 is written as another file's is
+            continue
         if os.path.realpath(entry.path).startswith(left_out):
             continue
         if entry.reason.startswith("cannot be listed"):

@@ -14,9 +14,10 @@ what is no longer there; readers of the old one keep it until they look again.
 
 import math
 import os
+import re
 import shutil
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ class State:
     live      name -> row
     contents  digest -> sound rows of it, also of what was removed: what was only moved is not described again
     skipped   name -> (reason, stamp)
-    excluded  names that a person took out
+    excluded  name -> digest of what a person took out; "" where it is not known
     """
 
     header: dict[str, Any] = field(default_factory=dict)
@@ -80,17 +81,15 @@ class State:
     live: dict[str, int] = field(default_factory=dict)
     contents: dict[str, list[int]] = field(default_factory=dict)
     skipped: dict[str, tuple[str, tuple[int, int]]] = field(default_factory=dict)
-    excluded: set[str] = field(default_factory=set)
+    excluded: dict[str, str] = field(default_factory=dict)
     map_bytes: int = 0
 
     def apply(self, entry: Entry) -> None:
         """Makes one change of the journal."""
         self.header |= entry.get("header", {})
+        self.excluded |= dict(entry.get("exclude", ()))
         for name in entry.get("remove", ()):
             self.live.pop(name, None)
-        for name in entry.get("forget", ()):
-            row = self.live.pop(name)
-            self.contents[self.photos[row].digest].remove(row)
         for name, *rest in entry.get("add", ()):
             size, digest, stamp, positions, checks = rest
             own = StoredPhoto(name, tuple(size), digest, tuple(stamp), tuple(positions), tuple(checks), self.map_bytes)
@@ -108,8 +107,10 @@ class State:
             self.skipped[name] = reason, tuple(stamp)
         for name in entry.get("unskip", ()):
             self.skipped.pop(name, None)
-        self.excluded |= set(entry.get("exclude", ()))
-        self.excluded -= set(entry.get("include", ()))
+        for name in entry.get("include", ()):
+            self.excluded.pop(name, None)
+        for row in entry.get("unsound", ()):
+            self.contents[self.photos[row].digest].remove(row)
 
 
 class Store:
@@ -130,33 +131,37 @@ class Store:
 
     @classmethod
     def create(
-        cls, folder: Path, dim: int, channels: int, about: dict[str, Any], excluded: Iterable[str] = ()
+        cls, folder: Path, dim: int, channels: int, about: dict[str, Any], excluded: Mapping[str, str] | None = None
     ) -> "Store":
         """A new generation without photographs, which counts from now on; the one before is deleted."""
         entries: list[Entry] = [{"header": {"format": FORMAT, "dim": dim, "channels": channels} | about}]
-        names = sorted(excluded)
-        if names:
-            entries.append({"exclude": names})
+        if excluded:
+            entries.append({"exclude": sorted(excluded.items())})
         _begin(Path(folder), entries)
         return cls(folder)
 
     def _open(self) -> None:
-        self._current = (self.folder / CURRENT).read_text().strip()
+        self._current = current_generation(self.folder)
         self.generation = self.folder / self._current
         self.state, self._journal = State(), Journal(self.generation / "journal")
         try:  # held open, so that a compaction by another process takes nothing away from this one
             self._descriptors, self._maps = (_Rows(self.generation / name) for name in ("descriptors", "maps"))
         except FileNotFoundError as error:
-            if (self.folder / CURRENT).read_text().strip() != self._current:
+            if current_generation(self.folder) != self._current:
                 return self._open()
             raise DamagedError(f"{error.filename}: not there; delete {self.folder} and index again") from None
-        self._read_on()
+        except OSError as error:
+            raise DamagedError(f"{error.filename}: {error.strerror}; delete {self.folder} and index again") from None
+        try:
+            self._read_on()
+        except DamagedError as error:
+            raise DamagedError(f"{error}; delete {self.folder} and index again") from None
         if self.state.header.get("format") != FORMAT:
             raise DamagedError(f"{self.generation}: not of this version; delete {self.folder} and index again")
 
     def refresh(self) -> bool:
         """Reads what was committed meanwhile, by this process or another; whether there was anything."""
-        if (self.folder / CURRENT).read_text().strip() == self._current:
+        if current_generation(self.folder) == self._current:
             return self._read_on()
         self._open()
         return True
@@ -232,15 +237,24 @@ class Store:
                 self._journal.append([entry])
             self.state.apply(entry)
 
-    def damaged(self) -> list[str]:
-        """Names of photographs of which something is not what was written; every byte is read."""
-        found = []
-        for name, row in sorted(self.state.live.items()):
-            try:
-                self.descriptor(row), self.map(row)
-            except DamagedError:
-                found.append(name)
-        return found
+    def unsound(self) -> list[int]:
+        """Rows of which something is not what was written, also of photographs that are gone; every byte is read."""
+        rows = sorted(row for own in self.state.contents.values() for row in own)
+        return [row for row in rows if not self.is_sound(row)]
+
+    def is_sound(self, row: int) -> bool:
+        """Whether a row is what was written."""
+        try:
+            self.descriptor(row), self.map(row)
+        except DamagedError:
+            return False
+        return True
+
+    def forget(self, rows: Sequence[int]) -> None:
+        """Commits that these rows are not to be used any more, and removes the photographs that they are of."""
+        photos, live = self.state.photos, self.state.live
+        names = [photos[row].name for row in rows if live.get(photos[row].name) == row]
+        self.change({"remove": names, "unsound": list(rows)})
 
     def rows_of(self, digest: str) -> list[int]:
         """Of the photographs that are there and have this content."""
@@ -277,7 +291,7 @@ class Store:
                 photos = [state.photos[row] for row in part]
                 journal.append([{"add": [[p.name, p.size, p.digest, p.stamp, p.map, p.checks] for p in photos]}])
             skipped = [[own, *rest] for own, rest in state.skipped.items()]
-            last = {"skip": skipped, "exclude": sorted(state.excluded)}
+            last = {"skip": skipped, "exclude": sorted(state.excluded.items())}
             journal.append([{key: value for key, value in last.items() if value}])
         _publish(self.folder, name)
         self._open()
@@ -309,10 +323,33 @@ def _begin(folder: Path, entries: list[Entry]) -> None:
     _publish(folder, name)
 
 
+def current_generation(folder: Path) -> str:
+    """The name of the generation that counts.
+
+    Raises `FileNotFoundError` where there is none yet, and `DamagedError` where the file does not name one, or is gone
+    while photographs are there.
+    """
+    path = folder / CURRENT
+    try:
+        name = path.read_bytes().decode("ascii", "replace").strip()
+    except FileNotFoundError:
+        kept = sorted(place.parent.name for place in folder.glob("photos-*/descriptors") if place.stat().st_size)
+        if kept:
+            raise DamagedError(
+                f"{path}: gone; write {kept[-1]!r} into it, or delete {folder} and index again"
+            ) from None
+        raise
+    except OSError as error:
+        raise DamagedError(f"{path}: {error.strerror}; delete {folder} and index again") from None
+    if not re.fullmatch(r"photos-[0-9]{6,9}", name):
+        raise DamagedError(f"{path}: names no generation; write the name of a folder photos-<number> beside it into it")
+    return name
+
+
 def _next_generation(folder: Path) -> str:
     try:
-        now = int((folder / CURRENT).read_text().strip().removeprefix("photos-"))
-    except (FileNotFoundError, ValueError):
+        now = int(current_generation(folder).removeprefix("photos-"))
+    except FileNotFoundError:
         now = 0
     return f"photos-{now + 1:06d}"
 

@@ -1,5 +1,6 @@
 """Bringing a collection up to date with its folder: what is new or changed is described, what is gone is forgotten."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from sret_jax.collection.scan import Changes, FoundFile
 from sret_jax.collection.store import Described, Store, StoredPhoto
 from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import Extractor
+from sret_jax.storage.files import Unreadable, read_file
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,13 @@ Progress = Callable[[int, int], None]  # files done, and all that have to be rea
 
 
 def update_store(
-    store: Store, changes: Changes, root: Path, extractor: Callable[[], Extractor], stage: str, progress: Progress
+    store: Store,
+    changes: Changes,
+    root: Path,
+    extractor: Callable[[], Extractor],
+    stage: str,
+    progress: Progress,
+    believe: bool = False,
 ) -> Update:
     """Makes the changes, a hundred files at a time; what is committed stays when it is interrupted.
 
@@ -55,15 +63,13 @@ def update_store(
     Args:
       extractor: what describes photographs; called when there are files to be read.
       stage: of the backbone whose maps are kept.
+      believe: forget the photographs also where none of them is there any more.
 
     Raises:
       UserError: photographs were there, and none is any more, as of a disk that is not mounted; or the disk is full.
     """
-    if store.state.live and len(changes.gone) == len(store.state.live) and not changes.read:
-        raise UserError(
-            f"{root}: none of its {len(store.state.live)} photographs is there any more; is the disk mounted? To "
-            "forget them all, delete the collection"
-        )
+    if not believe and store.state.live and len(changes.gone) == len(store.state.live):
+        _check_moved(store, changes, root)
     out = Update()
     for start in range(0, len(changes.read), AT_ONCE):
         progress(start, len(changes.read))
@@ -76,13 +82,33 @@ def update_store(
     return out
 
 
+def _check_moved(store: Store, changes: Changes, root: Path) -> None:
+    """Raises `UserError` unless one of the new files is a photograph that was there, under another name."""
+    for file in changes.read:
+        try:
+            if hashlib.sha256(read_file(file.path)).hexdigest() in store.state.contents:
+                return
+        except Unreadable:
+            continue
+    raise UserError(
+        f"{root}: none of its {len(store.state.live)} photographs is there any more; is the disk mounted? If they are "
+        "really gone, `sret index --forget`"
+    )
+
+
 def _read_part(store: Store, files: list[FoundFile], extractor: Extractor, stage: str, out: Update) -> None:
-    known = store.state.contents
+    def row_of(digest: str) -> int | None:
+        return next((row for row in store.state.contents.get(digest, ()) if store.is_sound(row)), None)
+
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        outcomes = list(threads.map(partial(read_photo, extractor=extractor, known=known), files))
-    photos = [one for one in outcomes if isinstance(one, ReadPhoto)]
+        outcomes = list(threads.map(partial(read_photo, extractor=extractor, row_of=row_of), files))
+    taken_out = {digest for digest in store.state.excluded.values() if digest}
+    again = [one for one in outcomes if isinstance(one, ReadPhoto) and one.digest in taken_out]
+    again = [one for one in again if one.file.name not in store.state.live]
+    store.change({"exclude": [[one.file.name, one.digest] for one in again]})  # it was only moved
+    photos = [one for one in outcomes if isinstance(one, ReadPhoto) and one not in again]
     fresh = _unchanged_left_out(store, photos)
-    described = _described(store, fresh, extractor, stage, known)
+    described = _described(store, fresh, extractor, stage)
     out.reused += sum(one.pixels is None for one in fresh)
     for one in fresh:
         (out.changed if one.file.name in store.state.live else out.added).append(one.file.name)
@@ -106,9 +132,7 @@ def _unchanged_left_out(store: Store, photos: list[ReadPhoto]) -> list[ReadPhoto
     return [one for one in photos if one not in same]
 
 
-def _described(
-    store: Store, photos: list[ReadPhoto], extractor: Extractor, stage: str, known: dict[str, list[int]]
-) -> Described:
+def _described(store: Store, photos: list[ReadPhoto], extractor: Extractor, stage: str) -> Described:
     """Descriptors and maps, computed, or copied from the row of the same content."""
     new = [one for one in photos if one.pixels is not None]
     x = np.empty((0, store.dim), np.float32)
@@ -121,8 +145,8 @@ def _described(
     computed = {id(one): (x[i], maps[i], one.size) for i, one in enumerate(new)}
     rows = []
     for one in photos:
-        if one.pixels is None:
-            row = known[one.digest][0]
+        if one.row is not None:
+            row = one.row
             rows.append((store.descriptor(row), store.map(row), store.state.photos[row].size))
         else:
             rows.append(computed[id(one)])

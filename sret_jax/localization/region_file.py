@@ -1,6 +1,7 @@
 """What of their own photographs people ask for: a box, a click or a mask of each, from a file."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -74,8 +75,8 @@ def region_of(text: str, size: tuple[int, int]) -> np.ndarray:
     try:
         found = np.array([float(number) for number in text.split(",")])
     except ValueError:
-        if not Path(text).is_file():
-            raise UserError(f"region {text!r}: give LEFT,TOP,RIGHT,BOTTOM or X,Y or the file of a mask") from None
+        if len(text) > 1000 or not os.path.isfile(text):
+            raise UserError(f"region {text[:100]!r}: give LEFT,TOP,RIGHT,BOTTOM or X,Y or the file of a mask") from None
         found = read_mask(Path(text), size)
     checked_region(found, size)  # says what is wrong with it
     return found

@@ -107,6 +107,11 @@ def test_a_mask_is_a_region(sret, tmp_path):
         (["index", "--name=other"], "give it first"),
         (["remove", "cat/9.jpg"], "no photograph 'cat/9.jpg'"),
         (["status", "--workdir=elsewhere"], "no collection in elsewhere; `sret index PHOTOS` makes one"),
+        (["search", 300 * "x"], "no photograph 'xxx"),
+        (["search", "~nobody/x.jpg"], "no photograph '~nobody/x.jpg'"),
+        (["search", "cat/0.jpg", "--region=" + 300 * "x"], "give LEFT,TOP"),
+        (["index", ""], "give the folder of the photographs"),
+        (["index", "Pictures", "--workdir=Pictures/notes.txt"], "notes.txt"),
         (["verify", "--mand"], "unrecognized arguments: --mand"),
     ],
 )
@@ -124,3 +129,22 @@ def test_several_collections_have_to_be_named(sret, tmp_path):
     assert "give --collection= one of Pictures, felines" in sret("search", "0.jpg")[2]
     assert "1.jpg" in sret("search", "0.jpg", "--collection=felines", "--no-mark")[1]
     assert len(sret("index")[1].splitlines()) >= 2 and len(sret("status")[1].splitlines()) == 3
+
+
+def test_one_collection_that_fails_does_not_stop_the_others(sret, tmp_path):
+    shutil.copytree("Pictures/cat", "cats")
+    sret("index", "Pictures", "--retriever=retriever")
+    sret("index", "cats", "--retriever=retriever", "--name=felines")
+    (tmp_path / "runs/collections/Pictures/collection.json").write_text("{garbage")
+    shutil.copy("Pictures/cup/0.jpg", "cats/cup.jpg")
+    status, out, err = sret("index")
+    assert status == 2 and "felines: 3 photographs" in out and "Pictures: " in err and err.count("error: ") == 1
+    status, out, err = sret("status")
+    assert status == 2 and "felines: 3 photographs" in out
+    shutil.copytree("Pictures/cup", "cups")
+    assert sret("index", "cups", "--retriever=retriever")[0] == 0
+
+
+def test_past_the_last_answer_there_are_none(sret):
+    sret("index", "Pictures", "--retriever=retriever")
+    assert sret("search", "cat/0.jpg", "--start=100") == (0, "", "no answers from 100 on\n")

@@ -1,6 +1,7 @@
 """A collection follows its folder, searches for what a person points at, and loses nothing."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -276,6 +277,18 @@ def test_collection_without_photographs_says_so(root, tmp_path, retriever):
             act()
 
 
+def test_a_workdir_beside_or_around_the_photographs_is_none_of_them(root, tmp_path, retriever):
+    beside = Collection.open(root, workdir=tmp_path, retriever=retriever)
+    assert beside.name == "photos-2" and not list(root.glob("collection.json"))
+    beside._retriever = retriever
+    assert len(beside.update().added) == 14
+
+
+def test_opening_what_is_there_needs_no_right_to_write(collection, root, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "lock_folder", None)
+    assert Collection.open(root, workdir=tmp_path / "kept").names == collection.names
+
+
 def test_two_collections_in_one_workdir_do_not_meet(collection, root, tmp_path, retriever):
     write(tmp_path / "other/photos/only.jpg", SCENES["cat"])
     other = Collection.open(tmp_path / "other/photos", workdir=tmp_path / "kept", retriever=retriever)
@@ -308,9 +321,47 @@ def test_a_folder_that_moved_as_a_whole_goes_on(collection, root, tmp_path, monk
 def test_a_folder_that_lost_everything_is_not_believed(collection, root):
     shutil.rmtree(root)
     root.mkdir()
-    with pytest.raises(UserError, match="mounted"):
-        collection.update()
-    assert len(collection.names) == 14
+    for new in (None, SCENES["cat"][:250]):
+        if new is not None:
+            write(root / "stray.jpg", new)
+        with pytest.raises(UserError, match="mounted"):
+            collection.update()
+        assert len(collection.names) == 14
+    assert len(collection.update(forget=True).removed) == 14 and collection.names == ["stray.jpg"]
+
+
+def test_a_folder_all_of_whose_photographs_were_renamed_is_believed(collection, root):
+    for path in sorted(root.rglob("*.*")):
+        path.rename(root / f"renamed {path.parent.name} {path.name}")
+    done = collection.update()
+    assert done.reused == len(done.added) == 14 and len(collection.names) == 14
+
+
+def test_what_is_removed_stays_out_by_another_name(collection, root):
+    collection.remove(["cat/0.jpg"])
+    (root / "cat/0.jpg").rename(root / "cat/moved.jpg")
+    assert not collection.update().added and not {"cat/0.jpg", "cat/moved.jpg"} & set(collection.names)
+    collection.restore(["cat/0.jpg", "cat/moved.jpg"])
+    assert collection.update().added == ["cat/moved.jpg"]
+
+
+def test_damage_of_a_photograph_that_is_gone_stops_nothing(collection, root, tmp_path):
+    shutil.copy2(root / "cat/0.jpg", tmp_path / "away.jpg")
+    (root / "cat/0.jpg").unlink()
+    collection.update()
+    path = next(collection.folder.glob("photos-*/descriptors"))
+    width, content = collection.retriever.descriptor_length * 4, bytearray(path.read_bytes())
+    digest = hashlib.sha256((tmp_path / "away.jpg").read_bytes()).hexdigest()
+    (row,) = collection._store.state.contents[digest]
+    content[row * width + 3] ^= 1
+    path.write_bytes(content)
+    assert reopened(collection).verify() == ["cat/0.jpg"]
+    shutil.copy2(tmp_path / "away.jpg", root / "cat/0.jpg")
+    done = collection.update()
+    assert (done.added, done.reused) == (["cat/0.jpg"], 0) and len(collection.names) == 14
+    assert collection.verify(mend=True) == ["cat/0.jpg"]
+    collection.update()
+    assert collection.verify() == [] and len(collection.names) == 14
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
@@ -421,7 +472,17 @@ def test_an_approximate_index_is_kept_and_follows(collection, root, retriever, m
     assert found(again, "cat/0.jpg", k=33) == [name for name in exact if name != "cup/0.jpg"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "other", "root": "/", "retriever": ""}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        100_000 * "[",
+        '{"format": "sret_jax collection 1", "root": "", "retriever": ""}',
+        '{"format": "other", "root": "/", "retriever": ""}',
+    ],
+)
 def test_a_folder_that_is_no_collection_is_said(tmp_path, text):
     with pytest.raises(UserError, match="sret index"):
         Collection(tmp_path)

@@ -58,9 +58,10 @@ def test_a_photograph_that_changes_replaces_itself(store):
 def test_skipped_and_excluded_names_are_kept(store):
     store.add(described("a", "b"))
     store.change({"skip": [["x", "empty", [0, 1]], ["a", "damaged", [5, 6]]]})
-    store.change({"remove": ["b"], "exclude": ["b"]})
+    store.change({"remove": ["b"], "exclude": [["b", "content of b"]]})
     state = Store(store.folder).state
-    assert state.skipped == {"x": ("empty", (0, 1)), "a": ("damaged", (5, 6))} and state.excluded == {"b"}
+    assert state.skipped == {"x": ("empty", (0, 1)), "a": ("damaged", (5, 6))}
+    assert state.excluded == {"b": "content of b"}
     assert not state.live
     store.change({"unskip": ["x"], "include": ["b"]})
     assert Store(store.folder).state.skipped.keys() == {"a"} and not Store(store.folder).state.excluded
@@ -85,7 +86,7 @@ def test_a_kill_at_any_moment_leaves_one_state_or_the_next(store, tmp_path):
             assert contents(found) == (after if finished else before)
             if size == (sizes[i] + len(whole[i])) // 2:
                 found.add(described("f"))
-                assert set(Store(tmp_path).state.live) == {"a", "b", "f"} and Store(tmp_path).damaged() == []
+                assert set(Store(tmp_path).state.live) == {"a", "b", "f"} and Store(tmp_path).unsound() == []
 
 
 def test_a_reader_sees_what_another_writes(store):
@@ -104,12 +105,13 @@ def test_a_changed_byte_is_found_and_named(store):
         path.write_bytes(data)
         with pytest.raises(DamagedError, match=f"of '{photo}' changed"):
             contents(Store(store.folder))
-    assert Store(store.folder).damaged() == ["a", "b"]
+    assert Store(store.folder).unsound() == [0, 1]
     with pytest.raises(DamagedError, match="'b'"):
         Store(store.folder).descriptors()
-    store.change({"forget": ["a", "b"]})
+    store.forget([0, 1])
     found = Store(store.folder)
-    assert found.damaged() == [] and len(found.descriptors()) == 3 and not found.state.contents["content of a"]
+    assert found.unsound() == [] and len(found.descriptors()) == 3 and not found.state.contents["content of a"]
+    assert set(found.state.live) == {"c"}
 
 
 def test_a_file_that_was_cut_is_damage(store):
@@ -123,7 +125,7 @@ def test_a_file_that_was_cut_is_damage(store):
 def test_compaction_changes_nothing_that_is_there(store, monkeypatch):
     monkeypatch.setattr(module, "COPIED_AT_ONCE", 2)
     store.add(described(*"abcdefg"))
-    store.change({"remove": ["b", "d"], "exclude": ["d"], "skip": [["x", "empty", [0, 1]]]})
+    store.change({"remove": ["b", "d"], "exclude": [["d", "content of d"]], "skip": [["x", "empty", [0, 1]]]})
     reader, before, state = Store(store.folder), contents(store), store.state
     store.compact()
     assert contents(store) == before == contents(Store(store.folder)) and store.left_behind == 0
@@ -178,6 +180,43 @@ def test_a_store_of_another_format_is_refused(store):
         Store(store.folder)
     (store.folder / CURRENT).unlink()
     with pytest.raises(FileNotFoundError):
+        Store(store.folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\0", b"a\0b", b"../photos", b"photos-1"])
+def test_a_garbled_name_of_the_generation_is_said(store, content):
+    store.add(described("a"))
+    (store.folder / CURRENT).write_bytes(content)
+    with pytest.raises(DamagedError, match="names no generation"):
+        Store(store.folder)
+
+
+def test_a_lost_name_of_the_generation_loses_nothing(store):
+    store.add(described("a"))
+    before = contents(store)
+    (store.folder / CURRENT).unlink()
+    for act in (lambda: Store(store.folder), lambda: Store.create(store.folder, DIM, CHANNELS, {})):
+        with pytest.raises(DamagedError, match="write 'photos-000001' into it"):
+            act()
+    (store.folder / CURRENT).write_text("photos-000001")
+    assert contents(Store(store.folder)) == before
+
+
+@pytest.mark.parametrize("name", [CURRENT, "photos-000001/maps", "photos-000001/journal"])
+def test_a_folder_in_the_place_of_a_file_is_said(store, name):
+    store.add(described("a"))
+    path = store.folder / name
+    path.unlink()
+    path.mkdir()
+    with pytest.raises((DamagedError, IsADirectoryError), match=r"index again|Is a directory"):
+        Store(store.folder)
+
+
+def test_a_garbled_journal_names_the_remedy(store):
+    store.add(described("a"))
+    path = store.generation / "journal"
+    path.write_bytes(path.read_bytes().replace(b"content", b"comment"))
+    with pytest.raises(DamagedError, match=f"delete {store.folder} and index again"):
         Store(store.folder)
 
 
