@@ -53,6 +53,8 @@ def open_collection(options: argparse.Namespace) -> Collection:
     else:
         opened = Opened(collection_folder(options))
 
+    _ = opened.retriever.extractor  # before the address is printed, so that the first query does not wait for it
+
     def follow() -> None:
         with contextlib.suppress(UserError):  # what another version has described is described again below
             opened.prepare()
