@@ -9,8 +9,7 @@ from typing import NoReturn
 
 from sret_jax.config.paths import expanded
 from sret_jax.errors import UserError, choices
-
-WORKDIR = "runs/collections"
+from sret_jax.storage.workdir import COLLECTIONS
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,7 +23,9 @@ def parser(command: str, doc: str | None) -> argparse.ArgumentParser:
     """Of a command that is about one collection."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     out = Parser(f"sret {command}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    out.add_argument("--workdir", type=expanded, default=WORKDIR, help="where collections are kept (%(default)s)")
+    out.add_argument(
+        "--workdir", type=expanded, default=str(COLLECTIONS), help="where collections are kept (%(default)s)"
+    )
     return out
 
 

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sret_jax.cli.collections import add_name, collection_folder, is_file, parser, shown
-from sret_jax.collection.collection import Answer, Collection
+from sret_jax.collection.answers import Answer
+from sret_jax.collection.collection import Collection
 from sret_jax.data.regions import Region
 from sret_jax.localization.region_file import region_of
 

@@ -11,7 +11,8 @@ import json
 from collections.abc import Sequence
 
 from sret_jax.cli.collections import add_name, collection_folders, in_each, parser, shown
-from sret_jax.collection.collection import Collection, Status
+from sret_jax.collection.answers import Status
+from sret_jax.collection.collection import Collection
 
 
 def main(words: Sequence[str]) -> None:

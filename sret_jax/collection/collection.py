@@ -3,24 +3,23 @@
 import contextlib
 import dataclasses
 import hashlib
-import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from sret_jax.collection.answers import Answer, Found, Status
 from sret_jax.collection.marking import Marker, Query, discovered_box
+from sret_jax.collection.place import FORMAT, folder_of, read_about
 from sret_jax.collection.scan import find_changes
-from sret_jax.collection.store import Store, current_generation
+from sret_jax.collection.store import Store, StoredPhoto, current_generation
+from sret_jax.collection.store_index import StoreIndex
 from sret_jax.collection.update import Progress, Update, update_store
-from sret_jax.data.decoding import decode_photo
-from sret_jax.data.folders import plain_name
+from sret_jax.data.decoding import PhotoRejected, decode_photo
 from sret_jax.data.opening import Photo, encoded
 from sret_jax.data.regions import Box, Region
 from sret_jax.errors import UserError, did_you_mean
@@ -29,72 +28,11 @@ from sret_jax.models.backbones import BACKBONES
 from sret_jax.models.weights.shipped import DEFAULT, shipped_names
 from sret_jax.retrieval.changing_index import ChangingIndex
 from sret_jax.retriever import Retriever, load
-from sret_jax.storage.artifacts import DamagedError, lock_folder, write_json
+from sret_jax.storage.artifacts import lock_folder, write_json
 from sret_jax.storage.files import Unreadable, read_file
+from sret_jax.storage.workdir import COLLECTIONS
 
 log = logging.getLogger(__name__)
-
-FORMAT = "sret_jax collection 1"
-WORKDIR = Path("runs/collections")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A photograph that was found.
-
-    name      path below the root of the collection, with "/"
-    score     cosine to the query
-    size      (height, width), pixels, upright
-    found     whether the object was found in it; None where it was not looked for
-    box       (left, top, right, bottom) of the object, pixels; None where there is none
-    outlines  closed polygons (x, y) around it, pixels
-    """
-
-    name: str
-    score: float
-    size: tuple[int, int]
-    found: bool | None = None
-    box: tuple[int, int, int, int] | None = None
-    outlines: tuple[tuple[tuple[int, int], ...], ...] = ()
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search found.
-
-    answers   best first; photographs with the very content of the query are none
-    size      (height, width) of the query, pixels
-    searched  (left, top, right, bottom) of the part of it that was described
-    """
-
-    answers: list[Answer]
-    size: tuple[int, int]
-    searched: tuple[int, int, int, int]
-
-
-@dataclass(frozen=True)
-class Status:
-    """A collection now.
-
-    photos    how many are searched
-    skipped   (name, reason) of files that are not
-    excluded  names that were taken out by hand
-    indexing  whether this process brings it up to date, and has read `done` of `total` files
-    updated   when it last was, ISO 8601; "" if never
-    """
-
-    name: str
-    root: str
-    photos: int
-    skipped: list[tuple[str, str]]
-    excluded: list[str]
-    indexing: bool
-    done: int
-    total: int
-    updated: str
-    retriever: str
-    search: str
-    left_behind: int
 
 
 class Collection:
@@ -119,24 +57,22 @@ class Collection:
         Raises `UserError` where there is none, and `DamagedError` where it is not what was written.
         """
         self.folder = Path(folder).expanduser()
-        about = _about(self.folder)
+        about = read_about(self.folder)
         self.name, self.root, self._source = self.folder.name, Path(about["root"]), about["retriever"]
-        self._updated: str = about.get("updated", "")
         self._lock, self._updating = threading.RLock(), threading.Lock()
         self._progress = (0, 0)
         self._retriever: Retriever | None = None
         self._store: Store | None = None
-        self._index: ChangingIndex | None = None
+        self._index: StoreIndex | None = None
         self._marker: Marker | None = None
         self._names: list[str] = []
-        self._indexed = 0  # rows of the store that the index has seen
 
     @classmethod
     def open(
         cls,
         root: str | Path,
         *,
-        workdir: str | Path = WORKDIR,
+        workdir: str | Path = COLLECTIONS,
         name: str = "",
         retriever: Retriever | str | Path | None = None,
     ) -> "Collection":
@@ -157,11 +93,11 @@ class Collection:
         if not root.is_dir():
             raise UserError(f"no folder {str(root)!r}: give the folder of the photographs")
         root = root.resolve()
-        folder = _folder_of(root, Path(workdir).expanduser(), name)
+        folder = folder_of(root, Path(workdir).expanduser(), name)
         if root == folder.resolve() or folder.resolve() in root.parents:
             raise UserError(f"{root}: is kept by a collection itself; choose another --workdir or --name")
         known = (folder / "collection.json").exists()
-        before = _about(folder) if known else {}
+        before = read_about(folder) if known else {}
         about = {"retriever": DEFAULT} | before | {"format": FORMAT, "root": str(root)}
         own: Retriever | None = None
         if isinstance(retriever, Retriever):
@@ -235,12 +171,14 @@ class Collection:
         done = update_store(store, changes, self.root, lambda: self.retriever.extractor, self.stage, tell, forget)
         if store.outgrown:
             store.compact()
-        self._updated = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(self.folder / "collection.json", _about(self.folder) | {"updated": self._updated})
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(self.folder / "collection.json", read_about(self.folder) | {"updated": now})
         with self._lock:
             self._look()
             if self._store and self._store.state.live:
                 self._searchable()
+                assert self._index is not None
+                self._index.keep()
         return done
 
     def _store_for_update(self) -> Store:
@@ -322,7 +260,7 @@ class Collection:
                 asked,
                 [score for _, score in kept],
                 maps,
-                [self._reader(photo.name) for photo in photos],
+                [self._reader(photo) for photo in photos],
                 [p.size for p in photos],
             )
             answers = [
@@ -341,9 +279,9 @@ class Collection:
             store, index = self._searchable()
             self._check_names([name], store.state.live)
             row = store.state.live[name]
-            asked, marker, own = self._query(query, region, store), self._marker_of(store, index), store.map(row)
-            size = store.state.photos[row].size
-        return marker.heat(asked, own, self._reader(name), size)
+            photo, own = store.state.photos[row], store.map(row)
+            asked, marker = self._query(query, region, store), self._marker_of(store, index)
+        return marker.heat(asked, own, self._reader(photo), photo.size)
 
     def read(self, name: str) -> bytes:
         """The file of a photograph, encoded. Raises `UserError` for an unknown name, or a file that is not there."""
@@ -388,7 +326,7 @@ class Collection:
         with self._lock:
             self._look()
             state = self._store.state if self._store else None
-            about = _about(self.folder)
+            about = read_about(self.folder)
             return Status(
                 name=self.name,
                 root=str(self.root),
@@ -462,37 +400,9 @@ class Collection:
             raise UserError(f"{self.name}: it has no photographs yet; index {self.root} first")
         if store.state.header.get("retriever") != self.retriever.fingerprint:
             raise UserError(f"{self.name}: described by another retriever, or another version of it; index it again")
-        config = self.retriever.config.search
-        place = store.generation / "index"
         if self._index is None:
-            self._index, self._indexed = None, 0
-            try:
-                self._index = ChangingIndex.load(place, store.generation.name, config)
-            except DamagedError as error:
-                log.warning("%s; it is built again", error)
-            if self._index is not None:
-                self._indexed = 1 + max(self._index.ids.tolist(), default=-1)
-        if self._index is not None:
-            self._follow(store, self._index)
-        if self._index is None or self._index.outgrown:
-            rows = np.array(sorted(store.state.live.values()), np.int64)
-            self._index = ChangingIndex(rows, store.descriptors()[rows], config)
-            self._indexed = len(store.state.photos)
-            if self._index.method != "exact":
-                with lock_folder(store.generation):
-                    self._index.save(place, store.generation.name)
-        return store, self._index
-
-    def _follow(self, store: Store, index: ChangingIndex) -> None:
-        """Makes the same changes to the index as were made to the store."""
-        live = store.state.live
-        if self._indexed == len(store.state.photos) and len(index) == len(live):
-            return
-        now = np.fromiter(live.values(), np.int64, len(live))
-        index.delete(np.setdiff1d(index.ids, now))
-        new = now[now >= self._indexed]
-        index.insert(new, store.descriptors(self._indexed)[new - self._indexed])
-        self._indexed = len(store.state.photos)
+            self._index = StoreIndex(store, self.retriever.config.search)
+        return store, self._index.follow()
 
     def _marker_of(self, store: Store, index: ChangingIndex) -> Marker:
         if self._marker is None:
@@ -517,8 +427,16 @@ class Collection:
         digest = hashlib.sha256(data).hexdigest()
         return Query.of(digest, _decoded(data), region, self.retriever.extractor, self.stage)
 
-    def _reader(self, name: str) -> Callable[[], UInt8[np.ndarray, "_ _ 3"]]:
-        return lambda: decode_photo(read_file(self.root / name), WORKING_SIDE)
+    def _reader(self, photo: StoredPhoto) -> Callable[[], UInt8[np.ndarray, "_ _ 3"]]:
+        """Reads the pixels of a photograph; raises `PhotoRejected` where the file is not the one that was described."""
+
+        def read() -> np.ndarray:
+            data = read_file(self.root / photo.name)
+            if hashlib.sha256(data).hexdigest() != photo.digest:
+                raise PhotoRejected("changed since it was indexed; index again")
+            return decode_photo(data, WORKING_SIDE)
+
+        return read
 
 
 def _decoded(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
@@ -526,46 +444,3 @@ def _decoded(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
         return decode_photo(data)
     except Unreadable as error:
         raise UserError(f"the query is no photograph: {error.reason}") from None
-
-
-def _about(folder: Path) -> dict[str, Any]:
-    path = folder / "collection.json"
-    try:
-        about: dict[str, Any] = json.loads(path.read_bytes())
-        if about["format"] != FORMAT or not isinstance(about["retriever"], str):
-            raise ValueError(f"written as {about['format']!r}")
-        if not Path(about["root"]).is_absolute():
-            raise ValueError(f"photographs at {about['root']!r}")
-    except FileNotFoundError:
-        raise UserError(f"no collection {str(folder)!r}; `sret index PHOTOS` makes one") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DamagedError(
-            f"{path}: not of a collection of this version ({error}); delete {folder} and index again"
-        ) from None
-    return about
-
-
-def _folder_of(root: Path, workdir: Path, name: str) -> Path:
-    """Where the collection of a folder is, or is to be."""
-    taken: dict[str, Path | None] = {path.name: None for path in workdir.glob("*")}  # of no collection
-    for about in sorted(workdir.glob("*/collection.json")):
-        try:
-            taken[about.parent.name] = Path(_about(about.parent)["root"])
-        except DamagedError as error:
-            log.warning("%s", error)
-    if not name:
-        for own, other in taken.items():
-            if other == root:
-                return workdir / own
-        name = wanted = plain_name(root.name) or "photos"
-        number = 1
-        while name in taken:
-            number += 1
-            name = f"{wanted}-{number}"
-    elif name != plain_name(name):
-        raise UserError(f"--name={name}: letters, digits, - and _ only, 40 at most")
-    elif (other := taken.get(name)) is not None and other != root and other.is_dir():
-        raise UserError(f"--name={name}: the collection of {other} has this name; choose another")
-    elif name in taken and other is None and {path.name for path in (workdir / name).iterdir()} - {".lock"}:
-        raise UserError(f"--name={name}: {workdir / name} is no collection; choose another name")
-    return workdir / name

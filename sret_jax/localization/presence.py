@@ -43,10 +43,8 @@ def presence(
         mask: their photographs' positions; one without any has presence 0.
         mean: `query_region.mean_direction` of the collection.
     """
-    y_query = deviations(query, mean).reshape(-1, query.shape[-1])
-    share = weights.reshape(-1) / jnp.maximum(weights.sum(), EPSILON)
-    cosine = jnp.einsum("bhwc,ic->bhwi", deviations(x, mean), y_query)
-    best = jnp.max(cosine, axis=(1, 2), where=mask[..., None], initial=-1)
+    cosine, share = _cosines(query, weights, x, mean)
+    best = jnp.max(cosine, axis=1, where=mask.reshape(len(x), -1, 1), initial=-1)
     return jnp.where(mask.any((1, 2)), best @ share, 0)
 
 
@@ -59,10 +57,17 @@ def mutual_presence(
     mean: Float[Array, "c"],
 ) -> Float32[Array, "b"]:
     """mutual presence of the module's equations, 0 to 1. Arguments as for `presence`."""
-    y_query = deviations(query, mean).reshape(-1, query.shape[-1])
-    share = weights.reshape(-1) / jnp.maximum(weights.sum(), EPSILON)
-    cosine = jnp.einsum("bhwc,ic->bhwi", deviations(x, mean), y_query).reshape(len(x), -1, len(y_query))
+    cosine, share = _cosines(query, weights, x, mean)
     cosine = jnp.where(mask.reshape(len(x), -1, 1) & (share > 0)[None, None], cosine, -jnp.inf)
     chosen = (cosine == cosine.max(1, keepdims=True)) & (cosine == cosine.max(2, keepdims=True))
     pairs = jnp.where(chosen & jnp.isfinite(cosine), jnp.maximum(cosine, 0), 0)
     return jnp.max(pairs, axis=1) @ share
+
+
+def _cosines(
+    query: Float[Array, "h2 w2 c"], weights: Float[Array, "h2 w2"], x: Float[Array, "b h w c"], mean: Float[Array, "c"]
+) -> tuple[Float32[Array, "b p i"], Float32[Array, "i"]]:
+    """y[p] . y_query[i] of the module's equations, and w[i] / sum w."""
+    y_query = deviations(query, mean).reshape(-1, query.shape[-1])
+    cosine = jnp.einsum("bhwc,ic->bhwi", deviations(x, mean), y_query).reshape(len(x), -1, len(y_query))
+    return cosine, weights.reshape(-1) / jnp.maximum(weights.sum(), EPSILON)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 RECORD = "record.json"  # in a checkpoint: its config, its position in the data, its devices
 UNTRAINED = "-untrained"
+COLLECTIONS = Path("runs/collections")  # each in a folder of its own: `collection/store.py`
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,16 @@
 
 import json
 import shutil
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
 
-from sret_jax.cli import main as module
 from sret_jax.config import Config, DataConfig, ExtractConfig, ModelConfig
 from sret_jax.retriever import load
+from tests.support.commands import called
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +38,7 @@ def sret(monkeypatch, capsys, tmp_path, run):
     shutil.copytree(run, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
 
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sret", *words])
-        status = 0
-        try:
-            module.main()
-        except SystemExit as ending:
-            status = ending.code or 0
-        return status, *capsys.readouterr()
-
-    return call
+    return partial(called, monkeypatch, capsys)
 
 
 def test_a_folder_is_indexed_searched_and_changed(sret, tmp_path):

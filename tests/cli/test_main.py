@@ -8,7 +8,7 @@ import pytest
 
 import sret_jax
 from sret_jax.cli import main as module
-from tests.support.commands import REPOSITORY, run_forked
+from tests.support.commands import REPOSITORY, called, run_forked
 
 COMMANDS = tuple(module.COMMANDS)
 FLAGGED = ("train", "eval")
@@ -16,26 +16,15 @@ PLAIN = [command for command in COMMANDS if command not in FLAGGED]
 CHOICES = ", ".join(COMMANDS)
 
 
-def sret(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
-    """Exit status and what was printed, of a command that needs no process of its own."""
-    monkeypatch.setattr(sys, "argv", ["sret", *words])
-    status = 0
-    try:
-        module.main()
-    except SystemExit as ending:
-        status = ending.code or 0
-    return status, *capsys.readouterr()
-
-
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
 def test_the_usage_names_every_command(monkeypatch, capsys, words):
-    status, out, err = sret(monkeypatch, capsys, *words)
+    status, out, err = called(monkeypatch, capsys, *words)
     assert status == 0 and not err and out.startswith("usage: sret COMMAND ...")
     assert [line.split()[0] for line in out.splitlines() if line.startswith("  ")] == list(COMMANDS)
 
 
 def test_the_version(monkeypatch, capsys):
-    assert sret(monkeypatch, capsys, "--version") == (0, f"{sret_jax.__version__}\n", "")
+    assert called(monkeypatch, capsys, "--version") == (0, f"{sret_jax.__version__}\n", "")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +39,7 @@ def test_the_version(monkeypatch, capsys):
     ],
 )
 def test_an_unknown_command_gets_the_nearest_one(monkeypatch, capsys, word, says):
-    status, out, err = sret(monkeypatch, capsys, word)
+    status, out, err = called(monkeypatch, capsys, word)
     assert status == 2 and not out and err.startswith(says) and err.count("\n") == 1
 
 
@@ -62,10 +51,10 @@ def test_the_usage_needs_nothing_heavy():
 
 @pytest.mark.parametrize("command", PLAIN)
 def test_a_command_of_plain_words_says_what_it_does(monkeypatch, capsys, tmp_path, command):
-    status, out, err = sret(monkeypatch, capsys, command, "--help")
+    status, out, err = called(monkeypatch, capsys, command, "--help")
     assert status == 0 and not err and f"usage: sret {command}" in out
     monkeypatch.chdir(tmp_path)
-    assert sret(monkeypatch, capsys, command)[0] == 2  # without what it needs
+    assert called(monkeypatch, capsys, command)[0] == 2  # without what it needs
 
 
 @pytest.mark.parametrize("command", FLAGGED)
@@ -88,7 +77,7 @@ def test_a_command_of_flags_says_what_it_does(command, tmp_path):
 )
 def test_bad_input_of_a_plain_command_is_one_line(monkeypatch, capsys, tmp_path, words, says):
     monkeypatch.chdir(tmp_path)
-    status, out, err = sret(monkeypatch, capsys, *words)
+    status, out, err = called(monkeypatch, capsys, *words)
     assert status == 2 and not out and says in err and err.count("\n") == 1
 
 

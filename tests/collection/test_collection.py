@@ -16,6 +16,7 @@ from skimage import data
 
 import sret_jax
 from sret_jax.collection import collection as module
+from sret_jax.collection import store_index
 from sret_jax.collection import update as updating
 from sret_jax.collection.collection import Collection
 from sret_jax.config import Config, DataConfig, ExtractConfig, LocalizeConfig, ModelConfig
@@ -249,6 +250,16 @@ def test_an_object_is_suggested_where_nobody_points(collection, root):
         collection.object_in("nothing")
 
 
+def test_an_answer_whose_file_has_changed_is_not_marked(collection, root, monkeypatch):
+    """What would be outlined is another picture than the one whose features were compared."""
+    monkeypatch.setattr("sret_jax.collection.marking.FOUND_WITH_COSINE", -2.0)
+    name = collection.search("cat/1.jpg", k=1).answers[0].name
+    assert collection.search("cat/1.jpg", k=1).answers[0].outlines
+    write(root / name, SCENES["rocket"])
+    answer = collection.search("cat/1.jpg", k=1).answers[0]
+    assert (answer.name, answer.found, answer.outlines) == (name, None, ())
+
+
 def test_heat_is_of_one_photograph(collection):
     heat = collection.heat("cat/0.jpg", "cat/1.jpg", (10, 10, 100, 100))
     assert heat.shape == (120, 160) and np.isfinite(heat).all() and heat.std() > 0
@@ -464,9 +475,12 @@ def test_an_approximate_index_is_kept_and_follows(collection, root, retriever, m
     approximate._retriever = dataclasses.replace(retriever, config=config)
     approximate._retriever.__dict__["extractor"] = retriever.extractor
     assert found(approximate, "cat/0.jpg", k=33) == exact and approximate.status().search == "ah"
+    assert not list(collection.folder.glob("photos-*/index"))  # who searches writes nothing
+    approximate.update()
     (root / "cup/0.jpg").unlink()
     collection.update()
-    monkeypatch.setattr(module, "ChangingIndex", type("Loaded", (module.ChangingIndex,), {"__init__": None}))
+    loaded = type("Loaded", (store_index.ChangingIndex,), {"__init__": None})
+    monkeypatch.setattr(store_index, "ChangingIndex", loaded)
     again = reopened(collection)
     again._retriever = approximate._retriever
     assert found(again, "cat/0.jpg", k=33) == [name for name in exact if name != "cup/0.jpg"]

@@ -8,6 +8,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from sret_jax.cli import main
+
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -27,6 +29,17 @@ def get_config():
         extract=ExtractConfig(batch_size=4),
     )
 """
+
+
+def called(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
+    """Exit status and what was printed, of a command of `sret` that needs no process of its own."""
+    monkeypatch.setattr(sys, "argv", ["sret", *words])
+    status = 0
+    try:
+        main.main()
+    except SystemExit as ending:
+        status = ending.code or 0
+    return status, *capsys.readouterr()
 
 
 def run_command(script: str, *flags: str, cwd: Path) -> subprocess.CompletedProcess:

@@ -1,0 +1,62 @@
+"""What a collection answers."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A photograph that was found.
+
+    name      path below the root of the collection, with "/"
+    score     cosine to the query
+    size      (height, width), pixels, upright
+    found     whether the object was found in it; None where it was not looked for
+    box       (left, top, right, bottom) of the object, pixels; None where there is none
+    outlines  closed polygons (x, y) around it, pixels
+    """
+
+    name: str
+    score: float
+    size: tuple[int, int]
+    found: bool | None = None
+    box: tuple[int, int, int, int] | None = None
+    outlines: tuple[tuple[tuple[int, int], ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    answers   best first; photographs with the very content of the query are none
+    size      (height, width) of the query, pixels
+    searched  (left, top, right, bottom) of the part of it that was described
+    """
+
+    answers: list[Answer]
+    size: tuple[int, int]
+    searched: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Status:
+    """A collection now.
+
+    photos    how many are searched
+    skipped   (name, reason) of files that are not
+    excluded  names that were taken out by hand
+    indexing  whether this process brings it up to date, and has read `done` of `total` files
+    updated   when it last was, ISO 8601; "" if never
+    """
+
+    name: str
+    root: str
+    photos: int
+    skipped: list[tuple[str, str]]
+    excluded: list[str]
+    indexing: bool
+    done: int
+    total: int
+    updated: str
+    retriever: str
+    search: str
+    left_behind: int

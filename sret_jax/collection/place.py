@@ -1,0 +1,64 @@
+"""Where a collection is kept, and what is written of it there: `collection.json`."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from sret_jax.data.folders import plain_name
+from sret_jax.errors import UserError
+from sret_jax.storage.artifacts import DamagedError
+
+log = logging.getLogger(__name__)
+
+FORMAT = "sret_jax collection 1"
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What is written of a collection: where its photographs are, what describes them, when it was brought up to date.
+
+    Raises `UserError` where there is none, and `DamagedError` where it is not what was written.
+    """
+    path = folder / "collection.json"
+    try:
+        about: dict[str, Any] = json.loads(path.read_bytes())
+        if about["format"] != FORMAT or not isinstance(about["retriever"], str):
+            raise ValueError(f"written as {about['format']!r}")
+        if not Path(about["root"]).is_absolute():
+            raise ValueError(f"photographs at {about['root']!r}")
+    except FileNotFoundError:
+        raise UserError(f"no collection {str(folder)!r}; `sret index PHOTOS` makes one") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedError(
+            f"{path}: not of a collection of this version ({error}); delete {folder} and index again"
+        ) from None
+    return about
+
+
+def folder_of(root: Path, workdir: Path, name: str) -> Path:
+    """Where the collection of a folder is, or is to be.
+
+    Raises `UserError` for a name that is none, or that something else has.
+    """
+    taken: dict[str, Path | None] = {path.name: None for path in workdir.glob("*")}  # of no collection
+    for about in sorted(workdir.glob("*/collection.json")):
+        try:
+            taken[about.parent.name] = Path(read_about(about.parent)["root"])
+        except DamagedError as error:
+            log.warning("%s", error)
+    if not name:
+        for own, other in taken.items():
+            if other == root:
+                return workdir / own
+        name = wanted = plain_name(root.name) or "photos"
+        number = 1
+        while name in taken:
+            number += 1
+            name = f"{wanted}-{number}"
+    elif name != plain_name(name):
+        raise UserError(f"--name={name}: letters, digits, - and _ only, 40 at most")
+    elif (other := taken.get(name)) is not None and other != root and other.is_dir():
+        raise UserError(f"--name={name}: the collection of {other} has this name; choose another")
+    elif name in taken and other is None and {path.name for path in (workdir / name).iterdir()} - {".lock"}:
+        raise UserError(f"--name={name}: {workdir / name} is no collection; choose another name")
+    return workdir / name

@@ -1,0 +1,68 @@
+"""The index over the rows of a store, which follows what is added to it and taken from it."""
+
+import logging
+
+import numpy as np
+
+from sret_jax.collection.store import Store
+from sret_jax.config import SearchConfig
+from sret_jax.retrieval.changing_index import ChangingIndex
+from sret_jax.storage.artifacts import DamagedError
+
+log = logging.getLogger(__name__)
+
+
+class StoreIndex:
+    """A `ChangingIndex` over one generation of a store.
+
+    Searching never writes: what was built is kept by `keep`, of whoever holds the lock of the collection.
+    """
+
+    def __init__(self, store: Store, config: SearchConfig):
+        self.store, self.config = store, config
+        self._place = store.generation / "index"
+        self._seen = 0  # rows of the store
+        self._index = self._kept()
+        self._is_kept = self._index is not None
+
+    @property
+    def method(self) -> str:
+        """How it searches; "" before it first did."""
+        return self._index.method if self._index else ""
+
+    def follow(self) -> ChangingIndex:
+        """The index over what is in the store now; it is built anew where it has outgrown itself."""
+        if self._index is not None:
+            self._change(self._index)
+        if self._index is None or self._index.outgrown:
+            rows = np.array(sorted(self.store.state.live.values()), np.int64)
+            self._index = ChangingIndex(rows, self.store.descriptors()[rows], self.config)
+            self._seen, self._is_kept = len(self.store.state.photos), False
+        return self._index
+
+    def keep(self) -> None:
+        """Writes an approximate index beside the rows, where it was built since; an exact one needs no building."""
+        if self._index is not None and self._index.method != "exact" and not self._is_kept:
+            self._index.save(self._place, self.store.generation.name)
+            self._is_kept = True
+
+    def _kept(self) -> ChangingIndex | None:
+        try:
+            index = ChangingIndex.load(self._place, self.store.generation.name, self.config)
+        except DamagedError as error:
+            log.warning("%s; it is built again", error)
+            return None
+        if index is not None:
+            self._seen = 1 + max(index.ids.tolist(), default=-1)
+        return index
+
+    def _change(self, index: ChangingIndex) -> None:
+        """Makes the same changes to the index as were made to the store."""
+        live, rows = self.store.state.live, len(self.store.state.photos)
+        if self._seen == rows and len(index) == len(live):
+            return
+        now = np.fromiter(live.values(), np.int64, len(live))
+        index.delete(np.setdiff1d(index.ids, now))
+        new = now[now >= self._seen]
+        index.insert(new, self.store.descriptors(self._seen)[new - self._seen])
+        self._seen = rows
