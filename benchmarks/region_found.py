@@ -1,12 +1,13 @@
 """How well it can be told whether an answer shows the object of a query's region at all.
 
-    python benchmarks/region_found.py --folder "NAME=ROOT;SPLITS;SPLIT" ... [--paintings=PAINTINGS] [--scenes=200]
+    python benchmarks/region_found.py --folder "NAME=ROOT;SPLITS;SPLIT" ... [--paintings=PAINTINGS]
+        [--synthetic] [--scenes=200]
 
 The queries are those of `region_queries.py`, whose `--workdir` keeps the maps: scenes with a box on the smaller of two
-objects, boxes of paintings in museum photographs ("paintings"), and the other way round the pictures of the paintings
-in the museum photographs ("museum"). Told apart are the first `ANSWERS` answers of every query: the wrong ones among
-them are those that a descriptor takes for right. Rows: the cosine of the descriptors, and scores of the maps of both
-photographs, where the query's is that of the whole photograph or of what is cut out of it.
+objects, the boxes of synthetic objects, boxes of paintings in museum photographs ("paintings"), and the other way round
+the pictures of the paintings in the museum photographs ("museum"). Told apart are the first `ANSWERS` answers of every
+query: the wrong ones among them are those that a descriptor takes for right. Rows: the cosine of the descriptors, and
+scores of the maps of both photographs, where the query's is that of the whole photograph or of what is cut out of it.
 
 Columns: the chance that a right answer has a higher score than a wrong one (AUROC); of the answers from the threshold
 on, how many are right (precision), and of the right ones, how many are from it on (recall); how many answers are right
@@ -105,6 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", action="append", default=[], metavar="NAME=ROOT;SPLITS;SPLIT")
     parser.add_argument("--paintings", type=Path)
+    parser.add_argument("--synthetic", action="store_true", help="the synthetic objects, by their boxes")
     parser.add_argument("--scenes", type=int, default=200, help="queries of each collection")
     parser.add_argument("--recall", type=float, default=90.0, help="of the first collection, percent")
     parser.add_argument("--source", default="map", help="of the maps, as config.localize.source")

@@ -1,6 +1,7 @@
 """What of a query photograph should be described where a region says what is searched for.
 
-    python benchmarks/region_queries.py --folder "NAME=ROOT;SPLITS;SPLIT" ... [--paintings=PAINTINGS] [--scenes=200]
+    python benchmarks/region_queries.py --folder "NAME=ROOT;SPLITS;SPLIT" ... [--paintings=PAINTINGS]
+        [--synthetic] [--scenes=200]
 
 Drawn scenes: a query shows two photographs of a collection, a large one and, pasted somewhere on it, a small one of
 another instance, whose longer side is 0.2 to 0.45 of the scene's. The region is the small one: its box, or a click in
@@ -8,10 +9,11 @@ the middle half of it. Right are the other photographs of its instance; the two 
 searched. Rows: the whole photograph; the region cut out with a margin, a share of its longer side; pooled from the
 whole photograph's map, whose patches have seen what is around them, those that lie in the region by half or more, or
 the one that does most; and for a click a square, a share of the photograph's longest side, or what grows from the
-clicked patch: the patches that correlate with it and are connected to it.
+clicked patch: the patches that correlate with it and are connected to it. The first row is the small photograph itself,
+in its own size, as if nothing were around it.
 
 PAINTINGS (a folder of ground_truth.json, museum photographs and db/): the box of a painting in a museum photograph is
-looked for in db/.
+looked for in db/. The synthetic objects are looked for by the box of each in its own drawn photograph.
 
 The margin and what a click stands for are chosen on the first collection; the others tell whether that holds. Prints a
 table, and writes it and a CSV to `--out`; what is described is kept in `--workdir`.
@@ -32,10 +34,12 @@ from localization import open_direction
 from PIL import Image
 from timing import command, machine
 
+from sret_jax.config import Config
 from sret_jax.data.opening import open_photos
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.regions import Region, cut_out
 from sret_jax.data.sampling import rows_of_instances
+from sret_jax.evaluation.benchmark import open_benchmark
 from sret_jax.extraction.maps import StoredMaps
 from sret_jax.localization.object_discovery import centre, connected, mask_boxes
 from sret_jax.localization.pixels import pixel_box
@@ -60,12 +64,13 @@ class Queries(NamedTuple):
     clicks: dict[int, Region]
     database: PhotoSet
     relevance: Relevance
+    intact: list[int] = []  # row in the database of the photograph that a region shows small, where that is known
 
 
 def draw_scenes(photos: PhotoSet, count: int, seed: int = 0) -> Queries:
     """Scenes of pairs of photographs of different instances that have other photographs to find."""
     rng, instances = np.random.default_rng(seed), rows_of_instances(photos, at_least=2)
-    scenes, relevance = [], []
+    scenes, relevance, intact = [], [], []
     boxes: dict[int, Region] = {}
     clicks: dict[int, Region] = {}
     for number in range(count):
@@ -77,11 +82,12 @@ def draw_scenes(photos: PhotoSet, count: int, seed: int = 0) -> Queries:
         left, top = (int(rng.integers(0, a - b + 1)) for a, b in zip(scene.size, pasted.size, strict=True))
         scene.paste(pasted, (left, top))
         scenes.append(scene)
+        intact.append(row)
         size = np.array(pasted.size)
         boxes[number] = np.array([left, top, left + size[0], top + size[1]])
         clicks[number] = np.array([left, top]) + size * rng.uniform(0.25, 0.75, 2)
         relevance.append((np.setdiff1d(instances[small], row), np.array([row, behind])))
-    return Queries(open_photos(scenes), boxes, clicks, photos, relevance)
+    return Queries(open_photos(scenes), boxes, clicks, photos, relevance, intact)
 
 
 def open_paintings(retriever: Retriever, root: Path, cache: Path) -> Queries:
@@ -91,6 +97,20 @@ def open_paintings(retriever: Retriever, root: Path, cache: Path) -> Queries:
     relevance = [(right, np.array([], int)) for right in benchmark.ground_truth_masks.relevant]
     whole = dataclasses.replace(benchmark.queries, boxes=None)
     return Queries(whole, dict(enumerate(benchmark.queries.boxes)), {}, benchmark.photos, relevance)
+
+
+def open_synthetic(cache: Path) -> Queries:
+    """Drawn photographs of drawn objects among other things, each with the box of its object; those of it are right."""
+    photos = open_benchmark("synthetic", config=Config(), cache=cache).database
+    boxes, relevance = {}, []
+    of_instance = {row: rows for rows in rows_of_instances(photos, at_least=2) for row in rows}
+    for row in range(len(photos)):
+        mask = photos.mask(row)
+        assert mask is not None
+        down, across = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        boxes[row] = np.array([across[0], down[0], across[-1] + 1, down[-1] + 1])
+        relevance.append((np.setdiff1d(of_instance[row], row), np.array([row])))
+    return Queries(photos, boxes, {}, photos, relevance)
 
 
 def _longest(image: Image.Image, side: int) -> Image.Image:
@@ -165,6 +185,8 @@ def measure(retriever: Retriever, queries: Queries, folder: Path) -> Iterator[tu
     def pooled(regions: Mapping[int, Region]) -> dict[str, float]:
         return score(described(retriever, photos, folder / "whole", regions), database, queries.relevance)
 
+    if queries.intact:
+        yield "the small photograph itself", score(database[queries.intact], database, queries.relevance)
     yield "whole photograph", rated("whole", {}, 0)
     yield "box, pooled from the whole map", pooled(queries.boxes)
     for margin in MARGINS:
@@ -180,9 +202,11 @@ def measure(retriever: Retriever, queries: Queries, folder: Path) -> Iterator[tu
 
 
 def open_queries(retriever: Retriever, args: argparse.Namespace) -> dict[str, Queries]:
-    """Those that the flags name, in their order, the paintings last."""
+    """Those that the flags name, the folders in their order first."""
     opened = open_collections(args).items() if args.folder else ()
     found = {name: draw_scenes(benchmark.database, args.scenes) for name, benchmark in opened}
+    if args.synthetic:
+        found["synthetic"] = open_synthetic(args.workdir / "data")
     if args.paintings:
         found["paintings"] = open_paintings(retriever, args.paintings, args.workdir / "data")
     return found
@@ -192,6 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", action="append", default=[], metavar="NAME=ROOT;SPLITS;SPLIT")
     parser.add_argument("--paintings", type=Path)
+    parser.add_argument("--synthetic", action="store_true", help="the synthetic objects, by their boxes")
     parser.add_argument("--scenes", type=int, default=200, help="queries of each collection")
     parser.add_argument("--workdir", type=Path, default=Path("runs/region_queries"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))

@@ -44,8 +44,9 @@ def command() -> str:
     """The command line that runs this benchmark, in Markdown; a path of this host becomes the name of its option."""
     words = ["python", f"benchmarks/{Path(sys.argv[0]).name}"]
     for word in sys.argv[1:]:
-        option, _, value = word.partition("=")
-        words.append(f"{option}={option.lstrip('-').upper()}" if value.startswith("/") else shlex.quote(word))
+        option, path, _ = word.partition("=/")
+        named = option.rpartition("=")[2].lstrip("-").upper()
+        words.append(shlex.quote(f"{option}={named}" if path else word))
     return f"`{' '.join(word for word in words if word != '--save')}`"
 
 
