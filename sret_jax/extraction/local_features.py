@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped, UInt8
 
 from sret_jax.config import Config, to_dict
 from sret_jax.data.photo_set import PhotoSet
@@ -46,21 +46,20 @@ class FeatureSource(Protocol):
         ...
 
 
+def feature_dtype(dim: int) -> np.dtype[np.void]:
+    """One feature of a record of `pack`, of `dim` numbers."""
+    half = np.float16
+    named = [("features", np.int8, (dim,)), ("length", half), ("strength", half), ("position", half, (2,))]
+    return np.dtype([*named, ("scale", half)])
+
+
 def pack(selected: Sequence[SelectedFeatures]) -> Shaped[np.ndarray, "b"]:
     """A record per photograph: every feature as 8-bit numbers times its own length, the rest in 16 bits.
 
     A number is off by at most 1/254 of the largest of its feature, a position by 2^-12 of the photograph.
     """
     n, c = selected[0].features.shape
-    record = [
-        ("features", np.int8, (n, c)),
-        ("length", np.float16, (n,)),
-        ("strength", np.float16, (n,)),
-        ("position", np.float16, (n, 2)),
-        ("scale", np.float16, (n,)),
-        ("count", np.int32),
-    ]
-    out = np.zeros(len(selected), record)
+    out = np.zeros(len(selected), _record_dtype(n, c))
     for to, one in zip(out, selected, strict=True):
         length = np.abs(one.features).max(1).astype(np.float16)
         divisor = np.where(length > 0, length, 1).astype(np.float32)[:, None]
@@ -76,6 +75,30 @@ def unpack(records: Shaped[np.ndarray, "b"]) -> SelectedFeatures:
     features *= (records["length"].astype(np.float32) / LEVELS)[..., None]
     strength, position, scale = (records[name].astype(np.float32) for name in ("strength", "position", "scale"))
     return SelectedFeatures(features, strength, position, scale, records["count"])
+
+
+def _record_dtype(slots: int, dim: int) -> np.dtype[np.void]:
+    one = feature_dtype(dim)
+    fields = [(name, one[name].base, (slots, *one[name].shape)) for name in one.names or ()]
+    return np.dtype([*fields, ("count", np.int32)])
+
+
+def real_features(record: Shaped[np.void, ""]) -> Shaped[np.ndarray, "n"]:
+    """The features of one record of `pack` that are real, one after the other: what is worth keeping of it."""
+    out = np.empty(record["count"], feature_dtype(record["features"].shape[-1]))
+    for name in out.dtype.names or ():
+        out[name] = record[name][: len(out)]
+    return out
+
+
+def as_records(photos: Sequence[Shaped[np.ndarray, "_"]], slots: int) -> Shaped[np.ndarray, "b"]:
+    """Records of `pack` with so many slots, of what `real_features` left of them."""
+    out = np.zeros(len(photos), _record_dtype(slots, photos[0].dtype["features"].shape[0]))
+    for to, own in zip(out, photos, strict=True):
+        for name in own.dtype.names or ():
+            to[name][: len(own)] = own[name]
+        to["count"] = len(own)
+    return out
 
 
 class StoredLocal:
@@ -152,7 +175,10 @@ class Sift:
             yield from zip(rows, threads.map(partial(self._one, photos), rows), strict=True)
 
     def _one(self, photos: PhotoSet, row: int) -> SelectedFeatures:
-        photo = load(photos, row)
+        return self.of_photo(load(photos, row))
+
+    def of_photo(self, photo: UInt8[np.ndarray, "h w 3"]) -> SelectedFeatures:
+        """Those of one photograph; may be called by several threads."""
         longest = min(self._config.local.image_size, max(photo.shape[:2]))
         photo = resize(photo, content_size(photo.shape[:2], longest, 1))
         found = sift(photo, self._config.local.most)

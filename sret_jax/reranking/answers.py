@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from sret_jax.config import Config
 from sret_jax.extraction.local_features import StoredLocal
+from sret_jax.extraction.selection import SelectedFeatures
 from sret_jax.reranking.matching import LocalFeatures
 
 
@@ -53,13 +54,19 @@ class PhotoFeatures:
     def local_features(self, rows: Int[np.ndarray, "b"]) -> LocalFeatures:
         """Unit local features, positions in units of the longest side. A row of -1 has none."""
         found = self.local(np.maximum(rows, 0))
-        length = np.linalg.norm(found.features, axis=-1, keepdims=True)
-        aspect = self.sizes[np.maximum(rows, 0)][:, ::-1] / self.sizes[np.maximum(rows, 0)].max(1, keepdims=True)
-        return LocalFeatures(
-            jnp.asarray(found.features / np.where(length > 0, length, 1)),
-            jnp.asarray(found.position * aspect[:, None], jnp.float32),
-            jnp.asarray(np.where(rows >= 0, found.counts, 0), jnp.int32),
-        )
+        counts = np.where(rows >= 0, found.counts, 0)
+        return comparable(found._replace(counts=counts), self.sizes[np.maximum(rows, 0)])
+
+
+def comparable(found: SelectedFeatures, sizes: Int[np.ndarray, "b 2"]) -> LocalFeatures:
+    """Local features of photographs of these sizes (height, width): of unit length, the longest side of unit length."""
+    length = np.linalg.norm(found.features, axis=-1, keepdims=True)
+    aspect = sizes[:, ::-1] / sizes.max(1, keepdims=True)
+    return LocalFeatures(
+        jnp.asarray(found.features / np.where(length > 0, length, 1)),
+        jnp.asarray(found.position * aspect[:, None], jnp.float32),
+        jnp.asarray(found.counts, jnp.int32),
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,16 @@ from sret_jax.data.photo_set import with_distractors
 from sret_jax.data.pipeline import evaluation_batches
 from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import Extractor
-from sret_jax.extraction.local_features import StoredLocal, open_source, pack, store_local, unpack
+from sret_jax.extraction.local_features import (
+    StoredLocal,
+    as_records,
+    feature_dtype,
+    open_source,
+    pack,
+    real_features,
+    store_local,
+    unpack,
+)
 from sret_jax.extraction.selection import SelectedFeatures
 from sret_jax.models.descriptor import RetrievalNetwork
 from sret_jax.models.local_features import LocalFeatureHead
@@ -36,6 +45,19 @@ def test_numbers_are_kept_to_eight_bits():
     assert (np.abs(back.features[1] - features) <= np.abs(features).max(1, keepdims=True) / 200).all()
     np.testing.assert_allclose(back.position[0], one.position, atol=3e-4)
     assert back.counts.tolist() == [4, 4] and back.features.dtype == np.float32
+
+
+def test_real_features_are_a_record_without_its_empty_slots():
+    rng = np.random.default_rng(0)
+    parts = []
+    for count in (3, 0, 5):
+        real = (np.arange(5) < count)[:, None]
+        features, position = rng.normal(size=(5, 8)) * real, rng.random((5, 2)) * real
+        parts.append(SelectedFeatures(features, rng.random(5) * real[:, 0], position, real[:, 0], np.int32(count)))
+    records = pack(parts)
+    kept = [real_features(record) for record in records]
+    assert [one.nbytes for one in kept] == [3 * 18, 0, 5 * 18] and kept[0].dtype == feature_dtype(8)
+    np.testing.assert_array_equal(as_records(kept, 5), records)
 
 
 @pytest.mark.parametrize("source", ["sift", "map"])
