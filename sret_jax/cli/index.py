@@ -1,6 +1,6 @@
 """Keeps an index of a folder of photographs.
 
-    sret index PHOTOS [--name=NAME] [--retriever=RUN]
+    sret index PHOTOS [--name=NAME] [--retriever=RUN] [--local=sift]
     sret index [--collection=NAME]
 
 PHOTOS is any folder; photographs may lie at any depth, and stay where they are. The first time all of them are
@@ -10,6 +10,9 @@ photographs is there any more, which may be a disk that is not mounted, nothing 
 
 `--retriever` is what `sret train` wrote, or another that `sret_jax.load` takes; by default the weights that come with
 the package.
+
+With `--local=sift`, or `head` for those of a network that has its own, local features of the photographs are kept
+besides, by which `sret search --verify` verifies answers. `--local=none` leaves them out again.
 """
 
 import contextlib
@@ -21,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sret_jax.cli.collections import add_name, collection_folders, in_each, parser, shown
 from sret_jax.collection.collection import Collection
+from sret_jax.collection.local import SOURCES
 from sret_jax.collection.update import Progress as Tell
 from sret_jax.collection.update import Update
 from sret_jax.config.paths import expanded
@@ -32,18 +36,22 @@ SHOWN = 5  # skipped files that are named
 def main(words: Sequence[str]) -> None:
     arguments = parser("index", __doc__)
     add_name(arguments)
+    kinds = ", ".join(SOURCES)
     arguments.add_argument("photos", nargs="?", type=expanded, help="the folder of the photographs")
     arguments.add_argument("--name", default="", help="of the collection; by default the folder's")
     arguments.add_argument("--retriever", type=expanded, default=None, help="what describes the photographs")
+    arguments.add_argument("--local", default=None, metavar="SOURCE", help="local features that are kept: " + kinds)
     arguments.add_argument("--forget", action="store_true", help="also where no photograph is there any more")
     given = arguments.parse_args(words)
     if given.photos == "":
         raise UserError('index "": give the folder of the photographs, or nothing for all collections')
-    if given.photos is None and (given.name or given.retriever):
-        raise UserError("--name and --retriever are for a folder: give it first")
+    if given.photos is None and (given.name or given.retriever or given.local is not None):
+        raise UserError("--name, --retriever and --local are for a folder: give it first")
     if given.photos:
         name = given.name or given.collection
-        opened = Collection.open(given.photos, workdir=given.workdir, name=name, retriever=given.retriever or None)
+        opened = Collection.open(
+            given.photos, workdir=given.workdir, name=name, retriever=given.retriever or None, local=given.local
+        )
         folders = [opened.folder]
     else:
         folders = collection_folders(given)
@@ -70,6 +78,7 @@ def progress(what: str) -> Iterator[Tell]:
 def summary(collection: Collection, done: Update) -> str:
     """What an update did, in words."""
     counts = [("added", len(done.added)), ("changed", len(done.changed)), ("removed", len(done.removed))]
+    counts.append(("given local features", len(done.completed)))
     said = ", ".join(f"{count} {what}" for what, count in counts if count) or "nothing new"
     status = collection.status()
     lines = [f"{collection.name}: {status.photos} photographs of {collection.root} ({said})"]

@@ -1,11 +1,15 @@
 """Finds the photographs of a collection that show a thing in a photograph.
 
-    sret search QUERY [--region=LEFT,TOP,RIGHT,BOTTOM | X,Y | MASK.png | object] [--k=20] [--collection=NAME] [--json]
+    sret search QUERY [--region=LEFT,TOP,RIGHT,BOTTOM | X,Y | MASK.png | object] [--k=20] [--collection=NAME]
+                      [--verify] [--json]
 
 QUERY is a file, or the name of a photograph of the collection. The region is what is looked for, in pixels of the
 upright photograph: a box, a click, or a mask that shows it; `object` is the one that stands out in it, by object
 discovery; without a region all of the photograph is looked for. A line of the output
 holds the cosine, the name, and where the object is (left, top, right, bottom), or that it was not found.
+
+`--verify` puts the first 50 answers in a new order by spatial verification, and says the inliers of each before its
+name. The collection has to keep local features: `sret index PHOTOS --local=sift`.
 """
 
 import dataclasses
@@ -30,6 +34,7 @@ def main(words: Sequence[str]) -> None:
     arguments.add_argument("--k", type=int, default=20, help="answers (%(default)s)")
     arguments.add_argument("--start", type=int, default=0, help="answers that are passed over (%(default)s)")
     arguments.add_argument("--no-mark", action="store_true", help="do not look for the object in the answers")
+    arguments.add_argument("--verify", action="store_true", help="order the first answers by spatial verification")
     arguments.add_argument("--json", action="store_true", help="print JSON")
     given = arguments.parse_args(words)
     collection = Collection(collection_folder(given))
@@ -41,12 +46,14 @@ def main(words: Sequence[str]) -> None:
         print(f"object at {','.join(map(str, box))}", file=sys.stderr)
     elif given.region:
         region = region_of(given.region, collection.query_size(query))
-    found = collection.search(query, region, k=given.k, start=given.start, mark=not given.no_mark)
+    how = {"mark": not given.no_mark, "verify": given.verify}
+    found = collection.search(query, region, k=given.k, start=given.start, **how)
     if given.json:
         print(json.dumps(dataclasses.asdict(found), ensure_ascii=False, indent=1))
         return
     for answer in found.answers:
-        print(f"{answer.score:6.3f}  {shown(answer.name)}  {where(answer)}".rstrip())
+        inliers = f"{'-' if answer.inliers is None else answer.inliers:>5}  " if given.verify else ""
+        print(f"{answer.score:6.3f}  {inliers}{shown(answer.name)}  {where(answer)}".rstrip())
     if not found.answers:
         print(f"no answers from {given.start} on", file=sys.stderr)
 

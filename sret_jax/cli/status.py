@@ -35,6 +35,8 @@ def tell(found: Sequence[Status], whole: bool) -> None:
     """Prints each; `whole`: with the names of what is not searched."""
     for status in found:
         print(f"{status.name}: {status.photos} photographs of {status.root}, {updated(status)}")
+        if status.local:
+            print(f"  local features: {status.local}")
         if whole:
             for name, reason in status.skipped:
                 print(f"  not used: {shown(name)}: {reason}")

@@ -13,6 +13,7 @@ class Answer:
     found     whether the object was found in it; None where it was not looked for
     box       (left, top, right, bottom) of the object, pixels; None where there is none
     outlines  closed polygons (x, y) around it, pixels
+    inliers   local features of it that one transform carries those of the query to; None where it was not verified
     """
 
     name: str
@@ -21,6 +22,7 @@ class Answer:
     found: bool | None = None
     box: tuple[int, int, int, int] | None = None
     outlines: tuple[tuple[tuple[int, int], ...], ...] = ()
+    inliers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Status:
     excluded  names that were taken out by hand
     indexing  whether this process brings it up to date, and has read `done` of `total` files
     updated   when it last was, ISO 8601; "" if never
+    local     the local features that are kept for spatial verification, "" for none
     """
 
     name: str
@@ -60,3 +63,4 @@ class Status:
     retriever: str
     search: str
     left_behind: int
+    local: str = ""

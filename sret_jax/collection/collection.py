@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import hashlib
-import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -13,26 +12,27 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from sret_jax.collection.answers import Answer, Found, Status
-from sret_jax.collection.marking import Marker, Query, discovered_box
-from sret_jax.collection.place import FORMAT, folder_of, read_about
+from sret_jax.collection.local import NONE, LocalFinder, finder_of
+from sret_jax.collection.marking import Marker, discovered_box
+from sret_jax.collection.place import place_of, read_about
+from sret_jax.collection.query import Query
 from sret_jax.collection.scan import find_changes
-from sret_jax.collection.store import Store, StoredPhoto, current_generation
+from sret_jax.collection.state import StoredPhoto
+from sret_jax.collection.store import Store, current_generation
 from sret_jax.collection.store_index import StoreIndex
-from sret_jax.collection.update import Progress, Update, update_store
+from sret_jax.collection.update import Progress, Update, store_for_update, update_store
+from sret_jax.collection.verification import VERIFIED, verified
 from sret_jax.data.decoding import PhotoRejected, decode_photo
 from sret_jax.data.opening import Photo, encoded
 from sret_jax.data.regions import Box, Region
 from sret_jax.errors import UserError, did_you_mean
 from sret_jax.localization.methods import WORKING_SIDE
 from sret_jax.models.backbones import BACKBONES
-from sret_jax.models.weights.shipped import DEFAULT, shipped_names
 from sret_jax.retrieval.changing_index import ChangingIndex
 from sret_jax.retriever import Retriever, load
 from sret_jax.storage.artifacts import lock_folder, write_json
 from sret_jax.storage.files import Unreadable, read_file
 from sret_jax.storage.workdir import COLLECTIONS
-
-log = logging.getLogger(__name__)
 
 
 class Collection:
@@ -75,6 +75,7 @@ class Collection:
         workdir: str | Path = COLLECTIONS,
         name: str = "",
         retriever: Retriever | str | Path | None = None,
+        local: str | None = None,
     ) -> "Collection":
         """The collection of a folder of photographs, made where there is none yet; `update` fills it.
 
@@ -85,33 +86,15 @@ class Collection:
             when it is named.
           retriever: what describes the photographs, or where `load` finds it; by default what the collection has, and
             for a new one the weights that come with the package. With another one everything is described again.
+          local: the local features that are kept besides, for `search(verify=True)`: "sift", "head" (of a network that
+            has its own) or "none"; by default what the collection has, and for a new one none. `update` finds those
+            that are missing, without describing a photograph again.
 
         Raises:
-          UserError: no such folder, a name that another folder's collection has, or a retriever that cannot be loaded.
+          UserError: no such folder, a name that another folder's collection has, a retriever that cannot be loaded, or
+            local features that are not kept or that it has not.
         """
-        root = Path(root).expanduser()
-        if not root.is_dir():
-            raise UserError(f"no folder {str(root)!r}: give the folder of the photographs")
-        root = root.resolve()
-        folder = folder_of(root, Path(workdir).expanduser(), name)
-        if root == folder.resolve() or folder.resolve() in root.parents:
-            raise UserError(f"{root}: is kept by a collection itself; choose another --workdir or --name")
-        known = (folder / "collection.json").exists()
-        before = read_about(folder) if known else {}
-        about = {"retriever": DEFAULT} | before | {"format": FORMAT, "root": str(root)}
-        own: Retriever | None = None
-        if isinstance(retriever, Retriever):
-            own, about["retriever"] = retriever, ""
-        elif retriever is not None and str(retriever) in shipped_names() and not Path(retriever).exists():
-            about["retriever"] = str(retriever)
-        elif retriever is not None:
-            own, about["retriever"] = load(retriever), ""
-        if about != before or own:
-            with lock_folder(folder):
-                if own:
-                    own.save(folder / "retriever")
-                write_json(folder / "collection.json", about)
-        return cls(folder)
+        return cls(place_of(root, Path(workdir).expanduser(), name, retriever, local))
 
     @property
     def names(self) -> list[str]:
@@ -159,7 +142,8 @@ class Collection:
             self._updating.release()
 
     def _update(self, progress: Progress | None, forget: bool) -> Update:
-        store = self._store_for_update()
+        finder = finder_of(self.retriever, read_about(self.folder)["local"])
+        store = store_for_update(self.folder, self.retriever, self.stage, finder)
         kept = [path.parent for path in self.folder.parent.glob("*/collection.json")]
         changes = find_changes(self.root, store.state, kept)
 
@@ -168,7 +152,8 @@ class Collection:
             if progress:
                 progress(done, total)
 
-        done = update_store(store, changes, self.root, lambda: self.retriever.extractor, self.stage, tell, forget)
+        extractor = self.retriever.extractor
+        done = update_store(store, changes, self.root, extractor, self.stage, tell, forget, finder)
         if store.outgrown:
             store.compact()
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -180,20 +165,6 @@ class Collection:
                 assert self._index is not None
                 self._index.keep()
         return done
-
-    def _store_for_update(self) -> Store:
-        """A store of its own, so that searching goes on; new where the retriever is another one."""
-        key = self.retriever.fingerprint
-        excluded: dict[str, str] = {}
-        if self._has_photos():
-            store = Store(self.folder)
-            if (store.state.header.get("retriever"), store.state.header.get("stage")) == (key, self.stage):
-                return store
-            log.warning("%s: its photographs were described by another retriever, and are described again", self.name)
-            excluded = store.state.excluded
-        info = BACKBONES[self.retriever.config.model.backbone]
-        about = {"retriever": key, "stage": self.stage}
-        return Store.create(self.folder, self.retriever.descriptor_length, info.channels[self.stage], about, excluded)
 
     def remove(self, names: Sequence[str]) -> None:
         """Takes photographs out, for good: `update` does not bring them back, nor by another name. Their files stay.
@@ -225,7 +196,15 @@ class Collection:
                 near = did_you_mean(name, list(known))
                 raise UserError(f"{self.name}: no photograph {name!r}{near}")
 
-    def search(self, query: Photo, region: Region = None, k: int = 20, start: int = 0, mark: bool = True) -> Found:
+    def search(
+        self,
+        query: Photo,
+        region: Region = None,
+        k: int = 20,
+        start: int = 0,
+        mark: bool = True,
+        verify: bool = False,
+    ) -> Found:
         """The photographs that show the object of the query, and where.
 
         Args:
@@ -236,23 +215,34 @@ class Collection:
           k: answers.
           start: of them, so many are passed over: the next page of the same search.
           mark: whether the object is looked for in each answer.
+          verify: whether the first 50 answers are put in a new order by spatial verification: by the inliers of their
+            local features among those of the region, and the others behind them. Takes a collection that keeps local
+            features, see `open`. Scores are cosines all the same.
 
         Raises:
-          UserError: an unknown name, a query that is no photograph, a region outside of it, or a collection without
-            photographs.
+          UserError: an unknown name, a query that is no photograph, a region outside of it, a collection without
+            photographs, or one without local features that is to be verified.
         """
         if k < 1 or start < 0:
             raise UserError(f"k={k}, start={start}: ask for at least one answer, from the first on")
         with self._lock:
             self._look()
             store, index = self._searchable()
-            asked = self._query(query, region, store)
+            finder = self._finder_of(store) if verify else None
+            asked = self._query(query, region, store, finder)
             same = [row for row in store.rows_of(asked.digest) if row in index]
-            ids, scores = index.search(asked.descriptor, min(len(index), start + k + len(same)))
+            wanted = max(start + k, VERIFIED if verify else 0) + len(same)
+            ids, scores = index.search(asked.descriptor, min(len(index), wanted))
             kept = [(int(id), float(score)) for id, score in zip(ids, scores, strict=True) if id not in same]
+            inliers: dict[int, int] = {}
+            if finder:
+                kept, inliers = verified(asked, kept, store, finder.config)
             kept = kept[start : start + k]
             photos = [store.state.photos[row] for row, _ in kept]
-            answers = [Answer(photo.name, score, photo.size) for photo, (_, score) in zip(photos, kept, strict=True)]
+            answers = [
+                Answer(photo.name, score, photo.size, inliers=inliers.get(row))
+                for photo, (row, score) in zip(photos, kept, strict=True)
+            ]
             maps = [store.map(row) for row, _ in kept] if mark else []
             marker = self._marker_of(store, index) if mark else None
         if marker and answers:
@@ -340,6 +330,7 @@ class Collection:
                 retriever=self._source or "its own",
                 search=self._index.method if self._index else "",
                 left_behind=self._store.left_behind if self._store else 0,
+                local=self._store.local_about.get("source", "") if self._store else "",
             )
 
     def verify(self, mend: bool = False) -> list[str]:
@@ -371,7 +362,7 @@ class Collection:
             return
         noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
         for height, width in ((64, 64), (48, 64), (64, 48)):  # one photograph of every shape that is compiled
-            self.search(noise[:height, :width], k=2)
+            self.search(noise[:height, :width], k=2, verify=bool(self.status().local))
 
     def _has_photos(self) -> bool:
         try:
@@ -404,6 +395,17 @@ class Collection:
             self._index = StoreIndex(store, self.retriever.config.search)
         return store, self._index.follow()
 
+    def _finder_of(self, store: Store) -> LocalFinder:
+        finder = finder_of(self.retriever, store.local_about.get("source", NONE))
+        if finder is None:
+            raise UserError(
+                f"{self.name}: it keeps no local features to verify answers by; `sret index {self.root} --local=sift` "
+                "finds them"
+            )
+        if finder.about != store.local_about:
+            raise UserError(f"{self.name}: its local features are of another version or setting; index it again")
+        return finder
+
     def _marker_of(self, store: Store, index: ChangingIndex) -> Marker:
         if self._marker is None:
             rows = index.ids
@@ -411,21 +413,20 @@ class Collection:
             self._marker = Marker([store.map(row) for row in chosen.tolist()], self.retriever.config.localize)
         return self._marker
 
-    def _query(self, query: Photo, region: Region, store: Store) -> Query:
+    def _query(self, query: Photo, region: Region, store: Store, finder: LocalFinder | None = None) -> Query:
         """The query described; a whole photograph of the collection is so already."""
         if isinstance(query, str):
             self._check_names([query], store.state.live)
             row = store.state.live[query]
             photo = store.state.photos[row]
-            if region is None:
-                height, width = photo.size
-                own = store.map(row)
-                return Query(photo.digest, photo.size, (0, 0, width, height), store.descriptor(row), own, None)
+            if region is None and (finder is None or row in store.state.local):
+                box, local = (0, 0, *photo.size[::-1]), store.local(row) if finder else None
+                return Query(photo.digest, photo.size, box, store.descriptor(row), store.map(row), None, local)
             data = self.read(query)
         else:
             data = encoded(query)
         digest = hashlib.sha256(data).hexdigest()
-        return Query.of(digest, _decoded(data), region, self.retriever.extractor, self.stage)
+        return Query.of(digest, _decoded(data), region, self.retriever.extractor, self.stage, finder)
 
     def _reader(self, photo: StoredPhoto) -> Callable[[], UInt8[np.ndarray, "_ _ 3"]]:
         """Reads the pixels of a photograph; raises `PhotoRejected` where the file is not the one that was described."""

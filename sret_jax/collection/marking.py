@@ -10,60 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int8, UInt8
 
-from sret_jax.collection.reading import as_shown, pixel_set
+from sret_jax.collection.query import Query
 from sret_jax.config import LocalizeConfig
-from sret_jax.data.regions import Box, Region, described_box, region_within
+from sret_jax.data.regions import Box
 from sret_jax.errors import UserError
-from sret_jax.extraction.descriptors import Extractor
 from sret_jax.localization.methods import working_mask
 from sret_jax.localization.object_discovery import centre, discover, facing_inwards
 from sret_jax.localization.pixels import pixel_box
 from sret_jax.localization.presence import FOUND_WITH_COSINE, mutual_presence
-from sret_jax.localization.query_region import directions, mean_direction, region_heat, region_weights
+from sret_jax.localization.query_region import directions, mean_direction, region_heat
 
 Outline = tuple[tuple[int, int], ...]
 ROUNDED = 4  # positions: maps are padded to squares of a multiple of it, so that few shapes are compiled
 TOGETHER = 10  # answers marked in one call
 LEAST_PART = 0.05  # of the largest part's area: smaller parts are not outlined
 STRAIGHT = 1.0  # how far an outline may pass from the border, working pixels
-
-
-@dataclass(frozen=True, eq=False)
-class Query:
-    """What is searched for.
-
-    digest      sha256 of the photograph
-    size        (height, width) of it, pixels
-    box         (left, top, right, bottom) of the part that is described
-    descriptor  of this part
-    map         of this part
-    region      inside of this part, what is meant; None: all of it
-    """
-
-    digest: str
-    size: tuple[int, int]
-    box: Box
-    descriptor: Float32[np.ndarray, "d"]
-    map: Int8[np.ndarray, "_ _ c"]
-    region: Region
-
-    @classmethod
-    def of(
-        cls, digest: str, pixels: UInt8[np.ndarray, "h w 3"], region: Region, extractor: Extractor, stage: str
-    ) -> "Query":
-        """Describes the region of a photograph. Raises `UserError` for a region that is none."""
-        size = pixels.shape[:2]
-        left, top, right, bottom = box = described_box(region, size)
-        cut = pixels[top:bottom, left:right]
-        shown = pixel_set([as_shown(cut, extractor)], [cut.shape[:2]])
-        (descriptor,), (own,) = extractor.describe_with_maps(shown, [0], stage, batch_size=1)
-        return cls(digest, size, box, descriptor, own, region_within(region, size))
-
-    @property
-    def weights(self) -> Float32[np.ndarray, "h w"]:
-        """The share of each position of the map that is meant."""
-        left, top, right, bottom = self.box
-        return region_weights(self.region, (bottom - top, right - left), np.ones(self.map.shape[:2], bool))
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from sret_jax.collection.local import NONE, SOURCES, LocalFinder, check_source
 from sret_jax.data.folders import plain_name
 from sret_jax.errors import UserError
-from sret_jax.storage.artifacts import DamagedError
+from sret_jax.models.weights.shipped import DEFAULT, shipped_names
+from sret_jax.retriever import Retriever, load
+from sret_jax.storage.artifacts import DamagedError, lock_folder, write_json
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +25,8 @@ def read_about(folder: Path) -> dict[str, Any]:
     path = folder / "collection.json"
     try:
         about: dict[str, Any] = json.loads(path.read_bytes())
-        if about["format"] != FORMAT or not isinstance(about["retriever"], str):
+        about = {"local": NONE} | about
+        if about["format"] != FORMAT or not isinstance(about["retriever"], str) or about["local"] not in SOURCES:
             raise ValueError(f"written as {about['format']!r}")
         if not Path(about["root"]).is_absolute():
             raise ValueError(f"photographs at {about['root']!r}")
@@ -62,3 +66,41 @@ def folder_of(root: Path, workdir: Path, name: str) -> Path:
     elif name in taken and other is None and {path.name for path in (workdir / name).iterdir()} - {".lock"}:
         raise UserError(f"--name={name}: {workdir / name} is no collection; choose another name")
     return workdir / name
+
+
+def place_of(
+    root: str | Path, workdir: Path, name: str, retriever: Retriever | str | Path | None, local: str | None
+) -> Path:
+    """The folder of a collection, made where there is none, with what is written of it as `Collection.open` was given.
+
+    Raises `UserError` as `Collection.open`.
+    """
+    root = Path(root).expanduser()
+    if local is not None:
+        check_source(local)
+    if not root.is_dir():
+        raise UserError(f"no folder {str(root)!r}: give the folder of the photographs")
+    root = root.resolve()
+    folder = folder_of(root, workdir, name)
+    if root == folder.resolve() or folder.resolve() in root.parents:
+        raise UserError(f"{root}: is kept by a collection itself; choose another --workdir or --name")
+    known = (folder / "collection.json").exists()
+    before = read_about(folder) if known else {}
+    about = {"retriever": DEFAULT, "local": NONE} | before | {"format": FORMAT, "root": str(root)}
+    own: Retriever | None = None
+    if isinstance(retriever, Retriever):
+        own, about["retriever"] = retriever, ""
+    elif retriever is not None and str(retriever) in shipped_names() and not Path(retriever).exists():
+        about["retriever"] = str(retriever)
+    elif retriever is not None:
+        own, about["retriever"] = load(retriever), ""
+    if local is not None:
+        about["local"] = local
+    if about["local"] == "head" and (local or retriever):  # whether it has one
+        LocalFinder(own or load(about["retriever"] or folder / "retriever"), "head")
+    if about != before or own:
+        with lock_folder(folder):
+            if own:
+                own.save(folder / "retriever")
+            write_json(folder / "collection.json", about)
+    return folder

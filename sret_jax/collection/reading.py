@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -47,6 +48,7 @@ class ReadPhoto:
     """A file that is a photograph.
 
     pixels  as the network is shown them; None where they were not decoded, because `row` has what is known of them
+    look    what its local features are found in, where there are to be any
     """
 
     file: FoundFile
@@ -54,6 +56,7 @@ class ReadPhoto:
     size: tuple[int, int]
     pixels: UInt8[np.ndarray, "_ _ 3"] | None
     row: int | None = None
+    look: Any = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,13 @@ class Rejected:
     stamp: tuple[int, int]
 
 
-def read_photo(file: FoundFile, extractor: Extractor, row_of: Callable[[str], int | None]) -> ReadPhoto | Rejected:
-    """Reads a file, and decodes it unless `row_of` its digest is known."""
+def read_photo(
+    file: FoundFile,
+    extractor: Extractor,
+    row_of: Callable[[str], int | None],
+    look: Callable[[UInt8[np.ndarray, "_ _ 3"]], Any] | None = None,
+) -> ReadPhoto | Rejected:
+    """Reads a file, and decodes it and takes a `look` at its pixels unless `row_of` its digest is known."""
     try:
         data = read_file(file.path)
     except Unreadable as error:
@@ -81,7 +89,7 @@ def read_photo(file: FoundFile, extractor: Extractor, row_of: Callable[[str], in
     except Unreadable as error:
         return Rejected(file, error.reason, file.stamp)
     size = pixels.shape[:2]
-    return ReadPhoto(file, digest, size, as_shown(pixels, extractor))
+    return ReadPhoto(file, digest, size, as_shown(pixels, extractor), None, look(pixels) if look else None)
 
 
 def pixel_set(pixels: Sequence[UInt8[np.ndarray, "_ _ 3"]], sizes: Sequence[tuple[int, int]]) -> PixelSet:

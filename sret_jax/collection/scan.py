@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sret_jax.collection.store import State
+from sret_jax.collection.state import State
 from sret_jax.data.folders import FolderEntry, walk
 
 UNCERTAIN = 2 * 10**9  # ns: a file changed that shortly before it was read may change again within the clock's step

@@ -6,25 +6,33 @@
         journal              one line for each change: photographs added, removed, skipped, excluded
         descriptors          float32 [rows d], row after row
         maps                 int8 [height width c] of each row, one after the other
+        local                local features of each row that has them, in the order in which they were found; not
+                             there in a generation without them
 
 Rows are appended, and count once the journal says so; a photograph that is removed leaves its row behind. A kill
 between any two writes leaves the state before the change or the one after it. `compact` writes a new generation without
 what is no longer there; readers of the old one keep it until they look again.
+
+Which local features are kept, the header says. Other ones, or none, can be said later: what was appended stays, and
+counts no longer. They are added with their photograph or after it.
 """
 
+import contextlib
 import math
 import os
 import re
 import shutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Int8
+from jaxtyping import Float, Float32, Int8, Shaped
 
+from sret_jax.collection.state import State, StoredPhoto
+from sret_jax.extraction.local_features import feature_dtype
 from sret_jax.storage.artifacts import DamagedError, enough_space, write_file
 from sret_jax.storage.journal import Entry, Journal, append_at
 
@@ -32,85 +40,17 @@ FORMAT = 1
 CURRENT = "CURRENT"
 COPIED_AT_ONCE = 1024  # rows
 COMPACT_ABOVE = 1000  # rows left behind, and more than there are photographs
-
-
-@dataclass(frozen=True, slots=True)
-class StoredPhoto:
-    """One photograph.
-
-    name    path below the root of the collection, with "/"
-    size    (height, width), pixels, upright
-    digest  sha256 of the file
-    stamp   (bytes, modification time in ns) of the file when it was read; of an uncertain time 0
-    map     (height, width) of its map, positions
-    checks  CRC-32 of its descriptor and of its map
-    at      where its map begins, bytes
-    """
-
-    name: str
-    size: tuple[int, int]
-    digest: str
-    stamp: tuple[int, int]
-    map: tuple[int, int]
-    checks: tuple[int, int]
-    at: int = 0
+COMPACT_LOCAL_ABOVE = 1 << 26  # bytes of local features that do not count any more, and more than all others that do
 
 
 @dataclass(frozen=True)
 class Described:
-    """Photographs to be added, with what was computed of them."""
+    """Photographs to be added, with what was computed of them; `local`: of their places, where they have any."""
 
     photos: list[StoredPhoto]
     descriptors: Float[np.ndarray, "n d"]
     maps: list[Int8[np.ndarray, "_ _ c"]]
-
-
-@dataclass
-class State:
-    """What the journal says so far.
-
-    photos    of every row, also of those that were removed
-    live      name -> row
-    contents  digest -> sound rows of it, also of what was removed: what was only moved is not described again
-    skipped   name -> (reason, stamp)
-    excluded  name -> digest of what a person took out; "" where it is not known
-    """
-
-    header: dict[str, Any] = field(default_factory=dict)
-    photos: list[StoredPhoto] = field(default_factory=list)
-    live: dict[str, int] = field(default_factory=dict)
-    contents: dict[str, list[int]] = field(default_factory=dict)
-    skipped: dict[str, tuple[str, tuple[int, int]]] = field(default_factory=dict)
-    excluded: dict[str, str] = field(default_factory=dict)
-    map_bytes: int = 0
-
-    def apply(self, entry: Entry) -> None:
-        """Makes one change of the journal."""
-        self.header |= entry.get("header", {})
-        self.excluded |= dict(entry.get("exclude", ()))
-        for name in entry.get("remove", ()):
-            self.live.pop(name, None)
-        for name, *rest in entry.get("add", ()):
-            size, digest, stamp, positions, checks = rest
-            own = StoredPhoto(name, tuple(size), digest, tuple(stamp), tuple(positions), tuple(checks), self.map_bytes)
-            self.live[name] = len(self.photos)
-            self.contents.setdefault(digest, []).append(len(self.photos))
-            self.skipped.pop(name, None)
-            self.photos.append(own)
-            self.map_bytes += positions[0] * positions[1] * self.header["channels"]
-        for name, stamp in entry.get("touch", ()):
-            row = self.live[name]
-            old = self.photos[row]
-            self.photos[row] = StoredPhoto(name, old.size, old.digest, tuple(stamp), old.map, old.checks, old.at)
-        for name, reason, stamp in entry.get("skip", ()):
-            self.live.pop(name, None)
-            self.skipped[name] = reason, tuple(stamp)
-        for name in entry.get("unskip", ()):
-            self.skipped.pop(name, None)
-        for name in entry.get("include", ()):
-            self.excluded.pop(name, None)
-        for row in entry.get("unsound", ()):
-            self.contents[self.photos[row].digest].remove(row)
+    local: Mapping[int, Shaped[np.ndarray, "_"]] = field(default_factory=dict)
 
 
 class Store:
@@ -144,25 +84,26 @@ class Store:
         self._current = current_generation(self.folder)
         self.generation = self.folder / self._current
         self.state, self._journal = State(), Journal(self.generation / "journal")
+        self._local: _Rows | None = None
         try:  # held open, so that a compaction by another process takes nothing away from this one
             self._descriptors, self._maps = (_Rows(self.generation / name) for name in ("descriptors", "maps"))
+            self._read_on()
+        except DamagedError as error:
+            raise DamagedError(f"{error}; delete {self.folder} and index again") from None
         except FileNotFoundError as error:
             if current_generation(self.folder) != self._current:
                 return self._open()
             raise DamagedError(f"{error.filename}: not there; delete {self.folder} and index again") from None
         except OSError as error:
             raise DamagedError(f"{error.filename}: {error.strerror}; delete {self.folder} and index again") from None
-        try:
-            self._read_on()
-        except DamagedError as error:
-            raise DamagedError(f"{error}; delete {self.folder} and index again") from None
         if self.state.header.get("format") != FORMAT:
             raise DamagedError(f"{self.generation}: not of this version; delete {self.folder} and index again")
 
     def refresh(self) -> bool:
         """Reads what was committed meanwhile, by this process or another; whether there was anything."""
         if current_generation(self.folder) == self._current:
-            return self._read_on()
+            with contextlib.suppress(FileNotFoundError):  # another generation since
+                return self._read_on()
         self._open()
         return True
 
@@ -170,6 +111,8 @@ class Store:
         entries = self._journal.read()
         for entry in entries:
             self.state.apply(entry)
+        if self.local_about and self._local is None:
+            self._local = _Rows(self.generation / "local")
         return bool(entries)
 
     @property
@@ -179,6 +122,11 @@ class Store:
     @property
     def channels(self) -> int:
         return int(self.state.header["channels"])
+
+    @property
+    def local_about(self) -> dict[str, Any]:
+        """What the header says of local features: their `source`, the `key` of what finds them, the `dim` of one."""
+        return self.state.header.get("local") or {}
 
     def descriptors(self, start: int = 0) -> Float32[np.ndarray, "n d"]:
         """Those of all rows from `start` on, checked where the photograph is there.
@@ -190,13 +138,14 @@ class Store:
         for i, photo in enumerate(photos):
             if self.state.live.get(photo.name) != start + i:
                 continue
-            self._check("descriptor", photo, data[i * width : (i + 1) * width], width)
+            self._check("descriptor", photo, data[i * width : (i + 1) * width], width, photo.checks[0])
         return np.frombuffer(data, np.float32).reshape(len(photos), self.dim)
 
     def descriptor(self, row: int) -> Float32[np.ndarray, "d"]:
         """That of one row, checked."""
+        photo = self.state.photos[row]
         data = self._descriptors.read(4 * self.dim * row, 4 * self.dim)
-        self._check("descriptor", self.state.photos[row], data, 4 * self.dim)
+        self._check("descriptor", photo, data, 4 * self.dim, photo.checks[0])
         return np.frombuffer(data, np.float32)
 
     def map(self, row: int) -> Int8[np.ndarray, "_ _ c"]:
@@ -204,11 +153,24 @@ class Store:
         photo = self.state.photos[row]
         shape = (*photo.map, self.channels)
         data = self._maps.read(photo.at, math.prod(shape))
-        self._check("map", photo, data, math.prod(shape))
+        self._check("map", photo, data, math.prod(shape), photo.checks[1])
         return np.frombuffer(data, np.int8).reshape(shape)
 
-    def _check(self, what: str, photo: StoredPhoto, data: bytes | memoryview, size: int) -> None:
-        if len(data) != size or zlib.crc32(data) != photo.checks[what == "map"]:
+    def local(self, row: int) -> Shaped[np.ndarray, "n"] | None:
+        """The local features of one row, as `local_features.real_features` has them, checked; None where it has none.
+
+        A photograph in which nothing was found has 0 of them.
+        """
+        own = self.state.local.get(row)
+        if own is None or self._local is None:
+            return None
+        size = own.count * self.state.feature_bytes
+        data = self._local.read(own.at, size)
+        self._check("local features", self.state.photos[row], data, size, own.check)
+        return np.frombuffer(data, feature_dtype(self.local_about["dim"]))
+
+    def _check(self, what: str, photo: StoredPhoto, data: bytes | memoryview, size: int, check: int) -> None:
+        if len(data) != size or zlib.crc32(data) != check:
             raise DamagedError(
                 f"{self.generation}: the {what} of {photo.name!r} changed since it was written; `sret verify --mend`, "
                 "and then `sret index`, describes it again"
@@ -227,7 +189,30 @@ class Store:
                 [photo.name, photo.size, photo.digest, photo.stamp, x.shape[:2], check]
                 for photo, x, check in zip(described.photos, maps, checks, strict=True)
             ]
-            self.change({"remove": list(removed), "add": added})
+            first = len(state.photos)
+            local = self._append_local({first + place: own for place, own in described.local.items()})
+            self.change({"remove": list(removed), "add": added, "local": local})
+
+    def add_local(self, local: Mapping[int, Shaped[np.ndarray, "_"]]) -> None:
+        """Commits local features of rows that are there, in one change."""
+        with enough_space(self.folder):
+            self.change({"local": self._append_local(local)})
+
+    def _append_local(self, local: Mapping[int, Shaped[np.ndarray, "_"]]) -> list[tuple[int, int, int]]:
+        """What the journal is to say of them."""
+        if not local:
+            return []
+        parts = {row: own.tobytes() for row, own in local.items()}
+        append_at(self.generation / "local", self.state.local_bytes, b"".join(parts.values()))
+        return [(row, len(local[row]), zlib.crc32(part)) for row, part in parts.items()]
+
+    def keep_local(self, about: dict[str, Any]) -> None:
+        """Commits which local features are kept from now on, {} for none; those there were count no longer."""
+        if about:
+            append_at(self.generation / "local", self.state.local_bytes, b"")
+        self.change({"header": {"local": about}})
+        if about and self._local is None:
+            self._local = _Rows(self.generation / "local")
 
     def change(self, entry: Entry) -> None:
         """Commits one change; what is empty in it is left out."""
@@ -245,7 +230,7 @@ class Store:
     def is_sound(self, row: int) -> bool:
         """Whether a row is what was written."""
         try:
-            self.descriptor(row), self.map(row)
+            self.descriptor(row), self.map(row), self.local(row)
         except DamagedError:
             return False
         return True
@@ -264,7 +249,12 @@ class Store:
     @property
     def outgrown(self) -> bool:
         """Whether more is left behind than is there."""
-        return self.left_behind > max(COMPACT_ABOVE, len(self.state.live))
+        state = self.state
+        if self.left_behind > max(COMPACT_ABOVE, len(state.live)):
+            return True
+        counted = sum(own.count for own in state.local.values()) * state.feature_bytes
+        others = 4 * self.dim * len(state.photos) + state.map_bytes
+        return state.local_bytes - counted > max(COMPACT_LOCAL_ABOVE, counted + others)
 
     @property
     def left_behind(self) -> int:
@@ -278,18 +268,25 @@ class Store:
         built = self.folder / name
         shutil.rmtree(built, ignore_errors=True)
         built.mkdir()
-        journal, at = Journal(built / "journal"), [0, 0]
+        journal, at = Journal(built / "journal"), [0, 0, 0]
         journal.append([{"header": state.header}])
+        files: list[tuple[str, Callable[[int], np.ndarray | None]]]
+        files = [("descriptors", self.descriptor), ("maps", self.map)]
+        if self.local_about:
+            files.append(("local", self.local))
         rows = [state.live[own] for own in sorted(state.live)]
         with enough_space(self.folder):
             for start in range(0, len(rows), COPIED_AT_ONCE):
                 part = rows[start : start + COPIED_AT_ONCE]
-                for i, (file, row_of) in enumerate((("descriptors", self.descriptor), ("maps", self.map))):
-                    data = b"".join(row_of(row).tobytes() for row in part)
+                for i, (file, row_of) in enumerate(files):
+                    data = b"".join(own.tobytes() for row in part if (own := row_of(row)) is not None)
                     append_at(built / file, at[i], data)
                     at[i] += len(data)
                 photos = [state.photos[row] for row in part]
-                journal.append([{"add": [[p.name, p.size, p.digest, p.stamp, p.map, p.checks] for p in photos]}])
+                kept = [(start + i, state.local[row]) for i, row in enumerate(part) if row in state.local]
+                local = [[row, one.count, one.check] for row, one in kept]
+                added = [[p.name, p.size, p.digest, p.stamp, p.map, p.checks] for p in photos]
+                journal.append([{"add": added} | ({"local": local} if local else {})])
             skipped = [[own, *rest] for own, rest in state.skipped.items()]
             last = {"skip": skipped, "exclude": sorted(state.excluded.items())}
             journal.append([{key: value for key, value in last.items() if value}])
@@ -318,7 +315,8 @@ def _begin(folder: Path, entries: list[Entry]) -> None:
     shutil.rmtree(folder / name, ignore_errors=True)
     (folder / name).mkdir()
     Journal(folder / name / "journal").append(entries)
-    for file in ("descriptors", "maps"):
+    with_local = bool(entries[0]["header"].get("local"))
+    for file in ("descriptors", "maps", "local")[: 2 + with_local]:
         append_at(folder / name / file, 0, b"")
     _publish(folder, name)
 

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,11 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
+from sret_jax.collection.local import LocalFinder
 from sret_jax.collection.reading import ReadPhoto, Rejected, pixel_set, read_photo
 from sret_jax.collection.scan import Changes, FoundFile
-from sret_jax.collection.store import Described, Store, StoredPhoto
+from sret_jax.collection.state import StoredPhoto
+from sret_jax.collection.store import Described, Store
 from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import Extractor
+from sret_jax.models.backbones import BACKBONES
+from sret_jax.retriever import Retriever
 from sret_jax.storage.files import Unreadable, read_file
 
 log = logging.getLogger(__name__)
@@ -31,6 +35,7 @@ class Update:
     removed         that are no longer there
     skipped         (name, reason) of what cannot be used, where that is new
     reused          how many of the added and changed were known by their content, and not described again
+    completed       photographs that were known, of which local features were found
     """
 
     added: list[str] = field(default_factory=list)
@@ -38,6 +43,7 @@ class Update:
     removed: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     reused: int = 0
+    completed: list[str] = field(default_factory=list)
 
     @property
     def anything(self) -> bool:
@@ -51,35 +57,95 @@ def update_store(
     store: Store,
     changes: Changes,
     root: Path,
-    extractor: Callable[[], Extractor],
+    extractor: Extractor,
     stage: str,
     progress: Progress,
     believe: bool = False,
+    finder: LocalFinder | None = None,
 ) -> Update:
     """Makes the changes, a hundred files at a time; what is committed stays when it is interrupted.
 
-    The photographs that are gone are forgotten last, so that one that was moved is known by its content.
+    The photographs that are gone are forgotten last, so that one that was moved is known by its content; then local
+    features are found of those that have none.
 
     Args:
-      extractor: what describes photographs; called when there are files to be read.
+      extractor: what describes photographs.
       stage: of the backbone whose maps are kept.
       believe: forget the photographs also where none of them is there any more.
+      finder: of the local features that the store says it keeps.
 
     Raises:
       UserError: photographs were there, and none is any more, as of a disk that is not mounted; or the disk is full.
     """
     if not believe and store.state.live and len(changes.gone) == len(store.state.live):
         _check_moved(store, changes, root)
-    out = Update()
-    for start in range(0, len(changes.read), AT_ONCE):
-        progress(start, len(changes.read))
-        _read_part(store, changes.read[start : start + AT_ONCE], extractor(), stage, out)
-    progress(len(changes.read), len(changes.read))
+    out, read = Update(), len(changes.read)
+    unread = {file.name for file in changes.read} | set(changes.gone)
+    total = read + len(_incomplete(store, unread) if finder else ())
+    for start in range(0, read, AT_ONCE):
+        progress(start, total)
+        _read_part(store, changes.read[start : start + AT_ONCE], extractor, stage, out, finder)
+    progress(read, total)
     skipped = [list(entry) for entry in changes.skipped]
     store.change({"remove": changes.gone, "skip": skipped, "unskip": changes.unskipped})
     out.removed += changes.gone
     out.skipped += [(name, reason) for name, reason, _ in changes.skipped]
+    if finder:
+        _complete(store, root, extractor, finder, out, lambda done: progress(read + done, max(total, read + done)))
     return out
+
+
+def _incomplete(store: Store, but: Collection[str] = ()) -> list[str]:
+    """Names of the photographs whose local features are to be found yet."""
+    state = store.state
+    return [name for name, row in state.live.items() if row not in state.local and name not in but]
+
+
+def _complete(
+    store: Store, root: Path, extractor: Extractor, finder: LocalFinder, out: Update, progress: Callable[[int], None]
+) -> None:
+    """Finds the local features of the photographs that have none, without describing them again.
+
+    What cannot be read, or is another photograph by now, is left to the update that notices it.
+    """
+    names = _incomplete(store)
+    for start in range(0, len(names), AT_ONCE):
+        rows = {name: store.state.live[name] for name in names[start : start + AT_ONCE]}
+        stamps = {name: store.state.photos[row].stamp for name, row in rows.items()}
+        files = [FoundFile(name, os.path.join(root, name), stamp) for name, stamp in stamps.items()]
+        outcomes = _read(files, extractor, lambda _: None, finder)
+        photos = [
+            one
+            for one in outcomes
+            if isinstance(one, ReadPhoto) and one.digest == store.state.photos[rows[one.file.name]].digest
+        ]
+        found = finder.find([one.look for one in photos])
+        store.add_local({rows[one.file.name]: own for one, own in zip(photos, found, strict=True)})
+        out.completed += [one.file.name for one in photos]
+        progress(start + len(rows))
+
+
+def store_for_update(folder: Path, retriever: Retriever, stage: str, finder: LocalFinder | None) -> Store:
+    """The store of a collection, opened anew, so that searching goes on.
+
+    It has no photographs yet where another retriever described those that there were, and says which local features are
+    kept from now on.
+    """
+    described, local = {"retriever": retriever.fingerprint, "stage": stage}, finder.about if finder else {}
+    excluded: dict[str, str] = {}
+    try:
+        store = Store(folder)
+    except FileNotFoundError:
+        pass
+    else:
+        if all(store.state.header.get(name) == value for name, value in described.items()):
+            if store.local_about != local:
+                store.keep_local(local)
+            return store
+        log.warning("%s: its photographs were described by another retriever, and are described again", folder.name)
+        excluded = store.state.excluded
+    channels = BACKBONES[retriever.config.model.backbone].channels[stage]
+    return Store.create(folder, retriever.descriptor_length, channels, described | {"local": local}, excluded)
 
 
 def _check_moved(store: Store, changes: Changes, root: Path) -> None:
@@ -96,19 +162,28 @@ def _check_moved(store: Store, changes: Changes, root: Path) -> None:
     )
 
 
-def _read_part(store: Store, files: list[FoundFile], extractor: Extractor, stage: str, out: Update) -> None:
+def _read(
+    files: list[FoundFile], extractor: Extractor, row_of: Callable[[str], int | None], finder: LocalFinder | None
+) -> list[ReadPhoto | Rejected]:
+    read = partial(read_photo, extractor=extractor, row_of=row_of, look=finder.look if finder else None)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        return list(threads.map(read, files))
+
+
+def _read_part(
+    store: Store, files: list[FoundFile], extractor: Extractor, stage: str, out: Update, finder: LocalFinder | None
+) -> None:
     def row_of(digest: str) -> int | None:
         return next((row for row in store.state.contents.get(digest, ()) if store.is_sound(row)), None)
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        outcomes = list(threads.map(partial(read_photo, extractor=extractor, row_of=row_of), files))
+    outcomes = _read(files, extractor, row_of, finder)
     taken_out = {digest for digest in store.state.excluded.values() if digest}
     again = [one for one in outcomes if isinstance(one, ReadPhoto) and one.digest in taken_out]
     again = [one for one in again if one.file.name not in store.state.live]
     store.change({"exclude": [[one.file.name, one.digest] for one in again]})  # it was only moved
     photos = [one for one in outcomes if isinstance(one, ReadPhoto) and one not in again]
     fresh = _unchanged_left_out(store, photos)
-    described = _described(store, fresh, extractor, stage)
+    described = _described(store, fresh, extractor, stage, finder)
     out.reused += sum(one.pixels is None for one in fresh)
     for one in fresh:
         (out.changed if one.file.name in store.state.live else out.added).append(one.file.name)
@@ -132,8 +207,10 @@ def _unchanged_left_out(store: Store, photos: list[ReadPhoto]) -> list[ReadPhoto
     return [one for one in photos if one not in same]
 
 
-def _described(store: Store, photos: list[ReadPhoto], extractor: Extractor, stage: str) -> Described:
-    """Descriptors and maps, computed, or copied from the row of the same content."""
+def _described(
+    store: Store, photos: list[ReadPhoto], extractor: Extractor, stage: str, finder: LocalFinder | None
+) -> Described:
+    """Descriptors, maps and local features, computed, or copied from the row of the same content."""
     new = [one for one in photos if one.pixels is not None]
     x = np.empty((0, store.dim), np.float32)
     maps: list[np.ndarray] = []
@@ -155,7 +232,13 @@ def _described(store: Store, photos: list[ReadPhoto], extractor: Extractor, stag
         for one, (_, own, size) in zip(photos, rows, strict=True)
     ]
     descriptors = np.stack([own for own, _, _ in rows]) if rows else x
-    return Described(stored, descriptors, [own for _, own, _ in rows])
+    local = {
+        i: own for i, one in enumerate(photos) if one.row is not None and (own := store.local(one.row)) is not None
+    }
+    if finder:
+        places = [i for i, one in enumerate(photos) if one.row is None]
+        local |= zip(places, finder.find([photos[i].look for i in places]), strict=True)
+    return Described(stored, descriptors, [own for _, own, _ in rows], local)
 
 
 def _check_finite(x: np.ndarray, photos: list[ReadPhoto]) -> None:

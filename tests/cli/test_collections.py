@@ -61,6 +61,18 @@ def test_a_folder_is_indexed_searched_and_changed(sret, tmp_path):
     assert sret("verify")[:2] == (0, "Pictures: all that is stored of 3 photographs is as it was written\n")
 
 
+def test_local_features_are_kept_and_answers_verified(sret):
+    sret("index", "Pictures", "--retriever=retriever")
+    assert "(4 given local features)" in sret("index", "Pictures", "--local=sift")[1]
+    assert "local features: sift" in sret("status")[1] and "nothing new" in sret("index")[1]
+    out = sret("search", "cat/0.jpg", "--k=3", "--no-mark", "--verify")[1].splitlines()
+    assert [line.split()[2] for line in out][0] == "cat/1.jpg" and int(out[0].split()[1]) >= 10
+    answers = json.loads(sret("search", "cat/0.jpg", "--no-mark", "--verify", "--json")[1])["answers"]
+    assert [answer["inliers"] for answer in answers] == [int(line.split()[1]) for line in out]
+    sret("index", "Pictures", "--local=none")
+    assert "local features" not in sret("status")[1]
+
+
 def test_damage_ends_with_one_and_is_mended(sret, tmp_path):
     sret("index", "Pictures", "--retriever=retriever")
     path = next(tmp_path.glob("runs/collections/Pictures/photos-*/descriptors"))
@@ -96,6 +108,9 @@ def test_a_mask_is_a_region(sret, tmp_path):
         (["search", "cat/0.jpg", "--collection=Picture"], "did you mean 'Pictures'"),
         (["index", "nothing"], "no folder 'nothing'"),
         (["index", "--name=other"], "give it first"),
+        (["index", "--local=sift"], "give it first"),
+        (["index", "Pictures", "--local=shift"], "did you mean 'sift'"),
+        (["search", "cat/0.jpg", "--verify"], "`sret index"),
         (["remove", "cat/9.jpg"], "no photograph 'cat/9.jpg'"),
         (["status", "--workdir=elsewhere"], "no collection in elsewhere; `sret index PHOTOS` makes one"),
         (["search", 300 * "x"], "no photograph 'xxx"),

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from sret_jax.collection import store as module
-from sret_jax.collection.store import CURRENT, Described, Store, StoredPhoto
+from sret_jax.collection.state import StoredPhoto
+from sret_jax.collection.store import CURRENT, Described, Store
 from sret_jax.errors import UserError
+from sret_jax.extraction.local_features import feature_dtype
 from sret_jax.storage.artifacts import DamagedError
 
 DIM, CHANNELS = 4, 3
@@ -30,9 +32,33 @@ def store(tmp_path):
     return Store.create(tmp_path, DIM, CHANNELS, {"retriever": "r"})
 
 
+LOCAL = {"source": "sift", "key": "k", "dim": 3}
+
+
+def features(count: int) -> np.ndarray:
+    return np.frombuffer(RNG.bytes(count * feature_dtype(3).itemsize), feature_dtype(3))
+
+
+def with_local(*names: str) -> Described:
+    """All but the second with local features, the first with none that is real."""
+    local = {i: features(2 * i) for i in range(len(names)) if i != 1}
+    return dataclasses.replace(described(*names), local=local)
+
+
+@pytest.fixture
+def keeping(store):
+    """A store that keeps local features."""
+    store.keep_local(LOCAL)
+    return store
+
+
 def contents(store: Store) -> dict[str, tuple]:
+    def local(row: int) -> bytes | None:
+        own = store.local(row)
+        return None if own is None else own.tobytes()
+
     return {
-        name: (store.descriptor(row).tolist(), store.map(row).tolist(), store.state.photos[row].size)
+        name: (store.descriptor(row).tolist(), store.map(row).tolist(), store.state.photos[row].size, local(row))
         for name, row in store.state.live.items()
     }
 
@@ -89,6 +115,96 @@ def test_a_kill_at_any_moment_leaves_one_state_or_the_next(store, tmp_path):
                 assert set(Store(tmp_path).state.live) == {"a", "b", "f"} and Store(tmp_path).unsound() == []
 
 
+@pytest.mark.parametrize("act", ["add", "add_local"])
+def test_a_kill_leaves_local_features_of_one_state_or_the_next(keeping, tmp_path, act):
+    keeping.add(with_local("a", "b"))
+    before = contents(keeping)
+    files = [keeping.generation / name for name in ("descriptors", "maps", "local", "journal")]
+    sizes = [path.stat().st_size for path in files]
+    if act == "add":
+        keeping.add(with_local("c", "d", "e"))
+    else:
+        keeping.add_local({1: features(3)})
+    after = contents(keeping)
+    assert after != before and (len(after) == 5 or after["b"][3])
+    whole = [path.read_bytes() for path in files]
+    for i, path in enumerate(files):
+        for size in [*range(sizes[i], len(whole[i]), 7), len(whole[i])]:
+            for j, other in enumerate(files):
+                other.write_bytes(whole[j] if j < i else whole[j][: sizes[j]])
+            path.write_bytes(whole[i][:size])
+            finished = path.name == "journal" and size == len(whole[i])
+            assert contents(Store(tmp_path)) == (after if finished else before)
+    files[-1].write_bytes(whole[-1][:-1])
+    found, new = Store(tmp_path), features(4)
+    found.add_local({1: new})
+    assert Store(tmp_path).local(1).tobytes() == new.tobytes() and Store(tmp_path).unsound() == []
+
+
+def test_local_features_are_read_back(keeping):
+    first, later = with_local("a", "b", "c"), features(5)
+    keeping.add(first)
+    keeping.add_local({1: later})
+    again = Store(keeping.folder)
+    assert contents(again) == contents(keeping)
+    assert [again.local(row).tobytes() for row in range(3)] == [b"", later.tobytes(), first.local[2].tobytes()]
+    np.testing.assert_array_equal(again.local(2)["features"], first.local[2]["features"])
+
+
+@pytest.mark.parametrize("about", [{}, LOCAL | {"key": "other"}])
+def test_other_local_features_or_none_leave_the_others_uncounted(keeping, about):
+    keeping.add(with_local("a", "b", "c"))
+    reader, before, new = Store(keeping.folder), contents(keeping), features(6)
+    keeping.keep_local(about)
+    assert not keeping.state.local and contents(reader) == before
+    assert reader.refresh() and reader.local_about == about and reader.local(2) is None and reader.unsound() == []
+    if about:
+        keeping.add_local({2: new})
+        assert reader.refresh() and reader.local(2).tobytes() == new.tobytes()
+    keeping.compact()
+    path = keeping.generation / "local"
+    assert path.stat().st_size == new.nbytes if about else not path.exists()
+    assert reader.refresh() and contents(reader) == contents(keeping)
+
+
+def test_a_reader_of_a_store_without_local_features_sees_them_come(store):
+    store.add(described("a", "b"))
+    reader, late = Store(store.folder), Store(store.folder)
+    store.keep_local(LOCAL)
+    store.add_local({1: features(3)})
+    assert reader.refresh() and contents(reader) == contents(store)
+    store.compact()
+    assert late.refresh() and contents(late) == contents(reader) == contents(store)
+
+
+def test_changed_local_features_are_found_and_named(keeping):
+    keeping.add(with_local("a", "b", "c", "d"))
+    path = keeping.generation / "local"
+    data = bytearray(path.read_bytes())
+    data[keeping.state.local[3].at] ^= 8
+    path.write_bytes(data)
+    found = Store(keeping.folder)
+    with pytest.raises(DamagedError, match="the local features of 'd' changed"):
+        found.local(3)
+    assert found.unsound() == [3]
+    path.write_bytes(data[:-1])
+    assert Store(keeping.folder).unsound() == [3]
+    path.unlink()
+    with pytest.raises(DamagedError, match="local: not there; delete"):
+        Store(keeping.folder)
+
+
+def test_local_features_that_count_no_longer_are_compacted(keeping, monkeypatch):
+    monkeypatch.setattr(module, "COMPACT_LOCAL_ABOVE", 100)
+    photos = described("a", "b", "c")
+    keeping.add(dataclasses.replace(photos, local={i: features(20) for i in range(3)}))
+    assert not keeping.outgrown
+    keeping.keep_local({})
+    assert keeping.outgrown
+    keeping.compact()
+    assert not keeping.outgrown and set(keeping.state.live) == {"a", "b", "c"}
+
+
 def test_a_reader_sees_what_another_writes(store):
     reader = Store(store.folder)
     assert not reader.refresh()
@@ -122,9 +238,11 @@ def test_a_file_that_was_cut_is_damage(store):
         Store(store.folder).descriptors()
 
 
-def test_compaction_changes_nothing_that_is_there(store, monkeypatch):
+@pytest.mark.parametrize("add", [described, with_local])
+def test_compaction_changes_nothing_that_is_there(store, monkeypatch, add):
     monkeypatch.setattr(module, "COPIED_AT_ONCE", 2)
-    store.add(described(*"abcdefg"))
+    store.keep_local(LOCAL if add is with_local else {})
+    store.add(add(*"abcdefg"))
     store.change({"remove": ["b", "d"], "exclude": [["d", "content of d"]], "skip": [["x", "empty", [0, 1]]]})
     reader, before, state = Store(store.folder), contents(store), store.state
     store.compact()
