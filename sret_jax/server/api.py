@@ -63,6 +63,7 @@ class Api:
                 "total": int(status.total),
                 "updated": status.updated,
                 "retriever": status.retriever,
+                "local": status.local,
                 "skipped": len(status.skipped),
                 "skipped_files": skipped,
             }
@@ -109,9 +110,9 @@ class Api:
             asked = search_parameters(given)
 
             def found() -> dict[str, Any]:
-                return _search_result(
-                    self.collection.search(self._known(query), asked.region, asked.k, asked.start), asked
-                )
+                own = self._known(query)
+                answers = self.collection.search(own, asked.region, asked.k, asked.start, verify=asked.verify)
+                return _search_result(answers, asked)
 
             return reply(await self.searches.run(request, found))
 
@@ -177,4 +178,5 @@ def _answer(answer: Answer) -> dict[str, Any]:
         "found": None if answer.found is None else bool(answer.found),
         "box": None if answer.box is None else [int(x) for x in answer.box],
         "outlines": [[[int(x), int(y)] for x, y in outline] for outline in answer.outlines],
+        "inliers": None if answer.inliers is None else int(answer.inliers),
     }

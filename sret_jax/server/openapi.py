@@ -18,6 +18,13 @@ REGION = {
     "Without it the whole photograph is looked for.",
 }
 
+VERIFY = {
+    "type": "boolean",
+    "default": False,
+    "description": "Put the first 50 answers in the order of spatial verification: by the inliers of their local "
+    "features. An error unless the collection keeps these, as /status says.",
+}
+
 
 def _object(properties: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:
     required = [name for name in properties if name not in optional]
@@ -36,6 +43,7 @@ SCHEMAS = {
             "total": COUNT,
             "updated": TEXT | {"description": "when the index last changed, ISO 8601"},
             "retriever": TEXT,
+            "local": TEXT | {"description": "local features by which answers can be verified; empty: none"},
             "skipped": COUNT | {"description": "files that cannot be used"},
             "skipped_files": {
                 "type": "array",
@@ -61,6 +69,11 @@ SCHEMAS = {
                 },
                 "description": "closed polygons of [x, y] around the object, in pixels",
             },
+            "inliers": {
+                "type": ["integer", "null"],
+                "minimum": 0,
+                "description": "of spatial verification; null: not verified",
+            },
         }
     ),
     "Found": _object(
@@ -79,6 +92,7 @@ SCHEMAS = {
             "region": REGION,
             "k": {"type": "integer", "minimum": 1, "maximum": MOST_ANSWERS, "default": 20},
             "start": COUNT | {"default": 0},
+            "verify": VERIFY,
         },
         "required": ["name"],
     },
@@ -118,6 +132,7 @@ def description() -> dict[str, Any]:
     region = _query("region", TEXT, "l,t,r,b or x,y, in pixels; without it the whole photograph is looked for")
     k = _query("k", SCHEMAS["Search"]["properties"]["k"], "answers that are wanted")
     start = _query("start", COUNT | {"default": 0}, "the first answer that is wanted, counted from 0")
+    verify = _query("verify", VERIFY, "whether answers are verified")
     return {
         "openapi": "3.1.0",
         "info": {"title": "sret serve", "version": "1", "description": "Search a collection of photographs."},
@@ -128,7 +143,7 @@ def description() -> dict[str, Any]:
                     "description": "The query is a photograph of the collection, by its name in JSON, or an encoded "
                     "photograph (JPEG, PNG or WebP, 20 MB at most) as the body. It is not kept: send it again for "
                     "more answers.",
-                    "parameters": [region, k, start],
+                    "parameters": [region, k, start, verify],
                     "requestBody": _bodies("Search"),
                     "responses": _json("Found") | _errors(400, 403, 404, 408, 413, 415, 503),
                 }

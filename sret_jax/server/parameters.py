@@ -24,6 +24,7 @@ class SearchParameters:
     region: list[float] | None
     k: int
     start: int
+    verify: bool
 
 
 def search_parameters(given: Mapping[str, Any]) -> SearchParameters:
@@ -32,6 +33,7 @@ def search_parameters(given: Mapping[str, Any]) -> SearchParameters:
         region(given.get("region")),
         whole_number("k", given.get("k", 20), 1, MOST_ANSWERS),
         whole_number("start", given.get("start", 0), 0, FARTHEST),
+        truth("verify", given.get("verify", False)),
     )
 
 
@@ -59,6 +61,14 @@ def whole_number(name: str, given: Any, least: int, most: int) -> int:
     if not isinstance(given, int) or isinstance(given, bool) or not least <= given <= most:
         raise UserError(f"{name} {_shown(given)}: give a whole number from {least} to {most}")
     return given
+
+
+def truth(name: str, given: Any) -> bool:
+    """True or false, of JSON or in letters."""
+    known = {"true": True, "false": False}.get(given, given) if isinstance(given, str) else given
+    if not isinstance(known, bool):
+        raise UserError(f"{name} {_shown(given)}: give true or false")
+    return known
 
 
 def known_name(given: Any, names: Sequence[str]) -> str:

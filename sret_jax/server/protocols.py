@@ -37,6 +37,10 @@ class Answer(Protocol):
     def outlines(self) -> tuple[tuple[tuple[int, int], ...], ...]:
         """Closed polygons of (x, y) around the object, pixels of the upright photograph."""
 
+    @property
+    def inliers(self) -> int | None:
+        """Of spatial verification; None where it was not verified."""
+
 
 @runtime_checkable
 class Found(Protocol):
@@ -85,6 +89,10 @@ class Status(Protocol):
     def retriever(self) -> str:
         """The network that describes the photographs, in words."""
 
+    @property
+    def local(self) -> str:
+        """The local features by which answers can be verified, "" for none."""
+
 
 @runtime_checkable
 class Collection(Protocol):
@@ -95,9 +103,18 @@ class Collection(Protocol):
         """Of the photographs that are searched, sorted."""
 
     def search(
-        self, query: str | bytes, region: Region = None, k: int = 20, start: int = 0, mark: bool = True
+        self,
+        query: str | bytes,
+        region: Region = None,
+        k: int = 20,
+        start: int = 0,
+        mark: bool = True,
+        verify: bool = False,
     ) -> Found:
-        """Answers `start` to `start + k` for a photograph of the collection, or an encoded one; with their outlines."""
+        """Answers `start` to `start + k` for a photograph of the collection, or an encoded one; with their outlines.
+
+        `verify`: the first of all answers in the order of spatial verification.
+        """
 
     def heat(self, name: str, query: str | bytes, region: Region = None) -> Float[np.ndarray, "h w"]:
         """How much each pixel of the photograph `name` is like the region of the query."""

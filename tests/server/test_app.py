@@ -49,6 +49,7 @@ def conforms(response, method: str, path: str) -> None:
     [
         ("post", "/search", "/search", {"json": {"name": NAME, "region": [5, 6, 20, 20]}}),
         ("post", "/search", "/search", {"json": {"name": NAME}}),
+        ("post", "/search", "/search", {"json": {"name": NAME, "verify": True}}),
         ("post", "/search", "/search", {"json": {"name": NAME, "region": [1, 1, 1, 1]}}),
         ("post", "/search", "/search", {"json": {"name": "nothing"}}),
         ("post", "/search", "/search", {"content": b"x", "headers": {"Content-Type": "text/plain"}}),
@@ -90,6 +91,22 @@ def test_answers_are_ranked_with_box_and_outlines(client):
     rest = client.post("/search", json={"name": NAME, "region": [5, 6, 20, 20], "k": 20, "start": 2}).json()
     assert len(rest["answers"]) == 2 and not rest["more"]
     assert [answer["found"] for answer in rest["answers"]] == [False, False]
+
+
+def test_answers_are_verified_where_there_are_local_features(client, collection):
+    refused = client.post("/search", json={"name": NAME, "verify": True})
+    assert refused.status_code == 400 and "`sret index PHOTOS --local=sift`" in refused.json()["error"]
+    plain = client.post("/search", json={"name": NAME, "verify": False}).json()["answers"]
+    collection.local = "sift"
+    assert client.get("/status").json()["local"] == "sift"
+    asked = {"json": {"name": NAME, "verify": True}}
+    conforms(client.post("/search", **asked), "post", "/search")
+    verified = client.post("/search", **asked).json()["answers"]
+    assert [answer["inliers"] for answer in verified] == sorted((len(a["name"]) for a in plain), reverse=True)
+    assert {answer["inliers"] for answer in plain} == {None}
+    sent = {"content": collection.photos[NAME], "headers": {"Content-Type": "image/jpeg"}}
+    assert client.post("/search?verify=true", **sent).json()["answers"] == verified
+    assert client.post("/search?verify=false", **sent).json()["answers"] == plain
 
 
 def test_a_sent_photograph_is_searched_as_one_of_the_collection(client, collection):
@@ -183,6 +200,8 @@ def test_a_heat_map_is_a_half_transparent_picture(client):
         ({"name": NAME, "k": 0}, "k 0: give a whole number from 1 to 100"),
         ({"name": NAME, "k": 1.5}, "k 1.5: give a whole"),
         ({"name": NAME, "start": -1}, "start -1: give a whole number from 0"),
+        ({"name": NAME, "verify": 1}, "verify 1: give true or false"),
+        ({"name": NAME, "verify": "yes"}, "verify 'yes': give true or false"),
         ({"name": 7}, "give the name of a photograph"),
         ({}, "give the name of a photograph"),
         ([1], "the body has to be a JSON object"),

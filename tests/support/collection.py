@@ -3,6 +3,7 @@
 It answers by what it has pasted and not by what it sees, so that what the server says of it is known beforehand.
 """
 
+import dataclasses
 import hashlib
 import io
 import threading
@@ -38,6 +39,7 @@ class Answer:
     found: bool | None = None
     box: Box | None = None
     outlines: tuple[tuple[tuple[int, int], ...], ...] = ()
+    inliers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Status:
     total: int
     updated: str
     retriever: str
+    local: str = ""
 
 
 @dataclass
@@ -67,6 +70,7 @@ class FakeCollection:
     things: dict[str, dict[str, Box]] = field(default_factory=dict)
     name: str = "Postcards"
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    local: str = ""
     indexing: tuple[int, int] | None = None  # done, total
     seconds: float = 0.0  # that a search takes
     searches: int = 0
@@ -92,7 +96,10 @@ class FakeCollection:
         k: int = 20,
         start: int = 0,
         mark: bool = True,
+        verify: bool = False,
     ) -> Found:
+        if verify and not self.local:
+            raise UserError("it keeps no local features; `sret index PHOTOS --local=sift` finds them")
         with self.lock:
             self.searches += 1
             time.sleep(self.seconds)
@@ -105,6 +112,9 @@ class FakeCollection:
         thing = self._pointed_at(own, searched) if region is not None else None
         answers = [self._answer(name, thing, region is not None) for name in self.photos if name not in own]
         answers.sort(key=lambda answer: (-answer.score, answer.name))
+        if verify:  # as many as letters of the name, so that the order is another one
+            answers = [dataclasses.replace(answer, inliers=len(answer.name)) for answer in answers]
+            answers.sort(key=lambda answer: -len(answer.name))
         return Found(answers[start : start + k], (height, width), searched)
 
     def heat(self, name: str, query: str | bytes, region: Sequence[float] | np.ndarray | None = None) -> np.ndarray:
@@ -136,6 +146,7 @@ class FakeCollection:
             total,
             "2026-01-01T12:00:00+00:00",
             "a fake",
+            self.local,
         )
 
     def _pointed_at(self, names: list[str], searched: Box) -> str | None:
