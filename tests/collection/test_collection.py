@@ -120,9 +120,10 @@ def test_an_update_finds_what_is_new_changed_moved_and_gone(collection, root):
     )
     assert [name for name, _ in done.skipped] == ["broken.jpg"] and done.reused == 1
     assert "rocket" in found(collection, "cat/0.jpg", k=1)[0]
-    kept = [answer.score for answer in before.answers if answer.name not in ("cat/0.jpg", "woman/2.jpg")]
+    kept = {answer.name: answer.score for answer in before.answers if answer.name not in ("cat/0.jpg", "woman/2.jpg")}
     after = {answer.name: answer.score for answer in collection.search("moved.jpg", k=50).answers}
-    assert set(kept) <= set(after.values())
+    # The product with another number of descriptors may be rounded in another way.
+    np.testing.assert_allclose([after[name] for name in kept], list(kept.values()), atol=1e-6)
     assert not collection.update().anything
     assert collection.status().skipped[0][0] == "broken.jpg"
 
