@@ -3,7 +3,7 @@
     sret convert IN OUT.safetensors [--learned-whitening=NAME]
 
 IN is a torch checkpoint (`.pth`, `.pt`) or a safetensors file with torch's names, in one of the layouts of
-`models/weights/layouts.py`. `config.model.weights` takes either file.
+`models/weights/layouts/`. `config.model.weights` takes either file.
 """
 
 import argparse
@@ -25,10 +25,11 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument(
         "--learned-whitening", default="", help="NAME/ss or NAME/ms of cirtorch, NAME of DIR; kept beside"
     )
+    parser.add_argument("--backbone", default="", help="the network, where the file alone does not tell")
     given = parser.parse_args(words)
     if Path(given.output).suffix != ".safetensors":
         raise UserError(f"{given.output}: the name must end in .safetensors")
-    weights = read_weights(given.input, given.layout, given.learned_whitening)
+    weights = read_weights(given.input, given.layout, given.learned_whitening, given.backbone)
     write_weights(given.output, weights)
     modules = ", ".join([*weights.variables["params"], *(["learned whitening"] if given.learned_whitening else [])])
     print(f"{given.output}: {weights.backbone} up to {weights.stage}, layout {weights.layout}; holds {modules}")

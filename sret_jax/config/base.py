@@ -146,7 +146,9 @@ class ModelConfig:
     smoothing: SmoothingConfig = field(default_factory=SmoothingConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     local: LocalConfig = field(default_factory=LocalConfig)
-    pool: str = "gem"  # "gem", "mac", "spoc", "rmac", "superglobal", or "how": the local features by their strength
+    # "gem", "mac", "spoc", "rmac", "superglobal", or "how": the local features by their strength; or the backbone's
+    # own: "class_token", or "attention": SigLIP's and Perception Encoder's attention pooling
+    pool: str = "gem"
     pool_p: float = 3.0  # GeM exponent at the start; one p per channel is learned. SuperGlobal's is 4.6
     pool_shared: bool = False  # one p for all channels, as published
     l2_pooled: bool = True  # normalise the pooled vector before the whitening layer; DIR's networks do not

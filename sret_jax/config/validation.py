@@ -14,7 +14,7 @@ _CHOICES = {
     "model.refinement.form": ("span", "free"),
     "model.refinement.strength": ("norm", "attention"),
     "model.refinement.edges": ("both", "space", "similarity"),
-    "model.pool": ("gem", "mac", "spoc", "rmac", "superglobal", "how"),
+    "model.pool": ("gem", "mac", "spoc", "rmac", "superglobal", "how", "class_token", "attention"),
     "model.local.kind": ("how", "delg"),
     "model.local.init": ("pca", "weights"),
     "model.whitening_init": ("pca", "within", "random", "weights"),
@@ -137,6 +137,10 @@ def _validate_maps(config: Config) -> None:
         )
     if config.model.local.enabled and config.model.local.kind == "delg":
         raise UserError('config.train.on_maps: the "delg" local features train on photographs; set it to False')
+    if config.model.pool in ("class_token", "attention"):
+        raise UserError(
+            f'config.train.on_maps: pool={config.model.pool!r} is not made of a map; set it to False, or pool="gem"'
+        )
     if min(config.data.map_scale) <= 0:
         raise UserError(f"config.data.map_scale={config.data.map_scale}: give two positive factors")
 

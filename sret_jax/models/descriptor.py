@@ -20,12 +20,13 @@ from sret_jax.config import ModelConfig, RefinementConfig, SmoothingConfig
 from sret_jax.errors import UserError, did_you_mean
 from sret_jax.models.attention import StageAttention
 from sret_jax.models.backbones import BACKBONES, build_backbone
+from sret_jax.models.backbones.base import OWN_POOLS
 from sret_jax.models.backbones.resnet import ResNet
 from sret_jax.models.controls import PositionLayer, PositionWeight, Shuffled
 from sret_jax.models.delg import STAGE, DelgHead
 from sret_jax.models.graph import SpatialContextRefinement
 from sret_jax.models.local_features import LocalFeatureHead
-from sret_jax.models.pooling import MAC, GeM, SPoC, WeightedSum, l2_normalize
+from sret_jax.models.pooling import MAC, GeM, OwnPool, SPoC, WeightedSum, l2_normalize
 from sret_jax.models.propagation import SpanRefinement
 from sret_jax.models.regional_pooling import RMAC, SuperGlobalPooling
 from sret_jax.models.smoothing import LearnableSmoothing
@@ -43,7 +44,7 @@ class RetrievalNetwork(nn.Module):
 
     Attributes:
       backbone: returns `{stage: (map, mask)}`.
-      pool: makes a vector of map and mask; `WeightedSum` makes it of the local features.
+      pool: makes a vector of map and mask; `WeightedSum` of the local features; `OwnPool` takes the backbone's own.
       stage: the map that is smoothed, refined and pooled.
       size_multiple: photographs whose sides are multiples of it get the same descriptor padded as alone.
       attention, smoothing, refinement, local, whitening: modules, or None where the network goes without.
@@ -72,9 +73,12 @@ class RetrievalNetwork(nn.Module):
         else:
             options: dict[str, Any] = {} if self.attention is None else {"attention": self.attention}
             options |= {"given": given} if given else {}
-            maps = self.backbone(images, mask, train=train, last_stage=self.stage, **options)
+            last = self.pool.stage if isinstance(self.pool, OwnPool) else self.stage
+            maps = self.backbone(images, mask, train=train, last_stage=last, **options)
         x, mask = maps[self.stage]
         intermediates: dict[str, Any] = {"backbone": x}
+        if isinstance(self.pool, OwnPool) and self.pool.stage in maps:
+            intermediates["own"] = maps[self.pool.stage]
         if keep:
             intermediates["kept"] = maps[keep]
         if self.smoothing is not None:
@@ -94,6 +98,8 @@ class RetrievalNetwork(nn.Module):
         x, mask, intermediates = self.feature_map(images, mask, train, given, keep)
         if isinstance(self.pool, WeightedSum):
             vector = self.pool(**intermediates["local"])
+        elif isinstance(self.pool, OwnPool):
+            vector = self.pool(*intermediates["own"]).astype(jnp.float32)
         else:
             vector = self.pool(x.astype(jnp.float32), mask)
         return self._normalize(vector) if self.l2_pooled or self.whitening is None else vector, intermediates
@@ -131,6 +137,7 @@ def build_network(
             raise UserError(f"config.model.relu_floor: {config.backbone} has no such ReLUs; set it to 0")
         backbone = backbone.clone(floor=config.relu_floor)
     _check_stages(config, train_from)
+    _check_own_pool(config)
     _check_attention(config, backbone.attends)
     return RetrievalNetwork(
         backbone=backbone,
@@ -155,6 +162,8 @@ def _pool(config: ModelConfig) -> nn.Module:
         return GeM(*exponents)
     if config.pool == "superglobal":
         return SuperGlobalPooling(*exponents)
+    if config.pool in OWN_POOLS:
+        return OwnPool(OWN_POOLS[config.pool])
     return {"mac": MAC, "spoc": SPoC, "rmac": RMAC, "how": WeightedSum}[config.pool]()
 
 
@@ -168,6 +177,20 @@ def _check_stages(config: ModelConfig, train_from: str) -> None:
         if value not in known:
             meant = did_you_mean(value, known)
             raise UserError(f"config.{field}={value!r}: {config.backbone} has {', '.join(known)}{meant}")
+
+
+def _check_own_pool(config: ModelConfig) -> None:
+    """Raises `UserError` for a vector that this backbone does not make, or beside heads that would not reach it."""
+    if config.pool not in OWN_POOLS:
+        return
+    if OWN_POOLS[config.pool] not in BACKBONES[config.backbone].stages:
+        raise UserError(f'config.model.pool={config.pool!r}: {config.backbone} has none; choose another, such as "gem"')
+    for field in ("smoothing", "refinement"):
+        if getattr(config, field).enabled:
+            raise UserError(
+                f"config.model.pool={config.pool!r} is the backbone's own vector, which {field} does not reach; "
+                'pool the map, for example with "gem"'
+            )
 
 
 def _local(config: ModelConfig) -> nn.Module | None:
@@ -221,7 +244,9 @@ def descriptor_length(config: ModelConfig) -> int:
     """Numbers of a descriptor of the network that a config describes."""
     if config.whitening:
         return config.whitening_dim
-    return config.local.dim if config.pool == "how" else BACKBONES[config.backbone].channels[config.stage]
+    if config.pool == "how":
+        return config.local.dim
+    return BACKBONES[config.backbone].channels[OWN_POOLS.get(config.pool, config.stage)]
 
 
 def init_network(network: RetrievalNetwork, config: ModelConfig, key: jax.Array) -> Variables:

@@ -96,6 +96,15 @@ class WeightedSum(nn.Module):
         return weighted_sum(features, strength, mask)
 
 
+class OwnPool(nn.Module):
+    """The vector that the backbone itself makes of a photograph: its map `stage`, which has one position."""
+
+    stage: str
+
+    def __call__(self, x: Float[Array, "b 1 1 c"], mask: Bool[Array, "b 1 1"]) -> Float[Array, "b c"]:
+        return x[:, 0, 0]
+
+
 def scale_gem(x: Float[Array, "s b d"], p: float = math.inf) -> Float[Array, "b d"]:
     """Generalised mean over the descriptors of one photo at s scales.
 

@@ -21,6 +21,7 @@ import optax
 
 from sret_jax.config import ModelConfig, TrainConfig
 from sret_jax.models.backbones import BACKBONES, build_backbone
+from sret_jax.models.backbones.base import OWN_POOLS
 
 
 def learning_rate(config: TrainConfig) -> optax.Schedule:
@@ -58,7 +59,7 @@ def trained_backbone(model: ModelConfig, train_from: str) -> set[tuple[str, ...]
 
     if train_from == "none":
         return set()
-    used = up_to(model.stage)
+    used = up_to(OWN_POOLS.get(model.pool, model.stage))
     if train_from == "all":
         return used
     stages = list(BACKBONES[model.backbone].stages)

@@ -7,11 +7,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from sret_jax.errors import UserError
-from sret_jax.models.backbones import efficientnet_lite, resnet, vit
-from sret_jax.models.backbones.base import STAGES
+from sret_jax.models.backbones import convnext, efficientnet_lite, resnet, vit
+from sret_jax.models.backbones.base import CLASS_TOKEN, STAGES
+from sret_jax.models.backbones.convnext import ConvNeXt
 from sret_jax.models.backbones.efficientnet_lite import EfficientNetLite
 from sret_jax.models.backbones.resnet import ResNet
 from sret_jax.models.backbones.vit import VisionTransformer
+from sret_jax.models.backbones.vit_specs import SPECS
 
 _STRIDES = (2, 4, 8, 16, 32, 32)
 
@@ -37,16 +39,27 @@ def _resnet(name: str) -> BackboneInfo:
     )
 
 
+def _convnext(name: str) -> BackboneInfo:
+    widths = convnext.SIZES[name].widths
+    strides = dict(zip(STAGES[1:], _STRIDES[1:], strict=True)) | {CLASS_TOKEN: 0}
+    return BackboneInfo(32, strides, dict(zip(strides, [*widths, widths[-1], widths[-1]], strict=True)))
+
+
 def _vit(name: str) -> BackboneInfo:
-    stages = dict.fromkeys(("c4", "c5", "last", "keys"), vit.PATCH) | {"cls": 0}
-    return BackboneInfo(vit.PATCH, stages, dict.fromkeys(stages, vit.SIZES[name].width))
+    return BackboneInfo(SPECS[name].patch, vit.stages(name), vit.channels(name))
 
 
 BACKBONES: dict[str, BackboneInfo] = (
     {name: _lite(name) for name in efficientnet_lite.SCALES}
     | {name: _resnet(name) for name in resnet.LAYERS}
-    | {name: _vit(name) for name in vit.SIZES}
+    | {name: _convnext(name) for name in convnext.SIZES}
+    | {name: _vit(name) for name in SPECS}
 )
+
+
+def same_network(name: str, other: str) -> bool:
+    """Whether the two are names of one graph whose photographs are normalised alike, so that they share weights."""
+    return name == other or (name in SPECS and SPECS[name] == SPECS.get(other))
 
 
 def build_backbone(
@@ -60,5 +73,9 @@ def build_backbone(
     """
     if name not in BACKBONES:
         raise UserError(f"unknown backbone {name!r}; choose one of {', '.join(BACKBONES)}")
-    families = {**dict.fromkeys(efficientnet_lite.SCALES, EfficientNetLite), **dict.fromkeys(resnet.LAYERS, ResNet)}
+    families = {
+        **dict.fromkeys(efficientnet_lite.SCALES, EfficientNetLite),
+        **dict.fromkeys(resnet.LAYERS, ResNet),
+        **dict.fromkeys(convnext.SIZES, ConvNeXt),
+    }
     return families.get(name, VisionTransformer)(name, train_from, batch_stats == "updated", dtype)

@@ -10,6 +10,9 @@ from jaxtyping import Array, Bool, Float, UInt8
 from sret_jax.models.backbones.layers import erase
 
 STAGES = ("c1", "c2", "c3", "c4", "c5", "last")  # strides 2, 4, 8, 16, 32, 32
+# Maps of one position, behind the stages: what a network itself makes of a photograph.
+CLASS_TOKEN, ATTENTION_POOL = "cls", "attention_pool"
+OWN_POOLS = {"class_token": CLASS_TOKEN, "attention": ATTENTION_POOL}  # values of config.model.pool -> such a map
 IMAGE_MEAN, IMAGE_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for values 0..1
 Maps = dict[str, tuple[Float[Array, "b _ _ _"], Bool[Array, "b _ _"]]]
 
@@ -85,7 +88,12 @@ class Backbone(nn.Module):
             x = attention(stage, x, mask, train=train)
         maps[stage] = x, mask
 
-    def normalized(self, images: Array) -> Array:
+    def normalized(
+        self,
+        images: Array,
+        image_mean: tuple[float, ...] = IMAGE_MEAN,
+        image_deviation: tuple[float, ...] = IMAGE_DEVIATION,
+    ) -> Array:
         """`(images / 255 - mean) / deviation` per channel.
 
         The two are variables, because they belong to the weights: a checkpoint that names its own brings them along.
@@ -95,7 +103,7 @@ class Backbone(nn.Module):
             stored = self.variable("batch_stats", name, lambda: jnp.array(start, jnp.float32))
             return 255 * stored.value.reshape(1, 1, 1, 3)
 
-        mean, deviation = of_channels("image_mean", IMAGE_MEAN), of_channels("image_deviation", IMAGE_DEVIATION)
+        mean, deviation = of_channels("image_mean", image_mean), of_channels("image_deviation", image_deviation)
         return (images.astype(jnp.float32) - mean) / deviation
 
     def trains(self, stage: int) -> bool:

@@ -1,122 +1,145 @@
-"""Vision transformer as DINOv2 builds it: 14 x 14 patches, LayerScale, an optional set of register tokens.
+"""Vision transformers: DINOv2, DINOv3, LingBot-Vision, Perception Encoder and the image towers of SigLIP.
 
-    x = patches(image) + positions;   x += gamma1 * attention(norm(x));   x += gamma2 * mlp(norm(x));   out = norm(x)
+    x = patches(image) [+ learned positions];   x += gamma1 * attention(norm(x));   x += gamma2 * mlp(norm(x))
 
-Oquab et al., "DINOv2", TMLR 2024; registers: Darcet et al., "Vision Transformers Need Registers", ICLR 2024. The
-positional embedding is stored for 37 x 37 patches and resampled, bicubically, to the grid of each photograph.
+What distinguishes them is in `vit_specs.ViTSpec`; where a patch lies is told as in `positions`.
+
+Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; Oquab et al., "DINOv2", TMLR 2024; registers: Darcet et
+al., "Vision Transformers Need Registers", ICLR 2024; Siméoni et al., "DINOv3", 2025; Bolya et al., "Perception
+Encoder", 2025; Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023.
 """
 
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from sret_jax.errors import UserError
-from sret_jax.models.backbones.base import STAGES, Backbone, Maps
+from sret_jax.models.backbones.base import ATTENTION_POOL, CLASS_TOKEN, STAGES, Backbone, Maps
 from sret_jax.models.backbones.layers import erase
+from sret_jax.models.backbones.positions import (
+    RESAMPLING,
+    centred_angles,
+    counted_angles,
+    learned_positions,
+    rotated,
+)
+from sret_jax.models.backbones.vit_specs import SPECS, ViTSpec
 
-PATCH = 14  # pixels
-GRID = 37  # patches per side of the stored positional embedding
-REGISTERS = 4
-
-
-class ViTSize(NamedTuple):
-    width: int
-    depth: int
-    heads: int
-    registers: int
-
-
-_SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16)}
-SIZES = {f"dinov2_vit{k}14": ViTSize(*v, 0) for k, v in _SIZES.items()} | {
-    f"dinov2_vit{k}14_reg": ViTSize(*v, REGISTERS) for k, v in _SIZES.items()
-}
+Activation = Callable[[Array], Array]
+_small = nn.initializers.truncated_normal(0.02)
+_exact_gelu = partial(nn.gelu, approximate=False)
 
 
-def resampling(count: Int[Array, "b"], length: int, *, antialias: bool) -> Float[Array, "b {length} 37"]:
-    """Weights with which the 37 stored positions of one axis become the first `count` of `length` positions.
-
-    Bicubic. `antialias` False: position i lies at 37 (i + 1/2) / (count + 0.1) - 1/2, four taps, a = -3/4, the border
-    repeated; the 0.1 is part of the published networks. True: at 37 (i + 1/2) / count - 1/2, a = -1/2, the kernel as
-    wide as the step where that is larger than 1, its weights inside the border scaled to sum to 1. These are torch's
-    two bicubic interpolations, the one of DINOv2's networks without registers and the one of those with; timm's
-    networks have the second one, with registers and without.
-    """
-    n = count.astype(jnp.float32)[:, None, None]
-    step = GRID / (n if antialias else n + 0.1)
-    centre = step * (jnp.arange(length, dtype=jnp.float32)[None, :, None] + 0.5) - 0.5
-    if antialias:
-        stored = jnp.arange(GRID, dtype=jnp.float32)[None, None]
-        weights = _cubic((centre - stored) / jnp.maximum(step, 1), -0.5)
-        return weights / weights.sum(2, keepdims=True)
-    stored = jnp.arange(-2, GRID + 2, dtype=jnp.float32)[None, None]
-    weights = _cubic(centre - stored, -0.75)
-    first, last = weights[..., :3].sum(2, keepdims=True), weights[..., -3:].sum(2, keepdims=True)
-    return jnp.concatenate([first, weights[..., 3:-3], last], axis=2)
+def stages(name: str) -> dict[str, int]:
+    """Stride of every map that a variant has; 0 where the map has one position."""
+    spec = SPECS[name]
+    found = dict.fromkeys(("c4", "c5", "last", "keys"), spec.patch)
+    return found | ({CLASS_TOKEN: 0} if spec.class_token else {}) | ({ATTENTION_POOL: 0} if spec.pool_heads else {})
 
 
-def _cubic(t: Array, a: float) -> Array:
-    """Keys' cubic convolution kernel; zero from |t| = 2 on."""
-    t = jnp.abs(t)
-    near, far = ((a + 2) * t - (a + 3)) * t * t + 1, ((t - 5) * t + 8) * a * t - 4 * a
-    return jnp.where(t <= 1, near, jnp.where(t < 2, far, 0))
-
-
-def positions(
-    stored: Float[Array, "37 37 c"], mask: Bool[Array, "b h w"], *, antialias: bool | Bool[Array, ""]
-) -> Float[Array, "b h w c"]:
-    """The positional embedding of each photograph's own grid, which is the rectangle that the mask holds."""
-    rows, columns = mask.any(2).sum(1), mask.any(1).sum(1)
-    as_stored = ((rows == GRID) & (columns == GRID))[:, None, None]  # then as it is stored, without the 0.1
-
-    def along(count: Int[Array, "b"], length: int) -> Float[Array, "b n 37"]:
-        plain, wide = (resampling(jnp.maximum(count, 1), length, antialias=a) for a in (False, True))
-        return jnp.where(as_stored, jnp.eye(length, GRID)[None], jnp.where(antialias, wide, plain))
-
-    down, across = along(rows, mask.shape[1]), along(columns, mask.shape[2])
-    return jnp.einsum("bim,mnc,bjn->bijc", down, stored, across, precision=lax.Precision.HIGHEST)
+def channels(name: str) -> dict[str, int]:
+    """Of every map that a variant has."""
+    spec = SPECS[name]
+    return {s: spec.projection if s == ATTENTION_POOL and spec.projection else spec.width for s in stages(name)}
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then a two-layer perceptron, each with a norm before it and a learned scale behind."""
+    """Attention, then a perceptron of two layers, each with a norm before it and perhaps a learned scale behind."""
 
-    heads: int
+    spec: ViTSpec
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n c"], inside: Bool[Array, "b n"]) -> tuple[Array, Array]:
-        """The tokens, and the keys `[b, n, c]` of the attention; nothing attends to tokens that are not `inside`."""
+    def __call__(
+        self,
+        x: Float[Array, "b n c"],
+        inside: Bool[Array, "b n"],
+        turn: tuple[Array, Array] | None,
+        activation: Activation,
+    ) -> tuple[Array, Array]:
+        """The tokens, and the keys `[b, n, c]` of the attention, before they are rotated.
+
+        Nothing attends to tokens that are not `inside`. `turn`: cosines and sines of the rotary positions.
+        """
         b, n, c = x.shape
+        spec = self.spec
 
         def dense(features: int, name: str) -> nn.Dense:
             return nn.Dense(features, dtype=self.dtype, name=name)
 
         def scaled(y: Array, name: str) -> Array:
+            if not spec.layer_scale:
+                return y
             gamma = self.param(name, nn.initializers.constant(1e-5), (c,), jnp.float32)
             return y * gamma.astype(self.dtype)[None, None]
 
-        y = norm(self.dtype, "norm1")(x)
-        qkv = dense(3 * c, "qkv")(y).reshape(b, n, 3, self.heads, c // self.heads)
+        y = _norm(spec, self.dtype, "norm1")(x)
+        qkv = dense(3 * c, "qkv")(y).reshape(b, n, 3, spec.heads, spec.head_width)
         q, k, v = (qkv[:, :, i] for i in range(3))
+        keys = k.reshape(b, n, c)
+        if turn is not None:
+            q, k = (rotated(part, turn, halves=spec.rotary == "centred") for part in (q, k))
         y = jax.nn.dot_product_attention(q, k, v, mask=inside[:, None, None])
         x = x + scaled(dense(c, "proj")(y.reshape(b, n, c)), "gamma1")
-        y = nn.gelu(dense(4 * c, "fc1")(norm(self.dtype, "norm2")(x)), approximate=False)
-        return x + scaled(dense(c, "fc2")(y), "gamma2"), k.reshape(b, n, c)
+        y = _norm(spec, self.dtype, "norm2")(x)
+        if spec.gated:
+            y = nn.silu(dense(spec.perceptron, "gate")(y)) * dense(spec.perceptron, "fc1")(y)
+        else:
+            y = activation(dense(spec.perceptron, "fc1")(y))
+        return x + scaled(dense(c, "fc2")(y), "gamma2"), keys
 
 
-def norm(dtype: Any, name: str) -> nn.LayerNorm:
-    return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False, dtype=dtype, name=name)
+class AttentionPool(nn.Module):
+    """One learned query, the probe, attends to all tokens; a perceptron and perhaps a projection follow.
+
+    Zhai et al., "Scaling Vision Transformers", CVPR 2022 ("MAP head").
+    """
+
+    spec: ViTSpec
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n c"], inside: Bool[Array, "b n"], activation: Activation
+    ) -> Float[Array, "b d"]:
+        b, n, c = x.shape
+        spec, heads = self.spec, self.spec.pool_heads
+        probe = self.param("probe", _small, (1, c), jnp.float32)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (c, 3 * c), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (3 * c,), jnp.float32)
+        probe, kernel, bias = (part.astype(self.dtype) for part in (probe, kernel, bias))
+        q = probe @ kernel[:, :c] + bias[None, :c]
+        k, v = jnp.split(x @ kernel[:, c:] + bias[None, None, c:], 2, axis=-1)
+        q = jnp.tile(q.reshape(1, 1, heads, c // heads), (b, 1, 1, 1))
+        k, v = (part.reshape(b, n, heads, c // heads) for part in (k, v))
+        y = jax.nn.dot_product_attention(q, k, v, mask=inside[:, None, None]).reshape(b, c)
+        y = nn.Dense(c, dtype=self.dtype, name="proj")(y)
+        z = activation(nn.Dense(spec.perceptron, dtype=self.dtype, name="fc1")(_norm(spec, self.dtype, "norm")(y)))
+        y = y + nn.Dense(c, dtype=self.dtype, name="fc2")(z)
+        return nn.Dense(spec.projection, dtype=self.dtype, name="projection")(y) if spec.projection else y
+
+
+def _norm(spec: ViTSpec, dtype: Any, name: str) -> nn.LayerNorm:
+    return nn.LayerNorm(epsilon=spec.epsilon, use_fast_variance=False, dtype=dtype, name=name)
 
 
 class VisionTransformer(Backbone):
-    """Height and width are multiples of 14. Returns, beside the stages, what object discovery and pooling need.
+    """Height and width are multiples of the patch. Returns, beside the stages, what object discovery and pooling need.
 
     c4: patch tokens after the middle block; c5, last: after the last one; both through the final norm. keys: keys of
-    the last block's attention, all heads side by side. cls: the class token, a map of one position. To train from c4
-    or before is to train all, from c5 or last to train the second half of the blocks.
+    the last block's attention, all heads side by side. cls: the class token. attention_pool: what the network's own
+    attention pooling makes of all tokens, computed where it is asked for as `last_stage`. These two are maps of one
+    position. To train from c4 or before is to train all, from c5 or last to train the second half of the blocks.
+
+    What belongs to the weights more than to the variant are statistics, with the variant's value where they are not
+    there: "resampling" of learned positions, "periods" and "rotary_reference" of rotary ones, "gelu_tanh".
     """
 
     goes_on = False
@@ -131,41 +154,39 @@ class VisionTransformer(Backbone):
         attention: nn.Module | None = None,
         given: str = "",
     ) -> Maps:
+        spec = SPECS[self.variant]
+        patch = spec.patch
         if given:
             raise UserError(f"{self.variant}: a transformer cannot go on from the map of a stage")
-        if images.shape[1] % PATCH or images.shape[2] % PATCH:
+        if images.shape[1] % patch or images.shape[2] % patch:
             size = f"{images.shape[1]}x{images.shape[2]}"
-            raise UserError(f"{self.variant}: {size} images; resize to multiples of {PATCH}")
-        width, depth, heads, registers = SIZES[self.variant]
-        mask = mask[:, ::PATCH, ::PATCH]
-        x = self.normalized(images).astype(self.dtype)
-        patch = (PATCH, PATCH)
-        x = nn.Conv(width, patch, patch, padding="VALID", dtype=self.dtype, name="patches")(x)
+            raise UserError(f"{self.variant}: {size} images; resize to multiples of {patch}")
+        mask = mask[:, ::patch, ::patch]
+        x = self.normalized(images, spec.mean, spec.deviation).astype(self.dtype)
+        x = nn.Conv(
+            spec.width,
+            (patch, patch),
+            (patch, patch),
+            padding="VALID",
+            use_bias=spec.patch_bias,
+            dtype=self.dtype,
+            name="patches",
+        )(x)
         b, h, w, c = x.shape
 
-        small = nn.initializers.truncated_normal(0.02)
-        # One row for the class token, then the grid: as the files have it.
-        stored = self.param("positions", small, (1 + GRID * GRID, c), jnp.float32)
-        grid = stored[1:].reshape(GRID, GRID, c)
-        # Weights of timm bring it along, because there the networks without registers have it too.
-        antialias = self.get_variable("batch_stats", "antialias", jnp.float32(registers > 0))
-        x = x + positions(grid, mask, antialias=antialias > 0).astype(self.dtype)
-        special = [self.param("class_token", small, (1, c), jnp.float32) + stored[:1]]
-        if registers:
-            special.append(self.param("registers", small, (registers, c), jnp.float32))
-        front = jnp.concatenate(special).astype(self.dtype)
-        x = jnp.concatenate([jnp.tile(front[None], (b, 1, 1)), x.reshape(b, h * w, c)], axis=1)
-        inside = jnp.pad(mask.reshape(b, h * w), ((0, 0), (1 + registers, 0)), constant_values=True)
-
-        final = norm(self.dtype, "norm")
+        x, special = self._tokens(spec, x, mask)
+        inside = jnp.pad(mask.reshape(b, h * w), ((0, 0), (special, 0)), constant_values=True)
+        turn = self._turn(spec, mask, special)
+        activation = self._activation(spec)
+        final = _norm(spec, self.dtype, "norm")
 
         def as_map(tokens: Array) -> tuple[Array, Array]:
-            return erase(tokens[:, 1 + registers :].reshape(b, h, w, c), mask), mask
+            return erase(tokens[:, special:].reshape(b, h, w, c), mask), mask
 
         maps = {}
-        for i in range(depth):
-            x, keys = TransformerBlock(heads, self.dtype, name=f"block{i}")(x, inside)
-            if i == depth // 2 - 1:
+        for i in range(spec.depth):
+            x, keys = TransformerBlock(spec, self.dtype, name=f"block{i}")(x, inside, turn, activation)
+            if i == spec.depth // 2 - 1:
                 middle = final(x)
                 if not self.trains(STAGES.index("c4")):
                     x, middle = lax.stop_gradient((x, middle))
@@ -173,7 +194,64 @@ class VisionTransformer(Backbone):
                 if last_stage == "c4":
                     return maps
         x = final(x)
-        if not self.trains(STAGES.index("last")):
+        trains = self.trains(STAGES.index("last"))
+        if not trains:
             x, keys = lax.stop_gradient((x, keys))
+        maps |= {"c5": as_map(x), "last": as_map(x), "keys": as_map(keys)}
         one = jnp.ones((b, 1, 1), bool)
-        return maps | {"c5": as_map(x), "last": as_map(x), "keys": as_map(keys), "cls": (x[:, :1, None], one)}
+        if spec.class_token:
+            maps[CLASS_TOKEN] = x[:, :1, None], one
+        if spec.pool_heads and last_stage == ATTENTION_POOL:
+            pooled = AttentionPool(spec, self.dtype, name=ATTENTION_POOL)(x, inside, activation)
+            maps[ATTENTION_POOL] = (pooled if trains else lax.stop_gradient(pooled))[:, None, None], one
+        return maps
+
+    def _tokens(self, spec: ViTSpec, x: Array, mask: Array) -> tuple[Array, int]:
+        """Class token, registers and patches side by side, with learned positions; and how many are not patches."""
+        b, h, w, c = x.shape
+        first = int(spec.class_token)
+        special = []
+        if spec.class_token:
+            special.append(self.param("class_token", _small, (1, c), jnp.float32))
+        if spec.grid:
+            # One row for the class token, then the grid: as the files have it. How large it is they say.
+            rows = first + spec.grid**2
+            if self.has_variable("params", "positions"):
+                rows = len(self.get_variable("params", "positions"))
+            stored = self.param("positions", _small, (rows, c), jnp.float32)
+            side = math.isqrt(rows - first)
+            default = self._statistic("antialias", RESAMPLING.index(spec.resampling))  # its name in older files
+            kind = self._statistic("resampling", default)
+            grid = learned_positions(stored[first:].reshape(side, side, c), mask, kind=kind)
+            x = x + grid.astype(self.dtype)
+            special = [token + stored[:1] for token in special]
+        if spec.registers:
+            special.append(self.param("registers", _small, (spec.registers, c), jnp.float32))
+        x = x.reshape(b, h * w, c)
+        if special:
+            front = jnp.concatenate(special).astype(self.dtype)
+            x = jnp.concatenate([jnp.tile(front[None], (b, 1, 1)), x], axis=1)
+        if spec.norm_before:
+            x = _norm(spec, self.dtype, "norm_before")(x)
+        return x, first + spec.registers
+
+    def _turn(self, spec: ViTSpec, mask: Array, special: int) -> tuple[Array, Array] | None:
+        """Cosines and sines of the rotary positions, angle 0 for the `special` tokens before the patches."""
+        if not spec.rotary:
+            return None
+        bands = spec.head_width // 4
+        if spec.rotary == "centred":
+            angles = centred_angles(mask, self._statistic("periods", 100.0 ** (jnp.arange(bands) / bands)))
+        else:
+            angles = counted_angles(mask, bands, self._statistic("rotary_reference", 0.0))
+        angles = jnp.pad(angles.reshape(len(mask), -1, 2 * bands), ((0, 0), (special, 0), (0, 0)))
+        return jnp.cos(angles), jnp.sin(angles)
+
+    def _activation(self, spec: ViTSpec) -> Activation:
+        if not spec.either_gelu:
+            return _exact_gelu
+        by_tanh = self._statistic("gelu_tanh", 1.0) > 0
+        return lambda x: lax.cond(by_tanh, nn.gelu, _exact_gelu, x)
+
+    def _statistic(self, name: str, default: Any) -> Array:
+        return jnp.asarray(self.get_variable("batch_stats", name, default), jnp.float32)

@@ -45,11 +45,12 @@ class Weights(NamedTuple):
     sha256: str  # of the foreign file
 
 
-def read_weights(path: str | Path, layout: str = "auto", learned: str = "") -> Weights:
+def read_weights(path: str | Path, layout: str = "auto", learned: str = "", backbone: str = "") -> Weights:
     """The weights in a torch checkpoint, a safetensors file with torch's names, or one that `write_weights` wrote.
 
     `learned`: one of the whitenings that were learned after training: of cirtorch, in `meta["Lw"]`, "NAME/ss" (one
-    scale) or "NAME/ms" (several); of DIR, in `pca`, "NAME". Raises `UserError` naming file and key.
+    scale) or "NAME/ms" (several); of DIR, in `pca`, "NAME". `backbone`: the network that it is taken for, where the
+    file alone does not tell. Raises `UserError` naming file and key.
     """
     path = Path(path)
     data = read_bytes(path)
@@ -59,14 +60,12 @@ def read_weights(path: str | Path, layout: str = "auto", learned: str = "") -> W
         state, beside = _read_safetensors(path, data)
         if beside.get("format") == FORMAT:
             return _own(path, state, beside)
-    found = find_layout(state, layout, path)
+    found = find_layout(state, layout, path, backbone)
     variables = convert(state, found, source=path)
     if not found.backbone.startswith("efficientnet"):
         mean, deviation = _image_statistics(beside, path)
         statistics = variables.setdefault("batch_stats", {}).setdefault("backbone", {})
-        statistics |= {"image_mean": mean, "image_deviation": deviation}
-        if found.antialias:
-            statistics["antialias"] = np.float32(1)
+        statistics |= {"image_mean": mean, "image_deviation": deviation} | found.statistics
     if learned:
         variables["whitening"] = _learned_whitening(beside, learned, path)
     digest = hashlib.sha256(data).hexdigest()
@@ -79,7 +78,7 @@ def convert(state: State, layout: Layout, *, source: str | Path) -> Tree:
     BatchNorm's counters `num_batches_tracked` are never used. Raises `UserError` that names `source`, the key and, when
     they differ, the shapes.
     """
-    flat = {}
+    flat = {("params", *path): np.zeros(shape, np.float32) for path, shape in layout.zeros.items()}
     unused = {k for k in state if not k.endswith("num_batches_tracked")} - layout.left_out
 
     def value_of(key: str) -> np.ndarray:
@@ -102,7 +101,12 @@ def convert(state: State, layout: Layout, *, source: str | Path) -> Tree:
             if bias.shape != wanted:
                 raise UserError(f"{source}: {moves[key]!r} has the shape {list(bias.shape)}, expected {list(wanted)}")
             value = value - bias
-        flat[leaf.collection, *leaf.path] = np.array(form.turned(value, leaf.shape), np.float32, order="C")
+        array = np.array(form.turned(value, leaf.shape), np.float32, order="C")
+        if leaf.total:
+            whole = flat.setdefault((leaf.collection, *leaf.path), np.zeros((*leaf.shape[:-1], leaf.total), np.float32))
+            whole[..., leaf.start : leaf.start + leaf.shape[-1]] = array
+        else:
+            flat[leaf.collection, *leaf.path] = array
     if unused:
         raise UserError(
             f"{source}: unexpected entry {sorted(unused)[0]!r} in a checkpoint of the layout {layout.name} "

@@ -10,7 +10,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from sret_jax.config import Config, ModelConfig
 from sret_jax.errors import UserError, choices
-from sret_jax.models.backbones import BACKBONES, efficientnet_lite
+from sret_jax.models.backbones import BACKBONES, efficientnet_lite, same_network
+from sret_jax.models.backbones.base import ATTENTION_POOL
 from sret_jax.models.weights.file import Tree, Weights, read_weights
 from sret_jax.models.weights.shipped import read_shipped, shipped_config, shipped_names
 from sret_jax.models.whitening import LearnedWhitening
@@ -41,8 +42,8 @@ def _load(backbone: str, weights: str) -> Weights:
         installed = shipped_config(weights)["model"]["backbone"]
         found = read_shipped(weights, read_weights(installed_weights(installed)).variables)
     else:
-        found = read_weights(installed_weights(backbone) if weights == "auto" else weights)
-    if found.backbone != backbone:
+        found = read_weights(installed_weights(backbone) if weights == "auto" else weights, backbone=backbone)
+    if not same_network(found.backbone, backbone):
         raise UserError(f"{weights}: weights of {found.backbone}; set config.model.backbone={found.backbone}")
     return found
 
@@ -58,6 +59,11 @@ def start_from(fresh: Tree, config: ModelConfig) -> Tree:
     stages = list(BACKBONES[config.backbone].stages)
     if stages.index(config.stage) > stages.index(found.stage):
         raise UserError(f"{source}: ends at stage {found.stage!r}; set config.model.stage={found.stage}")
+    backbone = found.variables["params"].get("backbone", {})
+    if config.pool == "attention" and ATTENTION_POOL not in backbone:
+        raise UserError(f"{source}: holds no attention pooling of its own; change config.model.pool")
+    if config.pool != "attention":  # what nothing computes with is not kept
+        backbone.pop(ATTENTION_POOL, None)
     wanted = set(fresh["params"]) | {"backbone"}
     for module, field, start in (
         ("whitening", "whitening_init", config.whitening_init),

@@ -8,12 +8,15 @@ import pytest
 from sret_jax.config import ModelConfig
 from sret_jax.data.resizing import bucket_shapes, choose_bucket, content_size
 from sret_jax.errors import UserError
-from sret_jax.models.backbones import BACKBONES, build_backbone, vit
-from sret_jax.models.backbones.vit import GRID, VisionTransformer, positions, resampling
+from sret_jax.models.backbones import BACKBONES, build_backbone
+from sret_jax.models.backbones.positions import RESAMPLING, learned_positions, resampling
+from sret_jax.models.backbones.vit import VisionTransformer
+from sret_jax.models.backbones.vit_specs import SPECS
 from sret_jax.models.descriptor import build_network
 from sret_jax.models.weights.file import read_weights, write_weights
 
 SMALL, REGISTERS = "dinov2_vits14", "dinov2_vits14_reg"
+GRID = 37
 
 
 def _photos(*shape, seed=0):
@@ -25,7 +28,7 @@ def tiny(monkeypatch):
     """name -> a network of two narrow blocks, and variables whose every part shows in the result."""
 
     def make(name, **options):
-        monkeypatch.setitem(vit.SIZES, "tiny", vit.ViTSize(24, 2, 2, vit.SIZES[name].registers))
+        monkeypatch.setitem(SPECS, "tiny", SPECS[name]._replace(width=24, depth=2, heads=2))
         network, rng = VisionTransformer("tiny", **options), np.random.default_rng(1)
         image, mask = jax.ShapeDtypeStruct((1, 28, 28, 3), jnp.uint8), jax.ShapeDtypeStruct((1, 28, 28), jnp.bool_)
 
@@ -56,18 +59,22 @@ def _cubic(t, a):
     return a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a if t < 2 else 0.0
 
 
-def _resampled(stored, count, antialias):
+def _resampled(stored, count, kind):
     """One axis, tap by tap."""
     out = np.zeros((count, stored.shape[1]))
     for i in range(count):
-        if antialias:
+        if kind == "antialias":
             step = GRID / count
             centre, wide = step * (i + 0.5), max(step, 1.0)
             taps = [j for j in range(GRID) if abs(j + 0.5 - centre) < 2 * wide]
             weights = [_cubic((j + 0.5 - centre) / wide, -0.5) for j in taps]
             weights = [w / sum(weights) for w in weights]
+        elif kind == "bilinear":
+            centre = min(max(GRID / count * (i + 0.5) - 0.5, 0), GRID - 1)
+            taps = [int(centre), min(int(centre) + 1, GRID - 1)]
+            weights = [1 - centre % 1, centre % 1]
         else:
-            centre = GRID / (count + 0.1) * (i + 0.5) - 0.5
+            centre = GRID / (count + 0.1 * (kind == "offset")) * (i + 0.5) - 0.5
             first = int(np.floor(centre)) - 1
             taps = [min(max(j, 0), GRID - 1) for j in range(first, first + 4)]
             weights = [_cubic(j - centre, -0.75) for j in range(first, first + 4)]
@@ -76,28 +83,37 @@ def _resampled(stored, count, antialias):
     return out
 
 
-@pytest.mark.parametrize("antialias", [False, True])
-def test_resampling_equals_loops(antialias):
+@pytest.mark.parametrize("kind", RESAMPLING)
+def test_resampling_equals_loops(kind):
     """Fewer positions than stored, more, one only, and as many."""
     stored, counts = np.random.default_rng(0).normal(size=(GRID, 2)), [1, 3, 16, 37, 50]
-    weights = np.asarray(jax.jit(lambda n: resampling(n, 50, antialias=antialias))(jnp.array(counts)))
+    weights = np.asarray(jax.jit(lambda n: resampling(n, 50, grid=GRID, kind=kind))(jnp.array(counts)))
     for count, w in zip(counts, weights, strict=True):
-        np.testing.assert_allclose(w[:count] @ stored, _resampled(stored, count, antialias), atol=1e-4)
+        np.testing.assert_allclose(w[:count] @ stored, _resampled(stored, count, kind), atol=1e-4)
         np.testing.assert_allclose(w[:count].sum(1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("antialias", [False, True])
-def test_positions_are_those_of_each_photographs_own_grid(antialias):
+@pytest.mark.parametrize("kind", RESAMPLING)
+def test_positions_are_those_of_each_photographs_own_grid(kind):
     stored = jnp.asarray(np.random.default_rng(0).normal(size=(GRID, GRID, 3)), jnp.float32)
     mask = np.zeros((3, 40, 38), bool)
     for i, (h, w) in enumerate(((37, 37), (5, 38), (40, 9))):
         mask[i, :h, :w] = True
-    found = np.asarray(jax.jit(lambda x, m: positions(x, m, antialias=antialias))(stored, jnp.asarray(mask)))
+    found = np.asarray(
+        jax.jit(lambda x, m: learned_positions(x, m, kind=RESAMPLING.index(kind)))(stored, jnp.asarray(mask))
+    )
     np.testing.assert_allclose(found[0, :37, :37], stored, atol=1e-5)  # as it is stored
     for i, (h, w) in ((1, (5, 38)), (2, (40, 9))):
-        down = np.stack([_resampled(np.asarray(stored)[:, n], h, antialias) for n in range(GRID)], 1)
-        both = np.stack([_resampled(row, w, antialias) for row in down])
+        down = np.stack([_resampled(np.asarray(stored)[:, n], h, kind) for n in range(GRID)], 1)
+        both = np.stack([_resampled(row, w, kind) for row in down])
         np.testing.assert_allclose(found[i, :h, :w], both, atol=2e-4)
+
+
+def test_padding_far_behind_a_photograph_is_invisible():
+    """Where no stored position is near the padding's, which has to be a number all the same."""
+    mask = jnp.zeros((1, 40, 40), bool).at[:, :2, :].set(True)
+    found = learned_positions(jnp.ones((GRID, GRID, 2)), mask, kind=RESAMPLING.index("antialias"))
+    assert np.isfinite(found).all()
 
 
 @pytest.mark.parametrize("name", [SMALL, REGISTERS])

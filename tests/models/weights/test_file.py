@@ -77,8 +77,13 @@ def test_convert_is_strict_both_ways():
         (["model.x", "model.y"], "auto", r"x: no known layout has entries like 'model\.x', 'model\.y'; choose from"),
         (["conv1.weight"], "caffe2", "unknown layout 'caffe2'; choose auto or one of"),
         (["conv1.weight", "layer1.0.conv1.weight", "layer3.0.conv1.weight"], "auto", "x: 1 basic blocks"),
-        (["patch_embed.proj.weight", "cls_token"], "auto", "x: a class token of 7 channels"),
-        (["patch_embed.proj.weight"], "dinov2", "x: a class token of 0 channels"),
+        (
+            ["patch_embed.proj.weight", "cls_token"],
+            "auto",
+            "'patch_embed.proj.weight' of the layout timm has the shape",
+        ),
+        (["whatever"], "dinov2", r"x: 'patch_embed.proj.weight' of the layout dinov2 has the shape \[\]"),
+        (["stages.0.blocks.0.conv_dw.weight"], "auto", r"x: no ConvNeXt known here has \(0, 0, 0, 0\) blocks"),
         (["whatever"], "efficientnet", "x: 0 blocks"),
         (["whatever"], "how", "x: 0 basic blocks"),
     ],
@@ -86,6 +91,29 @@ def test_convert_is_strict_both_ways():
 def test_unknown_networks_are_refused_by_what_they_hold(keys, name, text):
     with pytest.raises(UserError, match=text):
         find_layout({key: np.zeros((1, 1, 7)) for key in keys}, name, "x")
+
+
+def _dinov3(width=1024, **more):
+    """Meta's entries that tell which network it is, as far as it goes."""
+    state = {"patch_embed.proj.weight": (width, 3, 16, 16), "storage_tokens": (1, 4, width)}
+    state |= {f"blocks.{i}.mlp.fc1.weight": (4 * width, width) for i in range(24)} | more
+    return {key: np.broadcast_to(np.float32(0), shape) for key, shape in state.items()}
+
+
+def test_a_network_that_the_entries_do_not_tell_is_asked_for():
+    """DINOv3 of satellite images and of those of the web differ in the statistics of photographs alone."""
+    timm = {k: v for k, v in _dinov3().items() if k != "storage_tokens"}
+    timm |= {"reg_token": np.zeros((1, 4, 1)), "blocks.0.gamma_1": np.zeros(1)}
+    with pytest.raises(UserError, match="x: the entries are those of dinov3_vitl16, dinov3_vitl16_sat, lingbot_vitl16"):
+        find_layout(timm, "auto", "x")
+    assert find_layout(timm, "auto", "x", "dinov3_vitl16_sat").statistics["image_mean"][0] == np.float32(0.43)
+    assert find_layout(timm, "auto", "x", "lingbot_vitl16").backbone == "lingbot_vitl16"
+    # Meta's own file tells: a norm of training is in one of them only.
+    assert find_layout(_dinov3(), "auto", "x").backbone == "dinov3_vitl16"
+    norm = {"local_cls_norm.weight": (1024,)}
+    assert find_layout(_dinov3(**norm), "auto", "x").backbone == "dinov3_vitl16_sat"
+    with pytest.raises(UserError, match="x: of the layout dinov3, but no network known here has 24 blocks of 999 chan"):
+        find_layout(_dinov3(999), "auto", "x")
 
 
 BACKBONE = {"kernel": np.ones((2, 2), np.float32)}

@@ -9,8 +9,8 @@ from PIL import Image
 from sret_jax.cli.convert import main
 from sret_jax.config import AttentionConfig, Config, LocalConfig, ModelConfig, WhiteningConfig
 from sret_jax.errors import UserError
-from sret_jax.models.backbones import vit
 from sret_jax.models.backbones.base import IMAGE_DEVIATION, IMAGE_MEAN
+from sret_jax.models.backbones.vit_specs import SPECS
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.models.weights.file import read_weights
 from sret_jax.models.weights.layouts import FORMS, find_layout
@@ -232,7 +232,7 @@ def test_timm_and_dinov2_name_the_same_network_differently(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [VisionTransformer, TimmVisionTransformer])
-@pytest.mark.parametrize("name", vit.SIZES)
+@pytest.mark.parametrize("name", [name for name, spec in SPECS.items() if spec.family == "dinov2"])
 def test_keys_of_the_vision_transformers(name, kind):
     """From torch's own names and shapes, without their gigabytes."""
     with torch.device("meta"):

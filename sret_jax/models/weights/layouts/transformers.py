@@ -1,0 +1,385 @@
+"""Layouts of vision transformers.
+
+    layout               a block's keys                          what marks it
+    dinov2               blocks.0.attn.qkv, .mlp.fc1, .ls1       register_tokens; Meta's
+    dinov3               the same, or .mlp.w1 and w2             storage_tokens, rope_embed; Meta's
+    pe                   transformer.resblocks.0.attn.in_proj    Meta's; with visual. beside a text tower
+    timm                 as dinov2                               reg_token, and then positions without the class token's
+    timm-dinov3          blocks.0.attn.qkv, .mlp.fc1, .gamma_1   LingBot-Vision too
+    timm-pe              blocks.0.attn.qkv, .mlp.fc1             norm_pre
+    timm-siglip          the same                                no class token; visual.trunk. beside a text tower
+    transformers-dinov2  encoder.layer.0.attention               embeddings.position_embeddings
+    transformers-dinov3  layer.0.attention.q_proj                embeddings.register_tokens
+    transformers-siglip  encoder.layers.0.self_attn.q_proj       vision_model. beside a text tower
+
+The same tensors in two layouts may be two networks at any size but the one they were trained at, because their authors
+resample positions in different ways, or take another GELU: `Layout.statistics` says which.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sret_jax.errors import UserError
+from sret_jax.models.backbones.base import ATTENTION_POOL, CLASS_TOKEN
+from sret_jax.models.backbones.positions import RESAMPLING
+from sret_jax.models.backbones.vit_specs import SPECS, ViTSpec
+from sret_jax.models.weights.layouts.base import Layout, Leaf, Shape, State
+
+
+class PoolNaming(NamedTuple):
+    """Of the attention pooling. `qkv`: templates and the thirds, from and to, that each of them fills."""
+
+    probe: str
+    qkv: tuple[tuple[str, int, int], ...]
+    proj: str
+    norm: str
+    mlp: tuple[str, str]
+    projection: str = ""  # a linear layer's template, or with `plain` the matrix itself
+    plain: bool = False
+
+
+class Naming(NamedTuple):
+    """Keys of one layout. `{}` stands for "weight" or "bias"; `{n}` for 1 and 2, the two halves of a block."""
+
+    family: str
+    patches: str
+    block: str  # what is before the keys of block {i}
+    norms: str
+    qkv: tuple[str, ...]  # of all three, or of each
+    proj: str
+    mlp: tuple[str, str]
+    norm: str
+    gated: tuple[str, str, str] = ("", "", "")  # gate, in, out of a gated perceptron
+    scale: str = ""
+    class_token: tuple[str, str] = ("cls_token", "tokens")  # and its form
+    positions: tuple[str, str] = ("pos_embed", "tokens")
+    registers: str = "register_tokens"
+    norm_before: str = ""
+    biases: tuple[tuple[str, int], ...] = ()  # of queries 0, keys 1, values 2, where they are apart or may be missing
+    bias_form: str = "vector"
+    pool: PoolNaming | None = None
+    prefixes: tuple[str, ...] = ("",)
+    beside: tuple[str, ...] = ()  # beginnings of keys that are not used
+    text: tuple[str, ...] = ()  # the same of the text tower, beside which the image tower has a prefix
+    ends: tuple[str, ...] = ("mask_token",)  # ends of keys that are not used
+
+
+_FUSED = ("attn.qkv.{}",)
+_MLP = ("mlp.fc1.{}", "mlp.fc2.{}")
+_META = Naming(
+    "dinov2", "patch_embed.proj.{}", "blocks.{i}.", "norm{n}.{}", _FUSED, "attn.proj.{}", _MLP, "norm.{}",
+    scale="ls{n}.gamma",
+)  # fmt: skip
+_TIMM = _META._replace(registers="reg_token", scale="gamma_{n}")
+_TIMM_POOL = PoolNaming(
+    "attn_pool.latent",
+    (("attn_pool.q.{}", 0, 1), ("attn_pool.kv.{}", 1, 3)),
+    "attn_pool.proj.{}",
+    "attn_pool.norm.{}",
+    ("attn_pool.mlp.fc1.{}", "attn_pool.mlp.fc2.{}"),
+)
+_TRANSFORMERS = Naming(
+    "dinov2",
+    "embeddings.patch_embeddings.projection.{}",
+    "encoder.layer.{i}.",
+    "norm{n}.{}",
+    tuple(f"attention.{part}_proj.{{}}" for part in "qkv"),
+    "attention.o_proj.{}",
+    _MLP,
+    "layernorm.{}",
+    scale="layer_scale{n}.lambda1",
+    class_token=("embeddings.cls_token", "tokens"),
+    positions=("embeddings.position_embeddings", "tokens"),
+    registers="embeddings.register_tokens",
+    prefixes=("", "dinov2.", "dinov2_with_registers."),
+)
+_LOGITS = ("logit_scale", "logit_bias")
+
+NAMINGS = {
+    "transformers-dinov2": _TRANSFORMERS,
+    # As they were saved before transformers 5, and still are.
+    "transformers-dinov2-old": _TRANSFORMERS._replace(
+        qkv=tuple(f"attention.attention.{part}.{{}}" for part in ("query", "key", "value")),
+        proj="attention.output.dense.{}",
+    ),
+    "transformers-dinov3": _TRANSFORMERS._replace(
+        family="dinov3",
+        patches="embeddings.patch_embeddings.{}",
+        block="layer.{i}.",
+        mlp=("mlp.up_proj.{}", "mlp.down_proj.{}"),
+        gated=("mlp.gate_proj.{}", "mlp.up_proj.{}", "mlp.down_proj.{}"),
+        norm="norm.{}",
+        biases=tuple((f"attention.{part}_proj.bias", n) for n, part in enumerate("qkv")),
+        prefixes=("", "model."),
+    ),
+    "transformers-siglip": Naming(
+        "siglip",
+        "embeddings.patch_embedding.{}",
+        "encoder.layers.{i}.",
+        "layer_norm{n}.{}",
+        tuple(f"self_attn.{part}_proj.{{}}" for part in "qkv"),
+        "self_attn.out_proj.{}",
+        _MLP,
+        "post_layernorm.{}",
+        positions=("embeddings.position_embedding.weight", "vector"),
+        pool=PoolNaming(
+            "head.probe",
+            (("head.attention.in_proj_{}", 0, 3),),
+            "head.attention.out_proj.{}",
+            "head.layernorm.{}",
+            ("head.mlp.fc1.{}", "head.mlp.fc2.{}"),
+        ),
+        prefixes=("", "vision_model."),
+        text=("text_model.", *_LOGITS),
+        ends=("embeddings.position_ids",),
+    ),
+    "pe": Naming(
+        "pe",
+        "conv1.{}",
+        "transformer.resblocks.{i}.",
+        "ln_{n}.{}",
+        ("attn.in_proj_{}",),
+        "attn.out_proj.{}",
+        ("mlp.c_fc.{}", "mlp.c_proj.{}"),
+        "ln_post.{}",
+        class_token=("class_embedding", "row"),
+        positions=("positional_embedding", "vector"),
+        norm_before="ln_pre.{}",
+        pool=PoolNaming(
+            "attn_pool.probe",
+            (("attn_pool.attn.in_proj_{}", 0, 3),),
+            "attn_pool.attn.out_proj.{}",
+            "attn_pool.layernorm.{}",
+            ("attn_pool.mlp.c_fc.{}", "attn_pool.mlp.c_proj.{}"),
+            "proj",
+            plain=True,
+        ),
+        prefixes=("", "visual."),
+        text=(
+            "token_embedding.",
+            "transformer.",
+            "positional_embedding",
+            "ln_final.",
+            "text_projection",
+            "logit_scale",
+        ),
+    ),
+    "dinov3": _META._replace(
+        family="dinov3",
+        gated=("mlp.w1.{}", "mlp.w2.{}", "mlp.w3.{}"),
+        registers="storage_tokens",
+        bias_form="masked",
+        # The second is of the small crops of training; released networks have it that were trained on satellites.
+        beside=("rope_embed.", "local_cls_norm."),
+        ends=("mask_token", ".bias_mask"),
+    ),
+    "timm-dinov3": _TIMM._replace(
+        family="dinov3",
+        gated=("mlp.fc1_g.{}", "mlp.fc1_x.{}", "mlp.fc2.{}"),
+        biases=(("attn.q_bias", 0), ("attn.v_bias", 2)),
+    ),
+    "timm-pe": _TIMM._replace(
+        family="pe", norm_before="norm_pre.{}", pool=_TIMM_POOL._replace(projection="head.{}"), scale=""
+    ),
+    "timm-siglip": _TIMM._replace(
+        family="siglip",
+        pool=_TIMM_POOL,
+        scale="",
+        prefixes=("", "visual.trunk."),
+        text=("text.", *_LOGITS),
+    ),
+    "timm": _META._replace(registers="reg_token"),
+    "dinov2": _META,
+}
+
+MARKS: dict[str, Callable[[State], bool]] = {  # in this order: the first that holds
+    "transformers-dinov2": lambda s: _has(s, "transformers-dinov2", "encoder.layer.0.attention.q_proj.weight"),
+    "transformers-dinov2-old": lambda s: _has(
+        s, "transformers-dinov2-old", "encoder.layer.0.attention.attention.query.weight"
+    ),
+    "transformers-dinov3": lambda s: _has(s, "transformers-dinov3", "layer.0.attention.q_proj.weight"),
+    "transformers-siglip": lambda s: _has(s, "transformers-siglip", "encoder.layers.0.self_attn.q_proj.weight"),
+    "pe": lambda s: _has(s, "pe", "ln_pre.weight"),
+    "dinov3": lambda s: "patch_embed.proj.weight" in s and "storage_tokens" in s,
+    "timm-dinov3": lambda s: "patch_embed.proj.weight" in s and "blocks.0.gamma_1" in s,
+    "timm-pe": lambda s: "patch_embed.proj.weight" in s and "norm_pre.weight" in s,
+    "timm-siglip": lambda s: _has(s, "timm-siglip", "pos_embed") and not _has(s, "timm-siglip", "cls_token"),
+    "timm": lambda s: "patch_embed.proj.weight" in s and ("reg_token" in s or "mask_token" not in s),
+    "dinov2": lambda s: "patch_embed.proj.weight" in s,
+}
+
+
+def _has(state: State, name: str, key: str) -> bool:
+    return any(prefix + key in state for prefix in NAMINGS[name].prefixes)
+
+
+def transformer_layout(name: str, state: State, source: Any, backbone: str = "") -> Layout:
+    """The layout of this name for the transformer that the file holds.
+
+    backbone: which of several that share all shapes; "" where the caller knows of none. Raises `UserError` where no
+    network fits, or several that are not the same.
+    """
+    naming = NAMINGS[name]
+    prefix = next((p for p in naming.prefixes if p + naming.patches.format("weight") in state), "")
+    network = _network(name, naming, prefix, state, source, backbone)
+    spec = SPECS[network]
+    leaves = _outside(naming, prefix, spec, state, source)
+    for i in range(spec.depth):
+        leaves |= _block(naming, prefix, spec, state, i)
+    zeros: dict[tuple[str, ...], Shape] = {}
+    if not any(leaf.path[-2:] == ("qkv", "bias") for leaf in leaves.values()):
+        zeros = {("backbone", f"block{i}", "qkv", "bias"): (3 * spec.width,) for i in range(spec.depth)}
+    pool = naming.pool
+    pooled = pool is not None and all(f"{prefix}{key}" in state for key in (pool.probe, _matrix(pool)) if key)
+    if pool is not None and pooled:
+        leaves |= _pool(pool, prefix, spec)
+        if pool.plain:
+            zeros["backbone", ATTENTION_POOL, "projection", "bias"] = (spec.projection,)
+    beside = naming.beside + (naming.text if prefix else ())
+    unused = {key for key in state if key.endswith(naming.ends) or (beside and key.startswith(beside))}
+    stage = ATTENTION_POOL if pooled else CLASS_TOKEN if spec.class_token else "keys"
+    statistics = _statistics(name, spec)
+    return Layout(name, network, stage, leaves, frozenset(unused - leaves.keys()), statistics=statistics, zeros=zeros)
+
+
+def _network(name: str, naming: Naming, prefix: str, state: State, source: Any, backbone: str) -> str:
+    """The name of the network whose shapes the file has; `backbone`, where it is one of several."""
+    patches = prefix + naming.patches.format("weight")
+    shape = np.shape(state.get(patches, ()))
+    if len(shape) != 4:
+        raise UserError(f"{source}: {patches!r} of the layout {name} has the shape {list(shape)}, not of a convolution")
+    before, after = (prefix + naming.block).split("{i}")
+    depth = len({key[len(before) :].split(".")[0] for key in state if key.startswith(before)})
+    first = f"{before}0{after}"
+    gated = bool(naming.gated[0]) and first + naming.gated[0].format("weight") in state
+    inner = first + (naming.gated[1] if gated else naming.mlp[0]).format("weight")
+    registers = np.shape(state[prefix + naming.registers])[-2] if prefix + naming.registers in state else 0
+    found = (shape[0], depth, shape[-1], len(state.get(inner, ())), registers, gated)
+    fits = [
+        known
+        for known, s in SPECS.items()
+        if s.family == naming.family and (s.width, s.depth, s.patch, s.perceptron, s.registers, s.gated) == found
+    ]
+    if not fits:
+        raise UserError(
+            f"{source}: of the layout {name}, but no network known here has {depth} blocks of {shape[0]} channels, "
+            f"{found[3]} inside, with {shape[-1]}x{shape[-1]} patches and {registers} registers"
+        )
+    if name == "dinov3":  # of Meta's own files only those trained on satellite images have it
+        fits = [known for known in fits if known.endswith("_sat") == ("local_cls_norm.weight" in state)] or fits
+    if backbone in fits or all(SPECS[known] == SPECS[fits[0]] for known in fits):
+        return backbone if backbone in fits else fits[0]
+    raise UserError(
+        f"{source}: the entries are those of {', '.join(fits)}, which normalise photographs differently; say which by "
+        "config.model.backbone, or sret convert --backbone"
+    )
+
+
+def _outside(naming: Naming, prefix: str, spec: ViTSpec, state: State, source: Any) -> dict[str, Leaf]:
+    """Leaves of what is before and behind the blocks."""
+    c = spec.width
+    leaves = _affine(prefix + naming.patches, ("patches",), (spec.patch, spec.patch, 3, c), "kernel", spec.patch_bias)
+    leaves |= _affine(prefix + naming.norm, ("norm",), (c,))
+    if spec.norm_before:
+        leaves |= _affine(prefix + naming.norm_before, ("norm_before",), (c,))
+    if spec.class_token:
+        key, form = naming.class_token
+        leaves[prefix + key] = _leaf(("class_token",), (1, c), form)
+    if spec.registers:
+        leaves[prefix + naming.registers] = _leaf(("registers",), (spec.registers, c), "tokens")
+    if spec.grid:
+        key, form = naming.positions
+        if naming.registers == "reg_token" and spec.registers:  # then timm has no position of the class token
+            form = "grid"
+        rows = spec.grid**2 + spec.class_token
+        if prefix + key in state:
+            rows = np.shape(state[prefix + key])[-2] + (form == "grid")
+        if math.isqrt(rows - spec.class_token) ** 2 != rows - spec.class_token:
+            raise UserError(f"{source}: {prefix + key!r} has {rows} positions, which are of no square of patches")
+        leaves[prefix + key] = _leaf(("positions",), (rows, c), form)
+    if "rope_embed.periods" in state:
+        leaves["rope_embed.periods"] = Leaf("batch_stats", ("backbone", "periods"), (spec.head_width // 4,))
+    return leaves
+
+
+def _block(naming: Naming, prefix: str, spec: ViTSpec, state: State, i: int) -> dict[str, Leaf]:
+    c, hidden, own = spec.width, spec.perceptron, f"block{i}"
+    before = prefix + naming.block.format(i=i)
+    leaves: dict[str, Leaf] = {}
+    part = 3 * c // len(naming.qkv)
+    for n, template in enumerate(naming.qkv):
+        total = 0 if part == 3 * c else 3 * c
+        weight = _leaf((own, "qkv", "kernel"), (c, part), "matrix")
+        leaves[before + template.format("weight")] = weight._replace(start=n * part, total=total)
+        if not naming.biases:
+            bias = _leaf((own, "qkv", "bias"), (part,), naming.bias_form)
+            leaves[before + template.format("bias")] = bias._replace(start=n * part, total=total)
+    first = prefix + naming.block.format(i=0)
+    for key, n in naming.biases:
+        if first + key in state:
+            leaves[before + key] = _leaf((own, "qkv", "bias"), (c,))._replace(start=n * c, total=3 * c)
+    leaves |= _affine(before + naming.proj, (own, "proj"), (c, c), "matrix")
+    inner, outer = naming.gated[1:] if spec.gated else naming.mlp
+    leaves |= _affine(before + inner, (own, "fc1"), (c, hidden), "matrix")
+    leaves |= _affine(before + outer, (own, "fc2"), (hidden, c), "matrix")
+    if spec.gated:
+        leaves |= _affine(before + naming.gated[0], (own, "gate"), (c, hidden), "matrix")
+    for n in (1, 2):
+        leaves |= _affine(before + naming.norms.replace("{n}", str(n)), (own, f"norm{n}"), (c,))
+        if spec.layer_scale:
+            leaves[before + naming.scale.format(n=n)] = _leaf((own, f"gamma{n}"), (c,))
+    return leaves
+
+
+def _pool(naming: PoolNaming, prefix: str, spec: ViTSpec) -> dict[str, Leaf]:
+    c, hidden, own = spec.width, spec.perceptron, ATTENTION_POOL
+    leaves = {prefix + naming.probe: _leaf((own, "probe"), (1, c), "tokens")}
+    for template, start, end in naming.qkv:
+        part, total = (end - start) * c, 0 if end - start == 3 else 3 * c
+        for kind, shape, form in (("weight", (c, part), "matrix"), ("bias", (part,), "vector")):
+            leaf = _leaf((own, "kernel" if kind == "weight" else "bias"), shape, form)
+            leaves[prefix + template.format(kind)] = leaf._replace(start=start * c, total=total)
+    leaves |= _affine(prefix + naming.proj, (own, "proj"), (c, c), "matrix")
+    leaves |= _affine(prefix + naming.norm, (own, "norm"), (c,))
+    leaves |= _affine(prefix + naming.mlp[0], (own, "fc1"), (c, hidden), "matrix")
+    leaves |= _affine(prefix + naming.mlp[1], (own, "fc2"), (hidden, c), "matrix")
+    if naming.plain:
+        leaves[prefix + naming.projection] = _leaf((own, "projection", "kernel"), (c, spec.projection))
+    elif naming.projection:
+        leaves |= _affine(prefix + naming.projection, (own, "projection"), (c, spec.projection), "matrix")
+    return leaves
+
+
+def _matrix(naming: PoolNaming) -> str:
+    """The key of the projection's matrix, or ""."""
+    return naming.projection.format("weight")
+
+
+def _leaf(path: tuple[str, ...], shape: Shape, form: str = "vector") -> Leaf:
+    return Leaf("params", ("backbone", *path), shape, form)
+
+
+def _affine(
+    template: str, path: tuple[str, ...], shape: Shape, form: str = "vector", bias: bool = True
+) -> dict[str, Leaf]:
+    """Weight and bias of a norm, whose shape is that of a vector, or of a linear layer or convolution."""
+    weight = "scale" if len(shape) == 1 else "kernel"
+    leaves = {template.format("weight"): _leaf((*path, weight), shape, form)}
+    return leaves | ({template.format("bias"): _leaf((*path, "bias"), shape[-1:])} if bias else {})
+
+
+def _statistics(name: str, spec: ViTSpec) -> dict[str, np.ndarray]:
+    """What the authors of the layout compute differently, and how the photographs are normalised."""
+    found: dict[str, Any] = {"image_mean": spec.mean, "image_deviation": spec.deviation}
+    if spec.grid and name.startswith("timm"):
+        found["resampling"] = RESAMPLING.index("antialias")
+    if name.startswith("transformers-dinov2") and not spec.registers:
+        found["resampling"] = RESAMPLING.index("bicubic")
+    if name == "timm-pe":
+        found["rotary_reference"] = spec.grid
+    if name == "timm-siglip":  # timm has the one by tanh in this network alone, the authors in all
+        found["gelu_tanh"] = spec == SPECS["siglip2_so400m16"]
+    return {key: np.asarray(value, np.float32) for key, value in found.items()}
