@@ -289,7 +289,7 @@ def of_convnext(layout):
     """transformers' network, with its own names, Meta's or timm's; timm has no norm on the map, so this one has."""
     network = drawn(
         transformers.DINOv3ConvNextModel(
-            transformers.DINOv3ConvNextConfig(hidden_sizes=CONVNEXT.widths, depths=CONVNEXT.depths)
+            transformers.DINOv3ConvNextConfig(hidden_sizes=list(CONVNEXT.widths), depths=list(CONVNEXT.depths))
         )
     )
 

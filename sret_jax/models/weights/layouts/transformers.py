@@ -248,7 +248,9 @@ def transformer_layout(name: str, state: State, source: Any, backbone: str = "")
 def _network(name: str, naming: Naming, prefix: str, state: State, source: Any, backbone: str) -> str:
     """The name of the network whose shapes the file has; `backbone`, where it is one of several."""
     patches = prefix + naming.patches.format("weight")
-    shape = np.shape(state.get(patches, ()))
+    if patches not in state:
+        raise UserError(f"{source}: no entry {patches!r}, which the layout {name} has")
+    shape = np.shape(state[patches])
     if len(shape) != 4:
         raise UserError(f"{source}: {patches!r} of the layout {name} has the shape {list(shape)}, not of a convolution")
     before, after = (prefix + naming.block).split("{i}")
