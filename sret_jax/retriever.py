@@ -1,7 +1,6 @@
 """A network ready to use, as one value: what describes photographs the same way wherever they come from."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 import safetensors.numpy
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
 
 from sret_jax.config import Config, from_dict, to_dict
 from sret_jax.config.validation import validate
@@ -33,12 +31,11 @@ from sret_jax.models.descriptor import (
 )
 from sret_jax.models.weights.pretrained import stored_whitening
 from sret_jax.models.weights.shipped import DEFAULT, shipped_config, shipped_names
+from sret_jax.models.weights.trained import FORMAT, PARAMETERS, TrainedNetwork, read_saved
 from sret_jax.models.whitening import LearnedWhitening
-from sret_jax.storage.artifacts import commit_folder, verify_folder, write_json
+from sret_jax.storage.artifacts import commit_folder, write_json
 from sret_jax.storage.compilation_cache import keep_compiled_programs
-from sret_jax.training.checkpoint import TrainedNetwork, check_same_model, load_network
-
-FORMAT, PARAMETERS = "sret_jax retriever 1", "model.safetensors"
+from sret_jax.training.checkpoint import check_same_model, load_network
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,31 +212,10 @@ def load(source: str | Path | Config = DEFAULT, config: Config | None = None) ->
     folder = Path(source).expanduser()
     if not folder.exists() and (near := did_you_mean(str(source), shipped_names())):
         raise UserError(f"no weights or folder {str(source)!r}{near}")
-    trained = _read_saved(folder) if (folder / PARAMETERS).is_file() else load_network(folder)
+    trained = read_saved(folder) if (folder / PARAMETERS).is_file() else load_network(folder)
     check_same_model(trained.config, config, folder)
     validate(config or trained.config, to_train=False)
     return Retriever.of(trained, config)
-
-
-def _read_saved(folder: Path) -> TrainedNetwork:
-    """Inverse of `Retriever.save`."""
-    verify_folder(folder)
-    try:
-        about = json.loads((folder / "config.json").read_bytes())
-        written = about["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / 'config.json'}: not of a retriever ({error!r}); save it again") from None
-    if written != FORMAT:
-        raise UserError(f"{folder}: written as {written!r}, this version reads {FORMAT!r}; save it again")
-    try:
-        arrays = safetensors.numpy.load_file(folder / PARAMETERS)
-        named = unflatten_dict({tuple(name.split("/")): x for name, x in arrays.items()})
-        learned = named.get("learned")
-        config = from_dict(about["config"])
-        variables = {"batch_stats": {}} | named["network"]
-        return TrainedNetwork(config, variables, learned and LearnedWhitening(**learned), 0)
-    except (ValueError, KeyError, TypeError, SafetensorError, UserError) as error:
-        raise UserError(f"{folder}: not a retriever that this version saved ({error}); save it again") from None
 
 
 def _untrained(config: Config) -> Retriever:

@@ -138,8 +138,9 @@ class ModelConfig:
     """Backbone stage [with attention] -> [smoothing] -> [refinement] -> pooling -> L2 -> [whitening] -> L2."""
 
     backbone: str = "efficientnet_lite0"
-    # "auto": ImageNet's, of the installed package; a name of weights that come with this one; "none": random; or a
-    # file, see `models/weights/`
+    # "auto": ImageNet's, of the installed package; a name of weights that come with this one; "none": random; a file,
+    # see `models/weights/`; or a network that was trained here, of which what fits is taken: the workdir of its run, a
+    # step in it, or a folder of `Retriever.save`
     weights: str = "auto"
     stage: str = "last"  # the map that is pooled: "c3", "c4", "c5" or "last"
     attention: AttentionConfig = field(default_factory=AttentionConfig)
@@ -198,6 +199,7 @@ class TrainConfig:
     # Make the map of the last stage that does not train once per photograph, keep it, and train on views of it: a step
     # takes a fraction of the time. False: train on views of the photographs.
     on_maps: bool = False
+    parallel: str = "pmap"  # what runs a step on all devices: "pmap" or "shard_map", with equal bits
     # Fill the whitening layer again when training is done, and to validate: "none", or in closed form "pca", "within".
     whitening_refit: str = "none"
     validate_every: int = 0  # steps; the network that is best on held-out instances is kept. 0: the last is kept

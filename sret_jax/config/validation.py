@@ -22,6 +22,7 @@ _CHOICES = {
     "train.loss": ("contrastive", "infonce", "multi_similarity", "triplet", "solar", *CLASSIFYING),
     "train.optimizer": ("adamw", "adam", "sgd"),
     "train.schedule": ("cosine", "exponential"),
+    "train.parallel": ("pmap", "shard_map"),
     "train.whitening_refit": ("none", "pca", "within"),
     "train.decayed": ("kernels", "all"),
     "train.train_from": ("all", "c1", "c2", "c3", "c4", "c5", "last", "none"),

@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from sret_jax.data.folders import FolderEntry, read_entry
 from sret_jax.data.lists import ListedPhotos
 from sret_jax.data.prepared import SPLIT, RecordIndex
+from sret_jax.data.records import PhotoRecords
 from sret_jax.errors import UserError
 
 LIST, NOTES = "list.jsonl", "notes"  # beside the records while they are made: what to read, and what was found
@@ -39,30 +40,15 @@ class BeamPhotos(ListedPhotos):
         self.options = options
         super().__init__(benchmark, entries, complete, index, data_dir)
 
-    def download_and_prepare(self) -> None:
+    def write(self) -> None:
         from apache_beam.options.pipeline_options import PipelineOptions
 
-        folder = Path(self._data_dir_root)
-        with open(folder / LIST, "w", encoding="ascii") as file:
+        with open(self.data_dir / LIST, "w", encoding="ascii") as file:
             for number, entry in enumerate(self.entries):
                 file.write(json.dumps({"number": number} | dataclasses.asdict(entry)) + "\n")
         options = PipelineOptions(list(self.options))
-        super().download_and_prepare(download_config=tfds.download.DownloadConfig(beam_options=options))
-        self._read_notes(folder)
-
-    # tfds looks for the parameter, and makes a pipeline for the builders that have it.
-    def _split_generators(self, dl_manager: Any, pipeline: Any) -> dict[str, Any]:  # type: ignore[override]
-        import apache_beam as beam
-
-        folder = Path(self._data_dir_root)
-        read = (
-            pipeline
-            | "List" >> beam.io.ReadFromText(str(folder / LIST))
-            | "Spread" >> beam.Reshuffle()
-            | "Read" >> beam.Map(_read)
-        )
-        _ = read | "Note" >> beam.Map(_note) | "Notes" >> beam.io.WriteToText(str(folder / NOTES))
-        return {SPLIT: read | "Photographs" >> beam.FlatMap(_example)}
+        BeamRecords(self).write(download_config=tfds.download.DownloadConfig(beam_options=options))
+        self._read_notes(self.data_dir)
 
     def _read_notes(self, folder: Path) -> None:
         """Fills the index in the order of the list."""
@@ -84,6 +70,24 @@ class BeamPhotos(ListedPhotos):
         self.check_complete()
         for file in [folder / LIST, *files]:
             file.unlink()
+
+
+class BeamRecords(PhotoRecords):
+    """The records, written by the workers."""
+
+    # tfds looks for the parameter, and makes a pipeline for the builders that have it.
+    def _split_generators(self, dl_manager: Any, pipeline: Any) -> dict[str, Any]:  # type: ignore[override]
+        import apache_beam as beam
+
+        folder = self.photos.data_dir
+        read = (
+            pipeline
+            | "List" >> beam.io.ReadFromText(str(folder / LIST))
+            | "Spread" >> beam.Reshuffle()
+            | "Read" >> beam.Map(_read)
+        )
+        _ = read | "Note" >> beam.Map(_note) | "Notes" >> beam.io.WriteToText(str(folder / NOTES))
+        return {SPLIT: read | "Photographs" >> beam.FlatMap(_example)}
 
 
 AGAIN = "is the cache where every worker sees it? Run it again"

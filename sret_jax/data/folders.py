@@ -46,7 +46,7 @@ class ImageFolder(PhotoBuilder):
         self.root, self.entries = root, entries
         super().__init__(index, data_dir)
 
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         for entry, outcome in in_order("reading photographs", read_entry, self.entries):
             if isinstance(outcome, str):
                 self.index.skipped.append((entry.name, outcome))

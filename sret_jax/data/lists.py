@@ -39,7 +39,7 @@ class ListedPhotos(PhotoBuilder):
         self.benchmark, self.entries, self.complete = benchmark, entries, complete
         super().__init__(index, data_dir)
 
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         for entry, outcome in in_order(f"reading {self.benchmark}", read_entry, self.entries):
             if isinstance(outcome, str):
                 self.index.skipped.append((entry.name, outcome))

@@ -10,18 +10,16 @@
 import contextlib
 import fcntl
 import hashlib
-import io
 import json
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import tensorflow_datasets as tfds
 from rich.console import Console
 from rich.progress import track
 
@@ -59,48 +57,26 @@ class RecordIndex:
         (folder / "index.json").write_text(json.dumps(columns), encoding="utf-8")
 
 
-class Records:
-    """The records of a prepared folder, still encoded; `sret_jax.data.decoding` is the only decoder."""
-
-    def __init__(self, version_dir: Path) -> None:
-        builder = tfds.builder_from_directory(version_dir)
-        raw = {key: tfds.decode.SkipDecoding() for key in ("image", "mask") if key in builder.info.features}
-        self._source = builder.as_data_source(SPLIT, decoders=raw)
-        self._keys = tuple(raw)
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> Mapping[str, bytes]:
-        record = self._source[index]
-        return {key: record[key] for key in self._keys}
-
-
-class PhotoBuilder(tfds.core.GeneratorBasedBuilder):
+class PhotoBuilder:
     """Writes encoded photographs with their names, and masks where `MASKS`, in the order in which they are generated.
 
-    A subclass has `_generate_examples`, which notes each record in `self.index` and yields it under the number it got.
+    A subclass has `examples`.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
     MASKS = False
-    # Nothing is downloaded. tfds would look for a list of URLs, and for that import a package it does not require.
-    url_infos = None
 
     def __init__(self, index: RecordIndex, data_dir: Path) -> None:
-        self.index = index
-        super().__init__(file_format="array_record", data_dir=data_dir)
+        self.index, self.data_dir = index, data_dir
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = {"image": tfds.features.Image(), "name": tfds.features.Text()}
-        if self.MASKS:
-            features["mask"] = tfds.features.Image(shape=(None, None, 1))
-        return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
-        )
+    def examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Notes each record in `self.index` and yields it under the number it got."""
+        raise NotImplementedError
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        return {SPLIT: self._generate_examples()}
+    def write(self) -> None:
+        """Fills the folder `data_dir`."""
+        from sret_jax.data.records import PhotoRecords
+
+        PhotoRecords(self).write()
 
 
 def prepared(folder: Path, make: Callable[[RecordIndex, Path], PhotoBuilder]) -> Path:
@@ -119,9 +95,7 @@ def prepared(folder: Path, make: Callable[[RecordIndex, Path], PhotoBuilder]) ->
         if not _whole(folder):
             with commit_folder(folder) as building:
                 index = RecordIndex()
-                tfds.disable_progress_bar()
-                with contextlib.redirect_stdout(io.StringIO()):  # tfds prints the temporary folder as the result
-                    make(index, building).download_and_prepare()
+                make(index, building).write()
                 index.write(building)
     return folder
 
@@ -146,6 +120,8 @@ def in_order(what: str, function: Callable[[T], R], items: Sequence[T]) -> Itera
 
 def open_prepared(folders: Sequence[Path], name: str) -> PhotoSet:
     """The whole photo set of prepared folders, one after the other."""
+    from sret_jax.data.records import Records
+
     columns: dict[str, list[Any]] = {"names": [], "instances": [], "sizes": [], "digests": []}
     skipped: list[dict[str, str]] = []
     sources: list[RecordSource] = []

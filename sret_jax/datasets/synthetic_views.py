@@ -184,7 +184,7 @@ class SyntheticViews(PhotoBuilder):
         self.scene = Scene(split, instances, seed)
         super().__init__(index, data_dir)
 
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         views = list(itertools.product(range(len(self.scene.objects)), range(self.photos)))
         drawn = in_order("drawing photographs", lambda view: self.scene.photograph(*view), views)
         for (instance, number), (data, mask) in drawn:

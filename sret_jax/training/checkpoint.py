@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill, a full disk and a flipped bit; the only file that uses orbax.
+"""Checkpoints that survive a kill, a full disk and a flipped bit.
 
 A step is one folder, `<workdir>/checkpoints/<step>/`: `arrays/` (orbax) holds parameters, statistics, the optimiser's
 memory, the random key, a learned whitening, and the network that validation chose; `record.json` holds the config, the
@@ -7,43 +7,36 @@ step is a whole one.
 The folder is written by a thread: training goes on as soon as the values are copied to the host.
 """
 
-import json
-import logging
 import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from sret_jax import config as configs
 from sret_jax.config import Config
 from sret_jax.errors import UserError
 from sret_jax.models.descriptor import build_network
+from sret_jax.models.weights.trained import TrainedNetwork as TrainedNetwork
+from sret_jax.models.weights.trained import learned_whitening, read_run
 from sret_jax.models.whitening import LearnedWhitening
 from sret_jax.storage import artifacts
-from sret_jax.storage.workdir import RECORD, Workdir, is_checkpoint
+from sret_jax.storage.checkpoint import Step, newest_step, read_step, steps_in, write_step
 from sret_jax.training import parallel
 
-log = logging.getLogger(__name__)
 Tree = dict[str, Any]
 
 
-class Checkpoint(NamedTuple):
+class Checkpoint(Step):
     """What one step folder holds. `arrays` has the keys "state" and, once there, "whitening" and "chosen"."""
-
-    step: int
-    arrays: Tree
-    record: Tree
 
     @property
     def whitening(self) -> LearnedWhitening | None:
-        learned = self.arrays.get("whitening")
-        return learned and LearnedWhitening(**learned)
+        return learned_whitening(self)
 
 
 class Checkpoints:
@@ -87,14 +80,11 @@ class Checkpoints:
 
     def _write(self, step: int, arrays: Tree, record: Tree) -> None:
         try:
-            with artifacts.commit_folder(self.folder / str(step)) as built:
-                with _orbax() as checkpointer:
-                    checkpointer.save(built.absolute() / "arrays", args=ocp.args.PyTreeSave(arrays))
-                artifacts.write_json(built / RECORD, record)
+            write_step(self.folder / str(step), arrays, record)
         except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError
             where = self.folder / str(step)
             raise UserError(f"{where} could not be saved ({error}); free space or check the permissions") from error
-        for old in _steps(self.folder)[: -self.keep]:
+        for old in steps_in(self.folder)[: -self.keep]:
             doomed = self.folder / f".{old}.deleting"
             os.rename(self.folder / str(old), doomed)  # one rename: no half-deleted step is ever listed
             shutil.rmtree(doomed)
@@ -121,15 +111,15 @@ class Checkpoints:
         """The newest step that is intact, the same in every process. Damaged newer ones are set aside by name."""
         found = -1
         if parallel.is_main():
-            newest = _newest(self.folder)
+            newest = newest_step(self.folder)
             found = -1 if newest is None else newest
-            for step in _steps(self.folder):
+            for step in steps_in(self.folder):
                 if step > found:
                     aside = self.folder / f"{step}.damaged"
                     shutil.rmtree(aside, ignore_errors=True)
                     os.rename(self.folder / str(step), aside)
         found = int(parallel.from_main(np.array(found)))
-        return None if found < 0 else _read(self.folder / str(found))
+        return None if found < 0 else Checkpoint(*read_step(self.folder / str(found)))
 
 
 def restore(template: Any, saved: Tree, source: str) -> Any:
@@ -142,47 +132,20 @@ def restore(template: Any, saved: Tree, source: str) -> Any:
     return flax.serialization.from_state_dict(template, tree)
 
 
-class TrainedNetwork(NamedTuple):
-    """A network as its run left it at one step."""
-
-    config: Config
-    variables: Tree  # {"params", "batch_stats"}
-    whitening: LearnedWhitening | None
-    step: int
-
-
 def load_network(path: str | Path) -> TrainedNetwork:
     """The newest intact checkpoint of a workdir, or the one in a step folder.
 
     Raises `UserError` naming the folder that holds no checkpoint, or the parameter or shape in which the checkpoint
     differs from its own config.
     """
-    path = Path(path)
-    if not is_checkpoint(path):
-        step = _newest(Workdir(path).checkpoints)
-        if step is None:
-            raise UserError(f"{path}: holds no checkpoint; train first, or name the folder that train.py wrote")
-        path = Workdir(path).checkpoint(step)
-    else:
-        artifacts.verify_folder(path)
-    saved = _read(path)
-    config = configs.from_dict(saved.record["config"])
-    state = saved.arrays["state"]
-    params, batch_stats = state["params"]["network"], state.get("batch_stats", {})
-    step = saved.step
-    if "chosen" in saved.arrays:
-        chosen = saved.arrays["chosen"]["variables"]
-        params, batch_stats = chosen["params"], chosen.get("batch_stats", {})
-        step = saved.record.get("validation", {}).get("step", step)
-    network = build_network(config.model)
+    trained = read_run(Path(path))
+    network = build_network(trained.config.model)
     side = 4 * (network.size_multiple if network.size_multiple > 1 else 32)
     image = jax.ShapeDtypeStruct((1, side, side, 3), np.uint8), jax.ShapeDtypeStruct((1, side, side), bool)
-    expected = jax.eval_shape(network.init, jax.random.key(0), *image)
-    loaded = {"params": params, "batch_stats": batch_stats}
-    like = _flatten(expected)
+    like = _flatten(jax.eval_shape(network.init, jax.random.key(0), *image))
     like = {name: x for name, x in like.items() if not name.endswith("/backbone/positions")}  # its grid is the file's
-    _check_same(like, _flatten(loaded), str(path), allow_extra="/backbone/")
-    return TrainedNetwork(config, loaded, saved.whitening, step)
+    _check_same(like, _flatten(trained.variables), str(path), allow_extra="/backbone/")
+    return trained
 
 
 def check_same_model(trained: Config, config: Config | None, source: Path) -> None:
@@ -190,41 +153,6 @@ def check_same_model(trained: Config, config: Config | None, source: Path) -> No
     wanted = configs.to_dict(config.model if config else trained.model)
     for field, stored, value in configs.differences(configs.to_dict(trained.model), wanted):
         raise UserError(f"{source}: trained with config.model.{field}={stored!r}, not {value!r}")
-
-
-def _read(folder: Path) -> Checkpoint:
-    record = json.loads((folder / RECORD).read_bytes())
-    with _orbax() as checkpointer:
-        shapes = checkpointer.metadata(folder.absolute() / "arrays").item_metadata.tree
-        kind = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
-        arrays = checkpointer.restore(folder.absolute() / "arrays", args=ocp.args.PyTreeRestore(restore_args=kind))
-    return Checkpoint(record["step"], arrays, record)
-
-
-def _orbax() -> ocp.Checkpointer:
-    """A checkpointer of numpy arrays that never waits for other processes."""
-    me = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
-    )
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-    return ocp.Checkpointer(handler, multiprocessing_options=alone)
-
-
-def _steps(folder: Path) -> list[int]:
-    return sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
-
-
-def _newest(folder: Path) -> int | None:
-    """The newest step that verifies. Warns of every newer one that does not."""
-    for step in reversed(_steps(folder)):
-        try:
-            artifacts.verify_folder(folder / str(step))
-        except artifacts.DamagedError as error:
-            log.warning("checkpoint of step %d is damaged, falling back to the one before: %s", step, error)
-        else:
-            return step
-    return None
 
 
 def _clean(folder: Path) -> None:

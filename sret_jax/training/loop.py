@@ -27,17 +27,18 @@ from sret_jax.storage.artifacts import enough_space, fingerprint, lock_folder
 from sret_jax.storage.provenance import enough_memory
 from sret_jax.storage.workdir import UNTRAINED, Workdir
 from sret_jax.training import parallel
-from sret_jax.training.checkpoint import Checkpoints, TrainedNetwork, restore
+from sret_jax.training.checkpoint import Checkpoint, Checkpoints, TrainedNetwork, restore
 from sret_jax.training.delg_loss import init_delg_loss
 from sret_jax.training.local_features import reduced_start
 from sret_jax.training.losses import init_loss, init_loss_state
 from sret_jax.training.metrics_log import MetricsLog
 from sret_jax.training.mining import MinedBatches
-from sret_jax.training.optimizer import build_optimizer
-from sret_jax.training.run_record import check_same_devices, check_same_run, describe_run, write_run
+from sret_jax.training.optimizer import Lengths, build_optimizer
+from sret_jax.training.run_record import check_same_devices, check_same_run, describe_run, grown, write_run
 from sret_jax.training.shown import Shown, shown
 from sret_jax.training.step import TrainState, make_step
 from sret_jax.training.validation import Validation, hold_out, kept
+from sret_jax.training.warm_start import check_same_start, class_weights, digest_of, instances_key, starts_from_run
 from sret_jax.training.whitening import learn_whitening, whitened_start
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ def train(config: Config, workdir: Path, measure: Measure | None = None) -> Trai
     """Trains until `config.train.steps`, from the newest checkpoint in `workdir` where there is one.
 
     Killed at any moment and called again with the same config and devices, it ends with the same bits. A finished run
-    is only evaluated again.
+    is only evaluated again. With more `config.train.steps` than before it goes on as a longer run: `learning_rate` says
+    at which rate, and what follows training is done anew.
 
     Args:
         workdir: `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `eval/` and the data cache go here.
@@ -86,14 +88,25 @@ def train(config: Config, workdir: Path, measure: Measure | None = None) -> Trai
         photos = prepare_photos(config, workdir)
         photos, held_out = split_for_validation(config, workdir, photos)
         both = photos.fingerprint if held_out is None else fingerprint(photos.fingerprint, held_out.fingerprint)
-        counts = {"photos": len(photos), "instances": len(photos.instances)}
+        counts: Tree = {"photos": len(photos), "instances": len(photos.instances)}
+        counts |= {"instances_key": instances_key(photos.instances)}
         counts |= {"held_out": len(held_out.instances) if held_out else 0}
         run = describe_run(config, both) | counts
-        if parallel.is_main():
-            check_same_run(workdir, run)
-            write_run(workdir, run)
+        before: Lengths = check_same_run(workdir, run) if parallel.is_main() else ()
         checkpoints = stack.enter_context(Checkpoints(Workdir(workdir).checkpoints, config.train.keep))
-        return _train(config, workdir, photos, held_out, run, checkpoints, measure)
+        saved = checkpoints.latest()
+        lengths = _from_main(grown(before, saved.step if saved else 0, config.train.steps))
+        run |= {"lengths": lengths}
+        if parallel.is_main():
+            write_run(workdir, run)
+        return _train(config, workdir, photos, held_out, run, checkpoints, saved, measure)
+
+
+def _from_main(lengths: Lengths) -> Lengths:
+    """The main process's lengths, in every process."""
+    count = int(parallel.from_main(np.array(len(lengths))))
+    own = lengths if parallel.is_main() else np.zeros((count, 2))
+    return tuple((int(done), int(steps)) for done, steps in parallel.from_main(np.array(own, np.int32)))
 
 
 def cache_folder(config: Config, workdir: Path) -> Path:
@@ -128,11 +141,14 @@ def _train(
     held_out: PhotoSet | None,
     run: Tree,
     checkpoints: Checkpoints,
+    saved: Checkpoint | None,
     measure: Measure | None,
 ) -> TrainState:
     network = build_network(config.model, train_from=config.train.train_from, batch_stats=config.train.batch_stats)
     variables = init_network(network, config.model, jax.random.key(config.seed))
-    optimizer, state = initial_state(config, variables, photos)
+    optimizer, state = initial_state(config, variables, photos, run["lengths"])
+    if starts_from_run(config):
+        run |= {"start": digest_of(variables["params"]["backbone"])}
     tuples = config.data.sampling == "tuples"
     seen = shown(config, network, variables, photos, cache_folder(config, workdir))
     batches = MinedBatches(config, network, photos) if tuples else seen.batches(network)
@@ -141,25 +157,33 @@ def _train(
         held = shown(config, network, variables, held_out, cache_folder(config, workdir))
         validation = Validation(config, network, seen, held, before)
 
-    saved = checkpoints.latest()
     if saved is None:
+        if parallel.is_main():
+            state.params["loss"] = class_weights(config, photos.instances, state.params["loss"])
+        state.params["loss"] = parallel.from_main(state.params["loss"])
         start = learned_start(config, variables, seen) if parallel.is_main() else variables
         state.params["network"] = parallel.from_main(start["params"])
         if config.eval.untrained:
             _measured(measure, TrainedNetwork(config, _variables(state), None, 0), UNTRAINED)
     else:
+        check_same_start(workdir, saved.record, run.get("start", ""), config)
         state = restore(state, saved.arrays, str(Workdir(workdir).checkpoint(saved.step)))
         batches.set_state(saved.record["data"])
         if validation is not None:
             validation.restore(saved.arrays["chosen"], saved.record["validation"])
 
-    done, whitening = int(state.step), saved and saved.whitening
-    finished = saved is not None and saved.record.get("finished", False)
+    done, whitening = int(state.step), None
+    longer = saved is not None and saved.record["config"]["train"]["steps"] < config.train.steps
+    finished = saved is not None and saved.record.get("finished", False) and not longer
+    if finished and saved is not None:
+        whitening = saved.whitening
     if done < config.train.steps and not finished:
         if saved is not None:
             check_same_devices(workdir, saved.record, run)
             log.warning("going on after step %d of %s", done, workdir)
-        step = parallel.data_parallel(make_step(network, optimizer, config.train, tuples=tuples, given=seen.given))
+        step = parallel.data_parallel(
+            make_step(network, optimizer, config.train, tuples=tuples, given=seen.given), config.train.parallel
+        )
         state = _run_steps(config, workdir, photos, step, parallel.place(state), batches, run, checkpoints, validation)
     else:
         log.warning("%s is finished%s", workdir, "; it is measured again" if measure else "")
@@ -219,8 +243,10 @@ def learned_start(config: Config, variables: Tree, seen: Shown) -> Tree:
     return variables
 
 
-def initial_state(config: Config, variables: Tree, photos: PhotoSet) -> tuple[optax.GradientTransformation, TrainState]:
-    """The optimiser and the state before the first step, as host arrays."""
+def initial_state(
+    config: Config, variables: Tree, photos: PhotoSet, lengths: Lengths = ()
+) -> tuple[optax.GradientTransformation, TrainState]:
+    """The optimiser, of a run of these lengths, and the state before the first step, as host arrays."""
     dim = descriptor_length(config.model)
     key = jax.random.key(config.seed)
     loss: Tree = init_loss(config.train, len(photos.instances), dim, jax.random.fold_in(key, 1))
@@ -228,7 +254,7 @@ def initial_state(config: Config, variables: Tree, photos: PhotoSet) -> tuple[op
         channels = variables["params"]["local"]["expand"]["kernel"].shape[1]
         loss |= {"delg": init_delg_loss(len(photos.instances), channels, jax.random.fold_in(key, 2))}
     params = {"network": variables["params"], "loss": loss}
-    optimizer = build_optimizer(config.train, config.model, params)
+    optimizer = build_optimizer(config.train, config.model, params, lengths)
     memory = variables["batch_stats"], optimizer.init(params), jax.random.key_data(key), init_loss_state(config.train)
     state = TrainState(np.int32(0), params, *memory)
     return optimizer, parallel.fetch(state)

@@ -13,6 +13,7 @@ Weight decay acts on arrays of two or more axes: kernels, but not biases, norms 
 acts on everything but the exponents.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -23,14 +24,36 @@ from sret_jax.config import ModelConfig, TrainConfig
 from sret_jax.models.backbones import BACKBONES, build_backbone
 from sret_jax.models.backbones.base import OWN_POOLS
 
+Lengths = tuple[tuple[int, int], ...]  # (steps done, length of the run from there on), the first from 0
 
-def learning_rate(config: TrainConfig) -> optax.Schedule:
+
+def learning_rate(config: TrainConfig, lengths: Lengths = ()) -> optax.Schedule:
     """Learning rate of the heads at each step: linear warm-up to the peak, then half a cosine towards 0.
 
     Or, after the warm-up, the peak times epoch_decay^e in the e-th epoch, e = 0, 1, ... So train SOLAR and HOW, which
     step the schedule after an epoch, and cirtorch, which steps it before: in its torch, 1.0, the first step changes
     nothing. Since torch 1.1 it does: cirtorch's code then trains at `learning_rate` times epoch_decay^(e + 1).
+
+    A run that grew has the rate of its first length up to the step from which it was longer, and from there on, step
+    by step, that of a run which had the new length all along. Of an exponential fall, both are the same.
+
+    Args:
+        lengths: that the run had; by default `config.steps` all along.
     """
+    rates = [_learning_rate(dataclasses.replace(config, steps=steps)) for _, steps in lengths]
+    if len(rates) < 2:
+        return _learning_rate(config)
+
+    def current(step: Any) -> Any:
+        rate = rates[0](step)
+        for (done, _), later in zip(lengths[1:], rates[1:], strict=True):
+            rate = jnp.where(step < done, rate, later(step))
+        return rate
+
+    return current
+
+
+def _learning_rate(config: TrainConfig) -> optax.Schedule:
     warmup = min(config.warmup_steps, config.steps)
     if config.schedule == "exponential":
 
@@ -73,8 +96,13 @@ def trained_backbone(model: ModelConfig, train_from: str) -> set[tuple[str, ...]
     return used
 
 
-def build_optimizer(config: TrainConfig, model: ModelConfig, params: Any) -> optax.GradientTransformation:
-    """The transformation for parameters of this tree; the norm that is clipped is that of all trained ones together."""
+def build_optimizer(
+    config: TrainConfig, model: ModelConfig, params: Any, lengths: Lengths = ()
+) -> optax.GradientTransformation:
+    """The transformation for parameters of this tree; the norm that is clipped is that of all trained ones together.
+
+    `lengths`: as of `learning_rate`.
+    """
     trained = trained_backbone(model, config.train_from)
     rates = {
         "backbone": config.backbone_lr,
@@ -112,7 +140,7 @@ def build_optimizer(config: TrainConfig, model: ModelConfig, params: Any) -> opt
         *clip,
         *rule,
         optax.stateless(scale_groups),
-        optax.scale_by_learning_rate(learning_rate(config)),
+        optax.scale_by_learning_rate(learning_rate(config, lengths)),
     )
     kinds = jax.tree_util.tree_map_with_path(lambda *leaf: "frozen" if group(*leaf) == "frozen" else "trained", params)
     return optax.partition({"trained": update, "frozen": optax.set_to_zero()}, kinds)

@@ -1,4 +1,4 @@
-"""Data-parallel training over every device of every process; the only file that uses `jax.pmap`.
+"""Data-parallel training over every device of every process; the only file that uses `jax.pmap` and `jax.shard_map`.
 
 The state is replicated and the batch is split. Inside a step `gather` joins the descriptors of all devices, so that
 a loss sees the pairs of the whole batch: each device then computes the same loss of the same global batch.
@@ -34,13 +34,48 @@ def connect() -> None:
         wait_for_all("connected")
 
 
-def data_parallel(step: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any], tuple[Any, Any]]:
+def data_parallel(
+    step: Callable[[Any, Any], tuple[Any, Any]], by: str = "pmap"
+) -> Callable[[Any, Any], tuple[Any, Any]]:
     """`step(state, batch) -> (state, metrics)`, run on every device on its share of the batch.
 
     The state goes in and comes out replicated, never stacked, and is donated. Both results must be equal on all
     devices, which holds when gradients and statistics went through `mean` or `gather`.
+
+    Args:
+      by: "pmap", or "shard_map" under `jax.jit`; the results are equal to the bit.
     """
-    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
+    if by == "pmap":
+        return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
+    mesh = Mesh(np.array(jax.devices()), (AXIS,))
+    replicated, split = PartitionSpec(), PartitionSpec(AXIS)
+
+    def on_one(state: Any, batch: Any) -> tuple[Any, Any]:
+        return step(state, jax.tree.map(lambda x: x[0], batch))  # without the axis of devices, as pmap has it
+
+    # Without the check of what varies over the devices, which would also sum the gradients where `mean` does.
+    mapped = jax.shard_map(
+        on_one, mesh=mesh, in_specs=(replicated, split), out_specs=(replicated, replicated), check_vma=False
+    )
+    compiled = jax.jit(mapped, donate_argnums=0)
+
+    def on_all(state: Any, batch: Any) -> tuple[Any, Any]:
+        return compiled(_of_all(state, mesh, replicated), _of_all(batch, mesh, split))
+
+    return on_all
+
+
+def _of_all(tree: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
+    """The arrays of this process's devices as its part of arrays over all devices; nothing is copied."""
+    sharding, processes = NamedSharding(mesh, spec), jax.process_count()
+
+    def joined(x: jax.Array) -> jax.Array:
+        if processes == 1 or not x.is_fully_addressable:
+            return x
+        shape = (x.shape[0] * processes, *x.shape[1:]) if AXIS in spec else x.shape
+        return jax.make_array_from_single_device_arrays(shape, sharding, [part.data for part in x.addressable_shards])
+
+    return jax.tree.map(joined, tree)
 
 
 def gather(x: Shaped[Array, "b ..."]) -> Shaped[Array, "g ..."]:

@@ -1,4 +1,4 @@
-"""`<workdir>/config.json`: what a run is, so that it only ever goes on as the same run."""
+"""`<workdir>/config.json`: what a run is, so that it only ever goes on as the same run, or as a longer one."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,10 @@ from sret_jax.errors import UserError
 from sret_jax.storage.artifacts import write_json
 from sret_jax.storage.provenance import environment
 from sret_jax.storage.workdir import Workdir
+from sret_jax.training.optimizer import Lengths
 
 # What may change between two starts in one workdir: nothing here reaches the parameters.
-FREE = ("data.threads", "eval.", "search.", "train.keep", "train.log_every", "train.save_every")
+FREE = ("data.threads", "eval.", "search.", "train.keep", "train.log_every", "train.parallel", "train.save_every")
 
 
 def describe_run(config: Config, data_fingerprint: str) -> dict[str, Any]:
@@ -28,26 +29,49 @@ def describe_run(config: Config, data_fingerprint: str) -> dict[str, Any]:
     } | environment()
 
 
-def check_same_run(workdir: Path, run: dict[str, Any]) -> None:
-    """Raises `UserError` when `workdir` belongs to a run with another config or other photographs."""
+def check_same_run(workdir: Path, run: dict[str, Any]) -> Lengths:
+    """The lengths that the run in `workdir` had so far; none where there is no run.
+
+    Raises `UserError` when it is a run with another config, more steps, or other photographs.
+    """
     path = Workdir(workdir).config
     if not path.exists():
-        return
+        return ()
     try:
         before = json.loads(path.read_bytes())
         known = configs.to_dict(configs.from_dict(before["config"]))  # fields that are new since have their default
         fields = configs.differences(known, run["config"])
         photos_changed = before["data_fingerprint"] != run["data_fingerprint"]
+        steps = int(known["train"]["steps"])
+        lengths = tuple((int(start), int(length)) for start, length in before.get("lengths", [(0, steps)]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: unreadable ({error}); choose another --workdir, or delete this one") from None
     for field, old, new in fields:
-        if not field.startswith(FREE):
+        if field == "train.steps" and new < old:
+            raise UserError(
+                f"{workdir} was begun with config.train.steps={old}, now it is {new}: a run can only grow; choose "
+                "another --workdir, or put the field back to go on"
+            )
+        if field != "train.steps" and not field.startswith(FREE):
             raise UserError(
                 f"{workdir} was begun with config.{field}={old!r}, now it is {new!r}; "
                 "choose another --workdir, or put the field back to go on"
             )
     if photos_changed:
         raise UserError(f"{workdir} was begun with other photographs; choose another --workdir, or put them back")
+    return lengths
+
+
+def grown(lengths: Lengths, done: int, steps: int) -> Lengths:
+    """The lengths of a run that goes on after step `done` to step `steps`.
+
+    What was planned from a later step on, which damage has taken, begins at `done` with the new length.
+    """
+    if not lengths or not done:
+        return ((0, steps),)
+    if lengths[-1][1] == steps:
+        return lengths
+    return (*(entry for entry in lengths if entry[0] < done), (done, steps))
 
 
 def check_same_devices(workdir: Path, record: dict[str, Any], run: dict[str, Any]) -> None:

@@ -1,5 +1,7 @@
 """Whole training runs on drawn photographs with a network of one layer, which can be ended at any step."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 
@@ -26,6 +28,34 @@ def config(**train) -> Config:
         train=TrainConfig(**(settings | train)),
         eval=EvalConfig(benchmarks=()),
     )
+
+
+def validated(cache, **train):
+    """Trains what is behind a map that is stored, on four objects, and validates on two."""
+    settings = {"steps": 6, "loss": "contrastive", "margin": 1.2, "warmup_steps": 0, "save_every": 2, "log_every": 1}
+    settings |= {"on_maps": True, "validate_every": 2, "whitening_refit": "within", "learning_rate": 0.01}
+    return Config(
+        data=DataConfig(
+            dataset="synthetic",
+            cache_dir=str(cache),
+            image_size=64,
+            instances_per_batch=4,
+            photos_per_instance=2,
+            held_out=0.34,
+            threads=2,
+            synthetic_instances=6,
+            synthetic_photos=4,
+        ),
+        model=ModelConfig(weights="none", stage="c2", whitening_dim=8, whitening_init="within", whitening_ridge=1.0),
+        train=TrainConfig(**(settings | train)),
+        eval=EvalConfig(benchmarks=()),
+    )
+
+
+def logged(workdir):
+    """What `metrics.jsonl` says, but how fast it went."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in lines]
 
 
 def start():

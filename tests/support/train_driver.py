@@ -1,14 +1,14 @@
 """Trains the same small run several times over, each time in a process of its own that ends in its own way.
 
     python -m tests.support.train_driver WORKDIR CACHE ENDING [ENDING ...]
-        [--plain=yes] [--tuples=yes] [--process=I/N --port=P]
+        [--plain=yes] [--tuples=yes] [--parallel=shard_map] [--steps=N] [--process=I/N --port=P]
 
 An ending is `done`, or what strikes when: `kill@step:3` (SIGKILL before the third step of that process is dispatched),
 `kill@seal:2` (inside its second save, before the manifest), `kill@rename:2` (before the second rename of a save),
 `term@step:3` (SIGTERM). Every process is forked before anything of JAX runs in this one, which saves its imports.
 `--plain` starts from random whitening and takes SGD steps: PCA and Adam divide by small numbers, which makes large
 differences of the rounding in which runs on different devices differ. `--tuples` mines hard negatives before every
-third step, instead of the batches of instances.
+third step, instead of the batches of instances. `--parallel` and `--steps` set the fields of `config.train`.
 
 Prints a line `ENDING STATUS DIGEST` for each, STATUS as `subprocess` gives it, DIGEST of the final parameters.
 """
@@ -126,6 +126,8 @@ def main(words: list[str]) -> None:
     workdir, cache, *endings = [word for word in words if not word.startswith("--")]
     config = driven_config(cache, "plain" in flags)
     config = mined(config) if "tuples" in flags else config
+    config.train.parallel = flags.get("parallel", config.train.parallel)
+    config.train.steps = int(flags.get("steps", config.train.steps))
     index, count = (int(x) for x in flags.get("process", "0/1").split("/"))
     for i, ending in enumerate(endings):
         reading, writing = os.pipe()

@@ -18,6 +18,7 @@ from sret_jax.errors import UserError
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.models.whitening import LearnedWhitening
 from sret_jax.storage import artifacts
+from sret_jax.storage.checkpoint import newest_step, steps_in
 from sret_jax.training import checkpoint
 from sret_jax.training.checkpoint import Checkpoints, check_same_model, load_network, restore
 from sret_jax.training.step import TrainState
@@ -107,10 +108,10 @@ def test_any_damage_is_noticed_and_the_step_before_is_used(tmp_path, caplog):
     for what in damage_every_file(tmp_path / "2"):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            assert checkpoint._newest(tmp_path) == 1, what
+            assert newest_step(tmp_path) == 1, what
         assert "step 2 is damaged" in caplog.text and str(tmp_path / "2") in caplog.text
         tried += 1
-    assert tried > 20 and checkpoint._newest(tmp_path) == 2
+    assert tried > 20 and newest_step(tmp_path) == 2
 
 
 def test_a_damaged_step_is_set_aside_so_that_it_can_be_saved_again(tmp_path):
@@ -226,7 +227,7 @@ def test_a_save_killed_at_any_file_system_call_leaves_whole_steps(tmp_path):
     assert int(done.stdout) > 12
     for folder in tmp_path.iterdir():
         with Checkpoints(folder, keep=2) as checkpoints:
-            for step in checkpoint._steps(folder):
+            for step in steps_in(folder):
                 artifacts.verify_folder(folder / str(step))
             saved = checkpoints.latest()
             assert saved.step in (2, 3)

@@ -109,8 +109,8 @@ def test_a_disk_that_fills_up_in_the_log_loses_no_checkpoint(tiny, whole, tmp_pa
 def test_a_device_that_is_full_names_what_to_lower_and_loses_no_checkpoint(tiny, whole, tmp_path, monkeypatch):
     compiled, calls = parallel.data_parallel, []
 
-    def limited(step):
-        run = compiled(step)
+    def limited(step, by):
+        run = compiled(step, by)
 
         def third_fails(*args):
             calls.append(args)

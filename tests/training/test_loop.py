@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 
-from sret_jax.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
 from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import Extractor
 from sret_jax.metrics.ranking import leave_one_out_map
@@ -17,7 +16,7 @@ from sret_jax.training.checkpoint import Checkpoints, load_network
 from sret_jax.training.shown import Shown
 from sret_jax.training.whitening import whitened_start
 from tests.support.photos import write_photo, write_photos
-from tests.support.tiny_training import Killed, config, make_run, make_tiny
+from tests.support.tiny_training import Killed, config, logged, make_run, make_tiny, validated
 
 
 @pytest.fixture
@@ -49,34 +48,6 @@ def cache(tmp_path_factory):
 @pytest.fixture
 def run(monkeypatch):
     return make_run(monkeypatch)
-
-
-def validated(cache, **train):
-    """Trains what is behind a map that is stored, on four objects, and validates on two."""
-    settings = {"steps": 6, "loss": "contrastive", "margin": 1.2, "warmup_steps": 0, "save_every": 2, "log_every": 1}
-    settings |= {"on_maps": True, "validate_every": 2, "whitening_refit": "within", "learning_rate": 0.01}
-    return Config(
-        data=DataConfig(
-            dataset="synthetic",
-            cache_dir=str(cache),
-            image_size=64,
-            instances_per_batch=4,
-            photos_per_instance=2,
-            held_out=0.34,
-            threads=2,
-            synthetic_instances=6,
-            synthetic_photos=4,
-        ),
-        model=ModelConfig(weights="none", stage="c2", whitening_dim=8, whitening_init="within", whitening_ridge=1.0),
-        train=TrainConfig(**(settings | train)),
-        eval=EvalConfig(benchmarks=()),
-    )
-
-
-def logged(workdir):
-    """What `metrics.jsonl` says, but how fast it went."""
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in lines]
 
 
 def same(a, b):
@@ -217,8 +188,8 @@ def test_on_maps_a_run_learns_what_it_learns_on_photographs_that_are_shown_as_th
 def test_a_loss_that_is_not_finite_is_named_before_its_network_is_validated(run, cache, tmp_path, monkeypatch):
     compiled = parallel.data_parallel
 
-    def spoiled(step):
-        run_step = compiled(step)
+    def spoiled(step, by):
+        run_step = compiled(step, by)
 
         def second_is_not_a_number(state, batch):
             state, metrics = run_step(state, batch)

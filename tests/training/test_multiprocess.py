@@ -70,3 +70,14 @@ def test_two_processes_mine_the_tuples_of_one(tmp_path):
         one.arrays["state"]["params"],
         two.arrays["state"]["params"],
     )
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_by_shard_map_with_the_bits_of_pmap(tmp_path):
+    pmap = drive(tmp_path / "pmap", tmp_path / "cache", ["done"], ["done"])
+    killed = drive(tmp_path / "both", tmp_path / "cache", ["kill@step:5"], ["kill@step:5"])
+    assert killed[0][0][1] != "0"
+    flags = "--plain=yes", "--parallel=shard_map"
+    both = drive(tmp_path / "both", tmp_path / "cache", ["done"], ["done"], flags=flags)
+    assert [own[0][1] for own in (*pmap, *both)] == ["0"] * 4
+    assert len({own[0][2] for own in (*pmap, *both)}) == 1

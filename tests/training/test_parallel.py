@@ -50,7 +50,7 @@ def start(config, optimizer):
     return network, parallel.fetch(state)
 
 
-def run(config, optimizer, feed, one_device=False):
+def run(config, optimizer, feed, one_device=False, by="pmap"):
     """The state after a step on each entry of `feed`, a list of lists of batches."""
     network, state = start(config, optimizer)
     step, shard = make_step(network, optimizer, config), parallel.shard
@@ -61,7 +61,7 @@ def run(config, optimizer, feed, one_device=False):
         def shard(parts):
             return jax.tree.map(lambda *xs: np.stack(xs)[None], *parts)
     else:
-        step, state = parallel.data_parallel(step), parallel.place(state)
+        step, state = parallel.data_parallel(step, by), parallel.place(state)
     for parts in feed:
         state, metrics = step(state, shard(parts))
     return parallel.fetch(state), parallel.fetch(metrics)
@@ -93,6 +93,15 @@ def test_four_devices_equal_one_after_three_steps(loss):
     assert_close((four.params, four.loss_state), (one.params, one.loss_state), 1e-6)
     assert (loss == "curricularface") == bool(four.loss_state)
     assert_close(four_metrics, one_metrics, 1e-5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_shard_map_equals_pmap_to_the_bit(loss):
+    config = TrainConfig(loss=loss, margin=LOSSES[loss], scale=8.0, solar_weight=0.1, accumulate=2)
+    parts = batches(6)
+    feed = [parts[i : i + 2] for i in (0, 2, 4)]
+    pmap, shard_map = (run(config, optax.adamw(1e-2), feed, by=by) for by in ("pmap", "shard_map"))
+    jax.tree.map(np.testing.assert_array_equal, pmap, shard_map)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -173,12 +182,13 @@ def test_accumulated_halves_equal_the_whole_batch():
     assert int(in_two.step) == 2
 
 
-def test_a_step_compiles_once_and_leaves_host_values_alone():
+@pytest.mark.parametrize("by", ["pmap", "shard_map"])
+def test_a_step_compiles_once_and_leaves_host_values_alone(by):
     config = TrainConfig(loss="contrastive", margin=1.5)
     optimizer = optax.adam(1e-2)
     network, state = start(config, optimizer)
     kept = jax.tree.map(np.copy, state)
-    step = parallel.data_parallel(make_step(network, optimizer, config))
+    step = parallel.data_parallel(make_step(network, optimizer, config), by)
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiled.append(name))
     running = parallel.place(state)

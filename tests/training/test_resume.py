@@ -81,6 +81,13 @@ def test_sigterm_saves_the_current_step(whole, tmp_path):
     assert_same_run(tmp_path / "run", whole[0])
 
 
+def test_killed_under_pmap_it_goes_on_by_shard_map_with_the_same_bits(whole, tmp_path):
+    drive(tmp_path / "run", whole[1], "kill@step:5")
+    ended, _ = drive(tmp_path / "run", whole[1], "done", "--parallel=shard_map")
+    assert ended["done"] == (0, whole[2])
+    assert_same_run(tmp_path / "run", whole[0])
+
+
 @pytest.fixture
 def finished(whole, tmp_path):
     """A copy of the finished run to go on with in this process."""

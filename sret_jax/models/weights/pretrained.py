@@ -14,6 +14,7 @@ from sret_jax.models.backbones import BACKBONES, efficientnet_lite, same_network
 from sret_jax.models.backbones.base import ATTENTION_POOL
 from sret_jax.models.weights.file import Tree, Weights, read_weights
 from sret_jax.models.weights.shipped import read_shipped, shipped_config, shipped_names
+from sret_jax.models.weights.trained import TRAINED, holds_trained, trained_weights
 from sret_jax.models.whitening import LearnedWhitening
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ def _load(backbone: str, weights: str) -> Weights:
     if weights in shipped_names():
         installed = shipped_config(weights)["model"]["backbone"]
         found = read_shipped(weights, read_weights(installed_weights(installed)).variables)
+    elif holds_trained(Path(weights)):
+        found = trained_weights(Path(weights))
     else:
         found = read_weights(installed_weights(backbone) if weights == "auto" else weights, backbone=backbone)
     if not same_network(found.backbone, backbone):
@@ -53,7 +56,8 @@ def start_from(fresh: Tree, config: ModelConfig) -> Tree:
 
     Modules that the weights do not hold stay as they are in `fresh`; what the network has no module for is left out
     and logged. The whitening layer is taken for `whitening_init` "weights" only, the reduction of local features for
-    `local.init` "weights". Raises `UserError` where the two do not fit, naming the field of the config.
+    `local.init` "weights". Of a network that was trained here, what has other shapes stays as it is in `fresh`, too.
+    Raises `UserError` where the two do not fit, naming the field of the config.
     """
     found, source = _load(config.backbone, config.weights), config.weights
     stages = list(BACKBONES[config.backbone].stages)
@@ -67,23 +71,57 @@ def start_from(fresh: Tree, config: ModelConfig) -> Tree:
     wanted = set(fresh["params"]) | {"backbone"}
     for module, field, start in (
         ("whitening", "whitening_init", config.whitening_init),
-        ("local", "local.init", config.local.init),
+        ("local", "local.init", config.local.init if config.local.kind == "how" else "trained"),
     ):
-        if start != "weights":
+        if start == "trained":
+            wanted -= {module} if found.layout != TRAINED else set()
+        elif start != "weights":
             wanted -= {module}
         elif module in wanted and module not in found.variables["params"]:
             raise UserError(f'{source}: holds no {module}; set config.model.{field}="pca"')
     if "whitening" in wanted and config.l2_pooled != (found.whitens == "normalized"):
         raise UserError(f"{source}: its whitening takes the {found.whitens} vector; change config.model.l2_pooled")
+    if trained := found.layout == TRAINED:
+        wanted = _fitting(fresh, found, wanted, config)
     like, loaded = flatten_dict(fresh), flatten_dict(found.variables)
     used = {names: value for names, value in loaded.items() if names[1] in wanted}
     heads = {names[:2] for names in used if names[1] != "backbone"}
     for names in sorted(n for n in like.keys() | used.keys() if n[:2] in heads):
         used[names] = _fitted(names, like.get(names), used.get(names), source)
     unused = sorted(found.variables["params"].keys() - wanted)
-    if unused:
+    if unused and not trained:
         log.warning("%s: also holds %s, which the config does not use", source, ", ".join(unused))
     return unflatten_dict(like | used)
+
+
+def _fitting(fresh: Tree, found: Weights, wanted: set[str], config: ModelConfig) -> set[str]:
+    """Of the modules that are `wanted`, those of a trained network that fit; says by name what becomes of the others.
+
+    What the config asks for by name, with an init of "weights", stays wanted.
+    """
+    held, asked = found.variables["params"], set()
+    asked |= {"whitening"} if config.whitening_init == "weights" else set()
+    asked |= {"local"} if config.local.kind == "how" and config.local.init == "weights" else set()
+    anew = []
+    for module in sorted(set(fresh["params"]) - {"backbone"} - (wanted & asked)):
+        if module not in wanted:
+            anew.append(f"{module} (as its init says)" if module in held else module)
+        elif module not in held:
+            anew.append(f"{module} (not in it)")
+        else:
+            like, value = (flatten_dict(tree[module], sep=".") for tree in (fresh["params"], held))
+            names = sorted(like.keys() | value.keys())
+            other = [n for n in names if n not in like or n not in value or value[n].shape not in ((), like[n].shape)]
+            if other:
+                shapes = [list(tree[other[0]].shape) if other[0] in tree else "nothing" for tree in (value, like)]
+                anew.append(f"{module} ({other[0]} is {shapes[0]} in it, {shapes[1]} by the config)")
+                wanted = wanted - {module}
+    left_out = sorted(held.keys() - set(fresh["params"]) - {"backbone"})
+    taken = ", ".join(sorted(wanted & held.keys()))
+    said = [f"taken: {taken}", *([f"made anew: {', '.join(anew)}"] if anew else [])]
+    said += [f"left out: {', '.join(left_out)}"] if left_out else []
+    log.warning("%s: %s", config.weights, "; ".join(said))
+    return wanted
 
 
 def stored_whitening(config: Config) -> LearnedWhitening:
@@ -93,6 +131,8 @@ def stored_whitening(config: Config) -> LearnedWhitening:
     """
     source, dim = config.model.weights, config.whitening.dim
     found = _load(config.model.backbone, source).variables.get("whitening")
+    if found is None and holds_trained(Path(source)):
+        raise UserError(f'{source}: no whitening was learned after its training; set config.whitening.kind="none"')
     if found is None:
         raise UserError(
             f"{source}: holds no whitening that was learned after training; convert the checkpoint with "

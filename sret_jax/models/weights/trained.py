@@ -1,0 +1,122 @@
+"""Networks that were trained here, as a run or a saved retriever keeps them: with the config that they belong to."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.numpy
+from flax.traverse_util import unflatten_dict
+from safetensors import SafetensorError
+
+from sret_jax.config import Config, from_dict
+from sret_jax.errors import UserError
+from sret_jax.models.weights.file import Weights
+from sret_jax.models.whitening import LearnedWhitening
+from sret_jax.storage.artifacts import verify_folder
+from sret_jax.storage.checkpoint import Step, newest_step, read_step
+from sret_jax.storage.workdir import Workdir, is_checkpoint
+
+Tree = dict[str, Any]
+FORMAT, PARAMETERS = "sret_jax retriever 1", "model.safetensors"
+TRAINED = "trained"  # the layout of `trained_weights`
+
+
+class TrainedNetwork(NamedTuple):
+    """A network as its run left it at one step."""
+
+    config: Config
+    variables: Tree  # {"params", "batch_stats"}
+    whitening: LearnedWhitening | None
+    step: int
+
+
+def holds_trained(path: Path) -> bool:
+    """Whether `path` is what `read_trained` reads: a workdir, the folder of one step, or a saved retriever."""
+    return is_checkpoint(path) or Workdir(path).checkpoints.is_dir() or is_saved(path)
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `Retriever.save` wrote the folder, in whichever version."""
+    try:
+        about = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and str(about.get("format")).startswith(FORMAT.rsplit(" ", 1)[0])
+
+
+def read_trained(path: Path) -> TrainedNetwork:
+    """The network in a workdir that training wrote, in the folder of one step, or in one that `Retriever.save` wrote.
+
+    Raises `UserError` naming the folder that holds none.
+    """
+    return read_saved(path) if is_saved(path) else read_run(path)
+
+
+def trained_weights(path: Path) -> Weights:
+    """The network that `read_trained` reads, as weights to start from."""
+    trained = read_trained(path)
+    model, variables = trained.config.model, dict(trained.variables)
+    if trained.whitening is not None:
+        variables["whitening"] = trained.whitening._asdict()
+    whitens = "normalized" if model.l2_pooled else "pooled"
+    return Weights(variables, model.backbone, model.stage, TRAINED, whitens, path.name, "")
+
+
+def read_run(path: Path) -> TrainedNetwork:
+    """The network of the newest intact checkpoint of a workdir, or of a step folder: the one that was chosen, if any.
+
+    Raises `UserError` naming the folder that holds no checkpoint.
+    """
+    saved = read_step(step_folder(path))
+    state, step = saved.arrays["state"], saved.step
+    params, batch_stats = state["params"]["network"], state.get("batch_stats", {})
+    if "chosen" in saved.arrays:
+        chosen = saved.arrays["chosen"]["variables"]
+        params, batch_stats = chosen["params"], chosen.get("batch_stats", {})
+        step = saved.record.get("validation", {}).get("step", step)
+    variables = {"params": params, "batch_stats": batch_stats}
+    return TrainedNetwork(from_dict(saved.record["config"]), variables, learned_whitening(saved), step)
+
+
+def step_folder(path: Path) -> Path:
+    """The folder of the newest intact step of a workdir, or `path` itself where it is an intact one.
+
+    Raises `UserError` where there is none.
+    """
+    if is_checkpoint(path):
+        verify_folder(path)
+        return path
+    step = newest_step(Workdir(path).checkpoints)
+    if step is None:
+        raise UserError(f"{path}: holds no checkpoint; train first, or name the folder that train.py wrote")
+    return Workdir(path).checkpoint(step)
+
+
+def learned_whitening(saved: Step) -> LearnedWhitening | None:
+    """The whitening that was learned after training, of a step that has one."""
+    learned = saved.arrays.get("whitening")
+    return learned and LearnedWhitening(**learned)
+
+
+def read_saved(folder: Path) -> TrainedNetwork:
+    """Inverse of `Retriever.save`.
+
+    Raises `UserError` naming the folder that this version did not save, or that is damaged.
+    """
+    verify_folder(folder)
+    try:
+        about = json.loads((folder / "config.json").read_bytes())
+        written = about["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / 'config.json'}: not of a retriever ({error!r}); save it again") from None
+    if written != FORMAT:
+        raise UserError(f"{folder}: written as {written!r}, this version reads {FORMAT!r}; save it again")
+    try:
+        arrays = safetensors.numpy.load_file(folder / PARAMETERS)
+        named = unflatten_dict({tuple(name.split("/")): x for name, x in arrays.items()})
+        learned = named.get("learned")
+        config = from_dict(about["config"])
+        variables = {"batch_stats": {}} | named["network"]
+        return TrainedNetwork(config, variables, learned and LearnedWhitening(**learned), 0)
+    except (ValueError, KeyError, TypeError, SafetensorError, UserError) as error:
+        raise UserError(f"{folder}: not a retriever that this version saved ({error}); save it again") from None

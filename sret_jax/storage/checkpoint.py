@@ -1,0 +1,73 @@
+"""The step folders of a run on disk; the only file that uses orbax.
+
+A step is one folder, `<checkpoints>/<step>/`: `arrays/` (orbax) and `record.json`. It is built aside and sealed with a
+manifest before it gets its name, so a listed step is a whole one.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from sret_jax.storage import artifacts
+from sret_jax.storage.workdir import RECORD
+
+log = logging.getLogger(__name__)
+Tree = dict[str, Any]
+
+
+class Step(NamedTuple):
+    """What one step folder holds."""
+
+    step: int
+    arrays: Tree
+    record: Tree
+
+
+def write_step(folder: Path, arrays: Tree, record: Tree) -> None:
+    """Writes a step folder whole or not at all. tensorstore reports a full disk as a ValueError."""
+    with artifacts.commit_folder(folder) as built:
+        with _orbax() as checkpointer:
+            checkpointer.save(built.absolute() / "arrays", args=ocp.args.PyTreeSave(arrays))
+        artifacts.write_json(built / RECORD, record)
+
+
+def read_step(folder: Path) -> Step:
+    """Inverse of `write_step`: numpy arrays in nested dicts. Damage is for `artifacts.verify_folder` to find."""
+    record = json.loads((folder / RECORD).read_bytes())
+    with _orbax() as checkpointer:
+        shapes = checkpointer.metadata(folder.absolute() / "arrays").item_metadata.tree
+        kind = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+        arrays = checkpointer.restore(folder.absolute() / "arrays", args=ocp.args.PyTreeRestore(restore_args=kind))
+    return Step(record["step"], arrays, record)
+
+
+def steps_in(folder: Path) -> list[int]:
+    """The steps in a folder of checkpoints, rising."""
+    return sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
+
+
+def newest_step(folder: Path) -> int | None:
+    """The newest step that verifies. Warns of every newer one that does not."""
+    for step in reversed(steps_in(folder)):
+        try:
+            artifacts.verify_folder(folder / str(step))
+        except artifacts.DamagedError as error:
+            log.warning("checkpoint of step %d is damaged, falling back to the one before: %s", step, error)
+        else:
+            return step
+    return None
+
+
+def _orbax() -> ocp.Checkpointer:
+    """A checkpointer of numpy arrays that never waits for other processes."""
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)

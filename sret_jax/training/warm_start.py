@@ -1,0 +1,77 @@
+"""What a run that starts from a trained network takes of it beside the network: the weights of its instances."""
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from sret_jax.config import Config
+from sret_jax.errors import UserError
+from sret_jax.models.weights.shipped import shipped_names
+from sret_jax.models.weights.trained import holds_trained, is_saved, step_folder
+from sret_jax.storage.artifacts import fingerprint
+from sret_jax.storage.checkpoint import read_step
+
+log = logging.getLogger(__name__)
+Tree = dict[str, Any]
+
+
+def starts_from_run(config: Config) -> bool:
+    """Whether `config.model.weights` is a network that was trained here."""
+    weights = config.model.weights
+    return weights not in ("auto", "none", *shipped_names()) and holds_trained(Path(weights))
+
+
+def instances_key(instances: list[str]) -> str:
+    """Identifies the instances that a run trains on, in the order of their weights."""
+    return fingerprint(*instances)
+
+
+def class_weights(config: Config, instances: list[str], fresh: Tree) -> Tree:
+    """The loss's own parameters before the first step: `fresh`, or those of the run that training starts from.
+
+    Weight vectors of instances mean something for the same instances and descriptors alone. They are made anew, and
+    that is said, where the run had others, where its last state is not the network that is started from, or where the
+    whitening layer, which ends in the space that they lie in, is made anew.
+    """
+    if not fresh or not starts_from_run(config):
+        return fresh
+    source = Path(config.model.weights)
+    why = "a saved retriever holds none"
+    if not is_saved(source):
+        saved = read_step(step_folder(source))
+        found = saved.arrays["state"]["params"].get("loss", {})
+        shapes = [{name: np.shape(x) for name, x in jax.tree_util.tree_leaves_with_path(t)} for t in (fresh, found)]
+        if saved.record.get("instances_key") != instances_key(instances):
+            why = "it was trained on other instances"
+        elif shapes[0] != shapes[1]:
+            why = "its loss has others"
+        elif "chosen" in saved.arrays:
+            why = "its network is not that of its last step"
+        elif config.model.whitening and config.model.whitening_init != "weights":
+            why = "the whitening layer is made anew, too"
+        else:
+            log.warning("%s: the weights of its %d instances are taken", source, len(instances))
+            return dict(found)
+    log.warning("%s: the weights of %d instances are made anew: %s", source, len(instances), why)
+    return fresh
+
+
+def digest_of(variables: Tree) -> str:
+    """Identifies the values of a tree of arrays."""
+    out = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        out.update(repr(path).encode() + np.asarray(leaf).tobytes())
+    return out.hexdigest()[:16]
+
+
+def check_same_start(workdir: Path, record: Tree, start: str, config: Config) -> None:
+    """Raises `UserError` where a run goes on whose start has changed since: `start` is that of now."""
+    if record.get("start", start) != start:
+        raise UserError(
+            f"{workdir} was begun with other weights in config.model.weights={config.model.weights!r}, which has been "
+            "trained since; choose another --workdir, or start from a copy that stays as it is"
+        )
