@@ -14,11 +14,12 @@ COMMANDS = {
     "verify": "check that what is stored of it is what was written",
     "train": "train the network of a config",
     "eval": "measure a network on benchmarks, search with queries, re-rank, localize",
+    "adapt": "train a linear layer on the descriptors of your photographs",
     "convert": "convert a checkpoint from elsewhere",
     "download": "fetch the files of a benchmark",
     "prepare": "prepare a large benchmark by Apache Beam",
 }
-FLAGGED = ("train", "eval")  # with a config and absl's flags
+FLAGGED = ("train", "eval", "adapt")  # with a config and absl's flags
 
 
 def main() -> None:

@@ -1,8 +1,11 @@
 """Trains the network of a config: `sret train --config=NAME|FILE --workdir=DIR [--config.field=value ...]`.
 
-Stopped or killed, the same command goes on where it was. For several processes (one per host, or per group of
-devices) start the same command in each with `--coordinator=HOST:PORT --num_processes=N --process_id=I`; on a cluster
-that JAX knows (Slurm, TPU pods, ...) `--coordinator=auto` is enough. All must see the same `--workdir`.
+Stopped or killed, the same command goes on where it was; with more `--config.train.steps` it goes on as a longer run.
+`--seeds=N` trains N times, in DIR/seed-0 and so on, and prints one table with mean and deviation.
+
+For several processes (one per host, or per group of devices) start the same command in each with
+`--coordinator=HOST:PORT --num_processes=N --process_id=I`; on a cluster that JAX knows (Slurm, TPU pods, ...)
+`--coordinator=auto` is enough. All must see the same `--workdir`.
 """
 
 import jax
@@ -12,11 +15,13 @@ from ml_collections import config_flags
 from sret_jax.cli import command
 from sret_jax.config.paths import expanded
 from sret_jax.errors import UserError
+from sret_jax.evaluation.seeds import train_seeds
 from sret_jax.evaluation.training_run import train
 from sret_jax.training.loop import Stopped
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, logs and results go.")
+SEEDS = flags.DEFINE_integer("seeds", None, "Train so often, with seeds one after the other.", lower_bound=1)
 COORDINATOR = flags.DEFINE_string("coordinator", None, 'Address of process 0, HOST:PORT; "auto" on a cluster.')
 PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.")
 PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
@@ -32,6 +37,10 @@ def main() -> None:
         address = COORDINATOR.value, PROCESSES.value, PROCESS.value
         jax.distributed.initialize(*address, heartbeat_timeout_seconds=HEARTBEAT)
     try:
-        train(CONFIG.value, expanded(WORKDIR.value))
+        workdir = expanded(WORKDIR.value)
+        if SEEDS.value is None:
+            train(CONFIG.value, workdir)
+        else:
+            print(train_seeds(CONFIG.value, workdir, SEEDS.value))
     except Stopped as stopped:
         command.leave(128 + stopped.number, str(stopped))

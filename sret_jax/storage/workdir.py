@@ -1,6 +1,7 @@
 """Where a run keeps what: every path in a workdir is named here and nowhere else.
 
 config.json  metrics.jsonl  tensorboard/       what was run, and how it went
+curve.png                                      the same as a picture
 checkpoints/<step>/                            everything needed to go on exactly
 data/                                          prepared photographs, and maps that training keeps of them
 descriptors/<photos>/  index/<database>/       global descriptors and the index over them
@@ -36,6 +37,10 @@ class Workdir:
     @property
     def metrics(self) -> Path:
         return self.root / "metrics.jsonl"
+
+    @property
+    def curve(self) -> Path:
+        return self.root / "curve.png"
 
     @property
     def tensorboard(self) -> Path:

@@ -120,7 +120,7 @@ def build_optimizer(
         return names[1] if names[0] == "network" and names[1] in rates else "heads"
 
     def decays(tree: Any) -> Any:
-        def is_decayed(path: Any, p: jax.Array) -> bool:
+        def is_decayed(path: Any, p: Any) -> bool:
             return p.ndim >= 2 or (config.decayed == "all" and group(path, p) != "pool")
 
         return jax.tree_util.tree_map_with_path(is_decayed, tree)

@@ -31,6 +31,18 @@ def read_curve(place: Workdir) -> list[Validated]:
     return found
 
 
+def read_losses(place: Workdir) -> list[tuple[int, float]]:
+    """(step, loss) of every logged step of the run in a workdir; none where there is no run."""
+    found = []
+    for line in place.metrics.read_text(encoding="utf-8").splitlines() if place.metrics.is_file() else ():
+        try:
+            values = json.loads(line)
+            found.append((int(values["step"]), float(values["loss"])))
+        except (ValueError, KeyError, TypeError):  # a validation, or a line that a kill has cut
+            continue
+    return found
+
+
 def curve_section(curve: Sequence[Validated]) -> str:
     """A heading, what was kept, and the curve; "" without validations."""
     if not curve:

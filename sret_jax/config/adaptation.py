@@ -1,0 +1,16 @@
+"""The settings of a linear adaptation: `training/adaptation.py`."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    dim: int = 512  # numbers of an adapted descriptor; that of the descriptors themselves where it is less
+    start: str = "within"  # of the layer: "random" as published, or in closed form "pca", "within"
+    epochs: int = 20
+    batch_size: int = 128  # descriptors
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-6  # part of the gradient
+    scale: float = 16.0  # multiplies the cosine before the softmax
+    held_out: float = 0.2  # share of the instances that decide, where none are named
+    seed: int = 0
