@@ -12,7 +12,7 @@ from sret_jax.errors import UserError
 from sret_jax.models.whitening import apply_whitening
 from sret_jax.training.adaptation import Labelled, _layer, _optimizer, _train_epoch, adapt, adaptation_loss
 
-SETTINGS = AdaptConfig(dim=4, start="random", epochs=6, batch_size=16, learning_rate=0.02)
+SETTINGS = AdaptConfig(dim=4, start="random", epochs=40, batch_size=16, learning_rate=0.02)
 
 
 def drawn(instances, seed, photos=6, signal=1.0, noise=0.15, clutter=0.8):
