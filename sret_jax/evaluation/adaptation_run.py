@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sret_jax.config.adaptation import AdaptConfig
+from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.sampling import HOLD_OUT
 from sret_jax.errors import UserError
 from sret_jax.models.whitening import LearnedWhitening, apply_whitening
@@ -55,15 +56,14 @@ def adapt_retriever(
     photos, held_out = loop.split_for_validation(config, out, loop.prepare_photos(config, out))
     assert held_out is not None
     bare, place = dataclasses.replace(retriever, whitening=None), Workdir(out)
-    described = []
-    for name, part in (("train", photos), ("held-out", held_out)):
+
+    def described(name: str, part: PhotoSet) -> Labelled:
         log.info("describing %d photographs of %d instances (%s)", len(part), len(part.instances), name)
-        x = np.asarray(bare.extract(part, place.descriptors(name)).descriptors)
-        described.append(Labelled(x, part.labels))
-    before = described[1].x
-    if retriever.whitening is not None:
-        before = apply_whitening(before, *retriever.whitening)
-    found = adapt(*described, settings, before)
+        return Labelled(np.asarray(bare.extract(part, place.descriptors(name)).descriptors), part.labels)
+
+    known, deciding = described("train", photos), described("held-out", held_out)
+    before = deciding.x if retriever.whitening is None else apply_whitening(deciding.x, *retriever.whitening)
+    found = adapt(known, deciding, settings, before)
     adapted = retriever if found.layer is None else dataclasses.replace(retriever, whitening=found.layer)
     adapted.save(out / "retriever")
     _write_record(out, found, settings, {"root": root, "splits": splits})

@@ -96,22 +96,22 @@ def adapt(train: Labelled, held_out: Labelled, settings: AdaptConfig, before: np
     rng = np.random.default_rng(settings.seed)
     rows, size = np.flatnonzero(known), min(settings.batch_size, int(known.sum()))
     memory, on_device = _optimizer(settings).init(params), jnp.asarray(x, jnp.float32)
-    layers, measured = [_layer(params)], [_per_instance(apply_whitening(held, *_layer(params)), held_out.labels)]
+    trained, measured = [params], [_per_instance(_adapted(held, params), held_out.labels)]
     for epoch in range(1, settings.epochs + 1):
         order = rng.permutation(len(rows))[: len(rows) // size * size].reshape(-1, size)
         batch = jnp.asarray(rows[order]), jnp.asarray(labels[order])
         params, memory, losses = _train_epoch(settings, params, memory, on_device, *batch)
         if not np.isfinite(losses).all():
             raise UserError(f"epoch {epoch}: the loss is not finite; lower the learning rate")
-        layers.append(_layer(params))
-        measured.append(_per_instance(apply_whitening(held, *layers[-1]), held_out.labels))
+        trained.append(params)
+        measured.append(_per_instance(_adapted(held, params), held_out.labels))
         log.info("epoch %d: loss %.4f, mAP %.2f on held-out instances", epoch, losses.mean(), measured[-1].mean())
     curve = [float(found.mean()) for found in measured]
     best = int(np.argmax(curve))
     difference = measured[best] - start
     error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else float("inf")
     gain = float(difference.mean())
-    kept = layers[best] if gain > max(error, 0) else None
+    kept = _layer(trained[best]) if gain > max(error, 0) else None
     return Adaptation(kept, float(start.mean()), curve[best], gain, error, best, curve)
 
 
@@ -161,6 +161,11 @@ def _start(x: np.ndarray, labels: np.ndarray, classes: np.ndarray, known: np.nda
     means = np.stack([y[classes == j].mean(0) for j in range(classes.max() + 1)])
     start = {"kernel": projection, "bias": -mean @ projection, "weights": means}
     return {name: jnp.asarray(value, jnp.float32) for name, value in start.items()}
+
+
+def _adapted(x: np.ndarray, params: Params) -> Float[np.ndarray, "n d"]:
+    y: np.ndarray = x @ np.asarray(params["kernel"]) + np.asarray(params["bias"])
+    return y / np.maximum(np.linalg.norm(y, axis=1, keepdims=True), 1e-12)
 
 
 def _layer(params: Params) -> LearnedWhitening:
