@@ -156,5 +156,5 @@ def _read_descriptors(path: Path) -> Float[np.ndarray, "n c"]:
 
 def _write_record(out: Path, found: Adaptation, settings: AdaptConfig, source: dict[str, str]) -> None:
     kept = {"kept": found.layer is not None, "verdict": found.verdict()}
-    measured = {name: value for name, value in found._asdict().items() if name != "layer"}
+    measured = {name: value for name, value in found._asdict().items() if name != "best"}
     write_json(out / "adaptation.json", kept | measured | {"settings": dataclasses.asdict(settings)} | source)

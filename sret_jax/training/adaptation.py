@@ -49,18 +49,24 @@ class Labelled(NamedTuple):
 class Adaptation(NamedTuple):
     """What was learned, and how good it is: leave-one-out mAP on the instances held out, averaged over them, percent.
 
-    layer   None where no epoch is better than the start by more than the standard error of the gain
-    curve   after every epoch; epoch 0 is the closed form, or the random layer
-    epoch   the best
+    best, epoch   the layer of the best epoch
+    before, gain  of the descriptors as they are, and what the best layer adds
+    error         standard error of the gain over instances
+    curve         after every epoch; epoch 0 is the closed form, or the random layer
     """
 
-    layer: LearnedWhitening | None
+    best: LearnedWhitening
     before: float
     after: float
     gain: float
     error: float
     epoch: int
     curve: list[float]
+
+    @property
+    def layer(self) -> LearnedWhitening | None:
+        """The best, or None where it is not better than the start by more than the standard error of the gain."""
+        return self.best if self.gain > max(self.error, 0) else None
 
     def verdict(self) -> str:
         """One sentence on what was kept and why."""
@@ -96,23 +102,23 @@ def adapt(train: Labelled, held_out: Labelled, settings: AdaptConfig, before: np
     rng = np.random.default_rng(settings.seed)
     rows, size = np.flatnonzero(known), min(settings.batch_size, int(known.sum()))
     memory, on_device = _optimizer(settings).init(params), jnp.asarray(x, jnp.float32)
-    trained, measured = [params], [_per_instance(_adapted(held, params), held_out.labels)]
+    best, measured = params, [_per_instance(_adapted(held, params), held_out.labels)]
     for epoch in range(1, settings.epochs + 1):
         order = rng.permutation(len(rows))[: len(rows) // size * size].reshape(-1, size)
         batch = jnp.asarray(rows[order]), jnp.asarray(labels[order])
         params, memory, losses = _train_epoch(settings, params, memory, on_device, *batch)
         if not np.isfinite(losses).all():
             raise UserError(f"epoch {epoch}: the loss is not finite; lower the learning rate")
-        trained.append(params)
         measured.append(_per_instance(_adapted(held, params), held_out.labels))
+        if measured[-1].mean() > max(found.mean() for found in measured[:-1]):
+            best = params
         log.info("epoch %d: loss %.4f, mAP %.2f on held-out instances", epoch, losses.mean(), measured[-1].mean())
     curve = [float(found.mean()) for found in measured]
-    best = int(np.argmax(curve))
-    difference = measured[best] - start
+    epoch = int(np.argmax(curve))
+    difference = measured[epoch] - start
     error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else float("inf")
     gain = float(difference.mean())
-    kept = _layer(trained[best]) if gain > max(error, 0) else None
-    return Adaptation(kept, float(start.mean()), curve[best], gain, error, best, curve)
+    return Adaptation(_layer(best), float(start.mean()), curve[epoch], gain, error, epoch, curve)
 
 
 def adaptation_loss(params: Params, x: Float[Array, "b c"], labels: Int[Array, "b"], scale: float) -> Float[Array, ""]:
@@ -156,7 +162,9 @@ def _start(x: np.ndarray, labels: np.ndarray, classes: np.ndarray, known: np.nda
         kernel = jax.nn.initializers.glorot_uniform()(jax.random.fold_in(key, 0), (x.shape[1], dim))
         weights = jax.random.normal(jax.random.fold_in(key, 1), (classes.max() + 1, dim)) / jnp.sqrt(dim)
         return {"kernel": kernel, "bias": jnp.zeros(dim), "weights": weights}
-    mean, projection = pca_whitening(x, dim, 0.0) if settings.start == "pca" else ridge_whitening(x, labels, dim, 0.0)
+    mean, projection = (
+        pca_whitening(x, dim, 0.0) if settings.start == "pca" else ridge_whitening(x, labels, dim, settings.ridge)
+    )
     y = apply_whitening(x[known], mean, projection)
     means = np.stack([y[classes == j].mean(0) for j in range(classes.max() + 1)])
     start = {"kernel": projection, "bias": -mean @ projection, "weights": means}

@@ -71,11 +71,11 @@ def start_from(fresh: Tree, config: ModelConfig) -> Tree:
     wanted = set(fresh["params"]) | {"backbone"}
     for module, field, start in (
         ("whitening", "whitening_init", config.whitening_init),
-        ("local", "local.init", config.local.init if config.local.kind == "how" else "trained"),
+        ("local", "local.init", config.local.init),
     ):
-        if start == "trained":
-            wanted -= {module} if found.layout != TRAINED else set()
-        elif start != "weights":
+        if module == "local" and config.local.kind == "delg" and found.layout == TRAINED:
+            continue  # a head that is trained, like any other
+        if start != "weights":
             wanted -= {module}
         elif module in wanted and module not in found.variables["params"]:
             raise UserError(f'{source}: holds no {module}; set config.model.{field}="pca"')
