@@ -28,7 +28,6 @@ from sret_jax.training.loop import cache_folder, prepare_photos, split_for_valid
 ROWS: dict[str, dict[str, object]] = {
     "closed form: whitening within instances, 512": {"start": "within", "epochs": 0},
     "adapted from it": {"start": "within"},
-    "adapted from it, rate 1e-4": {"start": "within", "learning_rate": 1e-4},
     "PCA rotation, 512": {"start": "pca", "epochs": 0},
     "adapted from it (PCA)": {"start": "pca"},
     "random start, as published": {"start": "random"},

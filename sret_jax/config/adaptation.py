@@ -8,7 +8,7 @@ class AdaptConfig:
     dim: int = 512  # numbers of an adapted descriptor; that of the descriptors themselves where it is less
     start: str = "within"  # of the layer: "random" as published, or in closed form "pca", "within"
     ridge: float = 1.0  # of "within": in units of the mean variance; 0: by cross-validation over instances
-    epochs: int = 20
+    epochs: int = 10
     batch_size: int = 128  # descriptors
     learning_rate: float = 1e-3
     weight_decay: float = 1e-6  # part of the gradient

@@ -46,7 +46,7 @@ def test_workers_write_the_same_set(tmp_path):
     np.testing.assert_array_equal(many.labels, one.labels)
     assert [many.source[i]["image"] for i in range(9)] == [one.source[i]["image"] for i in range(9)]
     left = {part: {path.name for path in (tmp_path / part).glob("listed/tiny-*/*")} for part in ("one", "many")}
-    assert left["many"] == left["one"] - {"listed_photos"} | {"beam_photos"}
+    assert left["many"] == left["one"] - {"photo_records"} | {"beam_records"}
     # What is there is not made again, whoever asks.
     again = prepare_listed("tiny", tmp_path / "photos", found, tmp_path / "many")
     assert again.fingerprint == many.fingerprint and len(list((tmp_path / "many/listed").glob("tiny-*"))) == 1
