@@ -52,7 +52,9 @@ def multiply_adds(size: int) -> int:
 
 def torch_network(size: int) -> EfficientNet:
     network = EfficientNet.from_name("efficientnet-lite0", image_size=size).eval()
-    state = {name: torch.from_numpy(np.array(value)) for name, value in read_torch(installed_weights(NAME))[0].items()}
+    state = {
+        name: torch.from_numpy(np.array(value)) for name, value in read_torch(installed_weights(NAME)).state.items()
+    }
     network.load_state_dict(state)
     return network
 

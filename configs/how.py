@@ -12,7 +12,8 @@ backbone. Searched by the descriptor, or by ASMK on the strongest local features
 The published training, in the fields of this project; SFM holds retrieval-SfM-120k.pkl and ims/:
 
     python train.py --config=configs/how.py --workdir=runs/how-sfm --config.data.dataset=sfm --config.data.root=SFM
-        --config.data.image_size=1024 --config.data.sampling=tuples --config.data.source_balance=1
+        --config.data.image_size=1024 --config.data.filter=lanczos --config.data.rounding=down
+        --config.data.sampling=tuples --config.data.source_balance=1
         --config.train.on_maps=False --config.train.validate_every=0 --config.model.backbone=resnet50
         --config.model.weights=FILE --config.model.stage=c4 --config.train.loss=contrastive --config.train.margin=0.8
         --config.train.optimizer=adam --config.train.learning_rate=1e-6 --config.train.backbone_lr=1

@@ -17,6 +17,10 @@ DOLG, ICCV 2021, table 1. Not measured here: neither these checkpoints nor the p
 network is compared with its authors' code on random weights, scales and whitening included
 (`tests/models/weights/test_published_networks.py`). Other depths: `--config.model.backbone=resnet50` or `resnet152`.
 
+Photographs are shrunk as the networks' authors shrank them, by Pillow's `thumbnail` with Lanczos as it was then; DIR's
+were never shrunk. What the same code does with a Pillow of today: `--config.data.filter=thumbnail
+--config.data.rounding=aspect`.
+
 `how` is searched by ASMK with 65,536 words of 20,000 photographs, as published those of SfM-120k:
 `--config.search.codebook=retrieval-SfM-120k/ims`.
 """
@@ -78,6 +82,7 @@ NETWORKS = {
         WhiteningConfig(),
     ),
 }
+SHRUNK = {"ap_gem": ("bicubic", "nearest")}  # the others as cirtorch did
 SEARCHED = {"how": (SearchConfig("asmk"), LocalSearchConfig("head", most=2000))}  # the others by their descriptors
 
 
@@ -85,9 +90,10 @@ def get_config(name: str = "") -> Config:
     if name not in NETWORKS:
         raise UserError(f"--config=configs/published.py:{name}: no such network; choose from {', '.join(NETWORKS)}")
     model, extract, whitening = NETWORKS[name]
+    filter, rounding = SHRUNK.get(name, ("lanczos", "down"))
     search, local = SEARCHED.get(name, (SearchConfig(), LocalSearchConfig()))
     return Config(
-        data=DataConfig(image_size=1024, enlarge=False),
+        data=DataConfig(image_size=1024, enlarge=False, filter=filter, rounding=rounding),
         model=model,
         extract=extract,
         whitening=whitening,

@@ -10,7 +10,7 @@ has no such stages and is refused. Of the network only the attention, the expone
 loss is that of all these configs; the published training mines tuples for its own, and with the three fields above adds
 
     --config.data.dataset=sfm --config.data.root=TUPLES --config.data.image_size=1024 --config.data.sampling=tuples
-    --config.data.source_balance=1 --config.train.on_maps=False --config.train.validate_every=0
+    --config.data.filter=lanczos --config.data.rounding=down --config.data.source_balance=1 --config.train.on_maps=False --config.train.validate_every=0
     --config.train.loss=solar --config.train.margin=1.25 --config.train.whitening_refit=none
     --config.mining.tuples_per_batch=8 --config.mining.image_size=341 --config.train.optimizer=adam
     --config.train.learning_rate=1e-6 --config.train.pool_lr=100 --config.train.whitening_lr=1

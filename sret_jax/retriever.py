@@ -221,7 +221,7 @@ def load(source: str | Path | Config = DEFAULT, config: Config | None = None) ->
 def _untrained(config: Config) -> Retriever:
     validate(config, to_train=False)
     network = build_network(config.model)
-    variables = init_network(network, config.model, jax.random.key(config.seed))
+    variables = init_network(network, config.model, jax.random.key(config.seed), config.data)
     learned = stored_whitening(config) if config.whitening.kind == "weights" else None
     return Retriever(network, variables, config, learned)
 

@@ -32,6 +32,7 @@ ONLY_IN = {
     "tensorboard": "training/",
     "apache_beam": "data/beam.py",
     "starlette": "server/",
+    "huggingface_hub": "models/weights/hub.py",
     "uvicorn": "server/serving.py",
 }
 NEVER = {"tensorflow", "torch", "pickle"}

@@ -109,5 +109,7 @@ def as_shown(pixels: UInt8[np.ndarray, "h w 3"], extractor: Extractor) -> UInt8[
         return pixels
     enlarged = None if config.data.enlarge else 1.0
     alone = pixel_set([pixels], [pixels.shape[:2]])
-    (size,) = shown_sizes(alone, config.data.image_size, extractor.network.size_multiple, enlarged)
-    return resize(pixels, size)
+    (size,) = shown_sizes(
+        alone, config.data.image_size, extractor.network.size_multiple, enlarged, config.data.rounding
+    )
+    return resize(pixels, size, config.data.filter)

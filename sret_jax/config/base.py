@@ -55,6 +55,12 @@ class DataConfig:
     cache_dir: str = ""  # where prepared ArrayRecord files go; "" = <workdir>/data
     image_size: int = 320  # longest side of a photograph after resizing, pixels
     enlarge: bool = True  # upscale smaller photographs at extraction; cirtorch and its kin leave them as they are
+    # Of the resizing: "bicubic", "bilinear", "lanczos" (Pillow's, antialiased), or "thumbnail": lanczos in the two
+    # steps of Pillow's `thumbnail`. Part of what a network was trained with, as the next
+    filter: str = "bicubic"
+    # Of the shorter side, to the multiple of pixels that the backbone needs: "nearest"; "down", as Pillow's `thumbnail`
+    # did before version 7, and cirtorch, HOW and SOLAR with it; "aspect": the nearer in aspect, as it does since
+    rounding: str = "nearest"
     bucket_ratios: tuple[float, ...] = (0.75,)  # short/long side of the padded shapes beside the square
     instances_per_batch: int = 8  # P
     photos_per_instance: int = 4  # K; the global batch is P*K photographs

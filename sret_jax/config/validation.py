@@ -7,6 +7,8 @@ from sret_jax.errors import UserError, did_you_mean
 
 _CHOICES = {
     "data.dataset": ("folder", "photos", "landmarks", "sfm", "synthetic"),
+    "data.filter": ("bicubic", "bilinear", "lanczos", "thumbnail"),
+    "data.rounding": ("nearest", "down", "aspect"),
     "data.sampling": ("instances", "balanced", "random", "tuples"),
     "model.smoothing.start": ("identity", "average"),
     "model.smoothing.control": ("", "layer", "weight", "shuffled"),

@@ -87,7 +87,7 @@ def homography(size: Size, corners: Float[np.ndarray, "corner=4 xy=2"]) -> Float
 
 
 def warp(
-    photo: UInt8[np.ndarray, "h w 3"], corners: Float[np.ndarray, "corner=4 xy=2"], size: Size
+    photo: UInt8[np.ndarray, "h w 3"], corners: Float[np.ndarray, "corner=4 xy=2"], size: Size, filter: str = "bicubic"
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
     """What lies between four corners of the photograph (x, y; see `homography`), as an upright picture of `size`."""
     low, high = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int)
@@ -96,7 +96,7 @@ def warp(
     top, right, bottom, left = np.linalg.norm(np.roll(corners, -1, axis=0) - corners, axis=1)
     # The warp does not filter, so what it would make smaller is made so before.
     scale_h, scale_w = min(1.0, 2 * size[0] / (left + right)), min(1.0, 2 * size[1] / (top + bottom))
-    part = resize(part, (max(1, round(h * scale_h)), max(1, round(w * scale_w))))
+    part = resize(part, (max(1, round(h * scale_h)), max(1, round(w * scale_w))), filter)
     to_part = homography(size, (corners - low) * np.array([part.shape[1] / w, part.shape[0] / h]))
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # OpenCV counts from the centre of the first pixel
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
@@ -151,7 +151,7 @@ def augment(
     The crop comes first and the resize second, so that the rest costs the same for a photograph of any size.
     """
     crop = random_crop(photo, rng, config.crop_area)
-    view = resize(crop, content_size(crop.shape[:2], config.image_size, multiple))
+    view = resize(crop, content_size(crop.shape[:2], config.image_size, multiple, config.rounding), config.filter)
     view = _flipped(view, rng, config)
     if config.colour > 0:
         view = random_colour(view, rng, config.colour)
@@ -172,7 +172,7 @@ def strong_view(
     size = photo.shape[:2]
     box = crop_box(size, rng, config.crop_area)
     corners = random_corners(size, box, rng, strength)
-    view = warp(photo, corners, content_size(box[2:], config.image_size, multiple))
+    view = warp(photo, corners, content_size(box[2:], config.image_size, multiple, config.rounding), config.filter)
     view = _flipped(view, rng, config)
     view = occlude(view, rng, min(MOST_OCCLUSION, OCCLUSION * strength))
     view = relight(view, rng, GAMMA * strength, GRADIENT * strength)

@@ -91,6 +91,7 @@ class BucketedPhotos:
     photos: PhotoSet
     contents: list[tuple[int, int]]  # size of each row's photograph inside its bucket
     plan: list[tuple[tuple[int, int], int]]  # (bucket shape, row or -1)
+    filter: str
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -99,7 +100,7 @@ class BucketedPhotos:
         shape, row = self.plan[position]
         if row < 0:
             return {"image": np.zeros((*shape, 3), np.uint8), "mask": np.zeros(shape, bool), "row": np.int32(-1)}
-        image, mask = place(resize(load(self.photos, row), self.contents[row]), shape)
+        image, mask = place(resize(load(self.photos, row), self.contents[row], self.filter), shape)
         return {"image": image, "mask": mask, "row": np.int32(row)}
 
 
@@ -166,14 +167,18 @@ def _check_division(plan: Plan, config: DataConfig, processes: int) -> None:
 
 
 def shown_sizes(
-    photos: PhotoSet, image_size: int, size_multiple: int, enlarged: float | None = None
+    photos: PhotoSet,
+    image_size: int,
+    size_multiple: int,
+    enlarged: float | None = None,
+    rounding: str = "nearest",
 ) -> list[tuple[int, int]]:
     """(height, width) at which `evaluation_batches` shows each photograph, or the part of it that is meant."""
     sides = photos.sizes.max(1)
     # A part of a photograph is shown at the scale that the whole one would have.
     longest = np.minimum(image_size, (enlarged or np.inf) * sides) * photos.regions.max(1) / sides
     known = zip(photos.regions.tolist(), longest.tolist(), strict=True)
-    return [content_size(region, side, size_multiple) for region, side in known]
+    return [content_size(region, side, size_multiple, rounding) for region, side in known]
 
 
 def evaluation_batches(
@@ -186,20 +191,22 @@ def evaluation_batches(
     rows: Sequence[int] | Int[np.ndarray, " m"] | None = None,
     threads: int,
     enlarged: float | None = None,
+    filter: str = "bicubic",
+    rounding: str = "nearest",
 ) -> Iterator[PhotoBatch]:
     """Batches `{"image": uint8 [b H W 3], "mask": bool [b H W], "row": int32 [b]}`, every one of `batch_size`.
 
     All photographs of one bucket shape (H, W) follow each other, in the order of `rows`; the last batch of a bucket is
     filled up with empty photographs of row -1. The longest side of a photograph becomes `image_size`, or where that is
-    more than `enlarged` times what it was, that.
+    more than `enlarged` times what it was, that. `filter` and `rounding` as in `data.resizing`.
     """
     chosen = range(len(photos)) if rows is None else [int(row) for row in rows]
     buckets = bucket_shapes(image_size, bucket_ratios, size_multiple)
-    contents = shown_sizes(photos, image_size, size_multiple, enlarged)
+    contents = shown_sizes(photos, image_size, size_multiple, enlarged, rounding)
     members: dict[tuple[int, int], list[int]] = {shape: [] for shape in buckets}
     for row in chosen:
         members[choose_bucket(contents[row], buckets)].append(row)
     plan = [(shape, row) for shape, own in members.items() for row in own + [-1] * (-len(own) % batch_size)]
-    source = BucketedPhotos(photos, contents, plan)
+    source = BucketedPhotos(photos, contents, plan, filter)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 2 * batch_size))
     return iter(grain.MapDataset.source(source).to_iter_dataset(options).batch(batch_size))

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int8
 
-from sret_jax.config import Config, to_dict
+from sret_jax.config import Config, DataConfig, to_dict
 from sret_jax.data.decoding import DECODING_VERSION
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import PhotoBatch, evaluation_batches
@@ -98,6 +98,8 @@ class Extractor:
             digest.update(np.ascontiguousarray(array).tobytes())
         data = to_dict(self.config.data)
         shapes = {name: data[name] for name in ("image_size", "enlarge", "bucket_ratios")}
+        plain = to_dict(DataConfig())  # what was stored before there was a choice stays valid
+        shapes |= {name: data[name] for name in ("filter", "rounding") if data[name] != plain[name]}
         computed_by = [VERSIONS, jax.__version__, jax.default_backend()]
         settings = [repr(self.network), to_dict(self.config.extract), shapes]
         return fingerprint(digest.hexdigest(), settings, computed_by)
@@ -190,6 +192,8 @@ class Extractor:
             rows=rows,
             threads=self.config.data.threads,
             enlarged=None if self.config.data.enlarge else scale,
+            filter=self.config.data.filter,
+            rounding=self.config.data.rounding,
         )
         while True:
             start = time.perf_counter()

@@ -230,6 +230,8 @@ class NetworkFeatures:
             rows=rows,
             threads=self._config.data.threads,
             enlarged=None if self._config.data.enlarge else 1.0,
+            filter=self._config.data.filter,
+            rounding=self._config.data.rounding,
         )
 
     def _maps(self, images: ArrayLike, mask: ArrayLike, scale: float) -> dict[str, jax.Array]:

@@ -114,6 +114,8 @@ def _records(
         batch_size=config.extract.batch_size,
         rows=rows,
         threads=config.data.threads,
+        filter=config.data.filter,
+        rounding=config.data.rounding,
     )
     out: np.ndarray | None = None
     for batch in batches:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
-from sret_jax.config import ModelConfig, RefinementConfig, SmoothingConfig
+from sret_jax.config import DataConfig, ModelConfig, RefinementConfig, SmoothingConfig
 from sret_jax.errors import UserError, did_you_mean
 from sret_jax.models.attention import StageAttention
 from sret_jax.models.backbones import BACKBONES, build_backbone
@@ -249,11 +249,15 @@ def descriptor_length(config: ModelConfig) -> int:
     return BACKBONES[config.backbone].channels[OWN_POOLS.get(config.pool, config.stage)]
 
 
-def init_network(network: RetrievalNetwork, config: ModelConfig, key: jax.Array) -> Variables:
+def init_network(
+    network: RetrievalNetwork, config: ModelConfig, key: jax.Array, data: DataConfig | None = None
+) -> Variables:
     """Parameters and BatchNorm statistics: the backbone's and what else `weights` holds from there, the rest fresh.
 
     What training starts from the training photographs, the whitening layer and the reduction of local features with
     "pca", is not a number until it does: a descriptor through it would look like one and mean nothing.
+
+    `data`: how photographs are shown, where the weights may have to say that it should be in another way.
     """
     side = 4 * (network.size_multiple if network.size_multiple > 1 else 32)
     fresh = config.weights == "none"
@@ -265,7 +269,7 @@ def init_network(network: RetrievalNetwork, config: ModelConfig, key: jax.Array)
         return {c: {n: v for n, v in tree.items() if fresh or n != "backbone"} for c, tree in variables.items()}
 
     variables = init(key)
-    variables = variables if fresh else start_from(variables, config)
+    variables = variables if fresh else start_from(variables, config, data)
     learned = [
         name
         for name, start in (("whitening", config.whitening_init), ("local", _reduction_start(config)))

@@ -145,7 +145,7 @@ def _train(
     measure: Measure | None,
 ) -> TrainState:
     network = build_network(config.model, train_from=config.train.train_from, batch_stats=config.train.batch_stats)
-    variables = init_network(network, config.model, jax.random.key(config.seed))
+    variables = init_network(network, config.model, jax.random.key(config.seed), config.data)
     optimizer, state = initial_state(config, variables, photos, run["lengths"])
     if starts_from_run(config):
         run |= {"start": digest_of(variables["params"]["backbone"])}

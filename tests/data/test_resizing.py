@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from sret_jax.data.resizing import bucket_shapes, choose_bucket, content_size, place, resize, round_to
 
@@ -67,3 +68,60 @@ def test_place_pads_below_and_to_the_right():
     np.testing.assert_array_equal(mask, expected)
     with pytest.raises(ValueError, match="does not fit"):
         place(photo, (2, 2))
+
+
+SHAPES = [
+    *[(480, 640), (640, 480), (500, 500), (3000, 4000), (4000, 3000), (1000, 999), (999, 1000), (363, 362), (362, 363)],
+    *[(17, 2000), (2000, 17), (16, 7000), (7000, 16), (725, 724), (1448, 363), (363, 1448), (361, 90), (90, 361)],
+]
+
+
+def thumbnail_before_7(width, height, side):
+    """The size that Pillow's `thumbnail` gave a photograph up to version 6.2: width first, then height, whole parts."""
+    if width > side:
+        width, height = side, int(max(height * side / width, 1))
+    if height > side:
+        width, height = int(max(width * side / height, 1)), side
+    return width, height
+
+
+@given(st.integers(1, 9000), st.integers(1, 9000), st.integers(16, 1024))
+def test_rounded_down_is_the_thumbnail_before_pillow_7(h, w, side):
+    longest = min(side, max(h, w))
+    width, height = thumbnail_before_7(w, h, side)
+    assert content_size((h, w), longest, 1, "down") == (height, width)
+
+
+@pytest.mark.parametrize("size", SHAPES)
+@pytest.mark.parametrize("side", [362, 90, 64])
+def test_thumbnail_is_that_of_pillow_bit_for_bit(size, side):
+    """Of every shape, and of photographs that are small enough already."""
+    photo = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    theirs = Image.fromarray(photo)
+    theirs.thumbnail((side, side), Image.Resampling.LANCZOS)
+    shown = content_size(size, min(side, max(size)), 1, "aspect")
+    np.testing.assert_array_equal(resize(photo, shown, "thumbnail"), np.asarray(theirs))
+
+
+@settings(deadline=None)  # Pillow resizes photographs for it
+@given(st.integers(1, 900), st.integers(1, 900), st.integers(16, 300))
+def test_the_nearest_aspect_is_the_size_of_a_thumbnail(h, w, side):
+    with Image.new("1", (w, h)) as theirs:
+        theirs.thumbnail((side, side), Image.Resampling.NEAREST, reducing_gap=None)
+    assert content_size((h, w), min(side, max(h, w)), 1, "aspect") == theirs.size[::-1]
+
+
+@pytest.mark.parametrize("size", SHAPES)
+def test_lanczos_in_one_step_is_the_thumbnail_without_a_gap(size):
+    photo = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    shown = content_size(size, min(362, max(size)), 1, "down")
+    theirs = Image.fromarray(photo).resize(shown[::-1], Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(resize(photo, shown, "lanczos"), np.asarray(theirs))
+
+
+@given(SIDES, SIDES, LONGEST, MULTIPLE, RATIOS, st.sampled_from(["down", "aspect"]))
+def test_every_rounding_gives_multiples_that_fit_a_bucket(h, w, longest, multiple, ratios, rounding):
+    size, nearest = (content_size((h, w), longest, multiple, how) for how in (rounding, "nearest"))
+    assert max(size) == max(nearest) and all(side % multiple == 0 and side >= multiple for side in size)
+    assert abs(min(size) - min(nearest)) <= multiple
+    choose_bucket(size, bucket_shapes(longest, ratios, multiple))

@@ -141,6 +141,8 @@ def test_whatever_a_descriptor_depends_on_is_in_the_fingerprint(monkeypatch):
         key(photos=photo_set(seed=1)),
         key(settings=config(scales=(1.0, 0.7))),
         key(settings=replace(settings, data=DataConfig(image_size=72))),
+        key(settings=replace(settings, data=replace(settings.data, filter="lanczos"))),
+        key(settings=replace(settings, data=replace(settings.data, rounding="down"))),
         key(whitening=LEARNED),
     ]
     for name, version in module.VERSIONS.items():

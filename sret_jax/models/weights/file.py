@@ -1,12 +1,13 @@
 """What a file of weights holds: a foreign checkpoint, converted strictly both ways, or one of our own safetensors.
 
 Every parameter of a foreign file's layout must be in it with the right shape, and everything in it must be used or be
-named as something to leave out.
+named as something to leave out. Which of several networks in a file is meant says `entries`.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +18,15 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from sret_jax.errors import UserError
-from sret_jax.models.backbones.base import IMAGE_DEVIATION, IMAGE_MEAN
-from sret_jax.models.weights.layouts import FORMS, Layout, State, find_layout
-from sret_jax.models.weights.torch_file import read_bytes, read_torch
+from sret_jax.models.weights.entries import CHOOSE, Unclear, checked_prefix, find_names, grouped, heads_among, holds
+from sret_jax.models.weights.folder import beside, open_folder
+from sret_jax.models.weights.layouts import FORMS, Layout, State, find_layout, recognised
+from sret_jax.models.weights.preprocessing import preprocessing
+from sret_jax.models.weights.source import located
+from sret_jax.models.weights.torch_file import TorchFile, read_bytes, read_torch
 from sret_jax.storage.artifacts import write_file
 
+log = logging.getLogger(__name__)
 Tree = dict[str, Any]
 FORMAT = "sret_jax"  # entry of our own files' metadata
 MAX_HEADER = 100 << 20  # bytes, of a safetensors file, as its authors' reader has it
@@ -43,33 +48,139 @@ class Weights(NamedTuple):
     whitens: str  # what the whitening layer takes: the "normalized" pooled vector, or "pooled"
     source: str
     sha256: str  # of the foreign file
+    filter: str = ""  # that its authors resize photographs with, and how they round: as `config.data`; "" if unknown
+    rounding: str = ""
+    part: str = ""  # of the foreign file: entry, and prefix of names
 
 
-def read_weights(path: str | Path, layout: str = "auto", learned: str = "", backbone: str = "") -> Weights:
-    """The weights in a torch checkpoint, a safetensors file with torch's names, or one that `write_weights` wrote.
+def read_weights(
+    source: str | Path, layout: str = "auto", learned: str = "", part: str = "", backbone: str = ""
+) -> Weights:
+    """The weights in a torch checkpoint, a safetensors file with torch's names, a saved folder, or a file of our own.
 
-    `learned`: one of the whitenings that were learned after training: of cirtorch, in `meta["Lw"]`, "NAME/ss" (one
-    scale) or "NAME/ms" (several); of DIR, in `pca`, "NAME". `backbone`: the network that it is taken for, where the
-    file alone does not tell. Raises `UserError` naming file and key.
+    Args:
+      source: as in `source`: a file or folder, of the hub too, with a part of it behind "#".
+      layout: of the names; by default what they show.
+      learned: one of the whitenings that were learned after training: of cirtorch, in `meta["Lw"]`, "NAME/ss" (one
+        scale) or "NAME/ms" (several); of DIR, in `pca`, "NAME".
+      part: of the file, instead of one in `source`.
+      backbone: the network that it is taken for, where the file alone does not tell.
+
+    Raises:
+      UserError: names file and key.
     """
-    path = Path(path)
-    data = read_bytes(path)
-    if data[:4] == b"PK\x03\x04" or path.suffix != ".safetensors":
-        state, beside = read_torch(path, data)
-    else:
-        state, beside = _read_safetensors(path, data)
-        if beside.get("format") == FORMAT:
-            return _own(path, state, beside)
-    found = find_layout(state, layout, path, backbone)
-    variables = convert(state, found, source=path)
+    place = located(source)
+    saved = _read(place.path, part or place.part)
+    if saved.beside.get("format") == FORMAT:
+        return _own(place.path, saved.state, saved.beside)
+    named, prefix, outside = _named(saved, layout, place.path)
+    try:
+        found = find_layout(named, layout, place.path, backbone, saved.about)
+    except UserError as error:
+        if recognised(named, layout):
+            raise
+        raise UserError(f"{error}; {holds(named, saved.beside)}") from None
+    named, heads = _without_heads(named, found)
+    variables = convert(named, found, source=place.path)
+    if outside or heads:
+        log.info("%s: left out: %s", place.label, grouped([*outside, *heads]))
+    shown = preprocessing(found.name, saved.beside, saved.about, saved.preprocessor, place.path)
     if not found.backbone.startswith("efficientnet"):
-        mean, deviation = _image_statistics(beside, path)
         statistics = variables.setdefault("batch_stats", {}).setdefault("backbone", {})
-        statistics |= {"image_mean": mean, "image_deviation": deviation} | found.statistics
+        statistics |= {"image_mean": shown.mean, "image_deviation": shown.deviation} | found.statistics
     if learned:
-        variables["whitening"] = _learned_whitening(beside, learned, path)
+        variables["whitening"] = _learned_whitening(saved.beside, learned, place.path)
+    return Weights(
+        variables,
+        found.backbone,
+        found.stage,
+        found.name,
+        found.whitens,
+        place.label,
+        saved.digest,
+        shown.filter,
+        shown.rounding,
+        "/".join(filter(None, (saved.entry, prefix.removesuffix(".")))),
+    )
+
+
+class _Saved(NamedTuple):
+    """What files of weights hold before names are looked at."""
+
+    state: State
+    beside: Mapping[str, Any]
+    about: Mapping[str, Any]
+    preprocessor: Mapping[str, Any]
+    digest: str  # sha256 of the file; of several, of their digests
+    entry: str = ""  # of the file, that is the network
+    others: Sequence[str] = ()  # entries that are further networks
+    rest: str = ""  # what of the wanted part is no entry
+
+
+def _read(path: Path, part: str) -> _Saved:
+    if not path.is_dir():
+        about, preprocessor = beside(path)
+        state, read, digest = _read_file(path, part)
+        if not isinstance(read, TorchFile):
+            return _Saved(state, read, about, preprocessor, digest, rest=part)
+        entry, _, others, rest = read.found
+        return _Saved(state, read.beside, about, preprocessor, digest, entry, others, rest)
+    folder = open_folder(path)
+    if len(folder.files) == 1:
+        return _read(folder.files[0], part)._replace(about=folder.about, preprocessor=folder.preprocessor)
+    whole: dict[str, np.ndarray] = {}
+    digests = []
+    for file in folder.files:
+        state, _, digest = _read_file(file, "")
+        digests.append(digest)
+        for name, value in state.items():
+            if folder.weight_map.get(name) != file.name:
+                raise UserError(f"{file}: holds {name!r}, which the index of its folder does not know there")
+            whole[name] = value
+    missing = [name for name in folder.weight_map if name not in whole]
+    if missing:
+        raise UserError(
+            f"{path}: no entry {missing[0]!r} in {folder.weight_map[missing[0]]}, which its index names there"
+        )
+    digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return _Saved(whole, {}, folder.about, folder.preprocessor, digest, rest=part)
+
+
+def _read_file(path: Path, part: str) -> tuple[State, TorchFile | Mapping[str, Any], str]:
+    """State dict, what is beside it or the whole torch file, and sha256."""
+    data = read_bytes(path)
     digest = hashlib.sha256(data).hexdigest()
-    return Weights(variables, found.backbone, found.stage, found.name, found.whitens, path.name, digest)
+    if data[:4] == b"PK\x03\x04" or path.suffix != ".safetensors":
+        torch = read_torch(path, data, part)
+        return torch.state, torch, digest
+    return *_read_safetensors(path, data), digest
+
+
+def _named(saved: _Saved, layout: str, path: Path) -> tuple[State, str, list[str]]:
+    """The network's own names and arrays, the prefix that they had, and the names that do not have it.
+
+    What an order decided is logged. Raises `UserError` where none does.
+    """
+    entries = dict.fromkeys([*saved.entry.split("/")[:1], *saved.others, *saved.beside])
+    try:
+        wanted = checked_prefix(saved.rest, saved.state, entries)
+        names = find_names(saved.state, lambda inside: recognised(inside, layout), wanted)
+    except Unclear as error:
+        raise UserError(f"{path}: {error}: {CHOOSE}") from None
+    prefix = names.prefix if names else f"{wanted}." if wanted else ""
+    others = [*saved.others, *(other.removesuffix(".") for other in (names.others if names else ()))]
+    if others:
+        taken = "/".join(filter(None, (saved.entry, prefix.removesuffix("."))))
+        log.warning("%s: takes %s, not %s; to choose: %s", path.name, taken, ", ".join(others), CHOOSE)
+    inside = {name[len(prefix) :]: value for name, value in saved.state.items() if name.startswith(prefix)}
+    return inside, prefix, [name for name in saved.state if not name.startswith(prefix)]
+
+
+def _without_heads(state: State, layout: Layout) -> tuple[State, list[str]]:
+    """The state without what belongs to heads for another task, and the names of that."""
+    extra = heads_among([name for name in state if name not in layout.leaves and name not in layout.biases])
+    named = [name for name in state if name in extra or name in layout.left_out]
+    return {name: value for name, value in state.items() if name not in extra}, named
 
 
 def convert(state: State, layout: Layout, *, source: str | Path) -> Tree:
@@ -158,27 +269,10 @@ def _own(path: Path, state: State, about: Mapping[str, str]) -> Weights:
         if name.split(".")[0] not in ("params", "batch_stats", "whitening") or not np.isfinite(value).all():
             raise UserError(f"{path}: {name!r} is no variable of a network, or not finite; convert the file again")
     known = [field for field in Weights._fields if field != "variables"]
-    if any(field not in about for field in known):
+    if any(field not in about for field in known if field not in Weights._field_defaults):
         raise UserError(f"{path}: its metadata lacks one of {', '.join(known)}; convert the file again")
     variables = unflatten_dict({name: np.asarray(value, np.float32) for name, value in state.items()}, sep=".")
-    return Weights(variables, **{field: about[field] for field in known})
-
-
-def _image_statistics(beside: Mapping[str, Any], source: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation per channel that the photographs are normalised with, of values 0..1.
-
-    cirtorch and SOLAR keep them in `meta`, HOW in `net_params`; where the file is silent they are ImageNet's.
-    """
-    meta, options = beside.get("meta") or {}, beside.get("net_params") or {}
-    pair = (meta.get("mean", IMAGE_MEAN), meta.get("std", IMAGE_DEVIATION))
-    pair = (options.get("runtime") or {}).get("mean_std", pair)
-    try:
-        mean, deviation = (np.asarray(v, np.float32).reshape(3) for v in pair)
-    except (TypeError, ValueError):
-        raise UserError(f"{source}: its mean and std of photographs are not three numbers each: {pair}") from None
-    if not ((0 <= mean) & (mean <= 1) & (deviation > 0) & (deviation <= 1)).all():
-        raise UserError(f"{source}: mean {mean.tolist()} and std {deviation.tolist()} are not of photographs in 0..1")
-    return mean, deviation
+    return Weights(variables, **{field: about[field] for field in known if field in about})
 
 
 def _learned_whitening(beside: Mapping[str, Any], name: str, source: Path) -> Tree:

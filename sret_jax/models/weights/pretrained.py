@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from sret_jax.config import Config, ModelConfig
+from sret_jax.config import Config, DataConfig, ModelConfig
 from sret_jax.errors import UserError, choices
 from sret_jax.models.backbones import BACKBONES, efficientnet_lite, same_network
 from sret_jax.models.backbones.base import ATTENTION_POOL
@@ -51,15 +51,18 @@ def _load(backbone: str, weights: str) -> Weights:
     return found
 
 
-def start_from(fresh: Tree, config: ModelConfig) -> Tree:
+def start_from(fresh: Tree, config: ModelConfig, data: DataConfig | None = None) -> Tree:
     """The variables of a network, the backbone's and those of the other modules that the weights of `config` hold.
 
     Modules that the weights do not hold stay as they are in `fresh`; what the network has no module for is left out
     and logged. The whitening layer is taken for `whitening_init` "weights" only, the reduction of local features for
     `local.init` "weights". Of a network that was trained here, what has other shapes stays as it is in `fresh`, too.
-    Raises `UserError` where the two do not fit, naming the field of the config.
+    Where `data` resizes photographs in another way than the authors of the weights, that is logged. Raises `UserError`
+    where the two do not fit, naming the field of the config.
     """
     found, source = _load(config.backbone, config.weights), config.weights
+    if data is not None:
+        _compare_resizing(found, data, source)
     stages = list(BACKBONES[config.backbone].stages)
     if stages.index(config.stage) > stages.index(found.stage):
         raise UserError(f"{source}: ends at stage {found.stage!r}; set config.model.stage={found.stage}")
@@ -144,6 +147,14 @@ def stored_whitening(config: Config) -> LearnedWhitening:
     if dim > projection.shape[1]:
         raise UserError(f"{source}: config.whitening.dim={dim}, but its whitening has {projection.shape[1]}")
     return LearnedWhitening(mean, projection[:, : dim or None])
+
+
+def _compare_resizing(found: Weights, data: DataConfig, source: str) -> None:
+    theirs = {field: getattr(found, field) for field in ("filter", "rounding")}
+    other = {field: value for field, value in theirs.items() if value and value != getattr(data, field)}
+    if other:
+        fields = " ".join(f"--config.data.{field}={value}" for field, value in other.items())
+        log.warning("%s: its authors resized photographs in another way, which is %s", source, fields)
 
 
 def _fitted(names: tuple[str, ...], like: Any, value: np.ndarray | None, source: str) -> np.ndarray:

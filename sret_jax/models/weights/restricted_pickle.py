@@ -2,10 +2,15 @@
 
 Plain values as in `plain_pickle`, arrays as in `numpy_pickle`, and what a checkpoint needs besides: dicts, torch's
 storage types and tensor constructors, and scikit-learn's PCA. Each of these globals stands for a function of this file
-that builds a plain record. Any other is refused by its name.
+that builds a plain record.
+
+Anything else (the arguments of a script, an optimiser, a path, a function by its name) becomes an `Unread`, which says
+what stood there and holds nothing of it: what would have been its state, its items or its arguments is dropped. So a
+network can be taken from among objects of any class, while whoever needs one of these has the reason to refuse it.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -16,6 +21,7 @@ from sret_jax.storage.plain_pickle import MALFORMED, Refused, Stream
 
 MAX_READS = 4_000_000  # a checkpoint of 5,000 tensors and an optimiser needs 400,000; each may allocate some 100 bytes
 MAX_DEPTH = 32  # of nested dicts, lists and tuples
+MAX_ENCODED = 1 << 30  # bytes made of text, as Python 2 and protocol 2 write those of numbers
 _STORAGES = {
     "FloatStorage": np.dtype("<f4"),
     "DoubleStorage": np.dtype("<f8"),
@@ -28,6 +34,18 @@ _STORAGES = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
+
+
+class Unread:
+    """What stands for an object that is not built; `reason` names it, for an error of whoever needs it."""
+
+    __slots__ = ("reason",)  # a file may have millions
+
+    def __init__(self, reason: str):
+        self.reason = reason
+
+
+UNREAD_KEY = "\0"  # under it a dict has the `Unread` of keys that are neither text nor small numbers
 
 
 class Storage(NamedTuple):
@@ -84,7 +102,9 @@ _GLOBALS: dict[tuple[str, str], Any] = (
         ("collections", "OrderedDict"): _ordered_dict,
         ("collections", "defaultdict"): _default_dict,
         ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+        ("torch._utils", "_rebuild_tensor"): _tensor,
         ("torch._utils", "_rebuild_parameter"): _parameter,
+        ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
         ("sklearn.decomposition.pca", "PCA"): _PCA,
         ("sklearn.decomposition._pca", "PCA"): _PCA,
     }
@@ -95,30 +115,96 @@ _GLOBALS: dict[tuple[str, str], Any] = (
 
 class _Unpickler(NumpyUnpickler):
     known = _GLOBALS
+    encoded = 0  # bytes made of text so far
 
-    def persistent_load(self, pid: Any) -> Storage:
+    def __init__(self, stream: Stream):
+        super().__init__(stream, encoding="utf-8")
+        self.storages: dict[str, Storage | Unread] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return super().find_class(module, name)
+        except Refused as error:
+            return Unread(str(error))
+
+    def persistent_load(self, pid: Any) -> Storage | Unread:
+        if isinstance(pid, tuple) and pid[:1] == ("module",):  # the class of a whole network, with its source
+            return _unread_among(*pid) or Unread("a module")
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or any(v is not None for v in pid[5:]):
             raise Refused("a storage that is not a plain one")
         _, dtype, key, _, n = pid[:5]
-        if not isinstance(dtype, np.dtype) or not isinstance(key, str):
+        if not isinstance(dtype, np.dtype | Unread) or not isinstance(key, str):
             raise Refused("a storage without type and key")
-        return Storage(dtype, key, count(n))
+        return self.storages.setdefault(key, dtype if isinstance(dtype, Unread) else Storage(dtype, key, count(n)))
+
+    def load_reduce(self) -> None:
+        """A call: of one of the functions of this file; of anything else, and where it refuses, nothing is made."""
+        arguments, function = self.stack.pop(), self.stack.pop()
+        unread = _unread_among(function, *(arguments if isinstance(arguments, tuple) else ()))
+        try:
+            self.append(unread or function(*arguments))
+        except Refused as error:
+            self.append(Unread(str(error)))
+        made = self.stack[-1]
+        self.encoded += len(made) if type(made) is bytes else 0
+        if self.encoded > MAX_ENCODED:
+            raise Refused(f"its text becomes more than {MAX_ENCODED >> 20} MiB of numbers")
 
     def load_newobj(self) -> None:
         arguments, kind = self.stack.pop(), self.stack.pop()
-        if kind is not _PCA or arguments != ():
-            raise Refused("a new object")
-        self.append(_Pca())
+        if kind is _PCA and arguments == ():
+            self.append(_Pca())
+        else:
+            self.append(_unread_among(kind) or Unread("a new object"))
+
+    def load_newobj_ex(self) -> None:
+        self.stack.pop()
+        self.load_newobj()
 
     def load_build(self) -> None:
         """The state of what was made before. An ordered dict's `_metadata` of torch modules holds no tensors."""
-        made = self.stack[-2]
-        if isinstance(made, _Pca) and isinstance(self.stack[-1], dict):
+        state, made = self.stack[-1], self.stack[-2]
+        if isinstance(made, _Pca) and isinstance(state, dict):
             made.state = self.stack.pop()
-        elif isinstance(made, OrderedDict):
+        elif isinstance(made, OrderedDict | Unread):
             self.stack.pop()
         else:
-            super().load_build()
+            try:
+                super().load_build()
+            except Refused as error:
+                self.stack[-1] = _unread_among(*(state if isinstance(state, tuple) else ())) or Unread(str(error))
+
+    def set_item(self, key: Any, value: Any) -> None:
+        made = self.stack[-1]
+        if isinstance(made, Unread):
+            return
+        try:
+            super().set_item(key, value)
+        except Refused as error:
+            if not isinstance(made, dict):
+                raise
+            made[UNREAD_KEY] = Unread(str(error))
+
+    def load_append(self) -> None:
+        value = self.stack.pop()
+        self._add([value])
+
+    def load_appends(self) -> None:
+        self._add(self.pop_mark())
+
+    def _add(self, values: list[Any]) -> None:
+        made = self.stack[-1]
+        if type(made) is list:
+            made.extend(values)
+        elif not isinstance(made, Unread):
+            raise Refused("items added to something that is not a list")
+
+    def load_empty_set(self) -> None:
+        self.append(Unread("a set"))
+
+    def load_frozenset(self) -> None:
+        self.pop_mark()
+        self.load_empty_set()
 
     def entry(self) -> str | None:
         """The key of the innermost dict whose value was being read when the reading stopped."""
@@ -136,9 +222,23 @@ class _Unpickler(NumpyUnpickler):
         return None
 
 
+def _unread_among(*values: Any) -> Unread | None:
+    return next((value for value in values if isinstance(value, Unread)), None)
+
+
 _Unpickler.dispatch = _Unpickler.table(
-    f"{OPCODES} NEWOBJ BINPERSID",
-    {"NEWOBJ": _Unpickler.load_newobj, "BUILD": _Unpickler.load_build},
+    f"{OPCODES} NEWOBJ NEWOBJ_EX BINPERSID EMPTY_SET FROZENSET ADDITEMS BINUNICODE8 BINBYTES8 LONG4",
+    {
+        "REDUCE": _Unpickler.load_reduce,
+        "NEWOBJ": _Unpickler.load_newobj,
+        "NEWOBJ_EX": _Unpickler.load_newobj_ex,
+        "BUILD": _Unpickler.load_build,
+        "APPEND": _Unpickler.load_append,
+        "APPENDS": _Unpickler.load_appends,
+        "EMPTY_SET": _Unpickler.load_empty_set,
+        "FROZENSET": _Unpickler.load_frozenset,
+        "ADDITEMS": _Unpickler.load_appends,
+    },
 )
 
 
@@ -152,9 +252,14 @@ def load(stream: Stream) -> Any:
 
     What a malformed one raises has the entry in which it stopped as a note.
     """
-    unpickler = _Unpickler(stream, encoding="utf-8")
+    return load_with_storages(stream)[0]
+
+
+def load_with_storages(stream: Stream) -> tuple[Any, dict[str, Storage | Unread]]:
+    """`load`, and by its key every storage that was named on the way, by tensors that were not built too."""
+    unpickler = _Unpickler(stream)
     try:
-        return unpickler.load()
+        return unpickler.load(), unpickler.storages
     except MALFORMED as error:
         entry = unpickler.entry()
         if entry is not None:
@@ -162,30 +267,33 @@ def load(stream: Stream) -> Any:
         raise
 
 
-def plain(root: Any, array_of: Any) -> Any:
-    """`root` with every `Tensor` replaced by `array_of(name, tensor)` and every numpy record by its array."""
+def plain(root: Any, array_of: Callable[[str, Tensor], np.ndarray]) -> Any:
+    """`root` with every `Tensor` replaced by `array_of(name, tensor)` and every numpy record by its array.
+
+    What is neither plain values nor arrays, or nested too deeply, is an `Unread` in it.
+    """
     done: dict[int, Any] = {}
 
     def convert(name: str, value: Any, depth: int) -> Any:
         if depth > MAX_DEPTH:
-            raise Refused(f"its entry {name[:80]!r} is nested too deeply")
+            return Unread(f"its entry {name[:80]!r} is nested too deeply")
         if id(value) in done:
             return done[id(value)]
         if isinstance(value, Tensor):
             return array_of(name, value)
         if isinstance(value, PickledArray | PickledDtype):
-            return value.value
+            return Unread("a numpy array without content") if value.value is None else value.value
         if isinstance(value, _Pca):
             value = value.state
         made: Any
         if isinstance(value, dict):
             made = {k: convert(str(k), v, depth + 1) for k, v in value.items()}
-        elif isinstance(value, list | tuple):
+        elif type(value) in (list, tuple):
             made = type(value)(convert(name, v, depth + 1) for v in value)
-        elif value is None or isinstance(value, bool | int | float | str | bytes):
+        elif value is None or isinstance(value, bool | int | float | str | bytes | Unread):
             return value
         else:
-            raise Refused(f"its entry {name[:80]!r} is neither plain values nor arrays")
+            return Unread(f"its entry {name[:80]!r} is neither plain values nor arrays")
         done[id(value)] = made
         return made
 

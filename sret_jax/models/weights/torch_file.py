@@ -1,43 +1,56 @@
 """Reads a `.pth` file without torch and without executing a pickle.
 
 Both layouts of `torch.save` are understood: the zip archive and the legacy stream that older checkpoints use. The
-pickle inside is read as data by `restricted_pickle`. A tensor becomes an array only after its geometry has been
-checked against the bytes that are really there.
+pickle inside is read as data by `restricted_pickle`, and which dict in it is the network is found by `entries`. A
+tensor becomes an array only when it is needed, and after its geometry has been checked against the bytes there are.
 """
 
+import functools
 import math
 import os
 import stat
 import struct
 import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sret_jax.errors import UserError
-from sret_jax.models.weights.restricted_pickle import Storage, Tensor, load, plain, stream
+from sret_jax.models.weights.entries import CHOOSE, Found, Unclear, find_state, is_array
+from sret_jax.models.weights.restricted_pickle import Tensor, Unread, load, load_with_storages, plain, stream
 from sret_jax.storage.plain_pickle import MALFORMED, Refused
 
 MAX_FILE = 2 << 30  # bytes; the largest checkpoint of the field has 1.2 GB
 MAX_PICKLE = 512 << 20  # bytes; learned whitenings of 2048 dimensions are pickled inside, 50 MB each
+DAMAGED = (*MALFORMED, zipfile.BadZipFile, NotImplementedError)
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 
 
-def read_torch(path: str | Path, data: bytes | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The state dict of a torch checkpoint, name -> read-only array in the file's order, and what it says beside it.
+class TorchFile(NamedTuple):
+    """The network in a torch checkpoint, and what is beside it."""
 
-    The state dict is the entry `state_dict` if there is one, and a leading `module.` is removed from its names; the
-    other entries (`meta`, ...) come back as plain values and arrays. Raises `UserError` naming the file and the reason
-    when it is missing, damaged, or names a Python object that is no tensor, array or plain value. `data` is the content
-    of the file where the caller has read it already.
+    state: dict[str, np.ndarray]  # read-only arrays by their names, in the file's order
+    beside: Mapping[str, Any]  # the other entries, made of plain values and arrays when they are asked for
+    found: Found  # where in the file the network is
+
+
+def read_torch(path: str | Path, data: bytes | None = None, part: str = "") -> TorchFile:
+    """The network in a torch checkpoint, chosen by the rule of `entries` or as the `part` of the file that is wanted.
+
+    Objects of unknown classes may be beside it; in it there are tensors and arrays. Raises `UserError` naming the file
+    and the reason when it is missing or damaged, has no such part, or names a Python object where an array belongs.
+    `data` is the content of the file where the caller has read it already.
     """
     data = read_bytes(Path(path)) if data is None else data
     try:
-        return _decode(data)
-    except (*MALFORMED, zipfile.BadZipFile, NotImplementedError) as error:
+        return _decode(data, part)
+    except Unclear as error:
+        raise UserError(f"{path}: {error}: {CHOOSE}") from None
+    except DAMAGED as error:
         reason = str(error) if isinstance(error, Refused) else f"damaged or not a torch file ({type(error).__name__})"
         where = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
         raise UserError(
@@ -62,24 +75,50 @@ def read_bytes(path: Path) -> bytes:
         os.close(handle)
 
 
-def _decode(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    root, storages = _decode_zip(data) if data[:4] == b"PK\x03\x04" else _decode_legacy(data)
-    if not isinstance(root, dict):
-        raise Refused("it holds no dict of tensors")
-    wrapped = isinstance(root.get("state_dict"), dict)
-    state = root["state_dict"] if wrapped else root
-    out = {}
-    for name, tensor in state.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+def _decode(data: bytes, part: str) -> TorchFile:
+    root, content = _decode_zip(data) if data[:4] == b"PK\x03\x04" else _decode_legacy(data)
+    found = find_state(root, part)
+    state = {str(name): _entry(name, value, content) for name, value in found.state.items()}
+    top = found.entry.partition("/")[0]
+    beside = {} if found.state is root else {key: value for key, value in root.items() if key != top}
+    return TorchFile(state, _Beside(beside, content), found)
+
+
+def _entry(name: Any, value: Any, content: "Content") -> np.ndarray:
+    """An array of the network; `Refused` for anything else."""
+    try:
+        if isinstance(value, Unread):
+            raise Refused(value.reason)
+        if not isinstance(name, str) or not is_array(value) or getattr(value, "value", 0) is None:
             raise Refused(f"the entry {str(name)[:80]!r} is not a tensor")
-        out[name.removeprefix("module.")] = _array(name, tensor, storages)
-    beside = {k: v for k, v in root.items() if k != "state_dict"} if wrapped else {}
-    return out, plain(beside, lambda name, tensor: _array(name, tensor, storages))
+        return _array(name, value, content) if isinstance(value, Tensor) else np.asarray(value.value)
+    except Refused as error:
+        error.add_note(f"at the entry {str(name)[:80]!r}")
+        raise
 
 
-def _array(name: str, tensor: Tensor, storages: dict[str, memoryview]) -> np.ndarray:
+class _Beside(Mapping[str, Any]):
+    """Entries of a checkpoint beside the network. One that is never asked for is never made."""
+
+    def __init__(self, entries: dict[str, Any], content: "Content"):
+        self._entries, self._content = entries, content
+
+    def __getitem__(self, key: str) -> Any:
+        try:
+            return plain(self._entries[key], lambda name, tensor: _array(name, tensor, self._content))
+        except DAMAGED as error:
+            return Unread(str(error))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def _array(name: str, tensor: Tensor, content: "Content") -> np.ndarray:
     storage, offset, shape, stride = tensor
-    buffer = storages.get(storage.key)
+    buffer = content(storage.key)
     if buffer is None or len(buffer) != storage.elements * storage.dtype.itemsize:
         raise Refused(f"the bytes of {name!r} are missing or of another size")
     if 0 in shape:
@@ -93,42 +132,38 @@ def _array(name: str, tensor: Tensor, storages: dict[str, memoryview]) -> np.nda
     return array
 
 
-def _decode_legacy(data: bytes) -> tuple[Any, dict[str, memoryview]]:
+Content = Callable[[str], memoryview | None]  # the bytes of a storage, by its key
+
+
+def _decode_legacy(data: bytes) -> tuple[Any, Content]:
     """Magic number, protocol, system info, object, storage keys: five pickles; then each storage as count and bytes."""
     source = stream(data[:MAX_PICKLE])
     if load(source) != _LEGACY_MAGIC or load(source) != _LEGACY_PROTOCOL:
         raise Refused("it is no torch file")
-    info, root, keys = load(source), load(source), load(source)
+    info, (root, used), keys = load(source), load_with_storages(source), load(source)
     if not isinstance(info, dict) or info.get("little_endian") is not True:
         raise Refused("it was written on a big-endian machine")
-    used = _storages_of(root)
-    view, at, storages = memoryview(data), source.tell(), {}
-    if not isinstance(keys, list) or not all(isinstance(k, str) for k in keys) or len(keys) != len(set(keys)):
-        raise Refused("its list of storages is damaged")
-    for key in keys:
-        if key not in used:
-            raise Refused("it holds a storage that no tensor uses")
-        storage = used[key]
-        size = storage.elements * storage.dtype.itemsize
-        if at + 8 + size > len(data) or struct.unpack_from("<q", data, at) != (storage.elements,):
-            raise Refused(f"it is cut off: {_storage_of(root, key)} is shorter than its tensors say")
-        storages[key] = view[at + 8 : at + 8 + size]
-        at += 8 + size
-    return root, storages
+    behind = source.tell()
 
+    @functools.cache
+    def storages() -> dict[str, memoryview]:
+        view, at, found = memoryview(data), behind, dict[str, memoryview]()
+        if not isinstance(keys, list) or not all(isinstance(k, str) for k in keys) or len(keys) != len(set(keys)):
+            raise Refused("its list of storages is damaged")
+        for key in keys:
+            if key not in used:
+                raise Refused("it holds a storage that no tensor uses")
+            storage = used[key]
+            if isinstance(storage, Unread):  # how long it is depends on its type
+                raise Refused(storage.reason)
+            size = storage.elements * storage.dtype.itemsize
+            if at + 8 + size > len(data) or struct.unpack_from("<q", data, at) != (storage.elements,):
+                raise Refused(f"it is cut off: {_storage_of(root, key)} is shorter than its tensors say")
+            found[key] = view[at + 8 : at + 8 + size]
+            at += 8 + size
+        return found
 
-def _storages_of(root: Any) -> dict[str, Storage]:
-    """Every storage that tensors in nested dicts, lists and tuples refer to, by key."""
-    found: dict[str, Storage] = {}
-    todo, seen = [root], set()
-    while todo:
-        node = todo.pop()
-        if isinstance(node, Tensor):
-            found.setdefault(node.storage.key, node.storage)
-        elif isinstance(node, dict | list | tuple) and id(node) not in seen:
-            seen.add(id(node))
-            todo += node.values() if isinstance(node, dict) else node
-    return found
+    return root, lambda key: storages().get(key)
 
 
 def _storage_of(root: Any, key: str) -> str:
@@ -145,33 +180,34 @@ def _storage_of(root: Any, key: str) -> str:
     return f"the storage {key[:80]!r}"
 
 
-def _decode_zip(data: bytes) -> tuple[Any, dict[str, memoryview]]:
+def _decode_zip(data: bytes) -> tuple[Any, Content]:
     try:
         archive = zipfile.ZipFile(BytesIO(data))
     except zipfile.BadZipFile as error:
         error.add_note(_last_part(data))
         raise
-    with archive:
-        entries = archive.infolist()
-        names = [entry.filename for entry in entries]
-        pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
-        if len(pickles) != 1 or len(names) != len(set(names)):
-            raise Refused("its archive does not hold exactly one data.pkl, or a name twice")
-        if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(data) for entry in entries):
-            raise Refused("its archive is compressed, which torch never does")
-        if sum(entry.file_size for entry in entries) > len(data):
-            raise Refused("its archive entries overlap")
-        folder = pickles[0].removesuffix("data.pkl")
-        if f"{folder}byteorder" in names and _read(archive, f"{folder}byteorder") != b"little":
-            raise Refused("it was written on a big-endian machine")
-        if archive.getinfo(pickles[0]).file_size > MAX_PICKLE:
-            raise Refused(f"its data.pkl is larger than {MAX_PICKLE} bytes")
-        root = load(stream(_read(archive, pickles[0])))
-        storages = {}
-        for key in _storages_of(root):
-            if (member := f"{folder}data/{key}") in names:
-                storages[key] = memoryview(_read(archive, member, root))
-        return root, storages
+    entries = archive.infolist()
+    names = {entry.filename for entry in entries}
+    pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(pickles) != 1 or len(entries) != len(names):
+        raise Refused("its archive does not hold exactly one data.pkl, or a name twice")
+    if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(data) for entry in entries):
+        raise Refused("its archive is compressed, which torch never does")
+    if sum(entry.file_size for entry in entries) > len(data):
+        raise Refused("its archive entries overlap")
+    folder = pickles[0].removesuffix("data.pkl")
+    if f"{folder}byteorder" in names and _read(archive, f"{folder}byteorder") != b"little":
+        raise Refused("it was written on a big-endian machine")
+    if archive.getinfo(pickles[0]).file_size > MAX_PICKLE:
+        raise Refused(f"its data.pkl is larger than {MAX_PICKLE} bytes")
+    root = load(stream(_read(archive, pickles[0])))
+
+    @functools.cache  # several tensors may lie in one storage
+    def content(key: str) -> memoryview | None:
+        member = f"{folder}data/{key}"
+        return memoryview(_read(archive, member, root)) if member in names else None
+
+    return root, content
 
 
 def _read(archive: zipfile.ZipFile, member: str, root: Any = None) -> bytes:
@@ -195,8 +231,8 @@ def _last_part(data: bytes) -> str:
 
     last, start = member(data.rfind(b"PK\x03\x04"))[0], member(0)[1]
     try:
-        root = load(stream(data[start : start + MAX_PICKLE]))
-        where = f", {_storage_of(root, key)}" if (key := last.rpartition("/")[2]) in _storages_of(root) else ""
+        root, storages = load_with_storages(stream(data[start : start + MAX_PICKLE]))
+        where = f", {_storage_of(root, key)}" if (key := last.rpartition("/")[2]) in storages else ""
     except MALFORMED as error:
         where = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
     return f"its last part is {last[:80]!r}{where}"

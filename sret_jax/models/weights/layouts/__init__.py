@@ -13,7 +13,7 @@ The vision transformers are in `transformers`, ConvNeXt in `convnext`. Their fil
 called: it is what fits their shapes, or among several such the one that the caller names.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,17 @@ from sret_jax.models.weights.layouts.base import State as State
 from sret_jax.models.weights.layouts.convolutional import efficientnet_layout, resnet_layout
 
 
-def find_layout(state: State, name: str, source: Any, backbone: str = "") -> Layout:
+def find_layout(
+    state: State, name: str, source: Any, backbone: str = "", about: Mapping[str, Any] | None = None
+) -> Layout:
     """The layout called `name`, or for "auto" the one that the keys show.
 
-    backbone: the network that the caller takes it for, where the file alone does not tell; "" for none. Raises
-    `UserError` if there is no such layout or network, or several networks.
+    Args:
+      backbone: the network that the caller takes it for, where the file alone does not tell; "" for none.
+      about: the `config.json` that was saved beside the file, where there is one.
+
+    Raises:
+      UserError: no such layout or network, or several networks.
     """
     names = [known for known, marks in _MARKS.items() if marks(state)] if name == "auto" else [name]
     if not names:
@@ -41,11 +47,16 @@ def find_layout(state: State, name: str, source: Any, backbone: str = "") -> Lay
     if names[0] not in _MARKS:
         raise UserError(f"unknown layout {names[0]!r}; choose auto or one of {', '.join(_MARKS)}")
     if names[0] in transformers.NAMINGS:
-        return transformers.transformer_layout(names[0], state, source, backbone)
+        return transformers.transformer_layout(names[0], state, source, backbone, about or {})
     if names[0] in convnext.NAMINGS:
         return convnext.convnext_layout(names[0], state, source)
     made = efficientnet_layout if names[0] == "efficientnet" else resnet_layout
     return made(names[0], state, source)
+
+
+def recognised(state: State, name: str) -> bool:
+    """Whether the keys are those of a layout, or for another `name` than "auto" of that one."""
+    return any(marks(state) for known, marks in _MARKS.items() if name in ("auto", known))
 
 
 _MARKS: dict[str, Callable[[State], bool]] = {  # in this order: the first that holds

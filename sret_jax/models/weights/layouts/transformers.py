@@ -17,7 +17,7 @@ resample positions in different ways, or take another GELU: `Layout.statistics` 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -216,15 +216,17 @@ def _has(state: State, name: str, key: str) -> bool:
     return any(prefix + key in state for prefix in NAMINGS[name].prefixes)
 
 
-def transformer_layout(name: str, state: State, source: Any, backbone: str = "") -> Layout:
+def transformer_layout(
+    name: str, state: State, source: Any, backbone: str = "", about: Mapping[str, Any] | None = None
+) -> Layout:
     """The layout of this name for the transformer that the file holds.
 
-    backbone: which of several that share all shapes; "" where the caller knows of none. Raises `UserError` where no
-    network fits, or several that are not the same.
+    backbone: which of several that share all shapes; "" where the caller knows of none. about: the `config.json` beside
+    the file. Raises `UserError` where no network fits, or several that are not the same.
     """
     naming = NAMINGS[name]
     prefix = next((p for p in naming.prefixes if p + naming.patches.format("weight") in state), "")
-    network = _network(name, naming, prefix, state, source, backbone)
+    network = _network(name, naming, prefix, state, source, backbone, about or {})
     spec = SPECS[network]
     leaves = _outside(naming, prefix, spec, state, source)
     for i in range(spec.depth):
@@ -245,7 +247,9 @@ def transformer_layout(name: str, state: State, source: Any, backbone: str = "")
     return Layout(name, network, stage, leaves, frozenset(unused - leaves.keys()), statistics=statistics, zeros=zeros)
 
 
-def _network(name: str, naming: Naming, prefix: str, state: State, source: Any, backbone: str) -> str:
+def _network(
+    name: str, naming: Naming, prefix: str, state: State, source: Any, backbone: str, about: Mapping[str, Any]
+) -> str:
     """The name of the network whose shapes the file has; `backbone`, where it is one of several."""
     patches = prefix + naming.patches.format("weight")
     if patches not in state:
@@ -272,6 +276,9 @@ def _network(name: str, naming: Naming, prefix: str, state: State, source: Any, 
         )
     if name == "dinov3":  # of Meta's own files only those trained on satellite images have it
         fits = [known for known in fits if known.endswith("_sat") == ("local_cls_norm.weight" in state)] or fits
+    if name.startswith("timm") and about:  # whose tag names what it was trained on
+        tag = f"{about.get('architecture', '')} {(about.get('pretrained_cfg') or {}).get('tag', '')}"
+        fits = [known for known in fits if known.endswith("_sat") == ("sat493m" in tag)] or fits
     if backbone in fits or all(SPECS[known] == SPECS[fits[0]] for known in fits):
         return backbone if backbone in fits else fits[0]
     raise UserError(

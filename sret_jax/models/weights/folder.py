@@ -1,0 +1,86 @@
+"""A folder in which transformers, timm or the hub saved a network: its files of weights, and what is known beside.
+
+model.safetensors, or model.safetensors.index.json and the shards that it names
+pytorch_model.bin, or pytorch_model.bin.index.json and its shards
+config.json                of transformers: what the network is; of timm: `architecture` and `pretrained_cfg`
+preprocessor_config.json   of transformers: mean and deviation of photographs, and the filter that resizes them
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sret_jax.errors import UserError
+from sret_jax.models.weights.torch_file import read_bytes
+
+MODELS = (  # the first that is there
+    *("model.safetensors", "model.safetensors.index.json", "open_clip_model.safetensors"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json", "open_clip_pytorch_model.bin"),
+)
+CONFIG, PREPROCESSOR = BESIDE = ("config.json", "preprocessor_config.json")
+WEIGHTS = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
+MAX_JSON = 64 << 20  # bytes
+
+
+class SavedFolder(NamedTuple):
+    """Files of weights, and what the two JSON files beside them hold."""
+
+    files: list[Path]
+    weight_map: Mapping[str, str]  # of shards: the name of every tensor -> its file; else empty
+    about: Mapping[str, Any]
+    preprocessor: Mapping[str, Any]
+
+
+def open_folder(folder: Path) -> SavedFolder:
+    """What `folder` holds. Raises `UserError` naming it, and its files where it is not clear which are meant."""
+    model = next((folder / name for name in MODELS if (folder / name).is_file()), None)
+    about, preprocessor = (read_json(folder / name) if (folder / name).is_file() else {} for name in BESIDE)
+    if model is not None and model.suffix == ".json":
+        return SavedFolder([folder / name for name in shard_names(model)], _weight_map(model), about, preprocessor)
+    if model is None:
+        found = sorted(path for path in folder.iterdir() if path.suffix in WEIGHTS and path.is_file())
+        if len(found) != 1:
+            names = ", ".join(path.name for path in found[:6]) or "no file that ends in " + ", ".join(WEIGHTS)
+            raise UserError(f"{folder}: holds no {MODELS[0]} or {MODELS[3]}, but {names}; give the file that is meant")
+        model = found[0]
+    return SavedFolder([model], {}, about, preprocessor)
+
+
+def beside(file: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The two JSON files beside a file that is named as those of a saved folder; empty ones otherwise."""
+    about, preprocessor = (
+        read_json(file.parent / name) if file.name in MODELS and (file.parent / name).is_file() else {}
+        for name in BESIDE
+    )
+    return about, preprocessor
+
+
+def shard_names(index: Path) -> list[str]:
+    """The files that an index names, in their order. Raises `UserError` for what is no index of this folder."""
+    names = sorted(set(_weight_map(index).values()))
+    for name in names:
+        if Path(name).name != name or not name.endswith(WEIGHTS):
+            raise UserError(f"{index}: names the shard {name[:80]!r}, which is no file of weights beside it")
+    return names
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object. Raises `UserError` naming it."""
+    data = read_bytes(path)
+    try:
+        if len(data) > MAX_JSON:
+            raise ValueError(f"{len(data)} bytes")
+        value = json.loads(data)
+        if not isinstance(value, dict):
+            raise ValueError("no JSON object")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged ({error}); save or fetch the folder again") from None
+    return value
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    found = read_json(index).get("weight_map")
+    if not isinstance(found, dict) or not found or not all(isinstance(file, str) for file in found.values()):
+        raise UserError(f"{index}: has no weight_map from names to files; save or fetch the folder again")
+    return found
