@@ -10,12 +10,12 @@ has no such stages and is refused. Of the network only the attention, the expone
 loss is that of all these configs; the published training mines tuples for its own, and with the three fields above adds
 
     --config.data.dataset=sfm --config.data.root=TUPLES --config.data.image_size=1024 --config.data.sampling=tuples
-    --config.data.filter=lanczos --config.data.rounding=down --config.data.source_balance=1 --config.train.on_maps=False --config.train.validate_every=0
-    --config.train.loss=solar --config.train.margin=1.25 --config.train.whitening_refit=none
-    --config.mining.tuples_per_batch=8 --config.mining.image_size=341 --config.train.optimizer=adam
-    --config.train.learning_rate=1e-6 --config.train.pool_lr=100 --config.train.whitening_lr=1
-    --config.train.schedule=exponential --config.train.epoch_steps=250 --config.train.decayed=all
-    --config.train.clip_norm=0 --config.train.warmup_steps=0 --config.train.start_share=0
+    --config.data.filter=lanczos --config.data.rounding=down --config.data.source_balance=1 --config.train.on_maps=False
+    --config.train.validate_every=0 --config.train.loss=solar --config.train.margin=1.25
+    --config.train.whitening_refit=none --config.mining.tuples_per_batch=8 --config.mining.image_size=341
+    --config.train.optimizer=adam --config.train.learning_rate=1e-6 --config.train.pool_lr=100
+    --config.train.whitening_lr=1 --config.train.schedule=exponential --config.train.epoch_steps=250
+    --config.train.decayed=all --config.train.clip_norm=0 --config.train.warmup_steps=0 --config.train.start_share=0
 
 where TUPLES is a folder in the form of retrieval-SfM-120k. Published: ResNet-101 trained on Google Landmarks 2018, 2048
 numbers, 1024 px, three scales, mAP medium / hard: ROxford5k 69.9 / 47.9, RParis6k 81.6 / 64.5 (Ng, Balntas, Tian,

@@ -38,7 +38,7 @@ NETWORK = (
     *("net_state_dict", "network_state_dict", "params", "weights", "backbone", "encoder", "image_encoder", "visual"),
 )
 LAST = ("student", "student_state_dict", "student_model", "online_encoder", "encoder_k", "momentum_encoder")
-ORDER = {name: place for place, name in enumerate((*AVERAGED, *TEACHER, *NETWORK, *LAST))}
+ORDER = {name: float(place) for place, name in enumerate((*AVERAGED, *TEACHER, *NETWORK, *LAST))}
 UNORDERED = len(ORDER) - len(LAST) - 0.5  # the place of any other name
 DEPTH = 5  # of dicts, and of prefixes
 FEW = 8  # names; no network has fewer

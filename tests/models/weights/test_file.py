@@ -7,11 +7,12 @@ import pytest
 import safetensors.numpy
 
 from sret_jax.cli.convert import main
-from sret_jax.config import AttentionConfig, Config, LocalConfig, ModelConfig
+from sret_jax.config import AttentionConfig, Config, DataConfig, LocalConfig, ModelConfig
 from sret_jax.config.validation import validate
 from sret_jax.errors import UserError
 from sret_jax.models.weights.file import Weights, convert, read_weights, write_weights
 from sret_jax.models.weights.layouts import Layout, Leaf, find_layout
+from sret_jax.models.weights.preprocessing import preprocessing
 from sret_jax.models.weights.pretrained import installed_weights, start_from
 
 
@@ -275,11 +276,9 @@ def test_half_precision_is_read_as_float32(tmp_path):
 @pytest.mark.parametrize(
     ("mean", "std"), [([103.9, 116.8, 123.7], [1, 1, 1]), ([0.4, 0.5], [1, 1]), ("x", [1, 1, 1]), ([0.5] * 3, [0] * 3)]
 )
-def test_invalid_image_statistics_are_refused(mean, std, tmp_path):
-    from sret_jax.models.weights.file import _image_statistics
-
+def test_invalid_image_statistics_are_refused(mean, std):
     with pytest.raises(UserError, match="x: (its mean and std|mean )"):
-        _image_statistics({"meta": {"mean": mean, "std": std}}, tmp_path.__class__("x"))
+        preprocessing("cirtorch", {"meta": {"mean": mean, "std": std}}, {}, {}, "x")
 
 
 def test_the_command_names_what_is_wrong(tmp_path, capsys):
@@ -289,6 +288,49 @@ def test_the_command_names_what_is_wrong(tmp_path, capsys):
     with pytest.raises(UserError, match="b.npz: the name must end in .safetensors"):
         main([str(tmp_path / "a.safetensors"), str(tmp_path / "b.npz")])
     assert not (tmp_path / "b.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("layout", "about", "preprocessor", "filter", "rounding"),
+    [
+        ("cirtorch", {}, {}, "lanczos", "down"),
+        ("solar", {}, {}, "lanczos", "down"),
+        ("how", {}, {}, "lanczos", "down"),
+        ("dir", {}, {}, "", ""),
+        ("torchvision", {}, {}, "", ""),
+        (
+            "timm",
+            {"pretrained_cfg": {"interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3}},
+            {},
+            "bicubic",
+            "",
+        ),
+        ("timm", {"pretrained_cfg": {"interpolation": "random"}}, {}, "", ""),
+        ("dinov2", {}, {"resample": 3, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}, "bicubic", ""),
+        ("dinov2", {}, {"resample": 2, "do_normalize": False}, "bilinear", ""),
+    ],
+)
+def test_preprocessing_is_that_of_the_authors(layout, about, preprocessor, filter, rounding):
+    found = preprocessing(layout, {}, about, preprocessor, "x")
+    assert (found.filter, found.rounding) == (filter, rounding)
+    given = "pretrained_cfg" in about and "mean" in about["pretrained_cfg"] or "image_mean" in preprocessor
+    expected = [0.0] * 3 if "do_normalize" in preprocessor else [0.5] * 3 if given else [0.485, 0.456, 0.406]
+    np.testing.assert_allclose(found.mean, expected, rtol=1e-6)
+
+
+def test_photographs_of_another_scale_are_refused():
+    with pytest.raises(UserError, match="x: its photographs are not scaled to 0..1"):
+        preprocessing("dinov2", {}, {}, {"do_rescale": True, "rescale_factor": 1 / 127.5}, "x")
+
+
+def test_resizing_in_another_way_than_the_authors_is_logged(tmp_path, caplog):
+    path = tmp_path / "x.safetensors"
+    write_weights(path, _weights(whitening=_layer(4, 3))._replace(filter="lanczos", rounding="down"))
+    fresh = _fresh(whitening=_layer(4, 3))
+    start_from(fresh, _config(path), DataConfig(filter="lanczos", rounding="down"))
+    assert "resized" not in caplog.text
+    start_from(fresh, _config(path), DataConfig(filter="lanczos"))
+    assert "authors resized photographs in another way, which is --config.data.rounding=down" in caplog.text
 
 
 def test_whitening_of_unnormalised_vectors_cannot_start_from_pca():
