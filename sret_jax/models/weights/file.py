@@ -82,8 +82,9 @@ def read_weights(
         raise UserError(f"{error}; {holds(named, saved.beside)}") from None
     named, heads = _without_heads(named, found)
     variables = convert(named, found, source=place.path)
+    around = prefix[: prefix.rstrip(".").rfind(".") + 1]
     if outside or heads:
-        log.info("%s: left out: %s", place.label, grouped([*outside, *heads]))
+        log.info("%s: left out: %s", place.label, grouped([name.removeprefix(around) for name in outside] + heads))
     shown = preprocessing(found.name, saved.beside, saved.about, saved.preprocessor, place.path)
     if not found.backbone.startswith("efficientnet"):
         statistics = variables.setdefault("batch_stats", {}).setdefault("backbone", {})

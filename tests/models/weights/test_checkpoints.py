@@ -73,11 +73,11 @@ LAYOUTS = {
     "Lightning, net": ({"state_dict": under("net."), "loops": {"fit_loop": OBJECT}}, "state_dict/net"),
     "Lightning, backbone and loss": (
         {"state_dict": under("model.backbone.") | {"loss.weight": np.ones((3, 4), np.float32)}},
-        "state_dict/model/backbone",
+        "state_dict/model.backbone",
     ),
     "compiled": ({"state_dict": under("_orig_mod.")}, "state_dict/_orig_mod"),
     "compiled, plain": (under("_orig_mod."), "_orig_mod"),
-    "stacked": (under("module._orig_mod.model."), "module/_orig_mod/model"),
+    "stacked": (under("module._orig_mod.model."), "module._orig_mod.model"),
     "reference scripts": ({"model": STATE, "optimizer": OPTIMIZER, "args": OBJECT, "epoch": 1}, "model"),
     "model_state_dict": ({"model_state_dict": STATE, "optimizer_state_dict": OPTIMIZER}, "model_state_dict"),
     "net": ({"net": under("module."), "acc": 93.1, "epoch": 5}, "net/module"),
@@ -93,7 +93,7 @@ LAYOUTS = {
     "ema in a dict": ({"model": RAW, "ema": {"decay": 0.9, "module": STATE}}, "ema/module"),
     "ema in the names": (
         {"state_dict": under("model.", scale=0) | under("ema_model.module.")},
-        "state_dict/ema_model/module",
+        "state_dict/ema_model.module",
     ),
     "teacher": ({"student": under("module.backbone.", scale=0), "teacher": under("backbone.")}, "teacher/backbone"),
     "teacher in the names": (
@@ -102,7 +102,7 @@ LAYOUTS = {
             | under("teacher.backbone.")
             | {"teacher.dino_head.a": np.ones(3, np.float32)}
         },
-        "model/teacher/backbone",
+        "model/teacher.backbone",
     ),
     "MoCo": (
         {
@@ -110,7 +110,7 @@ LAYOUTS = {
             | under("module.encoder_q.")
             | {"module.encoder_q.fc.0.weight": np.ones((4, 4), np.float32), "module.queue": np.ones((4, 9), np.float32)}
         },
-        "state_dict/module/encoder_q",
+        "state_dict/module.encoder_q",
     ),
     "two deep": ({"state": {"network": {"weights": STATE}}}, "state/network/weights"),
     "any name": ({"my_embedder": under("trunk."), "epoch": 3}, "my_embedder/trunk"),
@@ -145,8 +145,8 @@ def test_safetensors_carry_prefixes_too(name, tmp_path):
     [
         ("state_dict_ema", "x.pth: takes state_dict_ema, not state_dict; to choose: FILE#NAME, or --entry and --strip"),
         ("teacher", "takes teacher/backbone, not student; to choose"),
-        ("MoCo", "takes state_dict/module/encoder_q, not module.encoder_k; to choose"),
-        ("ema in the names", "takes state_dict/ema_model/module, not model; to choose"),
+        ("MoCo", "takes state_dict/module.encoder_q, not module.encoder_k; to choose"),
+        ("ema in the names", "takes state_dict/ema_model.module, not model; to choose"),
     ],
 )
 def test_what_was_taken_is_said_where_there_was_a_choice(name, text, tmp_path, caplog):
@@ -157,7 +157,7 @@ def test_what_was_taken_is_said_where_there_was_a_choice(name, text, tmp_path, c
 def test_heads_are_left_out_by_name(tmp_path, caplog):
     caplog.set_level("INFO")
     read_weights(save(tmp_path / "x.pth", LAYOUTS["MoCo"][0]))
-    assert "x.pth: left out: module (10), fc" in caplog.text
+    assert "x.pth: left out: encoder_k (9), fc, queue" in caplog.text
     read_weights(save(tmp_path / "y.pth", LAYOUTS["classifier"][0]))
     assert "y.pth: left out: fc" in caplog.text
     state = under("model.") | {"model.extra.weight": np.ones(2, np.float32)}
@@ -185,7 +185,7 @@ def test_the_command_chooses_entry_and_prefix(tmp_path, capsys):
     path = save(tmp_path / "x.pth", LAYOUTS["MoCo"][0])
     for words in (["--strip=module.encoder_k."], ["--entry=state_dict", "--strip=module.encoder_k"]):
         main([str(path), str(tmp_path / "y.safetensors"), *words])
-        assert "from state_dict/module/encoder_k; holds" in capsys.readouterr().out
+        assert "from state_dict/module.encoder_k; holds" in capsys.readouterr().out
         np.testing.assert_array_equal(values(read_weights(tmp_path / "y.safetensors"))["stem.bias"], [0] * 4)
 
 
