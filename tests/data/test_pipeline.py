@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sret_jax.config import DataConfig
 from sret_jax.data import pipeline
@@ -250,6 +251,20 @@ def test_a_photograph_is_enlarged_as_far_as_asked(most):
         found |= dict(zip(batch["row"].tolist(), sides.tolist(), strict=True))
     for row, longest in enumerate(PHOTOS.sizes.max(1)):
         assert found[row] == (80 if most is None else min(80, round(most * longest)))
+
+
+def test_photographs_are_shown_as_pillow_shrinks_them():
+    """What is in the batch is `PIL.Image.thumbnail` of the photograph, to the last bit."""
+    how = {"filter": "thumbnail", "rounding": "aspect", "enlarged": 1.0}
+    for batch in evaluation_batches(
+        PHOTOS, image_size=21, bucket_ratios=(0.75,), size_multiple=1, batch_size=4, threads=1, **how
+    ):
+        for image, mask, row in zip(batch["image"], batch["mask"], batch["row"], strict=True):
+            if row >= 0:
+                theirs = Image.fromarray(PHOTOS.photo(row))
+                theirs.thumbnail((21, 21), Image.Resampling.LANCZOS)
+                height, width = mask.any(1).sum(), mask.any(0).sum()
+                np.testing.assert_array_equal(image[:height, :width], np.asarray(theirs))
 
 
 @pytest.mark.parametrize("rows", [None, [3, 0, 20, 7, 7], np.arange(5, 15), []])
