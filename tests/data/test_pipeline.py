@@ -261,7 +261,7 @@ def test_photographs_are_shown_as_pillow_shrinks_them():
     ):
         for image, mask, row in zip(batch["image"], batch["mask"], batch["row"], strict=True):
             if row >= 0:
-                theirs = Image.fromarray(PHOTOS.photo(row))
+                theirs = Image.fromarray(PHOTOS.photo(int(row)))
                 theirs.thumbnail((21, 21), Image.Resampling.LANCZOS)
                 height, width = mask.any(1).sum(), mask.any(0).sum()
                 np.testing.assert_array_equal(image[:height, :width], np.asarray(theirs))

@@ -91,6 +91,8 @@ def find_state(root: Any, part: str = "") -> Found:
     if found is None:
         where = f"its entry {'/'.join(path)!r}" if path else "it"
         raise Refused(f"{where} holds no state dict, but {_listed(node)}")
+    if isinstance(found, Unclear):
+        raise found
     below, others, state = found
     prefix = checked_prefix(rest, state, root)
     return Found("/".join([*path, *below]), state, ["/".join([*path, other]) for other in others], prefix)
@@ -174,15 +176,19 @@ def is_array(value: Any) -> bool:
 Choice = tuple[list[str], list[str], dict[str, Any]]  # path to a network, keys of further ones, and it
 
 
-def _choose(node: dict[Any, Any], depth: int, known: dict[tuple[int, int], Choice | None]) -> Choice | None:
-    """The network in a dict, None if there is none. `known`: what was found in each; one dict may be in many others."""
+def _choose(
+    node: dict[Any, Any], depth: int, known: dict[tuple[int, int], Choice | Unclear | None]
+) -> Choice | Unclear | None:
+    """The network in a dict, None if there is none, or why it is unclear. `known`: of dicts seen before."""
     if (id(node), depth) not in known:
         known[id(node), depth] = None  # a dict may hold itself
         known[id(node), depth] = _chosen(node, depth, known)
     return known[id(node), depth]
 
 
-def _chosen(node: dict[Any, Any], depth: int, known: dict[tuple[int, int], Choice | None]) -> Choice | None:
+def _chosen(
+    node: dict[Any, Any], depth: int, known: dict[tuple[int, int], Choice | Unclear | None]
+) -> Choice | Unclear | None:
     inner = {
         key: found
         for key, value in node.items()
@@ -192,9 +198,12 @@ def _chosen(node: dict[Any, Any], depth: int, known: dict[tuple[int, int], Choic
     if not ordered and _is_state(node):
         return [], list(inner), node
     if not ordered and len(inner) > 1:
-        raise Unclear(f"its entries {_some(inner)} hold a network each; choose one")
+        return Unclear(f"its entries {_some(inner)} hold a network each; choose one")
     for key in ordered or inner:
-        below, _, state = inner[key]
+        found = inner[key]
+        if isinstance(found, Unclear):
+            return found
+        below, _, state = found
         return [key, *below], [other for other in inner if other != key], state
     return None
 
@@ -205,8 +214,6 @@ def _is_state(node: dict[Any, Any]) -> bool:
     def weight(name: Any, value: Any) -> bool:
         if isinstance(value, Tensor):
             return bool(value.shape) and value.storage.dtype.kind not in "iub"
-        if isinstance(value, PickledArray):
-            return value.value is not None and value.value.ndim > 0 and value.value.dtype.kind == "f"
         return isinstance(name, str) and name.endswith(".weight")  # whatever it is, something else was expected
 
     return any(weight(name, value) for name, value in node.items())
