@@ -104,8 +104,9 @@ class _Beside(Mapping[str, Any]):
         self._entries, self._content = entries, content
 
     def __getitem__(self, key: str) -> Any:
+        value = self._entries[key]
         try:
-            return plain(self._entries[key], lambda name, tensor: _array(name, tensor, self._content))
+            return plain(value, lambda name, tensor: _array(name, tensor, self._content))
         except DAMAGED as error:
             return Unread(str(error))
 
