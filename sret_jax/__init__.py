@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sret_jax.evaluation.benchmark import open_benchmark as open_benchmark
     from sret_jax.evaluation.run import evaluate as evaluate
     from sret_jax.evaluation.training_run import train as train
+    from sret_jax.parts import register as register
     from sret_jax.retrieval.index import Index as Index
     from sret_jax.retriever import Retriever as Retriever
     from sret_jax.retriever import load as load
@@ -38,6 +39,7 @@ _PLACES = {
     "load": "retriever",
     "open_benchmark": "evaluation.benchmark",
     "open_photos": "data.opening",
+    "register": "parts",
     "train": "evaluation.training_run",
 }
 __all__ = ["__version__", *_PLACES]

@@ -14,6 +14,7 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Float, Int
 
 from sret_jax.config import Config, from_dict, to_dict
+from sret_jax.config.own_parts import check_sources, with_sources
 from sret_jax.config.validation import validate
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.regions import Region, cut_out
@@ -157,7 +158,7 @@ class Retriever:
             named = {"network": self.variables, "learned": self.whitening._asdict() if self.whitening else {}}
             arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(named, sep="/").items()}
             safetensors.numpy.save_file(arrays, built / PARAMETERS)
-            write_json(built / "config.json", {"format": FORMAT, "config": to_dict(self.config)})
+            write_json(built / "config.json", {"format": FORMAT, "config": to_dict(with_sources(self.config))})
 
     def intermediates(self, photos: PhotoSet, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
         """By row, what the network computes on the way to a descriptor, by name; see `Extractor.intermediates`."""
@@ -201,6 +202,9 @@ def load(source: str | Path | Config = DEFAULT, config: Config | None = None) ->
     Raises:
       UserError: names the folder that holds no checkpoint, the field in which it differs, or the weights that are
         missing.
+
+    A part of the network that does not come with the package has to be registered before: nothing is imported because
+    a folder names it. One that has changed since training is refused unless `config.changed_parts` is True.
     """
     if isinstance(source, Config):
         return _untrained(source)
@@ -212,7 +216,12 @@ def load(source: str | Path | Config = DEFAULT, config: Config | None = None) ->
     folder = Path(source).expanduser()
     if not folder.exists() and (near := did_you_mean(str(source), shipped_names())):
         raise UserError(f"no weights or folder {str(source)!r}{near}")
-    trained = read_saved(folder) if (folder / PARAMETERS).is_file() else load_network(folder)
+    changed = config is not None and config.changed_parts
+    if (folder / PARAMETERS).is_file():
+        trained = read_saved(folder)
+        check_sources(trained.config, str(folder), changed=changed)
+    else:
+        trained = load_network(folder, changed_parts=changed)
     check_same_model(trained.config, config, folder)
     validate(config or trained.config, to_train=False)
     return Retriever.of(trained, config)

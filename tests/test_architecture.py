@@ -16,7 +16,7 @@ TESTS = ROOT / "tests"
 # Each part may import only from those before it, and from itself.
 ORDER = (
     "errors storage config data datasets metrics models extraction training retriever retrieval reranking "
-    "localization collection evaluation server cli"
+    "localization collection evaluation parts server cli"
 ).split()
 ROOT_FILES = {"__init__.py", "errors.py", "retriever.py", "py.typed"}  # whatever else there is has a folder
 

@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 import sret_jax
+from sret_jax.cli.own_parts import TRACED, said, take_parts
 from sret_jax.config import Config, run_config
 from sret_jax.config.paths import with_expanded_paths
 from sret_jax.errors import UserError, choices
@@ -33,7 +35,9 @@ def run(name: str, words: Sequence[str] | None = None) -> None:
       words: of the command line behind the command; by default those of this process.
     """
     words = sys.argv[1:] if words is None else list(words)
-    with _one_line():
+    typed = tuple(words)
+    with _one_line(typed):
+        words = [word for word in take_parts(words) if word != TRACED]
         module = importlib.import_module(f"sret_jax.cli.{name}")
         if set(words) & {"--help", "-h", "--helpfull", "--helpshort", "-help"}:
             print(module.__doc__, flags.FLAGS.module_help(module.__name__), sep="\n")
@@ -42,7 +46,7 @@ def run(name: str, words: Sequence[str] | None = None) -> None:
         keep_compiled_programs()
 
     def act(_: list[str]) -> None:
-        with _one_line():
+        with _one_line(typed):
             try:
                 module.main()
             except UserError:
@@ -53,29 +57,29 @@ def run(name: str, words: Sequence[str] | None = None) -> None:
                 leave(1, traceback.format_exc())
 
     sys.argv = [f"sret {name}", *words]  # where ml_collections looks for the fields of a config
-    app.run(act, flags_parser=_parse)
+    app.run(act, flags_parser=partial(_parse, typed=typed))
 
 
-def _parse(words: list[str]) -> list[str]:
-    with _one_line():
+def _parse(words: list[str], typed: Sequence[str]) -> list[str]:
+    with _one_line(typed):
         words = with_config(words)
         try:
             rest = flags.FLAGS(words)
         except UserError:
             raise
         except Exception as error:
-            said = _said_of_flags(error, words)
-            if said is None:
+            found = _said_of_flags(error, words)
+            if found is None:
                 raise
-            raise UserError(said) from error
+            raise UserError(found) from error
         if not flags.FLAGS["verbosity"].present:
             absl_logging.set_verbosity(absl_logging.WARNING)
         absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
         config: Any = flags.FLAGS["config"]  # of ml_collections, which knows its file
         if config.value is not None and not isinstance(config.value, Config):
             failed = getattr(config.value, "__dict__", {}).get("_error")  # of a file that could not be read
-            said = _said_of_flags(failed, words) if failed else None
-            raise UserError(said or f"--config={config.config_filename}: its get_config() gives no Config")
+            found = _said_of_flags(failed, words) if failed else None
+            raise UserError(found or f"--config={config.config_filename}: its get_config() gives no Config")
         if config.value is not None:
             config.value = with_expanded_paths(config.value)
         if len(rest) > 1:
@@ -132,6 +136,8 @@ def _check_field(path: str) -> None:
     """Raises `UserError` for "config.a.b" that no config has, with the nearest names."""
     node: object = Config()
     for part in path.split(".")[1:]:
+        if isinstance(node, dict):
+            return  # arguments of parts of one's own, which the config names
         known = [f.name for f in dataclasses.fields(node)] if dataclasses.is_dataclass(node) else []
         if part not in known:
             where = f"--{path}: no field"
@@ -172,11 +178,11 @@ def config_name() -> str:
 
 
 @contextlib.contextmanager
-def _one_line() -> Iterator[None]:
+def _one_line(typed: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        leave(2, "error: " + " ".join(str(error).split()))
+        leave(2, said(error, typed))
 
 
 def leave(code: int, text: str) -> None:

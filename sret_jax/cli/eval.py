@@ -53,6 +53,9 @@ evaluation wrote. --marks=FILE scores what it marked, on
 benchmarks with masks (COCO's results .json, a folder of <query>_<photo>.png, or the .npy of PROxford), and with
 --rankings=FILE both at once.
 
+`--parts=FILE` brings networks, benchmarks, re-rankers and methods of your own under the names that FILE registers:
+docs/your-own-parts.md. With `--traceback` an error says where in them it comes from.
+
 Prints the table and writes results.json, rankings.csv, queries.csv, report.html, strip.png and skipped.json to
 `<workdir>/eval/<benchmark>` (untrained: `runs/untrained-<config>/eval/<benchmark>`), or to `--out`. With another
 protocol, re-ranking or distractors, by flag or by config, the folder has their names too.
@@ -73,7 +76,7 @@ from sret_jax.errors import UserError
 from sret_jax.evaluation.benchmark import open_benchmarks
 from sret_jax.evaluation.external import scoring
 from sret_jax.evaluation.report.table import print_results, print_summary
-from sret_jax.evaluation.request import BENCHMARKS, REVISITED, Request, check_benchmark, variant
+from sret_jax.evaluation.request import REVISITED, Request, check_benchmark, known_benchmarks, variant
 from sret_jax.evaluation.run import evaluate
 from sret_jax.localization.methods import METHODS, check_methods
 from sret_jax.models.weights.shipped import DEFAULT
@@ -85,7 +88,9 @@ from sret_jax.storage.workdir import Workdir, is_checkpoint
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder that training wrote, or one step of its checkpoints.")
 BENCHMARK = flags.DEFINE_list(
-    "benchmark", None, f"Comma-separated: {', '.join(BENCHMARKS)}, each with +1m or not. Default: the config's own."
+    "benchmark",
+    None,
+    f"Comma-separated: {', '.join(known_benchmarks())}, each with +1m or not. Default: the config's own.",
 )
 ROOT = flags.DEFINE_string(
     "root", "", 'The benchmark\'s photographs, or a folder with one of each benchmark; of "folder": <instance>/<photo>.'

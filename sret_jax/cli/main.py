@@ -3,6 +3,7 @@
 import sys
 
 import sret_jax
+from sret_jax.cli.own_parts import TRACED, said, take_parts
 from sret_jax.errors import UserError, choices
 
 COMMANDS = {
@@ -41,9 +42,11 @@ def main() -> None:
         except BrokenPipeError:  # whoever read the output has seen enough
             sys.stderr.close()
             sys.exit(1)
-        except (UserError, OSError) as error:
-            said = str(error) if isinstance(error, UserError) else _of_system(error)
-            print("error: " + " ".join(said.split()), file=sys.stderr)
+        except UserError as error:
+            print(said(error, words), file=sys.stderr)
+            sys.exit(2)
+        except OSError as error:
+            print("error: " + " ".join(_of_system(error).split()), file=sys.stderr)
             sys.exit(2)
 
 
@@ -57,12 +60,14 @@ def _plain(command: str, words: list[str]) -> None:
         raise UserError(f"no command {choices(command, list(COMMANDS))}")
     from importlib import import_module
 
-    import_module(f"sret_jax.cli.{command}").main(words)
+    rest = [word for word in take_parts(words) if word != TRACED]
+    import_module(f"sret_jax.cli.{command}").main(rest)
 
 
 def usage() -> str:
     lines = [f"  {name:10} {what}" for name, what in COMMANDS.items()]
-    return "\n".join(["usage: sret COMMAND ...", "", *lines, "", "`sret COMMAND --help` says more."])
+    more = "`sret COMMAND --help` says more. Every command takes --parts=FILE, with parts of your own, and --traceback."
+    return "\n".join(["usage: sret COMMAND ...", "", *lines, "", more])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ Stopped or killed, the same command goes on where it was; with more `--config.tr
 For several processes (one per host, or per group of devices) start the same command in each with
 `--coordinator=HOST:PORT --num_processes=N --process_id=I`; on a cluster that JAX knows (Slurm, TPU pods, ...)
 `--coordinator=auto` is enough. All must see the same `--workdir`.
+
+The config file may hold parts of your own, or `--parts=FILE` bring them: docs/your-own-parts.md. With `--traceback` an
+error says where in them it comes from.
 """
 
 import jax

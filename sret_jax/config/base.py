@@ -92,6 +92,7 @@ class SmoothingConfig:
     """Method 1: `models/smoothing.py`."""
 
     enabled: bool = False
+    form: str = "learnable"  # or one of your own
     window: int = 3  # K, odd, positions
     kernel_dim: int = 16  # d, length of a kernel feature
     hidden: int = 64  # channels between the generator's two convolutions
@@ -109,7 +110,8 @@ class RefinementConfig:
     """Method 2: `models/propagation.py` and, in its free form, `models/graph.py`."""
 
     enabled: bool = False
-    form: str = "span"  # "span": nodes become averages of nodes; "free": a perceptron adds what it likes to them
+    # "span": nodes become averages of nodes; "free": a perceptron adds what it likes to them; or one of your own
+    form: str = "span"
     nodes: int = 48  # strongest local features that become nodes
     neighbours: int = 4  # edges per node in space, and again in feature similarity
     blocks: int = 2
@@ -143,7 +145,7 @@ class LocalConfig:
 class ModelConfig:
     """Backbone stage [with attention] -> [smoothing] -> [refinement] -> pooling -> L2 -> [whitening] -> L2."""
 
-    backbone: str = "efficientnet_lite0"
+    backbone: str = "efficientnet_lite0"  # or one of your own, as pool too
     # "auto": ImageNet's, of the installed package; a name of weights that come with this one; "none": random; a file,
     # see `models/weights/`; or a network that was trained here, of which what fits is taken: the workdir of its run, a
     # step in it, or a folder of `Retriever.save`
@@ -169,6 +171,8 @@ class ModelConfig:
     whitening_shrinkage: float = 0.4  # of "pca": 1 whitens fully, 0 only rotates
     whitening_ridge: float = 0.0  # of "within": in units of the mean variance; 0: by cross-validation over instances
     dtype: str = "float32"  # compute type of backbone and heads; descriptors are always float32
+    # Keyword arguments of backbone, smoothing, refinement and pooling of your own: {name: {argument: value}}
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass
@@ -176,7 +180,7 @@ class TrainConfig:
     steps: int = 300  # optimiser steps
     # Over pairs "contrastive", "infonce", "multi_similarity", "triplet", "solar"; over weights per instance "arcface",
     # "cosface", "subcentre_arcface", "curricularface". Mined tuples have their own forms of "contrastive", "triplet"
-    # and "solar".
+    # and "solar". Or one of your own.
     loss: str = "contrastive"
     margin: float = 0.7  # of the loss; a distance, an angle (radians) or a similarity
     temperature: float = 0.07  # infonce: divides the cosine before the softmax
@@ -213,6 +217,7 @@ class TrainConfig:
     log_every: int = 10  # steps
     save_every: int = 100  # steps
     keep: int = 2  # newest checkpoints kept
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a loss of your own: see ModelConfig.parts
 
 
 @dataclass
@@ -241,15 +246,23 @@ class Config:
     rerank: RerankConfig = field(default_factory=RerankConfig)
     localize: LocalizeConfig = field(default_factory=LocalizeConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    # Go on, or describe, with parts of your own whose source is another one than what was trained with.
+    changed_parts: bool = False
+    # Filled where a config is written: {"pooling trimmed": "my_pooling.py <sha256 of its source>"}
+    sources: dict[str, str] = field(default_factory=dict)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
     """The config as plain JSON values, tuples as lists."""
-    return {
-        f.name: to_dict(v) if dataclasses.is_dataclass(v) else list(v) if isinstance(v, tuple) else v
-        for f in dataclasses.fields(config)
-        for v in [getattr(config, f.name)]
-    }
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            return to_dict(value)
+        if isinstance(value, dict):
+            return {name: plain(one) for name, one in value.items()}
+        return [plain(one) for one in value] if isinstance(value, tuple | list) else value
+
+    return {one.name: plain(getattr(config, one.name)) for one in dataclasses.fields(config)}
 
 
 def from_dict(values: dict[str, Any], cls: type = Config) -> Any:

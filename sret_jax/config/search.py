@@ -1,6 +1,7 @@
 """The settings of what follows training: describing, searching, re-ranking, localization and evaluation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 PROTOCOLS = {  # of benchmarks with query boxes; what deviates is labelled wherever its numbers are shown
     "standard": "",
@@ -78,6 +79,7 @@ class RerankConfig:
     hops: int = 3  # hypergraph: propagations
     inliers: int = 20  # hypergraph: that make two photographs neighbours
     compat: bool = False  # hypergraph: as published, with its faults
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)  # of re-rankers of your own: see ModelConfig.parts
 
 
 @dataclass
@@ -93,6 +95,7 @@ class LocalizeConfig:
     refine: str = "grabcut"  # what makes pixels of a heat map: "none" (a threshold), "guided" by edges, or "grabcut"
     inliers: int = 10  # sv: with fewer, nothing is marked; sv+discovery: then discovery takes over
     chunk_rows: int = 64  # photographs per committed chunk of maps
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)  # of methods of your own: see ModelConfig.parts
 
 
 @dataclass
@@ -107,3 +110,4 @@ class EvalConfig:
     distractors: tuple[str, ...] = ()  # folders whose photographs are searched as well, as wrong answers
     protocol: str = "standard"  # one of PROTOCOLS: the others deviate as some published numbers do
     ranked: int = 0  # photographs ranked per query; 0 = all. What is not ranked counts as never found
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)  # of benchmarks of your own: see ModelConfig.parts

@@ -1,8 +1,10 @@
 """Which values of a config can be used, and together; everything else is refused before anything is built."""
 
+import json
 from typing import Any
 
 from sret_jax.config import CLASSIFYING, OF_TUPLES, PROTOCOLS, Config, steps_per_epoch, trains_singles
+from sret_jax.config.own_parts import named_parts, own_names, own_part
 from sret_jax.errors import UserError, did_you_mean
 
 _CHOICES = {
@@ -12,6 +14,7 @@ _CHOICES = {
     "data.sampling": ("instances", "balanced", "random", "tuples"),
     "model.smoothing.start": ("identity", "average"),
     "model.smoothing.control": ("", "layer", "weight", "shuffled"),
+    "model.smoothing.form": ("learnable",),
     "model.refinement.control": ("", "shuffled"),
     "model.refinement.form": ("span", "free"),
     "model.refinement.strength": ("norm", "attention"),
@@ -37,6 +40,12 @@ _CHOICES = {
     "rerank.transform": ("affine", "homography"),
     "localize.refine": ("none", "guided", "grabcut"),
     "eval.protocol": tuple(PROTOCOLS),
+}
+_OWN = {  # where something may be named that does not come with the package, and of which kind
+    "model.pool": "pooling",
+    "model.smoothing.form": "smoothing",
+    "model.refinement.form": "refinement",
+    "train.loss": "loss",
 }
 _POSITIVE = (
     "data.image_size data.instances_per_batch data.threads model.smoothing.window model.smoothing.iterations "
@@ -65,10 +74,14 @@ def validate(config: Config, *, to_train: bool = True) -> None:
         return node
 
     for path, known in _CHOICES.items():
+        known = (*known, *own_names(_OWN.get(path, "")))
+        if path == "train.loss" and not to_train and f"loss {value(path)}" in config.sources:
+            continue  # it has trained with somebody's own, and describes without it
         if value(path) not in known:
             meant = did_you_mean(str(value(path)), known)
             names = ", ".join(name or '""' for name in known)
             raise UserError(f"config.{path}={value(path)!r}: choose one of {names}{meant}")
+    _validate_parts(config)
     for path in _POSITIVE:
         if value(path) < 1:
             raise UserError(f"config.{path}={value(path)!r}: must be at least 1")
@@ -109,10 +122,27 @@ def validate(config: Config, *, to_train: bool = True) -> None:
         raise UserError(f"config.extract.scales={config.extract.scales}: give at least one positive scale")
 
 
+def _validate_parts(config: Config) -> None:
+    """Raises `UserError` for arguments of what is not named, or has none; and for values that are not plain."""
+    named = dict.fromkeys((name for _, name in named_parts(config)), "")
+    for name in ("model", "train", "rerank", "localize", "eval"):
+        for part, values in getattr(config, name).parts.items():
+            if part not in named:
+                raise UserError(
+                    f"config.{name}.parts: {part!r} is not used by this config{did_you_mean(part, named)}; it has "
+                    "arguments of parts of your own, by the name that they are registered under"
+                )
+            try:
+                json.dumps(dict(values))
+            except (TypeError, ValueError) as error:
+                raise UserError(f"config.{name}.parts: {part!r}: {error}; give numbers, words, lists") from None
+
+
 def _validate_trained(config: Config) -> None:
     model, train = config.model, config.train
     heads = model.attention.stages, model.smoothing.enabled, model.refinement.enabled, model.whitening
-    if not (any(heads) or model.pool in ("gem", "superglobal") or train.train_from != "none"):
+    learns = model.pool in ("gem", "superglobal") or own_part("pooling", model.pool) is not None
+    if not (any(heads) or learns or train.train_from != "none"):
         raise UserError(
             f'config.model.pool={model.pool!r} has nothing to train: set config.train.train_from, for example to "c5", '
             "or config.model.whitening=True"

@@ -20,7 +20,7 @@ from sret_jax.data.names import RowsByName, on_disk
 from sret_jax.data.photo_set import PhotoSet, with_distractors
 from sret_jax.data.regions import Region, cut_out
 from sret_jax.datasets.downloads import image_version
-from sret_jax.datasets.lookups import LISTS, LOOKUPS, million_list, prepare_million
+from sret_jax.datasets.lookups import LISTS, LOOKUPS, Lookup, million_list, prepare_million
 from sret_jax.datasets.pixel_truth import PixelTruth, folder_truth, labelled_truth, masked_truth, paintings_truth
 from sret_jax.datasets.revisited import list_revisited, prepare_revisited
 from sret_jax.datasets.synthetic_views import prepare_synthetic
@@ -154,7 +154,7 @@ def open_benchmark(
     """The photographs of a benchmark, read and checked, and what scores the answers to its queries.
 
     Args:
-      name: one of `BENCHMARKS`, or that and "+1m": with the million of `root`/revisitop1m too.
+      name: one of `BENCHMARKS` or of your own, or that and "+1m": with the million of `root`/revisitop1m too.
       root: the benchmark's folder, or one of several benchmarks' folders; of "folder" that of <instance>/<photo>, or
         several, separated by commas.
       queries: "folder": a folder of queries, or one photograph, instead of leave-one-out; `<instance>/<photo>` is
@@ -176,17 +176,12 @@ def open_benchmark(
 
 def open_requested(name: str, config: Config, request: Request, cache_dir: str | Path) -> Benchmark:
     """`open_benchmark` of a request as the command line makes it."""
-    start, given_root = time.perf_counter(), request.root
+    start = time.perf_counter()
     plain, request = resolved(name, config, request)
     distractors = [_distractors(folder, cache_dir) for folder in request.distractors]
     if len({part.name for part in distractors}) < len(distractors):
         raise UserError(f"--distractors={','.join(request.distractors)}: two folders of one name; rename one of them")
-    if plain in REVISITED:
-        found = _revisited(plain, config, request, distractors, cache_dir)
-    elif plain in LOOKUPS:
-        found = _lookup(plain, request, distractors, cache_dir)
-    else:
-        found = _labelled(plain, config, request, given_root, distractors, cache_dir)
+    found = OPENERS[plain](plain, config, request, distractors, Path(cache_dir))
     return dataclasses.replace(found, name=name, seconds=time.perf_counter() - start)
 
 
@@ -214,30 +209,43 @@ def _distractors(folder: str, cache_dir: str | Path) -> PhotoSet:
 
 
 def _labelled(
-    benchmark: str,
-    config: Config,
-    request: Request,
-    given_root: str,
-    distractors: list[PhotoSet],
-    cache_dir: str | Path,
+    benchmark: str, config: Config, request: Request, distractors: list[PhotoSet], cache_dir: Path
 ) -> Benchmark:
     """Photographs with instances, which are each other's queries or have a folder of queries."""
     queries = _queries(request.queries, cache_dir) if request.queries and benchmark == "folder" else None
     scored = queries is None or bool(queries.instances)
-    photos, searched, folder = _photos(config, benchmark, given_root, cache_dir, scored)
+    photos, searched, folder = _photos(config, benchmark, request.root, cache_dir, scored)
+    if queries is None:
+        pixels = masked_truth(photos) if benchmark == "synthetic" else None
+        pixels = folder_truth(Path(request.masks), photos) if request.masks else pixels
+        return benchmark_of_instances(benchmark, photos, request, distractors, searched, folder, pixels)
     database = with_distractors(photos, distractors)
-    found = partial(Benchmark, benchmark, photos, distractors, database, request=request, folder=folder)
-    if queries is not None:
-        labels, own = _labels_in(queries, photos), rows_of_content(queries.digests, database.digests)
-        scorer = partial(InstanceScorer, database.labels, photos.instances, labels, own=own)
-        return found(queries, scorer, searched, queries_from=request.queries)
-    pixels = masked_truth(photos) if benchmark == "synthetic" else None
-    pixels = folder_truth(Path(request.masks), photos) if request.masks else pixels
-    return found(None, partial(InstanceScorer, database.labels, photos.instances), searched, pixels=pixels)
+    labels, own = _labels_in(queries, photos), rows_of_content(queries.digests, database.digests)
+    scorer = partial(InstanceScorer, database.labels, photos.instances, labels, own=own)
+    return Benchmark(
+        benchmark, photos, distractors, database, queries, scorer, searched, request, request.queries, folder
+    )
+
+
+def benchmark_of_instances(
+    benchmark: str,
+    photos: PhotoSet,
+    request: Request,
+    distractors: list[PhotoSet],
+    searched: str,
+    folder: Path | None,
+    pixels: PixelTruth | None = None,
+) -> Benchmark:
+    """Photographs that are each other's queries: right answers are those of the same instance."""
+    database = with_distractors(photos, distractors)
+    scorer = partial(InstanceScorer, database.labels, photos.instances)
+    return Benchmark(
+        benchmark, photos, distractors, database, None, scorer, searched, request, folder=folder, pixels=pixels
+    )
 
 
 def _revisited(
-    benchmark: str, config: Config, request: Request, distractors: list[PhotoSet], cache_dir: str | Path
+    benchmark: str, config: Config, request: Request, distractors: list[PhotoSet], cache_dir: Path
 ) -> Benchmark:
     name, root = PIXEL.get(benchmark, benchmark), photo_root(benchmark, request.root)
     found = prepare_revisited(name, root, cache_dir, request.gnd)
@@ -265,9 +273,24 @@ def _revisited(
     )
 
 
-def _lookup(benchmark: str, request: Request, distractors: list[PhotoSet], cache_dir: str | Path) -> Benchmark:
+def _lookup(
+    benchmark: str, config: Config, request: Request, distractors: list[PhotoSet], cache_dir: Path
+) -> Benchmark:
     folder = dataset_folder(request.root, benchmark)
     found = LOOKUPS[benchmark](folder, cache_dir)
+    pixels = paintings_truth(folder, found) if benchmark == "paintings" else None
+    return benchmark_of_lookup(benchmark, found, request, distractors, folder, pixels)
+
+
+def benchmark_of_lookup(
+    benchmark: str,
+    found: Lookup,
+    request: Request,
+    distractors: list[PhotoSet],
+    folder: Path,
+    pixels: PixelTruth | None = None,
+) -> Benchmark:
+    """Queries with a list of right answers each."""
     database, cut = with_distractors(found.photos, distractors), found.queries.boxes is not None
     return Benchmark(
         benchmark,
@@ -280,8 +303,17 @@ def _lookup(benchmark: str, request: Request, distractors: list[PhotoSet], cache
         request,
         f"the {len(found.queries)} of {benchmark}" + (", cut to their boxes" if cut else ""),
         folder,
-        paintings_truth(folder, found) if benchmark == "paintings" else None,
+        pixels,
     )
+
+
+# (name, config, request, distractors, cache) -> the benchmark; `sret_jax.register` adds to them.
+Opener = Callable[[str, Config, Request, list[PhotoSet], Path], Benchmark]
+OPENERS: dict[str, Opener] = {
+    **dict.fromkeys(("synthetic", "folder"), _labelled),
+    **dict.fromkeys(REVISITED, _revisited),
+    **dict.fromkeys(LOOKUPS, _lookup),
+}
 
 
 def _photos(

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sret_jax.config import PROTOCOLS, Config
+from sret_jax.config.own_parts import own_names
 from sret_jax.config.paths import listed_paths
 from sret_jax.datasets.lookups import LOOKUPS
 from sret_jax.errors import UserError, choices
 
 PIXEL = {"proxford": "roxford5k", "prparis": "rparis6k"}  # the same photographs, with the object's pixels
 REVISITED = ("roxford5k", "rparis6k", "revisited", *PIXEL)  # "revisited": any folder with a ground truth like theirs
-BENCHMARKS = ("synthetic", "folder", *REVISITED, *LOOKUPS)
+BENCHMARKS = ("synthetic", "folder", *REVISITED, *LOOKUPS)  # those that come with the package
 MILLION = "1m"  # NAME+1m is NAME with the million of <root>/revisitop1m as distractors
 
 
@@ -42,11 +43,16 @@ class Request:
         )
 
 
+def known_benchmarks() -> tuple[str, ...]:
+    """With those of one's own."""
+    return *BENCHMARKS, *own_names("benchmark")
+
+
 def plain_benchmark(benchmark: str) -> str:
     """NAME of NAME or NAME+1m. Raises `UserError`, with the choices, for anything else."""
     name, plus, suffix = benchmark.partition("+")
-    if name not in BENCHMARKS or suffix != MILLION * bool(plus):
-        raise UserError(f"no benchmark {choices(benchmark, BENCHMARKS)}, or NAME+{MILLION} of one of them")
+    if name not in known_benchmarks() or suffix != MILLION * bool(plus):
+        raise UserError(f"no benchmark {choices(benchmark, known_benchmarks())}, or NAME+{MILLION} of one of them")
     return name
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from sret_jax.config import PROTOCOLS, to_dict
+from sret_jax.config.own_parts import with_sources
 from sret_jax.evaluation.anchors import published
 from sret_jax.evaluation.benchmark import Benchmark
 from sret_jax.evaluation.calibration import calibration
@@ -163,7 +164,7 @@ def evaluate(
         distractors=distractors,
         **about,
         anchors=published(plain, sum(distractors.values()), protocol) if anchors else [],
-        config=to_dict(config),
+        config=to_dict(with_sources(config)),
     )
     results.before_training = _before_training(out, results)
     with timings("report"):

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int8
 
 from sret_jax.config import Config, DataConfig, to_dict
+from sret_jax.config.own_parts import OF_NETWORKS, suspects
 from sret_jax.data.decoding import DECODING_VERSION
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import PhotoBatch, evaluation_batches
@@ -245,6 +246,9 @@ def extract(extractor: Extractor, photos: PhotoSet, folder: Path) -> Extraction:
         nonlocal described
         found = extractor.describe(photos, rows)
         described += len(rows)
+        bad = np.flatnonzero(~np.isfinite(found).all(1))
+        if len(bad) and (where := suspects(extractor.config, OF_NETWORKS)):
+            raise UserError(f"{photos.names[rows[bad[0]]]}: its descriptor is not finite{where}")
         log.info("%s: %d of %d photographs described", photos.name, rows.stop, len(photos))
         return found
 

@@ -225,7 +225,9 @@ def _geometric_or_discovery(localizer: Localizer, query: int, rows: Sequence[int
     return [one if one.mask.any() else other for one, other in zip(verified, discovered, strict=True)]
 
 
-METHODS: dict[str, Callable[[Localizer, int, Sequence[int]], list[PredictedMask]]] = {
+# (localizer, query, rows) -> masks; `sret_jax.register` adds to them.
+Method = Callable[[Localizer, int, Sequence[int]], list[PredictedMask]]
+METHODS: dict[str, Method] = {
     "everything": _everything,
     "lost": _lost,
     "lost_inwards": _lost_inwards,

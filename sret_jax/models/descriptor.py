@@ -8,7 +8,8 @@ spatial context differ in nothing else.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -16,17 +17,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
-from sret_jax.config import DataConfig, ModelConfig, RefinementConfig, SmoothingConfig
+from sret_jax.config import DataConfig, ModelConfig
+from sret_jax.config.own_parts import own_part
 from sret_jax.errors import UserError, did_you_mean
 from sret_jax.models.attention import StageAttention
 from sret_jax.models.backbones import BACKBONES, build_backbone
-from sret_jax.models.backbones.base import OWN_POOLS
+from sret_jax.models.backbones.base import BACKBONE_POOLS
 from sret_jax.models.backbones.resnet import ResNet
 from sret_jax.models.controls import PositionLayer, PositionWeight, Shuffled
 from sret_jax.models.delg import STAGE, DelgHead
 from sret_jax.models.graph import SpatialContextRefinement
 from sret_jax.models.local_features import LocalFeatureHead
-from sret_jax.models.pooling import MAC, GeM, OwnPool, SPoC, WeightedSum, l2_normalize
+from sret_jax.models.pooling import MAC, BackbonePool, GeM, SPoC, WeightedSum, l2_normalize
 from sret_jax.models.propagation import SpanRefinement
 from sret_jax.models.regional_pooling import RMAC, SuperGlobalPooling
 from sret_jax.models.smoothing import LearnableSmoothing
@@ -44,7 +46,7 @@ class RetrievalNetwork(nn.Module):
 
     Attributes:
       backbone: returns `{stage: (map, mask)}`.
-      pool: makes a vector of map and mask; `WeightedSum` of the local features; `OwnPool` takes the backbone's own.
+      pool: makes a vector of map and mask; `WeightedSum` of the local features; `BackbonePool` takes the backbone's own.
       stage: the map that is smoothed, refined and pooled.
       size_multiple: photographs whose sides are multiples of it get the same descriptor padded as alone.
       attention, smoothing, refinement, local, whitening: modules, or None where the network goes without.
@@ -73,18 +75,20 @@ class RetrievalNetwork(nn.Module):
         else:
             options: dict[str, Any] = {} if self.attention is None else {"attention": self.attention}
             options |= {"given": given} if given else {}
-            last = self.pool.stage if isinstance(self.pool, OwnPool) else self.stage
+            last = self.pool.stage if isinstance(self.pool, BackbonePool) else self.stage
             maps = self.backbone(images, mask, train=train, last_stage=last, **options)
         x, mask = maps[self.stage]
         intermediates: dict[str, Any] = {"backbone": x}
-        if isinstance(self.pool, OwnPool) and self.pool.stage in maps:
+        if isinstance(self.pool, BackbonePool) and self.pool.stage in maps:
             intermediates["own"] = maps[self.pool.stage]
         if keep:
             intermediates["kept"] = maps[keep]
         if self.smoothing is not None:
-            x, intermediates["smoothing"] = self.smoothing(x, mask)
+            x, seen = self.smoothing(x, mask)
+            intermediates |= {"smoothing": seen} if seen else {}
         if self.refinement is not None:
-            x, intermediates["refinement"] = self.refinement(x, mask)
+            x, seen = self.refinement(x, mask)
+            intermediates |= {"refinement": seen} if seen else {}
         if isinstance(self.local, DelgHead):
             intermediates["local"], intermediates["delg"] = self.local(*maps[STAGE], train=train)
         elif self.local is not None:
@@ -98,7 +102,7 @@ class RetrievalNetwork(nn.Module):
         x, mask, intermediates = self.feature_map(images, mask, train, given, keep)
         if isinstance(self.pool, WeightedSum):
             vector = self.pool(**intermediates["local"])
-        elif isinstance(self.pool, OwnPool):
+        elif isinstance(self.pool, BackbonePool):
             vector = self.pool(*intermediates["own"]).astype(jnp.float32)
         else:
             vector = self.pool(x.astype(jnp.float32), mask)
@@ -131,40 +135,32 @@ def build_network(
 ) -> RetrievalNetwork:
     """The network that a config describes; `whitening=False` leaves the fully connected layer out."""
     dtype = jnp.dtype(config.dtype)
-    backbone = build_backbone(config.backbone, dtype=dtype, train_from=train_from, batch_stats=batch_stats)
+    own = config.parts.get(config.backbone)
+    backbone = build_backbone(
+        config.backbone, dtype=dtype, train_from=train_from, batch_stats=batch_stats, parameters=own
+    )
     if config.relu_floor:
         if not isinstance(backbone, ResNet):
             raise UserError(f"config.model.relu_floor: {config.backbone} has no such ReLUs; set it to 0")
         backbone = backbone.clone(floor=config.relu_floor)
     _check_stages(config, train_from)
-    _check_own_pool(config)
+    _check_backbone_pool(config)
     _check_attention(config, backbone.attends)
     return RetrievalNetwork(
         backbone=backbone,
-        pool=_pool(config),
+        pool=POOLINGS[config.pool](config),
         stage=config.stage,
         size_multiple=BACKBONES[config.backbone].size_multiple,
         attention=StageAttention(tuple(config.attention.stages), batch_stats == "updated", dtype)
         if config.attention.stages
         else None,
-        smoothing=_smoothing(config.smoothing),
-        refinement=_refinement(config.refinement),
+        smoothing=SMOOTHINGS[config.smoothing.form](config) if config.smoothing.enabled else None,
+        refinement=REFINEMENTS[config.refinement.form](config) if config.refinement.enabled else None,
         local=_local(config),
         whitening=Whitening(config.whitening_dim) if config.whitening and whitening else None,
         l2_added=config.l2_added,
         l2_pooled=config.l2_pooled,
     )
-
-
-def _pool(config: ModelConfig) -> nn.Module:
-    exponents = config.pool_p, config.pool_shared
-    if config.pool == "gem":
-        return GeM(*exponents)
-    if config.pool == "superglobal":
-        return SuperGlobalPooling(*exponents)
-    if config.pool in OWN_POOLS:
-        return OwnPool(OWN_POOLS[config.pool])
-    return {"mac": MAC, "spoc": SPoC, "rmac": RMAC, "how": WeightedSum}[config.pool]()
 
 
 def _check_stages(config: ModelConfig, train_from: str) -> None:
@@ -179,11 +175,11 @@ def _check_stages(config: ModelConfig, train_from: str) -> None:
             raise UserError(f"config.{field}={value!r}: {config.backbone} has {', '.join(known)}{meant}")
 
 
-def _check_own_pool(config: ModelConfig) -> None:
+def _check_backbone_pool(config: ModelConfig) -> None:
     """Raises `UserError` for a vector that this backbone does not make, or beside heads that would not reach it."""
-    if config.pool not in OWN_POOLS:
+    if config.pool not in BACKBONE_POOLS:
         return
-    if OWN_POOLS[config.pool] not in BACKBONES[config.backbone].stages:
+    if BACKBONE_POOLS[config.pool] not in BACKBONES[config.backbone].stages:
         raise UserError(f'config.model.pool={config.pool!r}: {config.backbone} has none; choose another, such as "gem"')
     for field in ("smoothing", "refinement"):
         if getattr(config, field).enabled:
@@ -220,10 +216,9 @@ def _check_attention(config: ModelConfig, possible: Sequence[str]) -> None:
             )
 
 
-def _smoothing(settings: SmoothingConfig) -> nn.Module | None:
+def _learnable(config: ModelConfig) -> nn.Module:
     """The module with the fields of its config, which have the same names, or the control that stands in for it."""
-    if not settings.enabled:
-        return None
+    settings = config.smoothing
     if settings.control in ("layer", "weight"):
         return {"layer": PositionLayer, "weight": PositionWeight}[settings.control](settings.hidden)
     own = {field.name for field in dataclasses.fields(LearnableSmoothing)}
@@ -231,13 +226,34 @@ def _smoothing(settings: SmoothingConfig) -> nn.Module | None:
     return Shuffled(layer) if settings.control == "shuffled" else layer
 
 
-def _refinement(settings: RefinementConfig) -> nn.Module | None:
-    """The module of the form that the config names; the fields have the same names."""
-    modules: dict[str, type[nn.Module]] = {"span": SpanRefinement, "free": SpatialContextRefinement}
-    module = modules[settings.form]
+def _refinement(module: type[nn.Module], config: ModelConfig) -> nn.Module:
+    """The module with the fields of its config, which have the same names."""
+    settings = config.refinement
     own = {field.name for field in dataclasses.fields(module)}
     fields = {name: value for name, value in vars(settings).items() if name in own}
-    return module(**fields, shuffled=settings.control == "shuffled") if settings.enabled else None
+    return module(**fields, shuffled=settings.control == "shuffled")
+
+
+def _pooled_by_backbone(stage: str, config: ModelConfig) -> nn.Module:
+    return BackbonePool(stage)
+
+
+# What a config can name; `sret_jax.register` adds to them.
+Build = Callable[[ModelConfig], nn.Module]
+POOLINGS: dict[str, Build] = {
+    "gem": lambda config: GeM(config.pool_p, config.pool_shared),
+    "mac": lambda _: MAC(),
+    "spoc": lambda _: SPoC(),
+    "rmac": lambda _: RMAC(),
+    "superglobal": lambda config: SuperGlobalPooling(config.pool_p, config.pool_shared),
+    "how": lambda _: WeightedSum(),
+    **{name: partial(_pooled_by_backbone, stage) for name, stage in BACKBONE_POOLS.items()},
+}
+SMOOTHINGS: dict[str, Build] = {"learnable": _learnable}
+REFINEMENTS: dict[str, Build] = {
+    "span": partial(_refinement, SpanRefinement),
+    "free": partial(_refinement, SpatialContextRefinement),
+}
 
 
 def descriptor_length(config: ModelConfig) -> int:
@@ -246,7 +262,11 @@ def descriptor_length(config: ModelConfig) -> int:
         return config.whitening_dim
     if config.pool == "how":
         return config.local.dim
-    return BACKBONES[config.backbone].channels[OWN_POOLS.get(config.pool, config.stage)]
+    channels = BACKBONES[config.backbone].channels[BACKBONE_POOLS.get(config.pool, config.stage)]
+    if own_part("pooling", config.pool) is None:
+        return channels
+    maps = jnp.zeros((1, 2, 2, channels)), jnp.ones((1, 2, 2), bool)
+    return int(jax.eval_shape(POOLINGS[config.pool](config).init_with_output, jax.random.key(0), *maps)[0].shape[1])
 
 
 def init_network(

@@ -96,7 +96,7 @@ class WeightedSum(nn.Module):
         return weighted_sum(features, strength, mask)
 
 
-class OwnPool(nn.Module):
+class BackbonePool(nn.Module):
     """The vector that the backbone itself makes of a photograph: its map `stage`, which has one position."""
 
     stage: str

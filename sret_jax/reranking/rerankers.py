@@ -221,6 +221,7 @@ class Reranker:
     descriptors: bool = True
 
 
+# `sret_jax.register` adds to them.
 RERANKERS: dict[str, Reranker] = {
     "sv": Reranker(_spatial_verification, 100, descriptors=False),
     "aqe": Reranker(partial(_expansion, 0.0), 10),

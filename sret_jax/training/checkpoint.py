@@ -19,6 +19,7 @@ import numpy as np
 
 from sret_jax import config as configs
 from sret_jax.config import Config
+from sret_jax.config.own_parts import check_sources
 from sret_jax.errors import UserError
 from sret_jax.models.descriptor import build_network
 from sret_jax.models.weights.trained import TrainedNetwork as TrainedNetwork
@@ -132,13 +133,16 @@ def restore(template: Any, saved: Tree, source: str) -> Any:
     return flax.serialization.from_state_dict(template, tree)
 
 
-def load_network(path: str | Path) -> TrainedNetwork:
+def load_network(path: str | Path, *, changed_parts: bool = False) -> TrainedNetwork:
     """The newest intact checkpoint of a workdir, or the one in a step folder.
+
+    `changed_parts`: accepts parts that do not come with the package though their source is another one now.
 
     Raises `UserError` naming the folder that holds no checkpoint, or the parameter or shape in which the checkpoint
     differs from its own config.
     """
     trained = read_run(Path(path))
+    check_sources(trained.config, str(path), changed=changed_parts)
     network = build_network(trained.config.model)
     side = 4 * (network.size_multiple if network.size_multiple > 1 else 32)
     image = jax.ShapeDtypeStruct((1, side, side, 3), np.uint8), jax.ShapeDtypeStruct((1, side, side), bool)

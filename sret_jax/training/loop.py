@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from sret_jax.config import Config, photos_per_batch
+from sret_jax.config.own_parts import suspects
 from sret_jax.config.validation import validate
 from sret_jax.data.folders import folders_and_splits, has_split, prepare_folders, prepare_single_photos
 from sret_jax.data.photo_set import PhotoSet
@@ -249,13 +250,14 @@ def initial_state(
     """The optimiser, of a run of these lengths, and the state before the first step, as host arrays."""
     dim = descriptor_length(config.model)
     key = jax.random.key(config.seed)
-    loss: Tree = init_loss(config.train, len(photos.instances), dim, jax.random.fold_in(key, 1))
+    of_loss = config.train, len(photos.instances), dim, jax.random.fold_in(key, 1)
+    loss: Tree = init_loss(*of_loss)
     if config.model.local.enabled and config.model.local.kind == "delg":
         channels = variables["params"]["local"]["expand"]["kernel"].shape[1]
         loss |= {"delg": init_delg_loss(len(photos.instances), channels, jax.random.fold_in(key, 2))}
     params = {"network": variables["params"], "loss": loss}
     optimizer = build_optimizer(config.train, config.model, params, lengths)
-    memory = variables["batch_stats"], optimizer.init(params), jax.random.key_data(key), init_loss_state(config.train)
+    memory = variables["batch_stats"], optimizer.init(params), jax.random.key_data(key), init_loss_state(*of_loss)
     state = TrainState(np.int32(0), params, *memory)
     return optimizer, parallel.fetch(state)
 
@@ -301,7 +303,7 @@ def _run_steps(
                     names = ", ".join(photos.names[row] for row in rows[:4])
                     raise UserError(
                         f"step {step}: {name} is {value}, training stops; lower config.train.learning_rate, or look "
-                        f"at the photographs of the batch ({names}, …)"
+                        f"at the photographs of the batch ({names}, …){suspects(config)}"
                     )
             metrics_log.write(step, values)
             return stop

@@ -1,26 +1,90 @@
-"""The loss that a config names, over the descriptors of one whole batch, with its parameters and its memory."""
+"""The losses by name, over the descriptors of one whole batch, with their parameters and their memory."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from sret_jax.config import CLASSIFYING, TrainConfig
+from sret_jax.config import TrainConfig
 from sret_jax.training import margin_losses, pair_losses, tuple_losses
 
+Tree = dict[str, Any]
 
-def init_loss(config: TrainConfig, classes: int, dim: int, key: Array) -> dict[str, Array]:
-    """The loss's own parameters: weight vectors per training instance for the ArcFace family, none for the others."""
-    if config.loss not in CLASSIFYING:
-        return {}
+
+def _no_arrays(config: TrainConfig, classes: int, dim: int, key: Array) -> Tree:
+    return {}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss by its name.
+
+    value   (config, its parameters, its memory, descriptors [b d], labels [b]) -> the loss, and its memory with this
+            batch in it
+    params  (config, training instances, length of a descriptor, key) -> its parameters at the start
+    memory  the same of what it remembers from batch to batch without a gradient
+    """
+
+    value: Callable[[TrainConfig, Tree, Tree, Array, Array], tuple[Array, Tree]]
+    params: Callable[[TrainConfig, int, int, Array], Tree] = _no_arrays
+    memory: Callable[[TrainConfig, int, int, Array], Tree] = _no_arrays
+
+
+def _of_pairs(value: Callable[[TrainConfig, Array, Array], Array]) -> Loss:
+    return Loss(lambda config, params, memory, x, labels: (value(config, x, labels), memory))
+
+
+def _class_weights(config: TrainConfig, classes: int, dim: int, key: Array) -> Tree:
     shape = (classes, config.sub_centres, dim) if config.loss == "subcentre_arcface" else (classes, dim)
     return {"weights": jax.random.normal(key, shape) / jnp.sqrt(dim)}
 
 
-def init_loss_state(config: TrainConfig) -> dict[str, Array]:
+def _of_classes(value: Callable[..., Array]) -> Loss:
+    def with_memory(config: TrainConfig, params: Tree, memory: Tree, x: Array, labels: Array) -> tuple[Array, Tree]:
+        return value(x, labels, params["weights"], margin=config.margin, scale=config.scale), memory
+
+    return Loss(with_memory, _class_weights)
+
+
+def _curricularface(config: TrainConfig, params: Tree, memory: Tree, x: Array, labels: Array) -> tuple[Array, Tree]:
+    loss, t = margin_losses.curricularface(
+        x, labels, params["weights"], memory["t"], margin=config.margin, scale=config.scale
+    )
+    return loss, {"t": t}
+
+
+def _solar(config: TrainConfig, x: Array, labels: Array) -> Array:
+    p, n, where = tuple_losses.hardest_tuples(x, labels, config.negatives)
+    return tuple_losses.solar(x, x[p], x[n], margin=config.margin, weight=config.solar_weight, where=where)
+
+
+# What `train.loss` can name; `sret_jax.register` adds to it.
+LOSSES: dict[str, Loss] = {
+    "contrastive": _of_pairs(lambda config, x, labels: pair_losses.contrastive(x, labels, margin=config.margin)),
+    "infonce": _of_pairs(lambda config, x, labels: pair_losses.infonce(x, labels, temperature=config.temperature)),
+    "multi_similarity": _of_pairs(
+        lambda config, x, labels: pair_losses.multi_similarity(x, labels, base=config.margin)
+    ),
+    "triplet": _of_pairs(lambda config, x, labels: pair_losses.triplet(x, labels, margin=config.margin)),
+    "solar": _of_pairs(_solar),
+    "arcface": _of_classes(margin_losses.arcface),
+    "cosface": _of_classes(margin_losses.cosface),
+    "subcentre_arcface": _of_classes(margin_losses.subcentre_arcface),
+    "curricularface": Loss(_curricularface, _class_weights, lambda *_: {"t": jnp.zeros(())}),
+}
+
+
+def init_loss(config: TrainConfig, classes: int, dim: int, key: Array) -> dict[str, Array]:
+    """The loss's own parameters: weight vectors per training instance for the ArcFace family, none for the others."""
+    return LOSSES[config.loss].params(config, classes, dim, key)
+
+
+def init_loss_state(config: TrainConfig, classes: int, dim: int, key: Array) -> dict[str, Array]:
     """What the loss remembers from batch to batch without a gradient: CurricularFace's moving average."""
-    return {"t": jnp.zeros(())} if config.loss == "curricularface" else {}
+    return LOSSES[config.loss].memory(config, classes, dim, key)
 
 
 def batch_loss(
@@ -38,29 +102,7 @@ def batch_loss(
     """
     if tuples:
         return _loss_of_tuples(config, descriptors), state
-    margin, scale = config.margin, config.scale
-    match config.loss:
-        case "arcface" | "cosface" | "subcentre_arcface":
-            classify = getattr(margin_losses, config.loss)
-            return classify(descriptors, labels, params["weights"], margin=margin, scale=scale), state
-        case "curricularface":
-            loss, t = margin_losses.curricularface(
-                descriptors, labels, params["weights"], state["t"], margin=margin, scale=scale
-            )
-            return loss, {"t": t}
-        case "contrastive":
-            return pair_losses.contrastive(descriptors, labels, margin=margin), state
-        case "multi_similarity":
-            return pair_losses.multi_similarity(descriptors, labels, base=margin), state
-        case "infonce":
-            return pair_losses.infonce(descriptors, labels, temperature=config.temperature), state
-        case "triplet":
-            return pair_losses.triplet(descriptors, labels, margin=margin), state
-        case "solar":
-            p, n, where = tuple_losses.hardest_tuples(descriptors, labels, config.negatives)
-            rows = descriptors, descriptors[p], descriptors[n]
-            return tuple_losses.solar(*rows, margin=margin, weight=config.solar_weight, where=where), state
-    raise ValueError(f"unknown loss {config.loss!r}")
+    return LOSSES[config.loss].value(config, params, state, descriptors, labels)
 
 
 def _loss_of_tuples(config: TrainConfig, descriptors: Float[Array, "b d"]) -> Float[Array, ""]:

@@ -7,7 +7,8 @@ A parameter's group is read from its path in `{"network": {"backbone", "pool", .
     backbone   the other stages: learning_rate * backbone_lr
     pool       the GeM exponents: learning_rate * pool_lr
     whitening  the whitening layer: learning_rate * whitening_lr
-    heads      everything else, the loss's own weights too: learning_rate
+    heads      everything else, the loss's own weights too, and those of a pooling that does not come with the package:
+               learning_rate
 
 Weight decay acts on arrays of two or more axes: kernels, but not biases, norms and exponents. With `decayed="all"` it
 acts on everything but the exponents.
@@ -22,7 +23,7 @@ import optax
 
 from sret_jax.config import ModelConfig, TrainConfig
 from sret_jax.models.backbones import BACKBONES, build_backbone
-from sret_jax.models.backbones.base import OWN_POOLS
+from sret_jax.models.backbones.base import BACKBONE_POOLS
 
 Lengths = tuple[tuple[int, int], ...]  # (steps done, length of the run from there on), the first from 0
 
@@ -76,13 +77,13 @@ def trained_backbone(model: ModelConfig, train_from: str) -> set[tuple[str, ...]
         side = 2 * BACKBONES[model.backbone].size_multiple
         image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
         mask = jax.ShapeDtypeStruct((1, side, side), jnp.bool_)
-        network = build_backbone(model.backbone)
+        network = build_backbone(model.backbone, parameters=model.parts.get(model.backbone))
         shapes = jax.eval_shape(lambda *args: network.init(*args, last_stage=stage), jax.random.key(0), image, mask)
         return {_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes["params"])}
 
     if train_from == "none":
         return set()
-    used = up_to(OWN_POOLS.get(model.pool, model.stage))
+    used = up_to(BACKBONE_POOLS.get(model.pool, model.stage))
     if train_from == "all":
         return used
     stages = list(BACKBONES[model.backbone].stages)
@@ -117,6 +118,8 @@ def build_optimizer(
             return "frozen" if model.local.kind == "how" else "heads"
         if names[:2] == ("network", "backbone"):
             return "backbone" if names[2:] in trained else "frozen"
+        if names[:3] == ("network", "pool", "own"):
+            return "heads"
         return names[1] if names[0] == "network" and names[1] in rates else "heads"
 
     def decays(tree: Any) -> Any:

@@ -8,6 +8,7 @@ import jax
 
 from sret_jax import config as configs
 from sret_jax.config import Config
+from sret_jax.config.own_parts import OF_TRAINING, check_sources, with_sources
 from sret_jax.errors import UserError
 from sret_jax.storage.artifacts import write_json
 from sret_jax.storage.provenance import environment
@@ -15,13 +16,16 @@ from sret_jax.storage.workdir import Workdir
 from sret_jax.training.optimizer import Lengths
 
 # What may change between two starts in one workdir: nothing here reaches the parameters.
-FREE = ("data.threads", "eval.", "search.", "train.keep", "train.log_every", "train.parallel", "train.save_every")
+FREE = (
+    *("changed_parts", "data.threads", "eval.", "search.", "sources."),
+    *("train.keep", "train.log_every", "train.parallel", "train.save_every"),
+)
 
 
 def describe_run(config: Config, data_fingerprint: str) -> dict[str, Any]:
     """Config, environment, devices and the fingerprint of the photographs, as JSON values."""
     return {
-        "config": configs.to_dict(config),
+        "config": configs.to_dict(with_sources(config)),
         "data_fingerprint": data_fingerprint,
         "devices": jax.device_count(),
         "processes": jax.process_count(),
@@ -39,7 +43,8 @@ def check_same_run(workdir: Path, run: dict[str, Any]) -> Lengths:
         return ()
     try:
         before = json.loads(path.read_bytes())
-        known = configs.to_dict(configs.from_dict(before["config"]))  # fields that are new since have their default
+        begun = configs.from_dict(before["config"])
+        known = configs.to_dict(begun)  # fields that are new since have their default
         fields = configs.differences(known, run["config"])
         photos_changed = before["data_fingerprint"] != run["data_fingerprint"]
         steps = int(known["train"]["steps"])
@@ -57,6 +62,7 @@ def check_same_run(workdir: Path, run: dict[str, Any]) -> Lengths:
                 f"{workdir} was begun with config.{field}={old!r}, now it is {new!r}; "
                 "choose another --workdir, or put the field back to go on"
             )
+    check_sources(begun, str(workdir), changed=run["config"]["changed_parts"], kinds=OF_TRAINING)
     if photos_changed:
         raise UserError(f"{workdir} was begun with other photographs; choose another --workdir, or put them back")
     return lengths

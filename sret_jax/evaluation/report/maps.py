@@ -11,6 +11,8 @@ from sret_jax.evaluation.report.album import Album, named
 from sret_jax.evaluation.report.pictures import content, escaped, heat_map, node_graph
 
 LEARNED = ("smoothing", "refinement")
+GRAPH = "edge_valid"  # one of the entries of `models.graph.described`
+TITLES = {"a": "a: bright keeps to itself", "c": "c: dark gives way to its neighbours"}
 
 
 def untrained_parts(params: Mapping[str, Any]) -> list[str]:
@@ -38,16 +40,16 @@ def maps_section(
     for row, values in intermediates.items():
         photo, mask, name = queries.photo(row), values["photo_mask"], queries.names[row]
         maps = [("strength of the features", np.linalg.norm(values["map"].astype(np.float32), axis=-1))]
-        if "smoothing" in values and "smoothing" not in untrained:
-            maps.append(("a: bright keeps to itself", values["smoothing"]["a"]))
-            maps.append(("c: dark gives way to its neighbours", values["smoothing"]["c"]))
+        seen = {part: values[part] for part in LEARNED if part in values and part not in untrained}
+        graph = seen.pop("refinement") if GRAPH in seen.get("refinement", {}) else None
+        for one in seen.values():  # of somebody's own refinement or smoothing whatever is a map, by its name
+            maps += [(TITLES.get(name, name), x) for name, x in one.items() if np.shape(x) == values["map"].shape[:2]]
         figures = [(content(photo, mask), named(name))]
         for title, value in maps:
             image, low, high = heat_map(photo, value, mask)
             span = f"{low:.3g} to {high:.3g}" if f"{low:.3g}" != f"{high:.3g}" else f"{low:.3g} everywhere"
             figures.append((image, escaped(f"{title} ({span})")))
-        if "refinement" in values and "refinement" not in untrained:
-            graph = values["refinement"]
+        if graph is not None:
             nodes = int(np.sum(graph["valid"]))
             figures.append((node_graph(photo, graph, values["map"].shape[:2], mask), f"{nodes} nodes and their edges"))
         drawn = "".join(album.figure(image, name, caption) for image, caption in figures)

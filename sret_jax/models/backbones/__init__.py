@@ -1,5 +1,6 @@
 """Backbones by name: one call returns the map and the mask of every stage."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,10 @@ class BackboneInfo:
     size_multiple: int  # height and width of photograph and bucket must be multiples of this
     stages: dict[str, int]  # stride of each stage's map; 0 where the map has one position
     channels: dict[str, int]  # of each stage's map
+    # Of one that does not come with the package: (parameters, train_from, update_stats, dtype) -> the network, and its
+    # pretrained variables
+    build: Callable[..., nn.Module] | None = None
+    pretrained: Callable[[], dict[str, Any]] | None = None
 
 
 def _lite(name: str) -> BackboneInfo:
@@ -63,16 +68,24 @@ def same_network(name: str, other: str) -> bool:
 
 
 def build_backbone(
-    name: str, *, dtype: Any = jnp.float32, train_from: str = "none", batch_stats: str = "frozen"
+    name: str,
+    *,
+    dtype: Any = jnp.float32,
+    train_from: str = "none",
+    batch_stats: str = "frozen",
+    parameters: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """The network; its call is documented at `base.Backbone`.
 
     `dtype`: of the computation, parameters are float32. `train_from`: the first stage that trains ("all", a stage, or
     "none"); no gradient goes further back. `batch_stats`: "frozen" uses the running statistics always; "updated" uses
     and tracks the batch's own in the stages that train, over the pmap axis "batch", when called with `train=True`.
+    `parameters`: keyword arguments of one that does not come with the package.
     """
     if name not in BACKBONES:
         raise UserError(f"unknown backbone {name!r}; choose one of {', '.join(BACKBONES)}")
+    if build := BACKBONES[name].build:
+        return build(parameters or {}, train_from, batch_stats == "updated", dtype)
     families = {
         **dict.fromkeys(efficientnet_lite.SCALES, EfficientNetLite),
         **dict.fromkeys(resnet.LAYERS, ResNet),

@@ -12,7 +12,7 @@ from sret_jax.models.backbones.layers import erase
 STAGES = ("c1", "c2", "c3", "c4", "c5", "last")  # strides 2, 4, 8, 16, 32, 32
 # Maps of one position, behind the stages: what a network itself makes of a photograph.
 CLASS_TOKEN, ATTENTION_POOL = "cls", "attention_pool"
-OWN_POOLS = {"class_token": CLASS_TOKEN, "attention": ATTENTION_POOL}  # values of config.model.pool -> such a map
+BACKBONE_POOLS = {"class_token": CLASS_TOKEN, "attention": ATTENTION_POOL}  # values of config.model.pool -> such a map
 IMAGE_MEAN, IMAGE_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for values 0..1
 Maps = dict[str, tuple[Float[Array, "b _ _ _"], Bool[Array, "b _ _"]]]
 

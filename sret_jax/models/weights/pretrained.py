@@ -39,6 +39,8 @@ def pretrained(name: str, weights: str) -> Tree:
 def _load(backbone: str, weights: str) -> Weights:
     if backbone not in BACKBONES:
         raise UserError(f"unknown backbone {choices(backbone, BACKBONES)}")
+    if BACKBONES[backbone].build is not None:
+        return _own(backbone, weights)
     if weights in shipped_names():
         installed = shipped_config(weights)["model"]["backbone"]
         found = read_shipped(weights, read_weights(installed_weights(installed)).variables)
@@ -49,6 +51,16 @@ def _load(backbone: str, weights: str) -> Weights:
     if not same_network(found.backbone, backbone):
         raise UserError(f"{weights}: weights of {found.backbone}; set config.model.backbone={found.backbone}")
     return found
+
+
+def _own(backbone: str, weights: str) -> Weights:
+    """The weights that a backbone brings along which does not come with the package."""
+    info = BACKBONES[backbone]
+    if weights != "auto" or info.pretrained is None:
+        brought = '"auto" (its own) or ' if info.pretrained else ""
+        raise UserError(f'config.model.weights={weights!r}: the backbone {backbone!r} takes {brought}"none" (random)')
+    variables = {kind: {"backbone": {"own": tree}} for kind, tree in info.pretrained().items()}
+    return Weights({"params": {}} | variables, backbone, list(info.stages)[-1], "own", "normalized", backbone, "")
 
 
 def start_from(fresh: Tree, config: ModelConfig, data: DataConfig | None = None) -> Tree:
