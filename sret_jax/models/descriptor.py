@@ -296,7 +296,7 @@ def init_network(
         if start in ("pca", "within") and name in variables["params"]
     ]
     unfilled = {name: jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), variables["params"][name]) for name in learned}
-    return variables | {"params": variables["params"] | unfilled}
+    return {"batch_stats": {}} | variables | {"params": variables["params"] | unfilled}
 
 
 def _reduction_start(config: ModelConfig) -> str:

@@ -1,7 +1,7 @@
 """A re-ranker and a method of localization of one's own, among those that go by name."""
 
-import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from sret_jax.parts.network import shape_of
 from sret_jax.reranking.answers import Candidates, Context, Step
 from sret_jax.reranking.rerankers import Reranker
 
-NUMBER = 100  # of the first answers that a re-ranker concerns where neither it nor the command line says
+NUMBER = 100  # of the first answers that a re-ranker concerns where the command line does not say
 
 
 def own_reranker(part: Part) -> Reranker:
@@ -30,11 +30,10 @@ def own_reranker(part: Part) -> Reranker:
 
         return checked
 
-    first = next(iter(inspect.signature(part.definition).parameters.values()), None)
-    return Reranker(make, first.default if first is not None and isinstance(first.default, int) else NUMBER)
+    return Reranker(make, NUMBER)
 
 
-def _check_order(part: Part, before: Candidates, after: Candidates) -> None:
+def _check_order(part: Part, before: Candidates, after: Any) -> None:
     """Raises `UserError` unless the same photographs are in another order, with a number each."""
     if not isinstance(after, Candidates):
         raise part.fails(f"gave {type(after).__name__}, not Candidates: use dataclasses.replace(candidates, ids=...)")
@@ -58,18 +57,16 @@ def own_method(part: Part) -> Method:
     return locate
 
 
-def _checked(part: Part, localizer: Localizer, row: int, given: PredictedMask | np.ndarray) -> PredictedMask:
-    marked = given if isinstance(given, PredictedMask) else PredictedMask(np.asarray(given))
-    for name, value, kind in (("mask", marked.mask, np.bool_), ("heat", marked.heat, np.floating)):
+def _checked(part: Part, localizer: Localizer, row: int, given: Any) -> PredictedMask:
+    marked = isinstance(given, PredictedMask)
+    mask, heat = (given.mask, given.heat) if marked else (given, None)
+    size, photo = localizer.size(row), localizer.photos.names[row]
+    for name, value, kind in (("mask", mask, np.bool_), ("heat", heat, np.floating)):
         if value is None and name == "heat":
             continue
-        if not (isinstance(value, np.ndarray) and np.issubdtype(value.dtype, kind)) or value.shape != localizer.size(
-            row
-        ):
-            size, what = list(localizer.size(row)), "bool" if kind is np.bool_ else "float"
-            raise part.fails(
-                f"gave {shape_of(value)} as the {name} of {localizer.photos.names[row]}, not {what} {size}"
-            )
-    if marked.heat is not None and not np.isfinite(marked.heat).all():
-        raise part.fails(f"gave a heat of {localizer.photos.names[row]} that is not a number everywhere")
-    return marked
+        if not (isinstance(value, np.ndarray) and np.issubdtype(value.dtype, kind) and value.shape == size):
+            wanted = f"a {'bool' if kind is np.bool_ else 'float'} array of numpy, {list(size)}"
+            raise part.fails(f"gave {shape_of(value)} as the {name} of {photo}, not {wanted}")
+    if heat is not None and not np.isfinite(heat).all():
+        raise part.fails(f"gave a heat of {photo} that is not a number everywhere")
+    return given if marked else PredictedMask(mask)

@@ -6,7 +6,7 @@ the part: `ModelConfig(pool="trimmed", parts={"trimmed": {"share": 0.2}})`. A cl
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -74,7 +74,7 @@ class Backbone(Protocol):
 class Reranker(Protocol):
     """Made ready for a database, what puts the first answers to some queries in another order: see `Candidates`.
 
-    number   of answers it concerns, as of `--rerank=NAME:NUMBER`; its default is that without a number, or 100
+    number   of the first answers that it concerns, as of `--rerank=NAME:NUMBER`; 100 without a number
     context  descriptors and local features, the config, and a folder of its own
     """
 
@@ -103,6 +103,3 @@ class OpensBenchmark(Protocol):
     """
 
     def __call__(self, root: Path, cache: Path, /) -> Lookup | PhotoSet | Benchmark: ...
-
-
-Parameters = Mapping[str, Any]

@@ -77,12 +77,12 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def init_loss(config: TrainConfig, classes: int, dim: int, key: Array) -> dict[str, Array]:
+def init_loss(config: TrainConfig, classes: int, dim: int, key: Array) -> Tree:
     """The loss's own parameters: weight vectors per training instance for the ArcFace family, none for the others."""
     return LOSSES[config.loss].params(config, classes, dim, key)
 
 
-def init_loss_state(config: TrainConfig, classes: int, dim: int, key: Array) -> dict[str, Array]:
+def init_loss_state(config: TrainConfig, classes: int, dim: int, key: Array) -> Tree:
     """What the loss remembers from batch to batch without a gradient: CurricularFace's moving average."""
     return LOSSES[config.loss].memory(config, classes, dim, key)
 
