@@ -13,6 +13,7 @@ from sret_jax.config import LocalizeConfig, RefinementConfig, RerankConfig, Smoo
 from sret_jax.config.own_parts import KINDS
 from sret_jax.models.descriptor import build_network, descriptor_length
 from sret_jax.training.checkpoint import Checkpoints
+from tests.support.commands import REPOSITORY
 from tests.support.own_parts import EXAMPLES, forgotten, small_config, use_examples
 from tests.support.photos import write_photos
 
@@ -48,6 +49,13 @@ def run(tmp_path_factory, photos):
 def test_there_is_an_example_of_every_kind():
     registered = [kind for path in EXAMPLES.glob("*.py") for kind in KINDS if f'register("{kind}"' in path.read_text()]
     assert set(registered) == set(KINDS)
+
+
+def test_the_page_shows_them_as_they_are_and_the_pooling_is_short():
+    page = (REPOSITORY / "docs/your-own-parts.md").read_text()
+    for path in EXAMPLES.glob("*.py"):
+        assert f"```python\n{path.read_text()}```\n" in page, f"copy {path.name} into docs/your-own-parts.md"
+    assert len((EXAMPLES / "pooling.py").read_text().splitlines()) <= 25
 
 
 def test_all_of_them_train_and_every_parameter_moves(run):

@@ -1,14 +1,15 @@
 """Trains the same small run several times over, each time in a process of its own that ends in its own way.
 
     python -m tests.support.train_driver WORKDIR CACHE ENDING [ENDING ...]
-        [--plain=yes] [--tuples=yes] [--parallel=shard_map] [--steps=N] [--process=I/N --port=P]
+        [--plain=yes] [--tuples=yes] [--own=yes] [--parallel=shard_map] [--steps=N] [--process=I/N --port=P]
 
 An ending is `done`, or what strikes when: `kill@step:3` (SIGKILL before the third step of that process is dispatched),
 `kill@seal:2` (inside its second save, before the manifest), `kill@rename:2` (before the second rename of a save),
 `term@step:3` (SIGTERM). Every process is forked before anything of JAX runs in this one, which saves its imports.
 `--plain` starts from random whitening and takes SGD steps: PCA and Adam divide by small numbers, which makes large
 differences of the rounding in which runs on different devices differ. `--tuples` mines hard negatives before every
-third step, instead of the batches of instances. `--parallel` and `--steps` set the fields of `config.train`.
+third step, instead of the batches of instances. `--own` smooths, pools and trains with the examples of parts of one's
+own. `--parallel` and `--steps` set the fields of `config.train`.
 
 Prints a line `ENDING STATUS DIGEST` for each, STATUS as `subprocess` gives it, DIGEST of the final parameters.
 """
@@ -23,10 +24,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from sret_jax.config import Config, DataConfig, EvalConfig, MiningConfig, ModelConfig, TrainConfig
+from sret_jax.config import Config, DataConfig, EvalConfig, MiningConfig, ModelConfig, SmoothingConfig, TrainConfig
 from sret_jax.storage import artifacts
 from sret_jax.training import loop, parallel
 from sret_jax.training.loop import Stopped, train
+from tests.support.own_parts import use_examples
 
 STEPS, SAVE_EVERY = 8, 2
 
@@ -93,6 +95,13 @@ def arm(ending: str) -> None:
     setattr(module, name, counted)
 
 
+def with_own_parts(config: Config) -> Config:
+    use_examples("pooling", "refinement", "loss")
+    config.model.pool, config.train.loss = "strongest", "proxies"
+    config.model.smoothing = SmoothingConfig(enabled=True, form="blend")
+    return config
+
+
 def digest(tree) -> str:
     out = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
@@ -128,6 +137,7 @@ def main(words: list[str]) -> None:
     config = mined(config) if "tuples" in flags else config
     config.train.parallel = flags.get("parallel", config.train.parallel)
     config.train.steps = int(flags.get("steps", config.train.steps))
+    config = with_own_parts(config) if "own" in flags else config
     index, count = (int(x) for x in flags.get("process", "0/1").split("/"))
     for i, ending in enumerate(endings):
         reading, writing = os.pipe()

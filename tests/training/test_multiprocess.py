@@ -81,3 +81,21 @@ def test_two_processes_go_on_by_shard_map_with_the_bits_of_pmap(tmp_path):
     both = drive(tmp_path / "both", tmp_path / "cache", ["done"], ["done"], flags=flags)
     assert [own[0][1] for own in (*pmap, *both)] == ["0"] * 4
     assert len({own[0][2] for own in (*pmap, *both)}) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_train_parts_that_do_not_come_with_the_package_as_one(tmp_path):
+    flags = "--plain=yes", "--own=yes"
+    ((alone,),) = drive(tmp_path / "alone", tmp_path / "cache", ["done"], flags=flags)
+    killed = ["kill@step:5", "done"]
+    first, second = drive(tmp_path / "two", tmp_path / "cache", killed, killed, flags=flags)
+    assert alone[1] == first[1][1] == second[1][1] == "0" and first[1][2] == second[1][2]
+    one, two = (Checkpoints(tmp_path / name / "checkpoints", 2).latest() for name in ("alone", "two"))
+    assert (
+        "proxies" in one.arrays["state"]["params"]["loss"] and "smoothing" in one.arrays["state"]["params"]["network"]
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6),
+        one.arrays["state"]["params"],
+        two.arrays["state"]["params"],
+    )
