@@ -125,7 +125,10 @@ def test_the_whitening_that_cirtorch_learns_after_training(tmp_path, capsys):
     _saved(Cirtorch(), path, meta={"mean": MEAN, "std": STD, "Lw": learned})
     main([str(path), str(out), "--learned-whitening=retrieval-SfM-120k/ss"])
     told = capsys.readouterr().out
-    assert "resnet18 up to last, layout cirtorch; holds backbone, pool, whitening, learned whitening" in told
+    assert (
+        "resnet18 up to last, layout cirtorch, from state_dict; holds backbone, pool, whitening, learned whitening"
+        in told
+    )
     x = rng.normal(size=(3, 512))
     expected = (p @ (x.T - m)).T
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
