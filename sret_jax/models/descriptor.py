@@ -46,7 +46,7 @@ class RetrievalNetwork(nn.Module):
 
     Attributes:
       backbone: returns `{stage: (map, mask)}`.
-      pool: makes a vector of map and mask; `WeightedSum` of the local features; `BackbonePool` takes that of the backbone.
+      pool: makes a vector of map and mask, `WeightedSum` of local features; `BackbonePool` takes the backbone's.
       stage: the map that is smoothed, refined and pooled.
       size_multiple: photographs whose sides are multiples of it get the same descriptor padded as alone.
       attention, smoothing, refinement, local, whitening: modules, or None where the network goes without.
