@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from sret_jax.models.controls import shuffled_order
 from sret_jax.models.pooling import l2_normalize
+from sret_jax.models.shapes import Size, known
 
 Graph: TypeAlias = jraph.GraphsTuple
 
@@ -29,8 +30,9 @@ def strongest(
     mask are never chosen; where fewer than k are left the rest is invalid, with index 0.
     """
     strength = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1) if scores is None else scores
-    strength = jnp.where(mask, strength, -jnp.inf).reshape(len(x), -1)
-    missing = max(0, k - strength.shape[1])
+    strength = jnp.where(mask, strength, -jnp.inf).reshape(x.shape[0], -1)
+    positions = strength.shape[1]
+    missing = max(0, k - positions) if known(positions) else k  # more of them change nothing: they are never chosen
     strength = jnp.pad(strength, ((0, 0), (0, missing)), constant_values=-jnp.inf)
     strength, index = jax.lax.top_k(strength, k)
     valid = strength > -jnp.inf
@@ -88,8 +90,8 @@ def build_graph(
         edges={"geometry": jnp.stack(geometry, -1).reshape(-1, 4), "valid": edge.reshape(-1)},
         senders=(sender + first).reshape(-1),
         receivers=jnp.broadcast_to(itself + first, sender.shape).reshape(-1),
-        n_node=jnp.full(b, n),
-        n_edge=jnp.full(b, n * sender.shape[-1]),
+        n_node=jnp.full((b,), n),
+        n_edge=jnp.full((b,), n * sender.shape[-1]),
         globals=None,
     )
 
@@ -106,21 +108,21 @@ def aggregate(
     Reference: Kipf, Welling, Semi-supervised classification with graph convolutional networks, ICLR 2017, eq. 2, for
     directed edges.
     """
-    n = len(values)
+    n = values.shape[0]
     received = jraph.segment_sum(weight, receivers, n, indices_are_sorted=True)
     sent = jraph.segment_sum(weight, senders, n)
     weight = weight * jax.lax.rsqrt(jnp.maximum(received[receivers] * sent[senders], 1e-12))
     return jraph.segment_sum(weight[:, None] * values[senders], receivers, n, indices_are_sorted=True)
 
 
-def adjacency(weight: Float[Array, "e"], graph: Graph, photos: int) -> Float[Array, "b n n"]:
+def adjacency(weight: Float[Array, "e"], graph: Graph, photos: Size) -> Float[Array, "b n n"]:
     """A[b, i, j], the weight of the edge from node j to node i of photograph b; edges that are there twice add up.
 
     Args:
         weight: of every edge of `graph`, 0 where there is none.
         photos: b; all have n nodes.
     """
-    n = len(graph.nodes) // photos
+    n = graph.nodes.shape[0] // photos
     place = graph.receivers * n + graph.senders % n
     return jraph.segment_sum(weight, place, photos * n * n).reshape(photos, n, n)
 
@@ -231,7 +233,7 @@ def node_positions(
     """Positions with the photo's centre at 0 and its longest side from -1 to 1, and that side's length."""
     occupied = mask.any(2), mask.any(1)  # rows, columns
     first = jnp.stack([jnp.argmax(z, axis=1) for z in occupied], -1)
-    end = jnp.stack([z.shape[1] - jnp.argmax(z[:, ::-1], axis=1) for z in occupied], -1)
+    end = jnp.stack([z.shape[1] - jnp.argmax(jnp.flip(z, 1), axis=1) for z in occupied], -1)
     size = end - first
     extent = size.max(-1).astype(jnp.float32)
     centred = 2 * (at - first[:, None]) + 1 - size[:, None]

@@ -26,7 +26,7 @@ def propagate(
     With a gate g in 0..1 and weights w >= 0 every new feature is a convex combination of old ones. A node without an
     edge of positive weight stays as it is.
     """
-    weights = adjacency(weight, graph, len(x))
+    weights = adjacency(weight, graph, x.shape[0])
     total = weights.sum(-1, keepdims=True)
     mean = jnp.einsum("bij,bjc->bic", weights / jnp.maximum(total, 1e-12), x)
     return x + jnp.where(total > 0, gate[..., None] * (mean - x), 0)

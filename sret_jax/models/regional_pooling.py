@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from sret_jax.models.pooling import GeM, l2_normalize, mac
+from sret_jax.models.shapes import Size
 
 _MOST = 6  # regions that the long side can have more than the short one
 
@@ -115,12 +116,12 @@ def regional_gem(
     return jnp.where(mask[..., None], (pooled + x) / 2, 0)
 
 
-def _window_mean(length: Int[Array, "b"], size: int, window: int) -> Float32[Array, "b n n"]:
+def _window_mean(length: Int[Array, "b"], size: Size, window: int) -> Float32[Array, "b n n"]:
     """Matrices that average `window` neighbours along an axis of `size`, mirrored at 0 and at each photo's length."""
     length = length[:, None, None]
     steps = np.arange(window) - window // 2
     period = jnp.maximum(2 * (length - 1), 1)
-    at = jnp.asarray(np.arange(size)[:, None] + steps)[None] % period
+    at = (jnp.arange(size)[:, None] + steps[None])[None] % period
     at = jnp.where(at >= length, period - at, at)
     return jax.nn.one_hot(at, size).mean(2)
 

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import TypeAlias
 
 import flax.linen as nn
 import jax
@@ -9,6 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Integer
 
+from sret_jax.models.shapes import Size, known
+
+Grid: TypeAlias = tuple[Size, Size, int, int]  # height, width, window, dilation
 _BLOCK = 256  # positions of the map in one block of `_products`
 
 
@@ -49,12 +53,12 @@ def smooth(
         raise ValueError(f"window={window}: must be odd, it has a centre")
     b, h, w, _ = x.shape
     grid = (h, w, window, dilation)
-    shift, inside = _neighbourhood(*grid)
+    inside = _neighbourhood(*grid)[1][None] if known(h, w) else True
     x, f, a, c = (z.reshape(b, h * w, *z.shape[3:]) for z in (x, *(z.astype(jnp.float32) for z in (f, a, c))))
     shown = jnp.ones((b, h * w), bool) if mask is None else mask.reshape(b, h * w)
-    of_neighbours = [jnp.exp(-a * jnp.sum((f - f_uv) ** 2, axis=-1)) for f_uv in _views(f, shift)]
+    of_neighbours = [jnp.exp(-a * jnp.sum((f - f_uv) ** 2, axis=-1)) for f_uv in _neighbours(f, grid)]
     of_neighbours[len(of_neighbours) // 2] = c
-    counts = jnp.stack(_views(shown, shift), -1) & shown[..., None] & inside[None]
+    counts = jnp.stack(_neighbours(shown, grid), -1) & shown[..., None] & inside
     weights = jnp.where(counts, jnp.stack(of_neighbours, -1), 0)
     weights = weights / (1e-10 + weights.sum(-1, keepdims=True))
     return _weighted_sum(x, weights, grid).reshape(b, h, w, -1)
@@ -71,6 +75,27 @@ def _neighbourhood(
     return v * w + u, (row >= 0) & (row < h) & (column >= 0) & (column < w)
 
 
+def _neighbours(x: Array, grid: Grid) -> list[Array]:
+    """x [b, h * w, ...] at neighbour k of every position, for every k; outside the map anything.
+
+    In a network that is exported for maps of any size shifts in a flat map are no numbers: there the map is padded and
+    shifted along both sides, and is 0, or False, outside.
+    """
+    h, w, window, dilation = grid
+    if known(h, w):
+        return _views(x, _neighbourhood(*grid)[0])
+    steps = [(i - window // 2) * dilation for i in range(window)]
+    reach = steps[-1]
+    rest = x.shape[2:]
+    padded = jnp.pad(x.reshape(-1, h, w, *rest), [(0, 0), (reach, reach), (reach, reach)] + [(0, 0)] * len(rest))
+
+    def view(v: int, u: int) -> Array:
+        start = (0, reach + v, reach + u) + (0,) * len(rest)
+        return jax.lax.slice(padded, start, (padded.shape[0], reach + v + h, reach + u + w, *rest))
+
+    return [view(v, u).reshape(-1, h * w, *rest) for v in steps for u in steps]
+
+
 def _views(x: Array, shift: np.ndarray) -> list[Array]:
     """x[:, n + shift[k]] for every k. Outside the map this is anything: 0, or the far end of a neighbouring row."""
     reach = int(shift.max())
@@ -79,9 +104,7 @@ def _views(x: Array, shift: np.ndarray) -> list[Array]:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _weighted_sum(
-    x: Float[Array, "b n c"], weights: Float32[Array, "b n k"], grid: tuple[int, int, int, int]
-) -> Float[Array, "b n c"]:
+def _weighted_sum(x: Float[Array, "b n c"], weights: Float32[Array, "b n k"], grid: Grid) -> Float[Array, "b n c"]:
     """sum_k weights[..., k] * (view k of x). XLA fuses the views: nothing but the padded map is stored.
 
     The weights are 0 where a neighbour lies outside the map. Autodiff would store all views for the gradient of the
@@ -89,15 +112,15 @@ def _weighted_sum(
     - of x: the same sum, with the weights with which a position enters its neighbours' averages;
     - of the weights: products of g and x over the channels, for K^2 neighbours, taken for a whole block at once.
     """
-    first, *others = (weights[..., k, None] * view for k, view in enumerate(_views(x, _neighbourhood(*grid)[0])))
+    first, *others = (weights[..., k, None] * view for k, view in enumerate(_neighbours(x, grid)))
     return sum(others, first).astype(x.dtype)
 
 
-def _weighted_sum_fwd(x: Array, weights: Array, grid: tuple[int, int, int, int]) -> tuple[Array, tuple[Array, Array]]:
+def _weighted_sum_fwd(x: Array, weights: Array, grid: Grid) -> tuple[Array, tuple[Array, Array]]:
     return _weighted_sum(x, weights, grid), (x, weights)
 
 
-def _weighted_sum_bwd(grid: tuple[int, int, int, int], saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+def _weighted_sum_bwd(grid: Grid, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, weights = saved
     shift, inside = _neighbourhood(*grid)
     transposed = jnp.stack([view[..., -1 - k] for k, view in enumerate(_views(weights, shift))], -1)

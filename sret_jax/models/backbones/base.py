@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
 from sret_jax.models.backbones.layers import erase
+from sret_jax.models.shapes import known
 
 STAGES = ("c1", "c2", "c3", "c4", "c5", "last")  # strides 2, 4, 8, 16, 32, 32
 # Maps of one position, behind the stages: what a network itself makes of a photograph.
@@ -48,14 +49,16 @@ class Backbone(nn.Module):
         On a CPU the batch goes through the network two photographs at a time (one, if their number is odd): the maps
         of the early stages then stay in the cache instead of being written to fresh memory, which is 1.7 times as fast.
         Not where the backbone trains: the gradient of that loop takes three times as long to compile; nor around
-        attention, whose parameters are not the backbone's.
+        attention, whose parameters are not the backbone's; nor where the network is exported for batches of any size.
         """
         if attention is not None or given:
             return self.maps(images, mask, train, last_stage, attention, given)
-        batch = len(images)
+        batch = images.shape[0]
+        trains = train and self.train_from != "none"
+        if not known(batch) or jax.default_backend() != "cpu" or trains or self.is_initializing():
+            return self.maps(images, mask, train, last_stage)
         group = 2 if batch % 2 == 0 else 1
-        whole = jax.default_backend() != "cpu" or batch <= group or (train and self.train_from != "none")
-        if whole or self.is_initializing():
+        if batch <= group:
             return self.maps(images, mask, train, last_stage)
 
         def step(network: Backbone, _: tuple[()], part: tuple[Array, Array]) -> tuple[tuple[()], Maps]:

@@ -17,6 +17,7 @@ from sret_jax.models.backbones.base import STAGES, Backbone, Maps
 from sret_jax.models.backbones.layers import ConvNorm, relu6
 
 SCALES = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
+CENTRE, SPREAD = 127.0, 128.0  # of the pixels, 0 to 255: (x - 127) / 128
 HEAD = 1280  # channels of the map "last"
 # repeats, kernel, stride, expansion, input channels, output channels, stage that the group ends (or "")
 _GROUPS = (
@@ -129,7 +130,7 @@ class EfficientNetLite(Backbone):
         if given:
             x, first = images.astype(self.dtype), 1 + next(i for i, block in specs if block.ends == given)
         else:
-            x, first = ((images.astype(jnp.float32) - 127.0) / 128.0).astype(self.dtype), 0
+            x, first = ((images.astype(jnp.float32) - CENTRE) / SPREAD).astype(self.dtype), 0
             x, mask = conv()(32, 3, 2, activation=relu6, name="stem")(x, mask)
         for i, block in specs[first:]:
             x, mask = MBConv(block, conv(), name=f"block{i}")(x, mask)

@@ -12,7 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
+
+from sret_jax.models.shapes import Size, known
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 Mask = Bool[Array, "b h w"]
@@ -22,7 +24,7 @@ def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.maximum(x, 0)
 
 
-def same_padding(size: tuple[int, int], kernel: int, stride: int) -> Padding:
+def same_padding(size: tuple[Size, Size], kernel: int, stride: int) -> Padding:
     """TensorFlow's "SAME": the output has ceil(n / stride) positions and the odd row goes to the bottom right."""
     top, left = (max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in size)
     return (top // 2, top - top // 2), (left // 2, left - left // 2)
@@ -46,6 +48,11 @@ def erase(x: Float[Array, "b h w c"], mask: Mask) -> Float[Array, "b h w c"]:
     return jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
 
 
+def strided(x: Shaped[Array, "b h w *c"], stride: int) -> Shaped[Array, "b i j *c"]:
+    """Every `stride`-th row and column: x[:, ::stride, ::stride], of sizes that may be symbols."""
+    return lax.slice(x, (0,) * x.ndim, x.shape, (1, stride, stride, *(1,) * (x.ndim - 3)))
+
+
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
     """3x3 maximum with stride 2 and padding (1, 1) of a map without negative values, so that padding is zero."""
     return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
@@ -53,7 +60,13 @@ def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
 
 def pointwise(x: Float[Array, "b h w c"], kernel: Float[Array, "1 1 c d"]) -> Float[Array, "b h w d"]:
     """1x1 convolution. One matrix product over all positions: on a CPU 1.6 times as fast as XLA's convolution."""
-    return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], kernel.shape[-1])
+
+    def product(x: Array, kernel: Array) -> Array:
+        return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], kernel.shape[-1])
+
+    if known(*x.shape):
+        return product(x, kernel)
+    return _by_platform(product, partial(convolution, stride=1, padding=((0, 0), (0, 0))), x, kernel)
 
 
 def depthwise(
@@ -67,11 +80,10 @@ def depthwise(
     """Depthwise convolution, each channel with its own k x k kernel.
 
     `shifted` sums k*k shifted views of the padded map; XLA's own depthwise convolution on a CPU is 25 times slower.
-    None chooses by platform.
+    None chooses by platform; in a program that is exported for several, the program does.
     """
-    if shifted is None:
-        shifted = jax.default_backend() == "cpu"
-    if not shifted:
+
+    def whole(x: Array, kernel: Array) -> Array:
         return lax.conv_general_dilated(
             x,
             kernel,
@@ -80,7 +92,19 @@ def depthwise(
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=x.shape[-1],
         )
-    return _sum_of_shifted_views(x, kernel, stride, padding)
+
+    def views(x: Array, kernel: Array) -> Array:
+        return _sum_of_shifted_views(x, kernel, stride, padding)
+
+    if shifted is None and not known(*x.shape):
+        return _by_platform(views, whole, x, kernel)
+    if shifted is None:
+        shifted = jax.default_backend() == "cpu"
+    return views(x, kernel) if shifted else whole(x, kernel)
+
+
+def _by_platform(on_cpu: Callable[..., Array], elsewhere: Callable[..., Array], x: Array, kernel: Array) -> Array:
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=elsewhere)
 
 
 @partial(jax.checkpoint, static_argnums=(2, 3))  # else the gradient keeps all k*k views of the map
@@ -91,7 +115,8 @@ def _sum_of_shifted_views(x: Array, kernel: Array, stride: int, padding: Padding
     out = jnp.zeros((x.shape[0], height, width, x.shape[3]), x.dtype)
     for i in range(k):
         for j in range(k):
-            view = x[:, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
+            end = (x.shape[0], i + stride * (height - 1) + 1, j + stride * (width - 1) + 1, x.shape[3])
+            view = lax.slice(x, (0, i, j, 0), end, (1, stride, stride, 1))
             out += view * kernel[i : i + 1, j : j + 1]
     return out
 
@@ -170,10 +195,10 @@ class ConvNorm(nn.Module):
         x, kernel, k, s = x.astype(self.dtype), kernel.astype(self.dtype), self.kernel, self.stride
         if k > 1:
             x = erase(x, mask)
-        mask = mask[:, ::s, ::s]
+        mask = strided(mask, s)
         padding = same_padding((x.shape[1], x.shape[2]), k, s) if self.padding is None else ((self.padding,) * 2,) * 2
         if self.is_depthwise:
             return depthwise(x, kernel, stride=s, padding=padding), mask
         if k == 1:
-            return pointwise(x[:, ::s, ::s], kernel), mask
+            return pointwise(strided(x, s), kernel), mask
         return convolution(x, kernel, stride=s, padding=padding), mask

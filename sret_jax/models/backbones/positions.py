@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from sret_jax.models.shapes import Size
+
 # How learned positions are resampled; a network's statistic "resampling" is an index of these. Position i of n lies at
 # g (i + 1/2) / n - 1/2 of the g stored ones of an axis.
 #   offset     bicubic, a = -3/4, n + 0.1 in place of n: DINOv2's code, for its networks without registers
@@ -18,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 RESAMPLING = ("offset", "antialias", "bicubic", "bilinear")
 
 
-def resampling(count: Int[Array, "b"], length: int, *, grid: int, kind: str) -> Float[Array, "b {length} {grid}"]:
+def resampling(count: Int[Array, "b"], length: Size, *, grid: int, kind: str) -> Float[Array, "b n {grid}"]:
     """Weights with which the stored positions of one axis become the first `count` of `length` positions.
 
     The border is repeated, except with "antialias": there the weights inside the border are scaled to sum to 1. These
@@ -56,7 +58,7 @@ def learned_positions(
     as_stored = ((rows == grid) & (columns == grid))[:, None, None]  # then as it is stored, without the 0.1
     kind = jnp.asarray(kind).astype(jnp.int32)
 
-    def along(count: Int[Array, "b"], length: int) -> Float[Array, "b n g"]:
+    def along(count: Int[Array, "b"], length: Size) -> Float[Array, "b n g"]:
         made = jnp.stack([resampling(jnp.maximum(count, 1), length, grid=grid, kind=name) for name in RESAMPLING])
         return jnp.where(as_stored, jnp.eye(length, grid)[None], made[kind])
 
@@ -70,7 +72,7 @@ def _counts(mask: Bool[Array, "b h w"]) -> tuple[Int[Array, "b"], Int[Array, "b"
 
 
 def _spread(along_y: Float[Array, "b h"], along_x: Float[Array, "b w"]) -> Float[Array, "b 2 h w"]:
-    shape = len(along_y), along_y.shape[1], along_x.shape[1]
+    shape = along_y.shape[0], along_y.shape[1], along_x.shape[1]
     return jnp.stack([jnp.broadcast_to(along_y[:, :, None], shape), jnp.broadcast_to(along_x[:, None], shape)], 1)
 
 
@@ -80,7 +82,7 @@ def centred_angles(mask: Bool[Array, "b h w"], periods: Float[Array, "k"]) -> Fl
     Reference: Siméoni et al., DINOv3, 2025; with their "separate" coordinates.
     """
 
-    def along(count: Int[Array, "b"], length: int) -> Float[Array, "b n"]:
+    def along(count: Int[Array, "b"], length: Size) -> Float[Array, "b n"]:
         share = (jnp.arange(length, dtype=jnp.float32)[None] + 0.5) / jnp.maximum(count, 1)[:, None]
         return 2 * share - 1
 
@@ -100,7 +102,7 @@ def counted_angles(
     Reference: Bolya et al., Perception Encoder, 2025.
     """
 
-    def along(count: Int[Array, "b"], length: int) -> Float[Array, "b n"]:
+    def along(count: Int[Array, "b"], length: Size) -> Float[Array, "b n"]:
         scale = jnp.where(reference > 0, reference / jnp.maximum(count, 1), 1.0)
         return (jnp.arange(length, dtype=jnp.float32)[None] + 1) * scale[:, None]
 

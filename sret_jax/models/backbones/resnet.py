@@ -11,7 +11,7 @@ import flax.linen as nn
 from jaxtyping import Array, Bool, Float
 
 from sret_jax.models.backbones.base import STAGES, Backbone, Maps
-from sret_jax.models.backbones.layers import ConvNorm, max_pool, relu, relup
+from sret_jax.models.backbones.layers import ConvNorm, max_pool, relu, relup, strided
 
 LAYERS = {
     "resnet18": (2, 2, 2, 2),
@@ -125,7 +125,7 @@ class ResNet(Backbone):
             if last_stage in maps:
                 return maps
             if layer == 1:
-                x, mask = max_pool(x), mask[:, ::2, ::2]
+                x, mask = max_pool(x), strided(mask, 2)
             floors = self.floor if layer <= 3 else 0.0, self.floor if layer == 1 else 0.0
             for i, block in enumerate(blocks):
                 x, mask = Residual(block, conv(), *floors, name=f"layer{layer}_{i}")(x, mask)

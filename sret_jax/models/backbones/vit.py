@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float
 
 from sret_jax.errors import UserError
 from sret_jax.models.backbones.base import ATTENTION_POOL, CLASS_TOKEN, STAGES, Backbone, Maps
-from sret_jax.models.backbones.layers import erase
+from sret_jax.models.backbones.layers import erase, strided
 from sret_jax.models.backbones.positions import (
     RESAMPLING,
     centred_angles,
@@ -161,7 +161,7 @@ class VisionTransformer(Backbone):
         if images.shape[1] % patch or images.shape[2] % patch:
             size = f"{images.shape[1]}x{images.shape[2]}"
             raise UserError(f"{self.variant}: {size} images; resize to multiples of {patch}")
-        mask = mask[:, ::patch, ::patch]
+        mask = strided(mask, patch)
         x = self.normalized(images, spec.mean, spec.deviation).astype(self.dtype)
         x = nn.Conv(
             spec.width,
@@ -244,7 +244,9 @@ class VisionTransformer(Backbone):
             angles = centred_angles(mask, self._statistic("periods", 100.0 ** (jnp.arange(bands) / bands)))
         else:
             angles = counted_angles(mask, bands, self._statistic("rotary_reference", 0.0))
-        angles = jnp.pad(angles.reshape(len(mask), -1, 2 * bands), ((0, 0), (special, 0), (0, 0)))
+        angles = jnp.pad(
+            angles.reshape(mask.shape[0], mask.shape[1] * mask.shape[2], 2 * bands), ((0, 0), (special, 0), (0, 0))
+        )
         return jnp.cos(angles), jnp.sin(angles)
 
     def _activation(self, spec: ViTSpec) -> Activation:
