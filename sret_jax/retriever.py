@@ -23,6 +23,7 @@ from sret_jax.extraction.descriptors import Extraction, Extractor, extract
 from sret_jax.extraction.local_features import FeatureSource, StoredLocal, open_source, store_local
 from sret_jax.extraction.maps import StoredMaps, localizing_network, store_maps
 from sret_jax.extraction.origin import Descriptors
+from sret_jax.extraction.preprocessing import preprocessing
 from sret_jax.models.descriptor import (
     RetrievalNetwork,
     Variables,
@@ -34,7 +35,7 @@ from sret_jax.models.weights.pretrained import stored_whitening
 from sret_jax.models.weights.shipped import DEFAULT, shipped_config, shipped_names
 from sret_jax.models.weights.trained import FORMAT, PARAMETERS, TrainedNetwork, read_saved
 from sret_jax.models.whitening import LearnedWhitening
-from sret_jax.storage.artifacts import commit_folder, write_json
+from sret_jax.storage.artifacts import commit_folder, write_file, write_json
 from sret_jax.storage.compilation_cache import keep_compiled_programs
 from sret_jax.training.checkpoint import check_same_model, load_network
 
@@ -152,13 +153,31 @@ class Retriever:
             self.extractor, localizing_network(self.network, self.config), photos, image_size, Path(folder)
         )
 
-    def save(self, folder: str | Path) -> None:
-        """Writes the retriever as one folder, config.json and model.safetensors, which `load` reads anywhere."""
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        about: Mapping[str, Any] | None = None,
+        beside: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Writes the retriever as one folder, config.json and model.safetensors, which `load` reads anywhere.
+
+        config.json says in words and numbers how photographs are shown to it: `extraction.preprocessing`.
+
+        Args:
+          about: more sections of config.json, by name.
+          beside: more files, by name.
+        """
         with commit_folder(Path(folder).expanduser()) as built:
             named = {"network": self.variables, "learned": self.whitening._asdict() if self.whitening else {}}
             arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(named, sep="/").items()}
             safetensors.numpy.save_file(arrays, built / PARAMETERS)
-            write_json(built / "config.json", {"format": FORMAT, "config": to_dict(with_sources(self.config))})
+            shown = preprocessing(self.network, self.variables, self.config)
+            config = to_dict(with_sources(self.config))
+            sections = {"format": FORMAT, "config": config, "preprocessing": shown} | dict(about or {})
+            write_json(built / "config.json", sections)
+            for name, data in (beside or {}).items():
+                write_file(built / name, data)
 
     def intermediates(self, photos: PhotoSet, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
         """By row, what the network computes on the way to a descriptor, by name; see `Extractor.intermediates`."""

@@ -15,7 +15,7 @@ TESTS = ROOT / "tests"
 
 # Each part may import only from those before it, and from itself.
 ORDER = (
-    "errors storage config data datasets metrics models extraction training retriever retrieval reranking "
+    "errors storage config data datasets metrics models extraction training retriever export retrieval reranking "
     "localization collection evaluation parts server cli"
 ).split()
 ROOT_FILES = {"__init__.py", "errors.py", "retriever.py", "py.typed"}  # whatever else there is has a folder
@@ -28,9 +28,12 @@ ONLY_IN = {
     "tensorflow_datasets": ("data/records.py", "data/beam.py"),
     "grain": "data/",
     "pillow_heif": "data/decoding.py",
-    "PIL": ("data/", "datasets/", "evaluation/"),
+    "PIL": ("data/", "datasets/", "evaluation/", "export/describe_with_onnx.py"),
     "tensorboard": "training/",
     "apache_beam": "data/beam.py",
+    "onnx": "export/",
+    "onnxruntime": "export/",
+    "pyarrow": "export/",
     "starlette": "server/",
     "huggingface_hub": "models/weights/hub.py",
     "uvicorn": "server/serving.py",

@@ -16,6 +16,8 @@ COMMANDS = {
     "train": "train the network of a config",
     "eval": "measure a network on benchmarks, search with queries, re-rank, localize",
     "adapt": "train a linear layer on the descriptors of your photographs",
+    "export": "export a network to pass on: as a folder, StableHLO, ONNX",
+    "export-descriptors": "export descriptors as .npy or Parquet, in 32, 16 or 8 bits",
     "convert": "convert a checkpoint from elsewhere",
     "download": "fetch the files of a benchmark",
     "prepare": "prepare a large benchmark by Apache Beam",
@@ -61,11 +63,12 @@ def _plain(command: str, words: list[str]) -> None:
     from importlib import import_module
 
     rest = [word for word in take_parts(words) if word != TRACED]
-    import_module(f"sret_jax.cli.{command}").main(rest)
+    import_module(f"sret_jax.cli.{command.replace('-', '_')}").main(rest)
 
 
 def usage() -> str:
-    lines = [f"  {name:10} {what}" for name, what in COMMANDS.items()]
+    widest = max(map(len, COMMANDS))
+    lines = [f"  {name:{widest}} {what}" for name, what in COMMANDS.items()]
     more = "`sret COMMAND --help` says more. Every command takes --parts=FILE, with parts of your own, and --traceback."
     return "\n".join(["usage: sret COMMAND ...", "", *lines, "", more])
 

@@ -42,3 +42,17 @@ def with_expanded_paths(config: Config) -> Config:
         changes.setdefault(part, {})[name] = value
     parts = {part: dataclasses.replace(getattr(config, part), **fields) for part, fields in changes.items()}
     return dataclasses.replace(config, **parts)
+
+
+def without_paths(config: Config) -> Config:
+    """The config without where things lie on this machine; of the weights it started from their name is left."""
+    parts: dict[str, dict[str, object]] = {}
+    for field in (*FIELDS, *LISTED, *SEVERAL):
+        part, name = field.split(".")
+        value: object = () if field in SEVERAL else ""
+        if field == "model.weights":
+            weights = config.model.weights
+            value = weights if weights.startswith("hf-hub:") else Path(weights.rpartition(":")[2]).name
+        parts.setdefault(part, {})[name] = value
+    changed = {part: dataclasses.replace(getattr(config, part), **fields) for part, fields in parts.items()}
+    return dataclasses.replace(config, **changed)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from sret_jax.errors import UserError
 from sret_jax.models.backbones.base import CLASS_TOKEN, STAGES, Backbone, Maps
-from sret_jax.models.backbones.layers import depthwise, erase
+from sret_jax.models.backbones.layers import depthwise, erase, strided
 from sret_jax.models.pooling import spoc
 
 
@@ -85,10 +85,10 @@ class ConvNeXt(Backbone):
             x, first = self.normalized(images).astype(self.dtype), 0
         for i, (depth, width) in list(enumerate(zip(size.depths, size.widths, strict=True)))[first:]:
             if i == 0:
-                x, mask = reduced(x, width, 4, "stem"), mask[:, ::4, ::4]
+                x, mask = reduced(x, width, 4, "stem"), strided(mask, 4)
                 x = _norm(self.dtype, "stem_norm")(x)
             else:
-                x, mask = reduced(_norm(self.dtype, f"reduce{i}_norm")(x), width, 2, f"reduce{i}"), mask[:, ::2, ::2]
+                x, mask = reduced(_norm(self.dtype, f"reduce{i}_norm")(x), width, 2, f"reduce{i}"), strided(mask, 2)
             for n in range(depth):
                 x = ConvNeXtBlock(self.dtype, name=f"stage{i}_block{n}")(x, mask)
             stage = STAGES[1 + i]
@@ -101,4 +101,4 @@ class ConvNeXt(Backbone):
         mean = final(spoc(x, mask=mask).astype(self.dtype))
         if not self.trains(STAGES.index("last")):
             mean = jax.lax.stop_gradient(mean)
-        return maps | {CLASS_TOKEN: (mean[:, None, None], jnp.ones((len(x), 1, 1), bool))}
+        return maps | {CLASS_TOKEN: (mean[:, None, None], jnp.ones((x.shape[0], 1, 1), bool))}

@@ -103,7 +103,7 @@ def read_saved(folder: Path) -> TrainedNetwork:
 
     Raises `UserError` naming the folder that this version did not save, or that is damaged.
     """
-    verify_folder(folder)
+    verify_folder(folder, only=("config.json", PARAMETERS))
     try:
         about = json.loads((folder / "config.json").read_bytes())
         written = about["format"]
