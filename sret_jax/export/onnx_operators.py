@@ -305,6 +305,12 @@ def stack(graph: Graph, given: Sequence[Value], params: Params, shapes: Shapes) 
     return [Tensor(name, tuple(shapes[0].shape), str(shapes[0].dtype))]
 
 
+@rule("tile")
+def tile(graph: Graph, given: Sequence[Value], params: Params, shapes: Shapes) -> Sequence[Value]:
+    x = graph.tensor(given[0])
+    return [Tensor(graph.node("Tile", x.name, graph.sizes(params["reps"])), tuple(shapes[0].shape), x.dtype)]
+
+
 @rule("split")
 def split(graph: Graph, given: Sequence[Value], params: Params, shapes: Shapes) -> Sequence[Value]:
     x = graph.tensor(given[0])

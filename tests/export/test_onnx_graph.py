@@ -55,6 +55,7 @@ FUNCTIONS = {
     ),
     "strides": lambda x, m: lax.slice(x, (0, 0, 0, 0), x.shape, (1, 2, 1, 1)),
     "blocks": lambda x, m: x[..., 1:3] * x[:, :1, :, :1] + x[:, :, :1, 2:],
+    "repeated": lambda x, m: jnp.tile(jnp.asarray(W.T[:1, None, None]), (x.shape[0], 1, 1, 1)) + x[:, :1, :1],
     "reversed": lambda x, m: jnp.flip(x, (1, 2)),
     "padded": lambda x, m: (
         jnp.pad(x, ((0, 0), (1, 2), (0, 3), (0, 0))) * jnp.pad(m, ((0, 0), (1, 2), (0, 3)))[..., None]
