@@ -5,7 +5,10 @@ from typing import Any
 import numpy as np
 
 from sret_jax.config import Config
+from sret_jax.data.resizing import FILTERS, THUMBNAIL_GAP
+from sret_jax.models.backbones.base import IMAGE_DEVIATION, IMAGE_MEAN
 from sret_jax.models.backbones.efficientnet_lite import CENTRE, SPREAD
+from sret_jax.models.backbones.vit_specs import SPECS
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 
 CANVAS = 32  # pixels, where the backbone takes any size: the sides of what an exported program is given
@@ -22,14 +25,17 @@ def preprocessing(network: RetrievalNetwork, variables: Variables, config: Confi
     image_size        pixels that the longest side gets
     scales            the sizes at which it is described, times image_size, and how these descriptors become one
     enlarge           whether a smaller photograph is enlarged to it
-    size_multiple     both sides are multiples of this, and how they are rounded
-    filter            of the resizing, by Pillow
+    size_multiple     both sides are multiples of this
+    rounding          of the shorter side to such a multiple: "nearest" (halves up), "down", or "aspect", as
+                      `data.resizing` explains
+    filter            of Pillow's `resize`, with its `reducing_gap`
     mean, deviation   of the channels, for values 0 to 1; the network itself applies them
     canvas_multiple   the sides of the padded input of an exported program are multiples of this
     """
     stored = variables.get("batch_stats", {}).get("backbone", {})
-    mean = stored.get("image_mean", np.full(3, CENTRE / 255))
-    deviation = stored.get("image_deviation", np.full(3, SPREAD / 255))
+    mean, deviation = _of_variant(config.model.backbone)
+    mean, deviation = stored.get("image_mean", mean), stored.get("image_deviation", deviation)
+    filter = config.data.filter
     return {
         "decoding": "upright by its EXIF orientation, colours in sRGB, transparent pixels white",
         "colours": "RGB",
@@ -38,8 +44,9 @@ def preprocessing(network: RetrievalNetwork, variables: Variables, config: Confi
         "scale_pooling": config.extract.scale_pooling,
         "enlarge": config.data.enlarge,
         "size_multiple": network.size_multiple,
-        "rounding": "nearest, halves up",
-        "filter": "bicubic",
+        "rounding": config.data.rounding,
+        "filter": FILTERS[filter].name.lower(),
+        "reducing_gap": THUMBNAIL_GAP if filter == "thumbnail" else None,
         "antialias": True,
         "values": "uint8, 0 to 255; mean and deviation are applied inside the network",
         "mean": [round(float(x), 7) for x in np.ravel(mean)],
@@ -47,3 +54,11 @@ def preprocessing(network: RetrievalNetwork, variables: Variables, config: Confi
         "padding": "zeros at the bottom and the right; the mask is true on the photograph",
         "canvas_multiple": canvas_multiple(network),
     }
+
+
+def _of_variant(backbone: str) -> tuple[Any, Any]:
+    """Mean and deviation where the weights bring none."""
+    if backbone.startswith("efficientnet"):
+        return np.full(3, CENTRE / 255), np.full(3, SPREAD / 255)
+    spec = SPECS.get(backbone)
+    return (spec.mean, spec.deviation) if spec else (IMAGE_MEAN, IMAGE_DEVIATION)
