@@ -115,7 +115,10 @@ def test_info_is_what_the_network_returns(name):
     height, width = (56, 84) if info.size_multiple == 14 else (64, 96)
     images = jax.ShapeDtypeStruct((2, height, width, 3), jnp.uint8)
     mask = jax.ShapeDtypeStruct((2, height, width), jnp.bool_)
-    maps, _ = jax.eval_shape(lambda x, m: build_backbone(name).init_with_output(jax.random.key(0), x, m), images, mask)
+    network, last = build_backbone(name), list(info.stages)[-1]
+    maps, _ = jax.eval_shape(
+        lambda x, m: network.init_with_output(jax.random.key(0), x, m, last_stage=last), images, mask
+    )
     assert set(maps) == set(info.stages) == set(info.channels)
     for stage, (values, inside) in maps.items():
         stride = info.stages[stage]
