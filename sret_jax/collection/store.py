@@ -276,6 +276,8 @@ class Store:
             files.append(("local", self.local))
         rows = [state.live[own] for own in sorted(state.live)]
         with enough_space(self.folder):
+            for file, _ in files:  # also where no row is left to be written
+                append_at(built / file, 0, b"")
             for start in range(0, len(rows), COPIED_AT_ONCE):
                 part = rows[start : start + COPIED_AT_ONCE]
                 for i, (file, row_of) in enumerate(files):

@@ -254,6 +254,17 @@ def test_compaction_changes_nothing_that_is_there(store, monkeypatch, add):
     assert [path.name for path in store.folder.glob("photos-*")] == [store.generation.name]
 
 
+@pytest.mark.parametrize("add", [described, with_local])
+def test_an_emptied_store_is_compacted_and_filled_again(store, add):
+    store.keep_local(LOCAL if add is with_local else {})
+    store.add(add("a", "b", "c"))
+    store.change({"remove": ["a", "b", "c"], "exclude": [["a", "content of a"]]})
+    store.compact()
+    assert not store.state.photos and store.state.excluded == {"a": "content of a"}
+    store.add(add("d", "e"))
+    assert contents(Store(store.folder)) == contents(store) and set(store.state.live) == {"d", "e"}
+
+
 def test_a_compaction_that_is_killed_is_as_if_it_had_not_begun(store, monkeypatch):
     store.add(described("a", "b"))
     before = contents(store)
