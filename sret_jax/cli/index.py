@@ -17,7 +17,6 @@ besides, by which `sret search --verify` verifies answers. `--local=none` leaves
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -52,17 +51,15 @@ def main(words: Sequence[str]) -> None:
         opened = Collection.open(
             given.photos, workdir=given.workdir, name=name, retriever=given.retriever or None, local=given.local
         )
-        folders = [opened.folder]
-    else:
-        folders = collection_folders(given)
+        update(opened, given.forget)
+        return
+    in_each(collection_folders(given), lambda folder: update(Collection(folder), given.forget))
 
-    def update(folder: Path) -> None:
-        collection = Collection(folder)
-        with progress(collection.name) as tell:
-            done = collection.update(tell, given.forget)
-        print(summary(collection, done))
 
-    in_each(folders, update)
+def update(collection: Collection, forget: bool) -> None:
+    with progress(collection.name) as tell:
+        done = collection.update(tell, forget)
+    print(summary(collection, done))
 
 
 @contextlib.contextmanager

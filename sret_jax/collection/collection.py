@@ -14,13 +14,13 @@ from jaxtyping import Float, UInt8
 from sret_jax.collection.answers import Answer, Found, Status
 from sret_jax.collection.local import NONE, LocalFinder, finder_of
 from sret_jax.collection.marking import Marker, discovered_box
-from sret_jax.collection.place import place_of, read_about
+from sret_jax.collection.place import locked, place_of, read_about, write_about
 from sret_jax.collection.query import Query
 from sret_jax.collection.scan import find_changes
-from sret_jax.collection.state import StoredPhoto
+from sret_jax.collection.state import State, StoredPhoto
 from sret_jax.collection.store import Store, current_generation
 from sret_jax.collection.store_index import StoreIndex
-from sret_jax.collection.update import Progress, Update, store_for_update, update_store
+from sret_jax.collection.update import Progress, Update, check_there, store_for_update, update_store
 from sret_jax.collection.verification import VERIFIED, verified
 from sret_jax.data.decoding import PhotoRejected, decode_photo
 from sret_jax.data.opening import Photo, encoded
@@ -30,7 +30,6 @@ from sret_jax.localization.methods import WORKING_SIDE
 from sret_jax.models.backbones import BACKBONES
 from sret_jax.retrieval.changing_index import ChangingIndex
 from sret_jax.retriever import Retriever, load
-from sret_jax.storage.artifacts import lock_folder, write_json
 from sret_jax.storage.files import Unreadable, read_file
 from sret_jax.storage.workdir import COLLECTIONS
 
@@ -59,6 +58,7 @@ class Collection:
         self.folder = Path(folder).expanduser()
         about = read_about(self.folder)
         self.name, self.root, self._source = self.folder.name, Path(about["root"]), about["retriever"]
+        self._root_before = about["root"]
         self._lock, self._updating = threading.RLock(), threading.Lock()
         self._progress = (0, 0)
         self._retriever: Retriever | None = None
@@ -83,7 +83,7 @@ class Collection:
           root: of the photographs, which lie below it at any depth.
           workdir: where collections are kept, each in a folder of its own.
           name: of the collection; by default the folder's. A collection whose photographs were moved as a whole goes on
-            when it is named.
+            when it is named: the next `update` finds them, or says that none of them is here.
           retriever: what describes the photographs, or where `load` finds it; by default what the collection has, and
             for a new one the weights that come with the package. With another one everything is described again.
           local: the local features that are kept besides, for `search(verify=True)`: "sift", "head" (of a network that
@@ -94,7 +94,10 @@ class Collection:
           UserError: no such folder, a name that another folder's collection has, a retriever that cannot be loaded, or
             local features that are not kept or that it has not.
         """
-        return cls(place_of(root, Path(workdir).expanduser(), name, retriever, local))
+        folder, resolved = place_of(root, Path(workdir).expanduser(), name, retriever, local)
+        opened = cls(folder)
+        opened.root = resolved  # of photographs that were moved, which the next update looks for here
+        return opened
 
     @property
     def names(self) -> list[str]:
@@ -135,17 +138,29 @@ class Collection:
         if not self._updating.acquire(blocking=False):
             raise UserError(f"{self.name}: being updated already; wait for it")
         try:
-            with lock_folder(self.folder):
+            with locked(self.folder):
                 return self._update(progress, forget)
         finally:
             self._progress = (0, 0)
             self._updating.release()
 
     def _update(self, progress: Progress | None, forget: bool) -> Update:
-        finder = finder_of(self.retriever, read_about(self.folder)["local"])
-        store = store_for_update(self.folder, self.retriever, self.stage, finder)
+        about = read_about(self.folder)
+        if about["root"] not in (self._root_before, str(self.root)):
+            raise UserError(f"{self.name}: its photographs are those of {about['root']} by now; open it again")
+        finder = finder_of(self.retriever, about["local"])
         kept = [path.parent for path in self.folder.parent.glob("*/collection.json")]
-        changes = find_changes(self.root, store.state, kept)
+        there = Store(self.folder) if self._has_photos() else None
+        changes = find_changes(self.root, there.state if there else State(), kept)
+        moved = about["root"] != str(self.root)
+        if there and not forget:
+            check_there(there, changes, self.root, moved)
+        if moved:
+            write_about(self.folder, about | {"root": str(self.root)})
+            self._root_before = str(self.root)
+        store = store_for_update(self.folder, there, self.retriever, self.stage, finder)
+        if store is not there:
+            changes = find_changes(self.root, store.state, kept)
 
         def tell(done: int, total: int) -> None:
             self._progress = done, total
@@ -153,11 +168,11 @@ class Collection:
                 progress(done, total)
 
         extractor = self.retriever.extractor
-        done = update_store(store, changes, self.root, extractor, self.stage, tell, forget, finder)
+        done = update_store(store, changes, self.root, extractor, self.stage, tell, finder)
         if store.outgrown:
             store.compact()
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(self.folder / "collection.json", read_about(self.folder) | {"updated": now})
+        write_about(self.folder, read_about(self.folder) | {"updated": now})
         with self._lock:
             self._look()
             if self._store and self._store.state.live:
@@ -184,7 +199,7 @@ class Collection:
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[Store]:
-        with lock_folder(self.folder):
+        with locked(self.folder):
             if not self._has_photos():
                 raise UserError(f"{self.name}: it has no photographs yet; index {self.root} first")
             yield Store(self.folder)

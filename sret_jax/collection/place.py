@@ -1,7 +1,9 @@
 """Where a collection is kept, and what is written of it there: `collection.json`."""
 
+import contextlib
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from sret_jax.data.folders import plain_name
 from sret_jax.errors import UserError
 from sret_jax.models.weights.shipped import DEFAULT, shipped_names
 from sret_jax.retriever import Retriever, load
-from sret_jax.storage.artifacts import DamagedError, lock_folder, write_json
+from sret_jax.storage.artifacts import DamagedError, enough_space, lock_folder, write_json
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,9 @@ def folder_of(root: Path, workdir: Path, name: str) -> Path:
 
     Raises `UserError` for a name that is none, or that something else has.
     """
-    taken: dict[str, Path | None] = {path.name: None for path in workdir.glob("*")}  # of no collection
+    taken: dict[str, Path | None] = {
+        path.name: None for path in workdir.glob("*") if path.resolve() == root or not _is_begun(path)
+    }
     for about in sorted(workdir.glob("*/collection.json")):
         try:
             taken[about.parent.name] = Path(read_about(about.parent)["root"])
@@ -63,44 +67,83 @@ def folder_of(root: Path, workdir: Path, name: str) -> Path:
         raise UserError(f"--name={name}: letters, digits, - and _ only, 40 at most")
     elif (other := taken.get(name)) is not None and other != root and other.is_dir():
         raise UserError(f"--name={name}: the collection of {other} has this name; choose another")
-    elif name in taken and other is None and {path.name for path in (workdir / name).iterdir()} - {".lock"}:
+    elif name in taken and other is None:
         raise UserError(f"--name={name}: {workdir / name} is no collection; choose another name")
     return workdir / name
 
 
+def _is_begun(folder: Path) -> bool:
+    """Whether nothing is there but what a process that makes a collection writes first."""
+    if not folder.is_dir():
+        return False
+    return all(path.name.startswith(".") or path.name == "retriever" for path in folder.iterdir())
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a collection for this process; what a writer that was killed left half written is deleted.
+
+    Raises `UserError` as `lock_folder`.
+    """
+    with lock_folder(folder):
+        for path in folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+        yield
+
+
 def place_of(
     root: str | Path, workdir: Path, name: str, retriever: Retriever | str | Path | None, local: str | None
-) -> Path:
-    """The folder of a collection, made where there is none, with what is written of it as `Collection.open` was given.
+) -> tuple[Path, Path]:
+    """The folder of a collection, made where there is none, with what is written of it as `Collection.open` was given;
+    and the folder of the photographs, resolved.
+
+    That the photographs of a collection are elsewhere now is not written here, but by the update that finds them there.
 
     Raises `UserError` as `Collection.open`.
     """
-    root = Path(root).expanduser()
+    given, root = root, Path(root).expanduser()
     if local is not None:
         check_source(local)
     if not root.is_dir():
-        raise UserError(f"no folder {str(root)!r}: give the folder of the photographs")
+        raise UserError(f"no folder {str(given)!r}: give the folder of the photographs")
     root = root.resolve()
     folder = folder_of(root, workdir, name)
     if root == folder.resolve() or folder.resolve() in root.parents:
         raise UserError(f"{root}: is kept by a collection itself; choose another --workdir or --name")
-    known = (folder / "collection.json").exists()
-    before = read_about(folder) if known else {}
-    about = {"retriever": DEFAULT, "local": NONE} | before | {"format": FORMAT, "root": str(root)}
+    before = _about_of(folder)
+    changes: dict[str, Any] = {}
     own: Retriever | None = None
     if isinstance(retriever, Retriever):
-        own, about["retriever"] = retriever, ""
+        own, changes["retriever"] = retriever, ""
     elif retriever is not None and str(retriever) in shipped_names() and not Path(retriever).exists():
-        about["retriever"] = str(retriever)
+        changes["retriever"] = str(retriever)
     elif retriever is not None:
-        own, about["retriever"] = load(retriever), ""
+        own, changes["retriever"] = load(retriever), ""
     if local is not None:
-        about["local"] = local
+        changes["local"] = local
+    new: dict[str, Any] = {"retriever": DEFAULT, "local": NONE, "format": FORMAT, "root": str(root)}
+    about = new | before | changes
     if about["local"] == "head" and (local or retriever):  # whether it has one
         LocalFinder(own or load(about["retriever"] or folder / "retriever"), "head")
-    if about != before or own:
-        with lock_folder(folder):
+    if about == before and not own:
+        return folder, root
+    with locked(folder):
+        now = _about_of(folder)
+        if now.get("root", str(root)) == before.get("root", str(root)):
             if own:
                 own.save(folder / "retriever")
-            write_json(folder / "collection.json", about)
-    return folder
+            write_about(folder, new | now | changes)
+            return folder, root
+    # While a retriever was loaded, another process has given the name to other photographs.
+    return place_of(root, workdir, name, own or retriever, local)
+
+
+def _about_of(folder: Path) -> dict[str, Any]:
+    """What is written of a collection; nothing where there is none yet."""
+    return read_about(folder) if (folder / "collection.json").exists() else {}
+
+
+def write_about(folder: Path, about: dict[str, Any]) -> None:
+    """Writes what `read_about` reads; of whoever holds the lock of the collection."""
+    with enough_space(folder):
+        write_json(folder / "collection.json", about)

@@ -60,7 +60,6 @@ def update_store(
     extractor: Extractor,
     stage: str,
     progress: Progress,
-    believe: bool = False,
     finder: LocalFinder | None = None,
 ) -> Update:
     """Makes the changes, a hundred files at a time; what is committed stays when it is interrupted.
@@ -71,14 +70,11 @@ def update_store(
     Args:
       extractor: what describes photographs.
       stage: of the backbone whose maps are kept.
-      believe: forget the photographs also where none of them is there any more.
       finder: of the local features that the store says it keeps.
 
     Raises:
-      UserError: photographs were there, and none is any more, as of a disk that is not mounted; or the disk is full.
+      UserError: the disk is full.
     """
-    if not believe and store.state.live and len(changes.gone) == len(store.state.live):
-        _check_moved(store, changes, root)
     out, read = Update(), len(changes.read)
     unread = {file.name for file in changes.read} | set(changes.gone)
     total = read + len(_incomplete(store, unread) if finder else ())
@@ -125,19 +121,17 @@ def _complete(
         progress(start + len(rows))
 
 
-def store_for_update(folder: Path, retriever: Retriever, stage: str, finder: LocalFinder | None) -> Store:
-    """The store of a collection, opened anew, so that searching goes on.
+def store_for_update(
+    folder: Path, store: Store | None, retriever: Retriever, stage: str, finder: LocalFinder | None
+) -> Store:
+    """The store of a collection that is added to: the one that was opened, or another where it is of no use.
 
     It has no photographs yet where another retriever described those that there were, and says which local features are
     kept from now on.
     """
     described, local = {"retriever": retriever.fingerprint, "stage": stage}, finder.about if finder else {}
     excluded: dict[str, str] = {}
-    try:
-        store = Store(folder)
-    except FileNotFoundError:
-        pass
-    else:
+    if store:
         if all(store.state.header.get(name) == value for name, value in described.items()):
             if store.local_about != local:
                 store.keep_local(local)
@@ -148,17 +142,31 @@ def store_for_update(folder: Path, retriever: Retriever, stage: str, finder: Loc
     return Store.create(folder, retriever.descriptor_length, channels, described | {"local": local}, excluded)
 
 
-def _check_moved(store: Store, changes: Changes, root: Path) -> None:
-    """Raises `UserError` unless one of the new files is a photograph that was there, under another name."""
-    for file in changes.read:
+def check_there(store: Store, changes: Changes, root: Path, moved: bool) -> None:
+    """Raises `UserError` where photographs were there and none is any more, as of a disk that is not mounted.
+
+    One that was renamed is there, and one of which nothing is left but an empty file is not. Where the collection is
+    said to have `moved`, which may be a mistake, one of its photographs has to be there byte for byte.
+    """
+    live, read = store.state.live, {file.name: file for file in changes.read}
+    lost = {*changes.gone, *(name for name, _, _ in changes.skipped)}
+    lost |= {name for name, file in read.items() if moved or not file.stamp[0]}
+    if not live or live.keys() - lost:
+        return
+    for file in sorted(changes.read, key=lambda file: file.name not in live):
         try:
             if hashlib.sha256(read_file(file.path)).hexdigest() in store.state.contents:
                 return
         except Unreadable:
             continue
+    if moved:
+        raise UserError(
+            f"{root}: none of the {len(live)} photographs of the collection {store.folder.name} is there; without "
+            "--name this folder gets a collection of its own, and with --forget that one loses them"
+        )
     raise UserError(
-        f"{root}: none of its {len(store.state.live)} photographs is there any more; is the disk mounted? If they are "
-        "really gone, `sret index --forget`"
+        f"{root}: none of its {len(live)} photographs is there any more, or all are empty; is the disk mounted? If "
+        "they are really gone, `sret index --forget`"
     )
 
 

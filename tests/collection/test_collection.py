@@ -16,7 +16,7 @@ from skimage import data
 
 import sret_jax
 from sret_jax.collection import collection as module
-from sret_jax.collection import store_index
+from sret_jax.collection import place, store_index
 from sret_jax.collection import update as updating
 from sret_jax.collection.collection import Collection
 from sret_jax.config import Config, DataConfig, ExtractConfig, LocalizeConfig, ModelConfig
@@ -297,7 +297,7 @@ def test_a_workdir_beside_or_around_the_photographs_is_none_of_them(root, tmp_pa
 
 
 def test_opening_what_is_there_needs_no_right_to_write(collection, root, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "lock_folder", None)
+    monkeypatch.setattr(module, "locked", None)
     assert Collection.open(root, workdir=tmp_path / "kept").names == collection.names
 
 
@@ -340,6 +340,51 @@ def test_a_folder_that_lost_everything_is_not_believed(collection, root):
             collection.update()
         assert len(collection.names) == 14
     assert len(collection.update(forget=True).removed) == 14 and collection.names == ["stray.jpg"]
+
+
+def test_photographs_that_were_all_emptied_are_not_forgotten(collection, root):
+    for path in root.rglob("*.*"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="empty"):
+        collection.update()
+    assert len(collection.names) == 14
+    assert len(collection.update(forget=True).removed) == 14
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_folder_without_its_photographs_does_not_become_that_of_a_collection(collection, root, tmp_path, other):
+    workdir, strange = collection.folder.parent, tmp_path / "strange"
+    write(strange / "cat/0.jpg", SCENES["woman"][:300])  # of a name that is known
+    root.rename(tmp_path / "away")
+    retriever = load(dataclasses.replace(CONFIG, seed=1)) if other else None
+    opened = Collection.open(strange, workdir=workdir, name="photos", retriever=retriever)
+    with pytest.raises(UserError, match="none of the 14 photographs of the collection photos is there"):
+        opened.update()
+    assert reopened(collection).root == root and len(reopened(collection).names) == 14
+    moved = Collection.open(tmp_path / "away", workdir=workdir, name="photos")
+    if not other:
+        moved._retriever = collection._retriever
+        assert not moved.update().anything and Collection(collection.folder).root == tmp_path / "away"
+
+
+def test_a_name_that_is_taken_while_a_retriever_is_loaded_is_left_to_who_has_it(root, tmp_path, retriever, monkeypatch):
+    other, workdir = tmp_path / "other/photos", tmp_path / "kept"
+    write(other / "a.jpg", SCENES["cat"])
+
+    def slow(_):
+        monkeypatch.setattr(place, "load", lambda _: retriever)
+        assert Collection.open(root, workdir=workdir).folder.name == "photos"
+        return retriever
+
+    for name, says in (("", None), ("photos", "choose another")):
+        shutil.rmtree(workdir, ignore_errors=True)
+        monkeypatch.setattr(place, "load", slow)
+        if says:
+            with pytest.raises(UserError, match=says):
+                Collection.open(other, workdir=workdir, name=name, retriever="x")
+        else:
+            assert Collection.open(other, workdir=workdir, name=name, retriever="x").folder.name == "photos-2"
+        assert Collection(workdir / "photos").root == root
 
 
 def test_a_folder_all_of_whose_photographs_were_renamed_is_believed(collection, root):
