@@ -355,16 +355,27 @@ class Collection:
 
         Args:
           mend: forgets what is stored of them, so that the next `update` describes them again.
+
+        Raises:
+          DamagedError: photographs are stored that the collection does not know of, because the end of its journal is
+            missing; not with `mend`, which deletes them.
         """
         if mend:
             with self._change() as store:
                 rows = store.unsound()
                 names = [store.state.photos[row].name for row in rows]
                 store.forget(rows)
+                store.cut_end()
                 return names
         with self._lock:
             self._look()
-            return [self._store.state.photos[row].name for row in self._store.unsound()] if self._store else []
+            if self._store is None:
+                return []
+            names = [self._store.state.photos[row].name for row in self._store.unsound()]
+            if not names:
+                self._look()  # at what was committed meanwhile
+                self._store.check_end()
+            return names
 
     def compact(self) -> None:
         """Writes the collection anew without the rows of photographs that are gone; nothing that it finds changes."""
@@ -391,12 +402,8 @@ class Collection:
             if not self._has_photos():
                 return False
             self._store = Store(self.folder)
-        else:
-            generation = self._store.generation
-            if not self._store.refresh():
-                return False
-            if self._store.generation != generation:
-                self._index = self._marker = None
+        elif not self._store.refresh():
+            return False
         self._names = sorted(self._store.state.live)
         return True
 
@@ -406,7 +413,8 @@ class Collection:
             raise UserError(f"{self.name}: it has no photographs yet; index {self.root} first")
         if store.state.header.get("retriever") != self.retriever.fingerprint:
             raise UserError(f"{self.name}: described by another retriever, or another version of it; index it again")
-        if self._index is None:
+        if self._index is None or self._index.generation != store.generation:
+            self._marker = None
             self._index = StoreIndex(store, self.retriever.config.search)
         return store, self._index.follow()
 

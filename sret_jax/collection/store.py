@@ -17,7 +17,7 @@ Which local features are kept, the header says. Other ones, or none, can be said
 counts no longer. They are added with their photograph or after it.
 """
 
-import contextlib
+import errno
 import math
 import os
 import re
@@ -33,11 +33,13 @@ from jaxtyping import Float, Float32, Int8, Shaped
 
 from sret_jax.collection.state import State, StoredPhoto
 from sret_jax.extraction.local_features import feature_dtype
-from sret_jax.storage.artifacts import DamagedError, enough_space, write_file
+from sret_jax.storage.artifacts import DamagedError, enough_space, unavailable, write_file
 from sret_jax.storage.journal import Entry, Journal, append_at
 
 FORMAT = 1
 CURRENT = "CURRENT"
+ATTEMPTS = 5  # at opening a generation while another process puts others in its place
+AT_ONCE = 128  # photographs of an update between two commits: what a kill costs
 COPIED_AT_ONCE = 1024  # rows
 COMPACT_ABOVE = 1000  # rows left behind, and more than there are photographs
 COMPACT_LOCAL_ABOVE = 1 << 26  # bytes of local features that do not count any more, and more than all others that do
@@ -81,38 +83,50 @@ class Store:
         return cls(folder)
 
     def _open(self) -> None:
-        self._current = current_generation(self.folder)
-        self.generation = self.folder / self._current
-        self.state, self._journal = State(), Journal(self.generation / "journal")
-        self._local: _Rows | None = None
-        try:  # held open, so that a compaction by another process takes nothing away from this one
-            self._descriptors, self._maps = (_Rows(self.generation / name) for name in ("descriptors", "maps"))
-            self._read_on()
-        except DamagedError as error:
-            raise DamagedError(f"{error}; delete {self.folder} and index again") from None
-        except FileNotFoundError as error:
-            if current_generation(self.folder) != self._current:
-                return self._open()
-            raise DamagedError(f"{error.filename}: not there; delete {self.folder} and index again") from None
-        except OSError as error:
-            raise DamagedError(f"{error.filename}: {error.strerror}; delete {self.folder} and index again") from None
-        if self.state.header.get("format") != FORMAT:
-            raise DamagedError(f"{self.generation}: not of this version; delete {self.folder} and index again")
+        """Opens the generation that counts. What was open stays so where it cannot be."""
+        for attempt in range(ATTEMPTS):
+            current = current_generation(self.folder)
+            try:
+                files = _Files(self.folder / current)
+                state, pending = State(), files.journal.read()
+                if not pending:
+                    raise FileNotFoundError(errno.ENOENT, "not there", str(files.journal.path))
+                files.open_local(pending)
+                for entry in pending:
+                    state.apply(entry)
+                if state.header.get("format") != FORMAT:
+                    raise DamagedError(f"{files.folder}: not of this version")
+            except (DamagedError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+                if attempt < ATTEMPTS - 1 and current_generation(self.folder) != current:  # compacted meanwhile
+                    continue
+                raise DamagedError(f"{_said(error)}; delete {self.folder} and index again") from None
+            except OSError as error:
+                raise unavailable(error) from None
+            self._current, self.generation, self.state, self._files = current, files.folder, state, files
+            self._pending: list[Entry] = []
+            return
 
     def refresh(self) -> bool:
-        """Reads what was committed meanwhile, by this process or another; whether there was anything."""
+        """Reads what was committed meanwhile, by this process or another; whether there was anything.
+
+        Raises as `Store`; what was read before is kept then, and the next call reads on.
+        """
         if current_generation(self.folder) == self._current:
-            with contextlib.suppress(FileNotFoundError):  # another generation since
+            try:
                 return self._read_on()
+            except FileNotFoundError:  # another generation since
+                pass
+            except OSError as error:
+                raise unavailable(error) from None
         self._open()
         return True
 
     def _read_on(self) -> bool:
-        entries = self._journal.read()
+        self._pending += self._files.journal.read()
+        self._files.open_local(self._pending)
+        entries, self._pending = self._pending, []
         for entry in entries:
             self.state.apply(entry)
-        if self.local_about and self._local is None:
-            self._local = _Rows(self.generation / "local")
         return bool(entries)
 
     @property
@@ -134,7 +148,7 @@ class Store:
         Raises `DamagedError` that names the photograph.
         """
         photos, width = self.state.photos[start:], 4 * self.dim
-        data = memoryview(self._descriptors.read(start * width, len(photos) * width))
+        data = memoryview(self._files.descriptors.read(start * width, len(photos) * width))
         for i, photo in enumerate(photos):
             if self.state.live.get(photo.name) != start + i:
                 continue
@@ -144,7 +158,7 @@ class Store:
     def descriptor(self, row: int) -> Float32[np.ndarray, "d"]:
         """That of one row, checked."""
         photo = self.state.photos[row]
-        data = self._descriptors.read(4 * self.dim * row, 4 * self.dim)
+        data = self._files.descriptors.read(4 * self.dim * row, 4 * self.dim)
         self._check("descriptor", photo, data, 4 * self.dim, photo.checks[0])
         return np.frombuffer(data, np.float32)
 
@@ -152,7 +166,7 @@ class Store:
         """The map of one row, checked."""
         photo = self.state.photos[row]
         shape = (*photo.map, self.channels)
-        data = self._maps.read(photo.at, math.prod(shape))
+        data = self._files.maps.read(photo.at, math.prod(shape))
         self._check("map", photo, data, math.prod(shape), photo.checks[1])
         return np.frombuffer(data, np.int8).reshape(shape)
 
@@ -162,10 +176,10 @@ class Store:
         A photograph in which nothing was found has 0 of them.
         """
         own = self.state.local.get(row)
-        if own is None or self._local is None:
+        if own is None or self._files.local is None:
             return None
         size = own.count * self.state.feature_bytes
-        data = self._local.read(own.at, size)
+        data = self._files.local.read(own.at, size)
         self._check("local features", self.state.photos[row], data, size, own.check)
         return np.frombuffer(data, feature_dtype(self.local_about["dim"]))
 
@@ -210,22 +224,49 @@ class Store:
         """Commits which local features are kept from now on, {} for none; those there were count no longer."""
         if about:
             append_at(self.generation / "local", self.state.local_bytes, b"")
-        self.change({"header": {"local": about}})
-        if about and self._local is None:
-            self._local = _Rows(self.generation / "local")
+        entry: Entry = {"header": {"local": about}}
+        self._files.open_local([entry])
+        self.change(entry)
 
     def change(self, entry: Entry) -> None:
         """Commits one change; what is empty in it is left out."""
         entry = {key: value for key, value in entry.items() if value}
         if entry:
             with enough_space(self.folder):
-                self._journal.append([entry])
+                self._files.journal.append([entry])
             self.state.apply(entry)
 
     def unsound(self) -> list[int]:
         """Rows of which something is not what was written, also of photographs that are gone; every byte is read."""
         rows = sorted(row for own in self.state.contents.values() for row in own)
         return [row for row in rows if not self.is_sound(row)]
+
+    def check_end(self) -> None:
+        """Raises `DamagedError` where more is stored than the journal says and a kill between two writes leaves."""
+        state, width = self.state, 4 * self.dim
+        largest = max((p.map[0] * p.map[1] for p in state.photos), default=0) * self.channels
+        most = max((own.count for own in state.local.values()), default=0) * state.feature_bytes
+        for name, counted, one in (
+            ("descriptors", width * len(state.photos), width),
+            ("maps", state.map_bytes, largest),
+            ("local", state.local_bytes, most),
+        ):
+            path = self.generation / name
+            if one and path.stat().st_size - counted > AT_ONCE * one:
+                raise DamagedError(
+                    f"{path}: holds more than the journal says, of which the end is missing; `sret index` describes "
+                    "again what is lost, and what was taken out last has to be taken out again"
+                )
+
+    def cut_end(self) -> None:
+        """Deletes what the journal does not speak of; of whoever holds the lock of the collection."""
+        sizes = {"descriptors": 4 * self.dim * len(self.state.photos), "maps": self.state.map_bytes}
+        if self.local_about:
+            sizes["local"] = self.state.local_bytes
+        for name, size in sizes.items():
+            path = self.generation / name
+            if path.stat().st_size > size:
+                append_at(path, size, b"")
 
     def is_sound(self, row: int) -> bool:
         """Whether a row is what was written."""
@@ -296,6 +337,20 @@ class Store:
         self._open()
 
 
+class _Files:
+    """Those of a generation, held open, so that a compaction by another process takes nothing away from this one."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.journal = folder, Journal(folder / "journal")
+        self.descriptors, self.maps = (_Rows(folder / name) for name in ("descriptors", "maps"))
+        self.local: _Rows | None = None
+
+    def open_local(self, entries: Sequence[Entry]) -> None:
+        """Opens the local features, where one of these entries is the first that says that there are some."""
+        if self.local is None and any(entry.get("header", {}).get("local") for entry in entries):
+            self.local = _Rows(self.folder / "local")
+
+
 class _Rows:
     """A file that only grows, read at any place by any thread."""
 
@@ -333,17 +388,32 @@ def current_generation(folder: Path) -> str:
     try:
         name = path.read_bytes().decode("ascii", "replace").strip()
     except FileNotFoundError:
-        kept = sorted(place.parent.name for place in folder.glob("photos-*/descriptors") if place.stat().st_size)
+        kept = sorted(place.parent.name for place in folder.glob("photos-*/descriptors") if _holds_anything(place))
         if kept:
             raise DamagedError(
                 f"{path}: gone; write {kept[-1]!r} into it, or delete {folder} and index again"
             ) from None
         raise
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise DamagedError(f"{_said(error)}; delete {folder} and index again") from None
     except OSError as error:
-        raise DamagedError(f"{path}: {error.strerror}; delete {folder} and index again") from None
+        raise unavailable(error) from None
     if not re.fullmatch(r"photos-[0-9]{6,9}", name):
         raise DamagedError(f"{path}: names no generation; write the name of a folder photos-<number> beside it into it")
     return name
+
+
+def _said(error: DamagedError | OSError) -> str:
+    if isinstance(error, DamagedError):
+        return str(error)
+    return f"{error.filename}: {'not there' if isinstance(error, FileNotFoundError) else error.strerror}"
+
+
+def _holds_anything(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:  # another process is deleting its generation
+        return False
 
 
 def _next_generation(folder: Path) -> str:

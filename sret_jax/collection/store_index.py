@@ -16,10 +16,14 @@ class StoreIndex:
     """A `ChangingIndex` over one generation of a store.
 
     Searching never writes: what was built is kept by `keep`, of whoever holds the lock of the collection.
+
+    Attributes:
+      generation: the folder of the one that it is over; of another one the rows have other numbers.
     """
 
     def __init__(self, store: Store, config: SearchConfig):
         self.store, self.config = store, config
+        self.generation = store.generation
         self._place = store.generation / "index"
         self._seen = 0  # rows of the store
         self._index = self._kept()
@@ -43,12 +47,12 @@ class StoreIndex:
     def keep(self) -> None:
         """Writes an approximate index beside the rows, where it was built since; an exact one needs no building."""
         if self._index is not None and self._index.method != "exact" and not self._is_kept:
-            self._index.save(self._place, self.store.generation.name)
+            self._index.save(self._place, self.generation.name)
             self._is_kept = True
 
     def _kept(self) -> ChangingIndex | None:
         try:
-            index = ChangingIndex.load(self._place, self.store.generation.name, self.config)
+            index = ChangingIndex.load(self._place, self.generation.name, self.config)
         except DamagedError as error:
             log.warning("%s; it is built again", error)
             return None

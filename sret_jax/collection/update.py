@@ -15,7 +15,7 @@ from sret_jax.collection.local import LocalFinder
 from sret_jax.collection.reading import ReadPhoto, Rejected, pixel_set, read_photo
 from sret_jax.collection.scan import Changes, FoundFile
 from sret_jax.collection.state import StoredPhoto
-from sret_jax.collection.store import Described, Store
+from sret_jax.collection.store import AT_ONCE, Described, Store
 from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import Extractor
 from sret_jax.models.backbones import BACKBONES
@@ -23,8 +23,6 @@ from sret_jax.retriever import Retriever
 from sret_jax.storage.files import Unreadable, read_file
 
 log = logging.getLogger(__name__)
-
-AT_ONCE = 128  # files between two commits: what a kill costs
 
 
 @dataclass

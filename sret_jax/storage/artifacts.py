@@ -28,6 +28,11 @@ class DamagedError(UserError):
     """An artefact on disk is not what was written."""
 
 
+def unavailable(error: OSError) -> UserError:
+    """What is said of a file that the system does not give now, which says nothing about what is in it."""
+    return UserError(f"{error.filename}: {error.strerror}; nothing was changed, so try again when this has passed")
+
+
 def fingerprint(*parts: Any) -> str:
     """16 hexadecimal digits that identify JSON values, in order."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)

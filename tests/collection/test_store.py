@@ -1,6 +1,9 @@
 """A store has the state before a change or after it, never another, and notices every byte that has changed."""
 
 import dataclasses
+import errno
+import io
+import os
 import shutil
 
 import numpy as np
@@ -108,7 +111,7 @@ def test_a_kill_at_any_moment_leaves_one_state_or_the_next(store, tmp_path):
                 other.write_bytes(whole[j] if j < i else whole[j][: sizes[j]])
             path.write_bytes(whole[i][:size])
             found = Store(tmp_path)
-            finished = path.name == "journal" and size == len(whole[i])
+            finished = path.name == "journal" and size >= len(whole[i]) - 1
             assert contents(found) == (after if finished else before)
             if size == (sizes[i] + len(whole[i])) // 2:
                 found.add(described("f"))
@@ -133,9 +136,9 @@ def test_a_kill_leaves_local_features_of_one_state_or_the_next(keeping, tmp_path
             for j, other in enumerate(files):
                 other.write_bytes(whole[j] if j < i else whole[j][: sizes[j]])
             path.write_bytes(whole[i][:size])
-            finished = path.name == "journal" and size == len(whole[i])
+            finished = path.name == "journal" and size >= len(whole[i]) - 1
             assert contents(Store(tmp_path)) == (after if finished else before)
-    files[-1].write_bytes(whole[-1][:-1])
+    files[-1].write_bytes(whole[-1][:-2])
     found, new = Store(tmp_path), features(4)
     found.add_local({1: new})
     assert Store(tmp_path).local(1).tobytes() == new.tobytes() and Store(tmp_path).unsound() == []
@@ -265,6 +268,65 @@ def test_an_emptied_store_is_compacted_and_filled_again(store, add):
     assert contents(Store(store.folder)) == contents(store) and set(store.state.live) == {"d", "e"}
 
 
+@pytest.mark.parametrize("missing", [CURRENT, "journal", "descriptors", "maps", "local"])
+def test_a_reader_that_runs_out_of_files_answers_as_before_and_reads_on_later(keeping, monkeypatch, missing):
+    keeping.add(with_local(*"abcd"))
+    keeping.change({"remove": ["a"]})
+    reader, before = Store(keeping.folder), contents(keeping)
+    keeping.compact()
+    keeping.add(with_local("e"))
+    with monkeypatch.context() as context:
+        fail_to_open(context, missing)
+        for _ in range(2):
+            with pytest.raises(UserError, match=f"{missing}: Too many open files") as said:
+                reader.refresh()
+            assert "delete" not in str(said.value) and contents(reader) == before
+        with pytest.raises(UserError, match=f"{missing}: Too many open files") as said:
+            Store(keeping.folder)
+        assert "delete" not in str(said.value)
+    assert reader.refresh() and contents(reader) == contents(keeping)
+
+
+def test_a_reader_that_cannot_open_new_local_features_does_so_later(store, monkeypatch):
+    store.add(described("a", "b"))
+    reader, before = Store(store.folder), contents(store)
+    store.keep_local(LOCAL)
+    store.add(with_local("c"))
+    with monkeypatch.context() as context:
+        fail_to_open(context, "local")
+        with pytest.raises(UserError, match="local: Too many open files"):
+            reader.refresh()
+        assert contents(reader) == before
+    assert reader.refresh() and contents(reader) == contents(store)
+
+
+def fail_to_open(context, name: str) -> None:
+    real = io.open
+
+    def open_others(path, *arguments, **options):
+        if str(path).endswith(f"/{name}"):
+            raise OSError(errno.EMFILE, "Too many open files", str(path))
+        return real(path, *arguments, **options)
+
+    for place in ("builtins.open", "io.open"):
+        context.setattr(place, open_others)
+
+
+def test_a_store_that_is_compacted_while_it_is_opened_is_no_damage(store, monkeypatch):
+    store.add(described("a", "b"))
+    real, late = module.current_generation, [True, True]
+
+    def outdated(folder):
+        name = real(folder)
+        if late:
+            late.pop()
+            store.compact()
+        return name
+
+    monkeypatch.setattr(module, "current_generation", outdated)
+    assert contents(Store(store.folder)) == contents(store)
+
+
 def test_a_compaction_that_is_killed_is_as_if_it_had_not_begun(store, monkeypatch):
     store.add(described("a", "b"))
     before = contents(store)
@@ -301,6 +363,33 @@ def test_a_full_disk_is_said_and_nothing_is_lost(store, monkeypatch):
     with pytest.raises(UserError, match="free space"):
         store.add(described("b"))
     assert contents(Store(store.folder)) == before
+
+
+def test_a_change_is_not_undone_by_a_changed_newline(store):
+    store.add(described("a", "b"))
+    store.change({"remove": ["a"]})
+    path = store.generation / "journal"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x0e")
+    assert set(Store(store.folder).state.live) == {"b"}
+
+
+@pytest.mark.parametrize("file", ["descriptors", "maps", "local"])
+def test_a_journal_without_its_end_is_noticed(keeping, monkeypatch, file):
+    monkeypatch.setattr(module, "AT_ONCE", 3)
+    keeping.add(with_local("a", "b", "c"))
+    journal, before = keeping.generation / "journal", contents(keeping)
+    sizes = {path.name: path.stat().st_size for path in keeping.generation.iterdir()}
+    for name in "ghij":
+        keeping.add(with_local(name + "1", name + "2", name + "3"))
+    os.truncate(journal, sizes["journal"])
+    found = Store(keeping.folder)
+    for name in {"descriptors", "maps", "local"} - {file}:  # each is noticed alone
+        os.truncate(keeping.generation / name, sizes[name])
+    with pytest.raises(DamagedError, match=f"{file}: holds more than the journal says"):
+        found.check_end()
+    found.cut_end()
+    found.check_end()
+    assert contents(Store(keeping.folder)) == before and Store(keeping.folder).unsound() == []
 
 
 def test_a_store_of_another_format_is_refused(store):

@@ -34,9 +34,40 @@ def test_a_kill_at_any_byte_leaves_the_changes_before_it(path):
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
         journal = Journal(path)
-        assert journal.read() == ENTRIES[: sum(end <= size for end in ends)]
+        assert journal.read() == ENTRIES[: sum(end - 1 <= size for end in ends)]
         journal.append([{"after": size}])
         assert Journal(path).read()[-1] == {"after": size}
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_a_last_line_counts_whatever_became_of_its_newline(path, bit):
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1 << bit]))
+    reader, writer = Journal(path), Journal(path)
+    assert reader.read() == writer.read() == ENTRIES and reader.read() == []
+    writer.append([{"more": 1}])
+    assert reader.read() == [{"more": 1}] and Journal(path).read() == [*ENTRIES, {"more": 1}]
+
+
+def test_a_reader_meets_a_line_before_its_newline(path):
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    reader = Journal(path)
+    assert reader.read() == ENTRIES
+    path.write_bytes(whole)
+    assert reader.read() == []
+    writer = Journal(path)
+    writer.read()
+    writer.append([{"more": 1}])
+    assert reader.read() == [{"more": 1}]
+
+
+def test_what_cannot_be_written_whole_is_not_left_there(path, monkeypatch):
+    before = path.read_bytes()
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="journal"):
+        append_at(path, len(before), b"more")
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("at", [3, 40, -30])
