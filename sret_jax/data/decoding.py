@@ -8,9 +8,7 @@ white, and of 16 bits per channel the upper eight are kept. Everything else is a
 import contextlib
 import io
 import math
-import struct
 import warnings
-import zlib
 from collections.abc import Collection, Iterator
 
 import numpy as np
@@ -24,11 +22,6 @@ from sret_jax.storage.files import Unreadable
 DECODING_VERSION = 2  # of the pixels that `decode_photo` makes of a file: raise it when they change
 MIN_SIDE = 16  # pixels, of the whole photograph
 
-# What Pillow's readers raise on damaged input, from mutated photographs of every format and from reading them.
-DAMAGE = (
-    *(OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError),
-    *(RuntimeError, MemoryError, struct.error, zlib.error),
-)
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -41,6 +34,8 @@ TURNS = {
 
 # Pillow only warns between one and two times its own limit. `MAX_PIXELS` is stricter, so nothing is lost.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+# What it has to say of odd EXIF and the like names no file, and the photograph is used all the same.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class PhotoRejected(Unreadable):
@@ -54,7 +49,7 @@ def decode_photo(data: bytes, at_least: int | None = None, profile: bool = True)
     never below it: several times faster than all of it. Without `profile` the numbers are taken for sRGB, whatever the
     file says.
     """
-    with _damage_rejected():
+    with damage_rejected():
         image = _open(data, FORMATS)
         if min(image.size) < MIN_SIDE:  # before it is reduced: a strip that is shown smaller is still a photograph
             raise PhotoRejected(f"{image.height}x{image.width} pixels: a side is shorter than {MIN_SIDE}")
@@ -64,12 +59,13 @@ def decode_photo(data: bytes, at_least: int | None = None, profile: bool = True)
         image.load()
         turn = TURNS.get(image.getexif().get(0x0112, 1))
         image = _rgb(image, image.info.get("icc_profile") if profile else None)
-    return np.array(image if turn is None else image.transpose(turn))
+        return np.array(image if turn is None else image.transpose(turn))
 
 
 def decode_mask(data: bytes) -> Bool[np.ndarray, "h w"]:
-    """Inverse of `encode_mask`."""
-    return np.array(load_image(data, ("PNG",)).convert("L")) > 127
+    """Inverse of `encode_mask`. Raises `PhotoRejected` for whatever is no PNG."""
+    with damage_rejected():
+        return np.array(load_image(data, ("PNG",)).convert("L")) > 127
 
 
 def encode_mask(mask: Bool[np.ndarray, "h w"]) -> bytes:
@@ -103,22 +99,27 @@ def load_image(data: bytes, formats: Collection[str], known: str = "") -> Image.
 
     Raises `PhotoRejected`, whatever the bytes are.
     """
-    with _damage_rejected():
+    with damage_rejected():
         image = _open(data, formats, known)
         image.load()
         return image
 
 
 @contextlib.contextmanager
-def _damage_rejected() -> Iterator[None]:
+def damage_rejected() -> Iterator[None]:
+    """Turns whatever Pillow raises of a stranger's file into `PhotoRejected`; for all that touches its image.
+
+    Most of Pillow decodes when pixels are first asked for, and its readers raise what the damage happens to lead to:
+    errors of any kind, assertions among them.
+    """
     try:
         yield
-    except PhotoRejected:
+    except Unreadable:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PhotoRejected(TOO_LARGE) from None
-    except DAMAGE as error:
-        raise PhotoRejected(f"damaged: {error}") from None
+    except Exception as error:
+        raise PhotoRejected(f"damaged: {str(error) or type(error).__name__}") from None
 
 
 def _open(data: bytes, formats: Collection[str], known: str = "") -> Image.Image:

@@ -145,7 +145,10 @@ def training_batches(
     if isinstance(plan, InstancePlan) and (left_out := len(photos.instances) - len(plan.rows_of)):
         log.warning("%s: %d instances with one photograph only are not trained on", photos.name, left_out)
     if isinstance(plan, InstancePlan) and plan.instances < config.instances_per_batch:
-        log.warning("%s: a batch holds all of its %d instances", photos.name, plan.instances)
+        log.warning(
+            "%s: every batch shows all %d instances, fewer than the %d of config.data.instances_per_batch",
+            *(photos.name, plan.instances, config.instances_per_batch),
+        )
     source = PlannedPhotos(photos, plan, config, seed, size_multiple, process_index, process_count, numbers, maps)
     options = grain.ReadOptions(
         num_threads=config.threads, prefetch_buffer_size=max(config.threads, 2 * source.local_batch)

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
-from sret_jax.data.decoding import DAMAGE, TURNS, load_image
+from sret_jax.data.decoding import TURNS, damage_rejected, load_image
 from sret_jax.data.names import on_disk
 from sret_jax.errors import UserError
 from sret_jax.storage.files import Unreadable, read_file
@@ -69,24 +69,26 @@ def find_mask(folder: Path, stem: str) -> Path | None:
 def decode_any_mask(data: bytes) -> Bool[np.ndarray, "h w"]:
     """What `read_mask` reads, upright. Raises `Unreadable` with what was found instead of a mask."""
     image = load_image(data, FORMATS, known="PNG, TIFF, BMP, GIF or JPEG picture")
+    with damage_rejected():
+        return _mask_of(image)
+
+
+def _mask_of(image: Image.Image) -> Bool[np.ndarray, "h w"]:
     lossy = image.format == "JPEG"
     if (frames := getattr(image, "n_frames", 1)) > 1 and not lossy:
         raise Unreadable(f"holds {frames} pictures, and a mask is one")
-    try:
-        turn = TURNS.get(image.getexif().get(0x0112, 1))
-        image = image if turn is None else image.transpose(turn)
-        alpha = _alpha(image)
-        if alpha is not None and alpha.min() < alpha.max():
-            return _of_greys(alpha, "opacity")
-        if alpha is not None and not alpha.any() and np.asarray(image.convert("RGB")).any():
-            raise Unreadable("is transparent everywhere, with hidden colours")
-        if image.mode == "P":
-            return _of_palette(image)
-        if image.mode == "1" or image.mode.startswith(("I", "F")):
-            return _of_greys(np.asarray(image), "grey")
-        return _of_colours(np.asarray(image.convert("RGB")), lossy)
-    except DAMAGE as error:
-        raise Unreadable(f"damaged: {error}") from None
+    turn = TURNS.get(image.getexif().get(0x0112, 1))
+    image = image if turn is None else image.transpose(turn)
+    alpha = _alpha(image)
+    if alpha is not None and alpha.min() < alpha.max():
+        return _of_greys(alpha, "opacity")
+    if alpha is not None and not alpha.any() and np.asarray(image.convert("RGB")).any():
+        raise Unreadable("is transparent everywhere, with hidden colours")
+    if image.mode == "P":
+        return _of_palette(image)
+    if image.mode == "1" or image.mode.startswith(("I", "F")):
+        return _of_greys(np.asarray(image), "grey")
+    return _of_colours(np.asarray(image.convert("RGB")), lossy)
 
 
 def _alpha(image: Image.Image) -> UInt8[np.ndarray, "h w"] | None:

@@ -4,16 +4,21 @@ import importlib.util
 import io
 import os
 import resource
+import subprocess
+import sys
 import threading
 import time
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image, JpegImagePlugin, PngImagePlugin, features
 
 from sret_jax.data.decoding import PhotoRejected, decode_mask, decode_photo, encode_jpeg, encode_mask
+from sret_jax.datasets.mask_file import decode_any_mask
 from sret_jax.storage.files import Unreadable, read_file
 from tests.support import photo_files as files
+from tests.support.collection import lying_photo
 
 
 @pytest.mark.parametrize("name", files.ACCEPTED)
@@ -114,6 +119,54 @@ def test_mutated_photographs_give_a_photograph_or_a_rejection():
         except PhotoRejected as rejected:
             outcomes["rejected"] += bool(rejected.reason)
     assert sum(outcomes.values()) == 1200 and min(outcomes.values()) > 50
+
+
+def without_palette(colours: bytes = b"") -> bytes:
+    """A PNG that says it has a palette and has none, or one whose chunk holds these bytes."""
+    file = io.BytesIO()
+    Image.fromarray(np.arange(1600, dtype=np.uint8).reshape(40, 40), "L").convert("P").save(file, "PNG")
+    data = file.getvalue()
+    at = data.index(b"PLTE") - 4
+    end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+    chunk = len(colours).to_bytes(4, "big") + b"PLTE" + colours + zlib.crc32(b"PLTE" + colours).to_bytes(4, "big")
+    return data[:at] + (chunk if colours else b"") + data[end:]
+
+
+@pytest.mark.parametrize("read", [decode_photo, decode_mask, decode_any_mask])
+@pytest.mark.parametrize("colours", [b"", b"\0", b"\1\2\3"])
+def test_a_palette_that_is_missing_or_short_is_a_photograph_or_a_rejection(read, colours):
+    try:
+        assert read(without_palette(colours)).shape[:2] == (40, 40)
+    except Unreadable as rejected:
+        assert rejected.reason.strip(": ") != "damaged"
+
+
+@pytest.mark.parametrize("error", [AssertionError(), Exception("odd"), ZeroDivisionError("zero"), RecursionError()])
+@pytest.mark.parametrize("step", ["load", "transpose", "getexif"])
+def test_whatever_a_reader_raises_is_a_rejection(monkeypatch, error, step):
+    photo, mask = lying_photo(), encode_mask(np.eye(40, dtype=bool))
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(Image.Image, step, fail)
+    for cls in (JpegImagePlugin.JpegImageFile, PngImagePlugin.PngImageFile):
+        monkeypatch.setattr(cls, step, fail)
+    with pytest.raises(PhotoRejected, match="damaged: [A-Za-z]"):
+        decode_photo(photo)
+    if step == "load":
+        with pytest.raises(PhotoRejected, match="damaged: [A-Za-z]"):
+            decode_mask(mask)
+
+
+def test_odd_exif_is_not_talked_about():
+    """In a process of its own: pytest makes its own rules of which warnings are shown."""
+    file = io.BytesIO()
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0\xff\xff\0\0\1\0\0\0"
+    Image.new("RGB", (40, 40)).save(file, "JPEG", exif=exif)
+    code = "import sys; from sret_jax.data.decoding import decode_photo; decode_photo(sys.stdin.buffer.read())"
+    done = subprocess.run([sys.executable, "-c", code], input=file.getvalue(), capture_output=True, check=True)
+    assert done.stderr == b""
 
 
 def test_a_pipe_is_refused_at_once(tmp_path):
