@@ -63,6 +63,9 @@ def open_collection(options: argparse.Namespace) -> Collection:
                 opened.prepare()
         except UserError as error:  # what is indexed is served all the same
             print(f"{opened.name}: {error}", file=sys.stderr, flush=True)
+        except OSError as error:  # as of a disk that may only be read
+            said = f"{error.filename}: {error.strerror}"
+            print(f"{opened.name}: cannot be brought up to date: {said}", file=sys.stderr, flush=True)
 
     threading.Thread(target=follow, name="update", daemon=True).start()
     return opened

@@ -1,13 +1,17 @@
 """`sret serve`: what it opens, what it prints, and that it says what is wrong before it opens anything."""
 
+import argparse
 import socket
+import sys
+import threading
+from types import SimpleNamespace
 
 import pytest
 
 from sret_jax.cli import serve
 from sret_jax.errors import UserError
 from sret_jax.server import serving
-from tests.support.collection import small_collection
+from tests.support.collection import FakeCollection, small_collection
 
 
 @pytest.fixture
@@ -49,3 +53,30 @@ def test_a_taken_port_is_said_before_the_collection_is_opened(opened):
 def test_what_is_no_port_is_said(opened, capsys, port):
     with pytest.raises(UserError, match="is no port; give a number from 1 to 65535"):
         serve.main(["photos", f"--port={port}"])
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(30, "Read-only file system", "kept/.lock"), UserError("kept/.lock: is in use")]
+)
+def test_what_cannot_be_updated_is_served_and_said(monkeypatch, capsys, error):
+    class Opened(FakeCollection):
+        retriever = SimpleNamespace(extractor=None)
+
+        def __init__(self, folder):
+            super().__init__({})
+
+        def prepare(self):
+            pass
+
+        def update(self):
+            raise error
+
+    monkeypatch.setattr("sret_jax.collection.collection.Collection", Opened)
+    monkeypatch.setattr(serve, "collection_folder", lambda _: "kept/Postcards")
+    monkeypatch.setattr(threading, "excepthook", lambda _: print("TRACEBACK", file=sys.stderr))
+    serve.open_collection(argparse.Namespace(photos=None, no_update=False))
+    for thread in threading.enumerate():
+        if thread.name == "update":
+            thread.join()
+    said = capsys.readouterr().err
+    assert said.startswith("Postcards: ") and "kept/.lock: " in said and "TRACEBACK" not in said
