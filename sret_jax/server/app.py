@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 
 from starlette.applications import Starlette
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -21,6 +22,15 @@ from sret_jax.server.responses import Refused, answer_refused, answer_user_error
 KINDS = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
+class NameConvertor(PathConvertor):
+    """A name below a folder, which may hold any character, newlines too."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("photo", NameConvertor())
+
+
 def application(collection: Collection, host: str = "127.0.0.1", limits: Limits | None = None) -> ASGIApp:
     """The page and the API over a collection.
 
@@ -35,7 +45,7 @@ def application(collection: Collection, host: str = "127.0.0.1", limits: Limits 
         Route("/heat", api.heat, methods=["POST"]),
         Route("/object", api.object, methods=["POST"]),
         Route("/photos", api.names),
-        Route("/photos/{name:path}", api.photo),
+        Route("/photos/{name:photo}", api.photo),
         Route("/status", api.status),
         Route("/health", api.health),
         Route("/openapi.json", api.openapi),
