@@ -171,7 +171,7 @@ class Retriever:
         with commit_folder(Path(folder).expanduser()) as built:
             named = {"network": self.variables, "learned": self.whitening._asdict() if self.whitening else {}}
             arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(named, sep="/").items()}
-            safetensors.numpy.save_file(arrays, built / PARAMETERS)
+            write_file(built / PARAMETERS, safetensors.numpy.save(arrays))  # a full disk is an `OSError`
             shown = preprocessing(self.network, self.variables, self.config)
             config = to_dict(with_sources(self.config))
             sections = {"format": FORMAT, "config": config, "preprocessing": shown} | dict(about or {})

@@ -22,6 +22,7 @@ class Parser(argparse.ArgumentParser):
 def parser(command: str, doc: str | None) -> argparse.ArgumentParser:
     """Of a command that is about one collection."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # it names no file; what it cannot read is a skipped one
     out = Parser(f"sret {command}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     out.add_argument(
         "--workdir", type=expanded, default=str(COLLECTIONS), help="where collections are kept (%(default)s)"

@@ -74,14 +74,17 @@ def progress(what: str) -> Iterator[Tell]:
 
 def summary(collection: Collection, done: Update) -> str:
     """What an update did, in words."""
-    counts = [("added", len(done.added)), ("changed", len(done.changed)), ("removed", len(done.removed))]
+    moved = len(done.renamed)
+    counts = [("added", len(done.added) - moved), ("changed", len(done.changed))]
+    counts += [("renamed", moved), ("removed", len(done.removed) - moved)]
     counts.append(("given local features", len(done.completed)))
     said = ", ".join(f"{count} {what}" for what, count in counts if count) or "nothing new"
     status = collection.status()
     lines = [f"{collection.name}: {status.photos} photographs of {collection.root} ({said})"]
     if status.skipped:
         lines.append(f"{len(status.skipped)} files are no photographs that can be used:")
-        lines += [f"  {shown(name)}: {reason}" for name, reason in status.skipped[:SHOWN]]
-        if len(status.skipped) > SHOWN:
+        few = len(status.skipped) <= SHOWN + 1  # a line that says there is one more takes as much as that one
+        lines += [f"  {shown(name)}: {reason}" for name, reason in status.skipped[: None if few else SHOWN]]
+        if not few:
             lines.append("  … `sret status` lists all")
     return "\n".join(lines)

@@ -18,10 +18,10 @@ def main(words: Sequence[str]) -> None:
     arguments.add_argument("names", nargs="+", help="of the photographs")
     arguments.add_argument("--undo", action="store_true", help="let `sret index` bring them back")
     given = arguments.parse_args(words)
-    collection = Collection(collection_folder(given))
+    collection, names = Collection(collection_folder(given)), list(dict.fromkeys(given.names))
     if given.undo:
-        collection.restore(given.names)
-        print(f"{collection.name}: {len(given.names)} photographs come back with the next `sret index`")
+        collection.restore(names)
+        print(f"{collection.name}: {len(names)} photographs come back with the next `sret index`")
     else:
-        collection.remove(given.names)
+        collection.remove(names)
         print(f"{collection.name}: {collection.status().photos} photographs left")

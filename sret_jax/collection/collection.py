@@ -30,6 +30,7 @@ from sret_jax.localization.methods import WORKING_SIDE
 from sret_jax.models.backbones import BACKBONES
 from sret_jax.retrieval.changing_index import ChangingIndex
 from sret_jax.retriever import Retriever, load
+from sret_jax.storage.artifacts import enough_space
 from sret_jax.storage.files import Unreadable, read_file
 from sret_jax.storage.workdir import COLLECTIONS
 
@@ -178,7 +179,8 @@ class Collection:
             if self._store and self._store.state.live:
                 self._searchable()
                 assert self._index is not None
-                self._index.keep()
+                with enough_space(self.folder):
+                    self._index.keep()
         return done
 
     def remove(self, names: Sequence[str]) -> None:
@@ -194,8 +196,12 @@ class Collection:
     def restore(self, names: Sequence[str]) -> None:
         """Lets photographs that were taken out come back with the next `update`."""
         with self._change() as store:
-            self._check_names(names, store.state.excluded)
-            store.change({"include": list(names)})
+            excluded = store.state.excluded
+            self._check_names(names, excluded)
+            contents = {excluded[name] for name in names}
+            # Of others of the same content the name alone stays out, or it would keep these out too.
+            twins = [[name, ""] for name, digest in excluded.items() if digest in contents and name not in names]
+            store.change({"include": list(names), "exclude": twins})
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[Store]:
@@ -286,7 +292,10 @@ class Collection:
             row = store.state.live[name]
             photo, own = store.state.photos[row], store.map(row)
             asked, marker = self._query(query, region, store), self._marker_of(store, index)
-        return marker.heat(asked, own, self._reader(photo), photo.size)
+        try:
+            return marker.heat(asked, own, self._reader(photo), photo.size)
+        except Unreadable as error:
+            raise UserError(f"{name}: {error.reason}") from None
 
     def read(self, name: str) -> bytes:
         """The file of a photograph, encoded. Raises `UserError` for an unknown name, or a file that is not there."""
@@ -323,7 +332,7 @@ class Collection:
                 self._check_names([query], live)
                 assert self._store is not None
                 return self._store.state.photos[live[query]].size
-        height, width = _decoded(encoded(query)).shape[:2]
+        height, width = _decoded(encoded(query), query).shape[:2]
         return height, width
 
     def status(self) -> Status:
@@ -449,7 +458,7 @@ class Collection:
         else:
             data = encoded(query)
         digest = hashlib.sha256(data).hexdigest()
-        return Query.of(digest, _decoded(data), region, self.retriever.extractor, self.stage, finder)
+        return Query.of(digest, _decoded(data, query), region, self.retriever.extractor, self.stage, finder)
 
     def _reader(self, photo: StoredPhoto) -> Callable[[], UInt8[np.ndarray, "_ _ 3"]]:
         """Reads the pixels of a photograph; raises `PhotoRejected` where the file is not the one that was described."""
@@ -463,8 +472,9 @@ class Collection:
         return read
 
 
-def _decoded(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
+def _decoded(data: bytes, query: Photo) -> UInt8[np.ndarray, "h w 3"]:
     try:
         return decode_photo(data)
     except Unreadable as error:
-        raise UserError(f"the query is no photograph: {error.reason}") from None
+        named = f"the query {query}" if isinstance(query, str | Path) else "the query"
+        raise UserError(f"{named} is no photograph: {error.reason}") from None

@@ -12,7 +12,7 @@ from sret_jax.data.folders import plain_name
 from sret_jax.errors import UserError
 from sret_jax.models.weights.shipped import DEFAULT, shipped_names
 from sret_jax.retriever import Retriever, load
-from sret_jax.storage.artifacts import DamagedError, enough_space, lock_folder, write_json
+from sret_jax.storage.artifacts import DamagedError, enough_space, fingerprint, lock_folder, unavailable, write_json
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,12 @@ def read_about(folder: Path) -> dict[str, Any]:
     path = folder / "collection.json"
     try:
         about: dict[str, Any] = json.loads(path.read_bytes())
+        digest = about.pop("digest", None)  # none before there was one
+        if digest is not None and digest != fingerprint(about):
+            raise DamagedError(
+                f'{path}: changed since it was written; where it says the right things again, take its "digest" out, '
+                f"or else delete {folder} and index again"
+            )
         about = {"local": NONE} | about
         if about["format"] != FORMAT or not isinstance(about["retriever"], str) or about["local"] not in SOURCES:
             raise ValueError(f"written as {about['format']!r}")
@@ -34,10 +40,20 @@ def read_about(folder: Path) -> dict[str, Any]:
             raise ValueError(f"photographs at {about['root']!r}")
     except FileNotFoundError:
         raise UserError(f"no collection {str(folder)!r}; `sret index PHOTOS` makes one") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (
+        IsADirectoryError,
+        NotADirectoryError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise DamagedError(
             f"{path}: not of a collection of this version ({error}); delete {folder} and index again"
         ) from None
+    except OSError as error:
+        raise unavailable(error) from None
     return about
 
 
@@ -52,7 +68,7 @@ def folder_of(root: Path, workdir: Path, name: str) -> Path:
     for about in sorted(workdir.glob("*/collection.json")):
         try:
             taken[about.parent.name] = Path(read_about(about.parent)["root"])
-        except DamagedError as error:
+        except UserError as error:
             log.warning("%s", error)
     if not name:
         for own, other in taken.items():
@@ -121,6 +137,11 @@ def place_of(
         own, changes["retriever"] = load(retriever), ""
     if local is not None:
         changes["local"] = local
+    if changes and before.get("root", str(root)) != str(root):  # or a mistaken name would change what is not meant
+        raise UserError(
+            f"{root}: first bring the collection {folder.name} up to date here without another retriever or other "
+            "local features; they can be given after that"
+        )
     new: dict[str, Any] = {"retriever": DEFAULT, "local": NONE, "format": FORMAT, "root": str(root)}
     about = new | before | changes
     if about["local"] == "head" and (local or retriever):  # whether it has one
@@ -131,7 +152,8 @@ def place_of(
         now = _about_of(folder)
         if now.get("root", str(root)) == before.get("root", str(root)):
             if own:
-                own.save(folder / "retriever")
+                with enough_space(folder):
+                    own.save(folder / "retriever")
             write_about(folder, new | now | changes)
             return folder, root
     # While a retriever was loaded, another process has given the name to other photographs.
@@ -146,4 +168,4 @@ def _about_of(folder: Path) -> dict[str, Any]:
 def write_about(folder: Path, about: dict[str, Any]) -> None:
     """Writes what `read_about` reads; of whoever holds the lock of the collection."""
     with enough_space(folder):
-        write_json(folder / "collection.json", about)
+        write_json(folder / "collection.json", about | {"digest": fingerprint(about)})

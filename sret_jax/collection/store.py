@@ -304,37 +304,44 @@ class Store:
 
     def compact(self) -> None:
         """A new generation with the photographs that are there, by name; nothing that a search finds changes."""
-        state = self.state
         name = _next_generation(self.folder)
         built = self.folder / name
         shutil.rmtree(built, ignore_errors=True)
-        built.mkdir()
+        with enough_space(self.folder):
+            try:
+                built.mkdir()
+                self._write_anew(built)
+            except OSError:
+                shutil.rmtree(built, ignore_errors=True)  # which may be what fills the disk
+                raise
+            _publish(self.folder, name)
+        self._open()
+
+    def _write_anew(self, built: Path) -> None:
+        state = self.state
         journal, at = Journal(built / "journal"), [0, 0, 0]
         journal.append([{"header": state.header}])
         files: list[tuple[str, Callable[[int], np.ndarray | None]]]
         files = [("descriptors", self.descriptor), ("maps", self.map)]
         if self.local_about:
             files.append(("local", self.local))
+        for file, _ in files:  # also where no row is left to be written
+            append_at(built / file, 0, b"")
         rows = [state.live[own] for own in sorted(state.live)]
-        with enough_space(self.folder):
-            for file, _ in files:  # also where no row is left to be written
-                append_at(built / file, 0, b"")
-            for start in range(0, len(rows), COPIED_AT_ONCE):
-                part = rows[start : start + COPIED_AT_ONCE]
-                for i, (file, row_of) in enumerate(files):
-                    data = b"".join(own.tobytes() for row in part if (own := row_of(row)) is not None)
-                    append_at(built / file, at[i], data)
-                    at[i] += len(data)
-                photos = [state.photos[row] for row in part]
-                kept = [(start + i, state.local[row]) for i, row in enumerate(part) if row in state.local]
-                local = [[row, one.count, one.check] for row, one in kept]
-                added = [[p.name, p.size, p.digest, p.stamp, p.map, p.checks] for p in photos]
-                journal.append([{"add": added} | ({"local": local} if local else {})])
-            skipped = [[own, *rest] for own, rest in state.skipped.items()]
-            last = {"skip": skipped, "exclude": sorted(state.excluded.items())}
-            journal.append([{key: value for key, value in last.items() if value}])
-        _publish(self.folder, name)
-        self._open()
+        for start in range(0, len(rows), COPIED_AT_ONCE):
+            part = rows[start : start + COPIED_AT_ONCE]
+            for i, (file, row_of) in enumerate(files):
+                data = b"".join(own.tobytes() for row in part if (own := row_of(row)) is not None)
+                append_at(built / file, at[i], data)
+                at[i] += len(data)
+            photos = [state.photos[row] for row in part]
+            kept = [(start + i, state.local[row]) for i, row in enumerate(part) if row in state.local]
+            local = [[row, one.count, one.check] for row, one in kept]
+            added = [[p.name, p.size, p.digest, p.stamp, p.map, p.checks] for p in photos]
+            journal.append([{"add": added} | ({"local": local} if local else {})])
+        skipped = [[own, *rest] for own, rest in state.skipped.items()]
+        last = {"skip": skipped, "exclude": sorted(state.excluded.items())}
+        journal.append([{key: value for key, value in last.items() if value}])
 
 
 class _Files:
@@ -370,12 +377,13 @@ def _begin(folder: Path, entries: list[Entry]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     name = _next_generation(folder)
     shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / name).mkdir()
-    Journal(folder / name / "journal").append(entries)
     with_local = bool(entries[0]["header"].get("local"))
-    for file in ("descriptors", "maps", "local")[: 2 + with_local]:
-        append_at(folder / name / file, 0, b"")
-    _publish(folder, name)
+    with enough_space(folder):
+        (folder / name).mkdir()
+        Journal(folder / name / "journal").append(entries)
+        for file in ("descriptors", "maps", "local")[: 2 + with_local]:
+            append_at(folder / name / file, 0, b"")
+        _publish(folder, name)
 
 
 def current_generation(folder: Path) -> str:

@@ -34,6 +34,7 @@ class Update:
     skipped         (name, reason) of what cannot be used, where that is new
     reused          how many of the added and changed were known by their content, and not described again
     completed       photographs that were known, of which local features were found
+    renamed         (before, after) of those removed that are the same, byte for byte, as one that was added
     """
 
     added: list[str] = field(default_factory=list)
@@ -42,6 +43,7 @@ class Update:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     reused: int = 0
     completed: list[str] = field(default_factory=list)
+    renamed: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def anything(self) -> bool:
@@ -81,12 +83,21 @@ def update_store(
         _read_part(store, changes.read[start : start + AT_ONCE], extractor, stage, out, finder)
     progress(read, total)
     skipped = [list(entry) for entry in changes.skipped]
+    out.renamed = _renamed(store, changes.gone, out.added)
     store.change({"remove": changes.gone, "skip": skipped, "unskip": changes.unskipped})
     out.removed += changes.gone
     out.skipped += [(name, reason) for name, reason, _ in changes.skipped]
     if finder:
         _complete(store, root, extractor, finder, out, lambda done: progress(read + done, max(total, read + done)))
     return out
+
+
+def _renamed(store: Store, gone: list[str], added: list[str]) -> list[tuple[str, str]]:
+    before: dict[str | None, list[str]] = {}
+    for name in reversed(gone):
+        before.setdefault(_digest_of(store, name), []).append(name)
+    pairs = [(before.get(_digest_of(store, name)), name) for name in added]
+    return [(names.pop(), name) for names, name in pairs if names]
 
 
 def _incomplete(store: Store, but: Collection[str] = ()) -> list[str]:
@@ -144,7 +155,7 @@ def check_there(store: Store, changes: Changes, root: Path, moved: bool) -> None
     """Raises `UserError` where photographs were there and none is any more, as of a disk that is not mounted.
 
     One that was renamed is there, and one of which nothing is left but an empty file is not. Where the collection is
-    said to have `moved`, which may be a mistake, one of its photographs has to be there byte for byte.
+    said to have `moved`, which may be a mistake, a file that only has the name of one is none.
     """
     live, read = store.state.live, {file.name: file for file in changes.read}
     lost = {*changes.gone, *(name for name, _, _ in changes.skipped)}
@@ -185,8 +196,10 @@ def _read_part(
     outcomes = _read(files, extractor, row_of, finder)
     taken_out = {digest for digest in store.state.excluded.values() if digest}
     again = [one for one in outcomes if isinstance(one, ReadPhoto) and one.digest in taken_out]
-    again = [one for one in again if one.file.name not in store.state.live]
-    store.change({"exclude": [[one.file.name, one.digest] for one in again]})  # it was only moved
+    again = [one for one in again if _digest_of(store, one.file.name) != one.digest]  # not a twin that was left in
+    replaced = [one.file.name for one in again if one.file.name in store.state.live]
+    store.change({"remove": replaced, "exclude": [[one.file.name, one.digest] for one in again]})  # it was only moved
+    out.removed += replaced
     photos = [one for one in outcomes if isinstance(one, ReadPhoto) and one not in again]
     fresh = _unchanged_left_out(store, photos)
     described = _described(store, fresh, extractor, stage, finder)
@@ -195,21 +208,26 @@ def _read_part(
         (out.changed if one.file.name in store.state.live else out.added).append(one.file.name)
     if fresh:
         store.add(described)
-    rejected = [one for one in outcomes if isinstance(one, Rejected)]
+    # One that vanished since the folder was listed is left to the next update, which believes no empty folder.
+    rejected = [one for one in outcomes if isinstance(one, Rejected) and os.path.lexists(one.file.path)]
+    rejected = [one for one in rejected if store.state.skipped.get(one.file.name) != (one.reason, one.stamp)]
     out.removed += [one.file.name for one in rejected if one.file.name in store.state.live]
     out.skipped += [(one.file.name, one.reason) for one in rejected]
     store.change({"skip": [[one.file.name, one.reason, list(one.stamp)] for one in rejected]})
 
 
+def _digest_of(store: Store, name: str) -> str | None:
+    """Of what is stored under a name."""
+    row = store.state.live.get(name)
+    return None if row is None else store.state.photos[row].digest
+
+
 def _unchanged_left_out(store: Store, photos: list[ReadPhoto]) -> list[ReadPhoto]:
     """Those whose content is new under their name; of the others only the stamp is kept."""
-    state = store.state
-    same = [
-        one
-        for one in photos
-        if one.file.name in state.live and state.photos[state.live[one.file.name]].digest == one.digest
-    ]
-    store.change({"touch": [[one.file.name, list(one.file.stamp)] for one in same]})
+    live, known = store.state.live, store.state.photos
+    same = [one for one in photos if _digest_of(store, one.file.name) == one.digest]
+    touched = [one.file for one in same if known[live[one.file.name]].stamp != one.file.stamp]
+    store.change({"touch": [[file.name, list(file.stamp)] for file in touched]})
     return [one for one in photos if one not in same]
 
 

@@ -61,6 +61,9 @@ def write_file(path: Path, data: bytes) -> None:
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = os.fspath(path)  # a write that fails names none
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     _sync(path.parent)
@@ -171,11 +174,11 @@ def open_or_build(folder: Path, key: str, load: Callable[[Path], F], build: Call
 
 @contextlib.contextmanager
 def enough_space(folder: Path) -> Iterator[None]:
-    """Turns the system's error of a full disk into a `UserError` that names what was being written."""
+    """Turns the system's error of a full disk, or of a file that may not grow, into a `UserError` that names it."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise UserError(
             f"{error.filename or folder}: {os.strerror(error.errno)}; free space and run the same command again, which "

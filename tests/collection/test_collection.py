@@ -15,14 +15,17 @@ from PIL import Image
 from skimage import data
 
 import sret_jax
+from sret_jax.cli.index import summary
 from sret_jax.collection import collection as module
 from sret_jax.collection import place, store_index
 from sret_jax.collection import update as updating
 from sret_jax.collection.collection import Collection
+from sret_jax.collection.place import read_about, write_about
 from sret_jax.config import Config, DataConfig, ExtractConfig, LocalizeConfig, ModelConfig
 from sret_jax.errors import UserError
 from sret_jax.localization.presence import FOUND_WITH_COSINE
 from sret_jax.retriever import Retriever, load
+from sret_jax.storage.artifacts import DamagedError
 
 CONFIG = Config(
     data=DataConfig(image_size=96, threads=1),
@@ -68,7 +71,7 @@ def root(described, tmp_path) -> Path:
 def collection(described, root, tmp_path, retriever) -> Collection:
     shutil.copytree(described / "kept", tmp_path / "kept")
     about = tmp_path / "kept/photos/collection.json"
-    about.write_text(json.dumps(json.loads(about.read_text()) | {"root": str(root)}))
+    write_about(about.parent, read_about(about.parent) | {"root": str(root)})
     opened = Collection(about.parent)
     opened._retriever = retriever
     return opened
@@ -351,20 +354,19 @@ def test_photographs_that_were_all_emptied_are_not_forgotten(collection, root):
     assert len(collection.update(forget=True).removed) == 14
 
 
-@pytest.mark.parametrize("other", [False, True])
-def test_a_folder_without_its_photographs_does_not_become_that_of_a_collection(collection, root, tmp_path, other):
+def test_a_folder_without_its_photographs_does_not_become_that_of_a_collection(collection, root, tmp_path, retriever):
     workdir, strange = collection.folder.parent, tmp_path / "strange"
     write(strange / "cat/0.jpg", SCENES["woman"][:300])  # of a name that is known
     root.rename(tmp_path / "away")
-    retriever = load(dataclasses.replace(CONFIG, seed=1)) if other else None
-    opened = Collection.open(strange, workdir=workdir, name="photos", retriever=retriever)
+    before = (collection.folder / "collection.json").read_bytes()
     with pytest.raises(UserError, match="none of the 14 photographs of the collection photos is there"):
-        opened.update()
-    assert reopened(collection).root == root and len(reopened(collection).names) == 14
+        Collection.open(strange, workdir=workdir, name="photos").update()
+    with pytest.raises(UserError, match="first bring the collection photos up to date"):
+        Collection.open(strange, workdir=workdir, name="photos", retriever=retriever)
+    assert (collection.folder / "collection.json").read_bytes() == before and len(reopened(collection).names) == 14
     moved = Collection.open(tmp_path / "away", workdir=workdir, name="photos")
-    if not other:
-        moved._retriever = collection._retriever
-        assert not moved.update().anything and Collection(collection.folder).root == tmp_path / "away"
+    moved._retriever = retriever
+    assert not moved.update().anything and Collection(collection.folder).root == tmp_path / "away"
 
 
 def test_a_name_that_is_taken_while_a_retriever_is_loaded_is_left_to_who_has_it(root, tmp_path, retriever, monkeypatch):
@@ -400,6 +402,107 @@ def test_what_is_removed_stays_out_by_another_name(collection, root):
     assert not collection.update().added and not {"cat/0.jpg", "cat/moved.jpg"} & set(collection.names)
     collection.restore(["cat/0.jpg", "cat/moved.jpg"])
     assert collection.update().added == ["cat/moved.jpg"]
+
+
+def test_of_twins_that_were_taken_out_one_comes_back(collection, root):
+    shutil.copy2(root / "cat/0.jpg", root / "twin.jpg")
+    collection.update()
+    collection.remove(["cat/0.jpg", "twin.jpg"])
+    collection.restore(["twin.jpg"])
+    assert collection.update().added == ["twin.jpg"] and collection.status().excluded == ["cat/0.jpg"]
+    assert not collection.update().anything
+
+
+def test_what_is_removed_stays_out_when_it_takes_the_place_of_another(collection, root):
+    shutil.copy2(root / "cat/0.jpg", root / "twin.jpg")
+    collection.update()
+    collection.remove(["cat/0.jpg"])
+    os.utime(root / "twin.jpg", (1.6e9, 1.6e9))
+    assert not collection.update().anything and "twin.jpg" in collection.names  # that was there beside it
+    shutil.copy2(root / "cat/0.jpg", root / "cup/0.jpg")
+    assert collection.update().removed == ["cup/0.jpg"]
+    assert "cup/0.jpg" not in collection.names and collection.status().excluded == ["cat/0.jpg", "cup/0.jpg"]
+
+
+def test_an_update_that_changes_nothing_writes_nothing_into_the_journal(collection, root):
+    os.utime(root / "cat/0.jpg", (4e9, 4e9))
+    os.mkfifo(root / "pipe.jpg")
+    (journal,) = collection.folder.glob("photos-*/journal")
+    sizes = []
+    for _ in range(3):
+        done = collection.update()
+        sizes.append(journal.stat().st_size)
+    assert sizes[1] == sizes[2] and not done.anything and not done.skipped
+    assert [name for name, _ in collection.status().skipped] == ["pipe.jpg"]
+
+
+def test_a_photograph_that_vanishes_while_it_is_read_is_no_file_that_cannot_be_used(collection, root, monkeypatch):
+    write(root / "new.jpg", SCENES["woman"][:300])
+    os.utime(root / "cat/0.jpg", (1.6e9, 1.6e9))
+    real = updating.read_photo
+
+    def late(file, **how):
+        Path(file.path).unlink()
+        return real(file, **how)
+
+    with monkeypatch.context() as context:
+        context.setattr(updating, "read_photo", late)
+        assert not collection.update().skipped
+    done = collection.update()
+    assert (done.added, done.removed, done.skipped) == ([], ["cat/0.jpg"], []) and not collection.status().skipped
+
+
+def test_what_was_renamed_is_told_from_what_is_new(collection, root):
+    (root / "cat/0.jpg").rename(root / "cat/renamed.jpg")
+    (root / "cat/1.jpg").unlink()
+    write(root / "new.jpg", SCENES["woman"][:300])
+    done = collection.update()
+    assert done.renamed == [("cat/0.jpg", "cat/renamed.jpg")]
+    assert sorted(done.added) == ["cat/renamed.jpg", "new.jpg"] and sorted(done.removed) == ["cat/0.jpg", "cat/1.jpg"]
+    assert "(1 added, 1 renamed, 1 removed)" in summary(collection, done)
+
+
+@pytest.mark.parametrize("key", ["root", "updated", "digest"])
+def test_a_changed_byte_of_what_is_written_of_a_collection_is_damage(collection, key):
+    collection.update()
+    path = collection.folder / "collection.json"
+    text = path.read_bytes()
+    at = text.index(b'"', text.index(f'"{key}": "'.encode()) + len(key) + 4) + 3
+    path.write_bytes(text[:at] + bytes([text[at] ^ 1]) + text[at + 1 :])
+    with pytest.raises(DamagedError, match=r"collection\.json: changed since it was written"):
+        Collection(collection.folder)
+    about = json.loads(text)
+    del about["digest"]
+    path.write_text(json.dumps(about))  # as written before there was a digest
+    assert len(reopened(collection).names) == 14
+
+
+def test_a_passing_error_advises_deleting_nothing(collection, monkeypatch):
+    def refuse(path):
+        raise OSError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    for act in (lambda: Collection(collection.folder), lambda: reopened(collection)):
+        with pytest.raises(UserError, match=r"collection\.json: Permission denied") as said:
+            act()
+        assert "delete" not in str(said.value)
+
+
+def test_a_photograph_or_query_that_cannot_be_read_is_named(collection, root, tmp_path):
+    write(root / "cat/0.jpg", SCENES["woman"])
+    with pytest.raises(UserError, match=r"^cat/0.jpg: changed since it was indexed"):
+        collection.heat("cat/0.jpg", "cat/1.jpg")
+    (tmp_path / "text.jpg").write_text("no photograph")
+    with pytest.raises(UserError, match=r"the query .*text.jpg is no photograph: not a JPEG"):
+        collection.search(tmp_path / "text.jpg")
+
+
+def test_what_a_killed_writer_left_is_cleared_away(collection):
+    left = [collection.folder / name for name in (".collection.json.123.tmp", ".CURRENT.99.tmp")]
+    for path in left:
+        path.write_text("half")
+    collection.update()
+    assert not any(path.exists() for path in left)
 
 
 def test_damage_of_a_photograph_that_is_gone_stops_nothing(collection, root, tmp_path):

@@ -1,7 +1,6 @@
 """Local features of a collection: found once, kept like everything else, and what puts verified answers in order."""
 
 import dataclasses
-import json
 import os
 import shutil
 from pathlib import Path
@@ -16,6 +15,7 @@ import sret_jax
 from sret_jax.collection import update as updating
 from sret_jax.collection.collection import Collection
 from sret_jax.collection.local import LocalFinder
+from sret_jax.collection.place import read_about, write_about
 from sret_jax.config import Config, DataConfig, ExtractConfig, LocalConfig, LocalSearchConfig, ModelConfig, RerankConfig
 from sret_jax.errors import UserError
 from sret_jax.extraction.local_features import Sift, as_records
@@ -74,7 +74,7 @@ def opened(folder: Path, own: Retriever, local: str | None = None, given: Retrie
 def folder(described, tmp_path) -> Path:
     shutil.copytree(described, tmp_path, dirs_exist_ok=True)
     about = tmp_path / "kept/photos/collection.json"
-    about.write_text(json.dumps(json.loads(about.read_text()) | {"root": str(tmp_path / "photos")}))
+    write_about(about.parent, read_about(about.parent) | {"root": str(tmp_path / "photos")})
     return tmp_path
 
 
@@ -305,6 +305,6 @@ def test_what_cannot_be_kept_is_said(folder, retriever):
     with pytest.raises(UserError, match=r"no local features .* --local=sift"):
         opened(folder, retriever).search("cat/1.jpg", verify=True)
     about = folder / "kept/photos/collection.json"
-    about.write_text(json.dumps(json.loads(about.read_text()) | {"local": ["sift"]}))
+    write_about(about.parent, read_about(about.parent) | {"local": ["sift"]})
     with pytest.raises(UserError, match="not of a collection"):
         Collection(about.parent)

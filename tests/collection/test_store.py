@@ -365,6 +365,20 @@ def test_a_full_disk_is_said_and_nothing_is_lost(store, monkeypatch):
     assert contents(Store(store.folder)) == before
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize("act", ["create", "compact"])
+def test_a_full_disk_is_said_with_the_file_while_a_generation_is_made(store, tmp_path, monkeypatch, number, act):
+    store.add(described("a", "b"))
+    before = contents(store)
+    with monkeypatch.context() as context:
+        context.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
+        with pytest.raises(UserError, match="000002/journal: .*free space"):
+            store.compact() if act == "compact" else Store.create(tmp_path, DIM, CHANNELS, {})
+    assert contents(Store(tmp_path)) == before
+    store.compact()
+    assert contents(Store(tmp_path)) == before
+
+
 def test_a_change_is_not_undone_by_a_changed_newline(store):
     store.add(described("a", "b"))
     store.change({"remove": ["a"]})
