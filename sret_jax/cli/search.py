@@ -10,19 +10,20 @@ holds the cosine, the name, and where the object is (left, top, right, bottom), 
 
 `--verify` puts the first 50 answers in a new order by spatial verification, and says the inliers of each before its
 name. The collection has to keep local features: `sret index PHOTOS --local=sift`.
+
+`--json` prints what `POST /search` of `sret serve` answers, with every answer on a line of its own.
 """
 
-import dataclasses
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from sret_jax.cli.collections import add_name, collection_folder, is_file, parser, shown
-from sret_jax.collection.answers import Answer
+from sret_jax.collection.answers import Answer, as_json
 from sret_jax.collection.collection import Collection
 from sret_jax.data.regions import Region
+from sret_jax.errors import UserError, did_you_mean
 from sret_jax.localization.region_file import region_of
 
 
@@ -40,6 +41,9 @@ def main(words: Sequence[str]) -> None:
     collection = Collection(collection_folder(given))
     path = os.path.expanduser(given.query)
     query = Path(path) if is_file(path) else given.query
+    if isinstance(query, str) and (names := collection.names) and query not in names:
+        near = did_you_mean(query, names)
+        raise UserError(f"{query}: no such file, and no photograph of the collection {collection.name}{near}")
     region: Region = None
     if given.region == "object":
         region = box = collection.object_in(query)
@@ -49,7 +53,7 @@ def main(words: Sequence[str]) -> None:
     how = {"mark": not given.no_mark, "verify": given.verify}
     found = collection.search(query, region, k=given.k, start=given.start, **how)
     if given.json:
-        print(json.dumps(dataclasses.asdict(found), ensure_ascii=False, indent=1))
+        print(as_json(found, given.start, given.k))
         return
     for answer in found.answers:
         inliers = f"{'-' if answer.inliers is None else answer.inliers:>5}  " if given.verify else ""

@@ -20,6 +20,7 @@ from sret_jax.training.whitening import whitened_start
 
 log = logging.getLogger(__name__)
 Tree = dict[str, Any]
+FEW = 10  # held-out instances below which a gain is hardly ever larger than its standard error, or is by chance
 
 
 @dataclass(eq=False)
@@ -47,6 +48,16 @@ class Validation:
     step: int = 0
     variables: Tree | None = None
     curve: list[tuple[int, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        m = len(rows_of_instances(self.held_out.photos, at_least=2))
+        if m < FEW and parallel.is_main():
+            log.warning(
+                "%s",
+                f"validation: {m} held-out instance{'s' * (m != 1)} with two photographs or more: too few to tell "
+                f"whether training helps, which takes {FEW} or so. Add photographs of more objects, or raise "
+                "config.data.held_out",
+            )
 
     def measure(self, step: int, variables: Tree) -> float:
         """The score of the network with these variables, which may become the best.

@@ -4,6 +4,7 @@ import json
 import shutil
 from functools import partial
 
+import jsonschema
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +12,7 @@ from skimage import data
 
 from sret_jax.config import Config, DataConfig, ExtractConfig, ModelConfig
 from sret_jax.retriever import load
+from sret_jax.server.openapi import description
 from tests.support.commands import called
 
 
@@ -48,8 +50,12 @@ def test_a_folder_is_indexed_searched_and_changed(sret, tmp_path):
     status, out, _ = sret("search", "cat/0.jpg", "--k=2", "--no-mark")
     assert status == 0 and len(out.splitlines()) == 2 and "cat/1.jpg" in out and "cat/0.jpg" not in out
     shutil.copy("Pictures/cup/0.jpg", "asked.jpg")
-    answers = json.loads(sret("search", "asked.jpg", "--region=10,10,60,60", "--json")[1])
-    assert answers["size"] == [80, 120] and len(answers["answers"]) == 3
+    said = sret("search", "asked.jpg", "--region=10,10,60,60", "--json")[1]
+    answers = json.loads(said)
+    assert answers["query"] == {"width": 120, "height": 80} and len(answers["answers"]) == 3
+    assert [json.loads(line.rstrip(",")) for line in said.splitlines()[1:-1]] == answers["answers"]
+    schemas = description()["components"]
+    jsonschema.validate(answers, schemas["schemas"]["Found"] | {"components": schemas})
     assert len(sret("search", "asked.jpg", "--region=object", "--no-mark")[1].splitlines()) == 3
     assert sret("remove", "cat/1.jpg")[1] == "Pictures: 3 photographs left\n"
     (tmp_path / "Pictures/cup/1.jpg").unlink()
@@ -57,7 +63,11 @@ def test_a_folder_is_indexed_searched_and_changed(sret, tmp_path):
     out = sret("status")[1]
     assert "Pictures: 2 photographs" in out and "taken out: cat/1.jpg" in out and "not used: notes.txt" in out
     assert json.loads(sret("status", "--json")[1])[0]["excluded"] == ["cat/1.jpg"]
-    assert sret("remove", "--undo", "cat/1.jpg")[0] == 0 and "(1 added)" in sret("index")[1]
+    assert sret("remove", "--undo", "cat/1.jpg", "cat/1.jpg")[:2] == (
+        0,
+        "Pictures: 1 photographs come back with the next `sret index`\n",
+    )
+    assert "(1 added)" in sret("index")[1]
     assert sret("verify")[:2] == (0, "Pictures: all that is stored of 3 photographs is as it was written\n")
 
 
@@ -71,6 +81,16 @@ def test_local_features_are_kept_and_answers_verified(sret):
     assert [answer["inliers"] for answer in answers] == [int(line.split()[1]) for line in out]
     sret("index", "Pictures", "--local=none")
     assert "local features" not in sret("status")[1]
+
+
+def test_all_skipped_files_are_named_where_only_one_more_would_not_be(sret, tmp_path):
+    for i in range(5):
+        (tmp_path / f"Pictures/{i}.txt").write_text("no photograph")
+    out = sret("index", "Pictures", "--retriever=retriever")[1]
+    assert out.count(": not a ") == 6 and "lists all" not in out
+    (tmp_path / "Pictures/6.txt").write_text("no photograph")
+    out = sret("index")[1]
+    assert out.count(": not a ") == 5 and "lists all" in out
 
 
 def test_damage_ends_with_one_and_is_mended(sret, tmp_path):
@@ -102,7 +122,10 @@ def test_a_mask_is_a_region(sret, tmp_path):
         (["search", "cat/0.jpg", "--region=1,2,3"], "give a box"),
         (["search", "cat/0.jpg", "--region=nothing.png"], "give LEFT,TOP,RIGHT,BOTTOM or X,Y or the file of a mask"),
         (["search", "cat/0.jpg", "--region=500,500,600,600"], "no area inside the photograph of 120x80 pixels"),
-        (["search", "cat/9.jpg"], "no photograph 'cat/9.jpg'; did you mean"),
+        (
+            ["search", "cat/9.jpg"],
+            "cat/9.jpg: no such file, and no photograph of the collection Pictures; did you mean",
+        ),
         (["search", "cat/0.jpg", "--k=0"], "at least one answer"),
         (["search", "cat/0.jpg", "--k=many"], "invalid int value: 'many'; see sret search --help"),
         (["search", "cat/0.jpg", "--collection=Picture"], "did you mean 'Pictures'"),
@@ -113,8 +136,8 @@ def test_a_mask_is_a_region(sret, tmp_path):
         (["search", "cat/0.jpg", "--verify"], "`sret index"),
         (["remove", "cat/9.jpg"], "no photograph 'cat/9.jpg'"),
         (["status", "--workdir=elsewhere"], "no collection in elsewhere; `sret index PHOTOS` makes one"),
-        (["search", 300 * "x"], "no photograph 'xxx"),
-        (["search", "~nobody/x.jpg"], "no photograph '~nobody/x.jpg'"),
+        (["search", 300 * "x"], "xxx: no such file, and no photograph"),
+        (["search", "~nobody/x.jpg"], "~nobody/x.jpg: no such file, and no photograph"),
         (["search", "cat/0.jpg", "--region=" + 300 * "x"], "give LEFT,TOP"),
         (["index", ""], "give the folder of the photographs"),
         (["index", "Pictures", "--workdir=Pictures/notes.txt"], "notes.txt"),
