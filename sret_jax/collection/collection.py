@@ -60,7 +60,10 @@ class Collection:
         about = read_about(self.folder)
         self.name, self.root, self._source = self.folder.name, Path(about["root"]), about["retriever"]
         self._root_before = about["root"]
-        self._lock, self._updating = threading.RLock(), threading.Lock()
+        # `_lock` is held for moments, while the store is read: what is there is told at once. `_computing` guards the
+        # network, the index and the marker. It is held while they work and programs are compiled, and taken first.
+        self._lock, self._computing = threading.RLock(), threading.RLock()
+        self._updating = threading.Lock()
         self._progress = (0, 0)
         self._retriever: Retriever | None = None
         self._store: Store | None = None
@@ -110,7 +113,7 @@ class Collection:
     @property
     def retriever(self) -> Retriever:
         """What describes the photographs; loaded when it is first needed."""
-        with self._lock:
+        with self._computing:
             if self._retriever is None:
                 self._retriever = load(self._source or self.folder / "retriever")
             return self._retriever
@@ -174,9 +177,8 @@ class Collection:
             store.compact()
         now = datetime.now(UTC).isoformat(timespec="seconds")
         write_about(self.folder, read_about(self.folder) | {"updated": now})
-        with self._lock:
-            self._look()
-            if self._store and self._store.state.live:
+        with self._computing:
+            if self.names:
                 self._searchable()
                 assert self._index is not None
                 with enough_space(self.folder):
@@ -246,8 +248,8 @@ class Collection:
         """
         if k < 1 or start < 0:
             raise UserError(f"k={k}, start={start}: ask for at least one answer, from the first on")
-        with self._lock:
-            self._look()
+        self._check_known(query)
+        with self._computing:
             store, index = self._searchable()
             finder = self._finder_of(store) if verify else None
             asked = self._query(query, region, store, finder)
@@ -285,11 +287,10 @@ class Collection:
 
         Raises `UserError` as `search`, and for an unknown `name`.
         """
-        with self._lock:
-            self._look()
+        self._check_known(name, query)
+        with self._computing:
             store, index = self._searchable()
-            self._check_names([name], store.state.live)
-            row = store.state.live[name]
+            row = self._row(name, store)
             photo, own = store.state.photos[row], store.map(row)
             asked, marker = self._query(query, region, store), self._marker_of(store, index)
         try:
@@ -301,7 +302,7 @@ class Collection:
         """The file of a photograph, encoded. Raises `UserError` for an unknown name, or a file that is not there."""
         with self._lock:
             self._look()
-            self._check_names([name], self._store.state.live if self._store else ())
+            self._row(name, self._store)
         try:
             return read_file(self.root / name)
         except Unreadable as error:
@@ -314,8 +315,8 @@ class Collection:
 
         Raises `UserError` as `search`.
         """
-        with self._lock:
-            self._look()
+        self._check_known(query)
+        with self._computing:
             store, _ = self._searchable()
             asked = self._query(query, None, store)
         return discovered_box(asked.map, asked.size)
@@ -328,10 +329,9 @@ class Collection:
         if isinstance(query, str):
             with self._lock:
                 self._look()
-                live = self._store.state.live if self._store else {}
-                self._check_names([query], live)
+                row = self._row(query, self._store)
                 assert self._store is not None
-                return self._store.state.photos[live[query]].size
+                return self._store.state.photos[row].size
         height, width = _decoded(encoded(query), query).shape[:2]
         return height, width
 
@@ -405,27 +405,44 @@ class Collection:
         except FileNotFoundError:
             return False
 
-    def _look(self) -> bool:
-        """Reads what was committed meanwhile; whether there was anything."""
-        if self._store is None:
-            if not self._has_photos():
-                return False
+    def _look(self) -> None:
+        """Reads what was committed meanwhile. A search goes on with the generation with which it began."""
+        if self._store is not None and self._store.is_current:
+            try:
+                if not self._store.read_on():
+                    return
+            except FileNotFoundError:  # another generation since, or damage, which opening it tells
+                self._store = Store(self.folder)
+        elif self._has_photos():
             self._store = Store(self.folder)
-        elif not self._store.refresh():
-            return False
-        self._names = sorted(self._store.state.live)
-        return True
+        if self._store is not None:
+            self._names = sorted(self._store.state.live)
 
     def _searchable(self) -> tuple[Store, ChangingIndex]:
-        store = self._store
-        if store is None or not store.state.live:
-            raise UserError(f"{self.name}: it has no photographs yet; index {self.root} first")
+        with self._lock:
+            self._look()
+            store = self._store
+            if store is None or not store.state.live:
+                raise UserError(f"{self.name}: it has no photographs yet; index {self.root} first")
         if store.state.header.get("retriever") != self.retriever.fingerprint:
             raise UserError(f"{self.name}: described by another retriever, or another version of it; index it again")
-        if self._index is None or self._index.generation != store.generation:
-            self._marker = None
-            self._index = StoreIndex(store, self.retriever.config.search)
+        if self._index is None or self._index.store is not store or self._index.generation != store.generation:
+            self._index, self._marker = StoreIndex(store, self.retriever.config.search, self._lock), None
         return store, self._index.follow()
+
+    def _check_known(self, *asked: Photo) -> None:
+        """Raises `UserError` for a name that is not there, before anything is loaded or waited for."""
+        with self._lock:
+            self._look()
+            if self._names:  # otherwise that is what is said
+                self._check_names([name for name in asked if isinstance(name, str)], self._store.state.live)
+
+    def _row(self, name: str, store: Store | None) -> int:
+        """Of a photograph that is there. Raises `UserError` for an unknown name."""
+        with self._lock:
+            live = store.state.live if store else {}
+            self._check_names([name], live)
+            return live[name]
 
     def _finder_of(self, store: Store) -> LocalFinder:
         finder = finder_of(self.retriever, store.local_about.get("source", NONE))
@@ -448,8 +465,7 @@ class Collection:
     def _query(self, query: Photo, region: Region, store: Store, finder: LocalFinder | None = None) -> Query:
         """The query described; a whole photograph of the collection is so already."""
         if isinstance(query, str):
-            self._check_names([query], store.state.live)
-            row = store.state.live[query]
+            row = self._row(query, store)
             photo = store.state.photos[row]
             if region is None and (finder is None or row in store.state.local):
                 box, local = (0, 0, *photo.size[::-1]), store.local(row) if finder else None

@@ -111,19 +111,29 @@ class Store:
 
         Raises as `Store`; what was read before is kept then, and the next call reads on.
         """
-        if current_generation(self.folder) == self._current:
-            try:
-                return self._read_on()
-            except FileNotFoundError:  # another generation since
-                pass
-            except OSError as error:
-                raise unavailable(error) from None
+        if self.is_current:
+            with contextlib.suppress(FileNotFoundError):  # another generation since
+                return self.read_on()
         self._open()
         return True
 
-    def _read_on(self) -> bool:
-        self._pending += self._files.journal.read()
-        self._files.open_local(self._pending)
+    @property
+    def is_current(self) -> bool:
+        """Whether its generation is the one that counts."""
+        return current_generation(self.folder) == self._current
+
+    def read_on(self) -> bool:
+        """`refresh` within this generation; one that does not count any more stays as it was.
+
+        Raises as `Store`, but `FileNotFoundError` where the generation may be gone.
+        """
+        try:
+            self._pending += self._files.journal.read()
+            self._files.open_local(self._pending)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise unavailable(error) from None
         entries, self._pending = self._pending, []
         for entry in entries:
             self.state.apply(entry)

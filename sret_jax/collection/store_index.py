@@ -1,8 +1,11 @@
 """The index over the rows of a store, which follows what is added to it and taken from it."""
 
 import logging
+import threading
+from contextlib import AbstractContextManager
 
 import numpy as np
+from jaxtyping import Int64
 
 from sret_jax.collection.store import Store
 from sret_jax.config import SearchConfig
@@ -21,8 +24,9 @@ class StoreIndex:
       generation: the folder of the one that it is over; of another one the rows have other numbers.
     """
 
-    def __init__(self, store: Store, config: SearchConfig):
-        self.store, self.config = store, config
+    def __init__(self, store: Store, config: SearchConfig, lock: AbstractContextManager[object] | None = None):
+        """`lock` is held while the rows that are there are listed, where other threads read the store on."""
+        self.store, self.config, self._lock = store, config, lock or threading.Lock()
         self.generation = store.generation
         self._place = store.generation / "index"
         self._seen = 0  # rows of the store
@@ -39,9 +43,10 @@ class StoreIndex:
         if self._index is not None:
             self._change(self._index)
         if self._index is None or self._index.outgrown:
-            rows = np.array(sorted(self.store.state.live.values()), np.int64)
+            now, seen = self._rows()
+            rows = np.sort(now)
             self._index = ChangingIndex(rows, self.store.descriptors()[rows], self.config)
-            self._seen, self._is_kept = len(self.store.state.photos), False
+            self._seen, self._is_kept = seen, False
         return self._index
 
     def keep(self) -> None:
@@ -62,11 +67,16 @@ class StoreIndex:
 
     def _change(self, index: ChangingIndex) -> None:
         """Makes the same changes to the index as were made to the store."""
-        live, rows = self.store.state.live, len(self.store.state.photos)
-        if self._seen == rows and len(index) == len(live):
+        now, rows = self._rows()
+        if self._seen == rows and len(index) == len(now):
             return
-        now = np.fromiter(live.values(), np.int64, len(live))
         index.delete(np.setdiff1d(index.ids, now))
         new = now[now >= self._seen]
         index.insert(new, self.store.descriptors(self._seen)[new - self._seen])
         self._seen = rows
+
+    def _rows(self) -> tuple[Int64[np.ndarray, "n"], int]:
+        """The rows that are there, and how many there ever were."""
+        with self._lock:
+            live = self.store.state.live
+            return np.fromiter(live.values(), np.int64, len(live)), len(self.store.state.photos)

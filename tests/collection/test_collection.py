@@ -570,6 +570,64 @@ def test_one_updates_at_a_time_and_others_search(collection, root):
     assert "new.jpg" in collection.names and not collection.status().indexing
 
 
+def test_what_is_there_is_told_while_a_query_is_described(collection, root, monkeypatch):
+    """As for the first one on a machine, for which programs are compiled."""
+    inside, done = threading.Event(), threading.Event()
+
+    def wait(*_, **__):
+        inside.set()
+        assert done.wait(60)
+        raise UserError("described")
+
+    names, size = collection.names, collection.query_size("cat/0.jpg")
+    monkeypatch.setattr(module.Query, "of", wait)
+
+    def search_for(name):
+        with pytest.raises(UserError, match="described"):
+            collection.search(name, (5, 5, 50, 50))
+
+    searches = [threading.Thread(target=search_for, args=(name,)) for name in ("cat/0.jpg", "cat/1.jpg")]
+    for search in searches:
+        search.start()
+    try:
+        assert inside.wait(60)
+        began = time.monotonic()
+        assert collection.names == names and collection.status().photos == len(names)
+        assert collection.query_size("cat/0.jpg") == size
+        assert collection.read("cat/0.jpg") == (root / "cat/0.jpg").read_bytes()
+        for ask in (collection.search, collection.object_in, lambda name: collection.heat(name, "cat/0.jpg")):
+            with pytest.raises(UserError, match="no photograph 'cat/9.jpg'"):
+                ask("cat/9.jpg")
+        reopened(collection).remove(["cat/2.jpg"])
+        assert "cat/2.jpg" not in collection.names
+        assert time.monotonic() - began < 2
+    finally:
+        done.set()
+        for search in searches:
+            search.join()
+    monkeypatch.undo()
+    assert "cat/2.jpg" not in found(collection, "cat/0.jpg", k=20)
+
+
+def test_a_search_goes_on_with_what_it_began_with(collection, monkeypatch):
+    """While the collection is compacted and its rows get other numbers."""
+    expected = collection.search("cat/0.jpg", (5, 5, 50, 50), k=20).answers
+    described = module.Query.of
+
+    def change(*arguments, **options):
+        monkeypatch.setattr(module.Query, "of", described)
+        other = reopened(collection)
+        other.remove(["cup/0.jpg", "rocket/0.jpg"])
+        other.compact()
+        assert "cup/0.jpg" not in collection.names
+        return described(*arguments, **options)
+
+    monkeypatch.setattr(module.Query, "of", change)
+    assert collection.search("cat/0.jpg", (5, 5, 50, 50), k=20).answers == expected
+    after = collection.search("cat/0.jpg", (5, 5, 50, 50), k=20).answers
+    assert [a.name for a in after] == [a.name for a in expected if a.name not in ("cup/0.jpg", "rocket/0.jpg")]
+
+
 def test_a_reader_sees_what_another_process_wrote(collection, root):
     reader = reopened(collection)
     assert len(found(reader, "cat/0.jpg", k=50)) == 13
