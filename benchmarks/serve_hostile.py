@@ -3,8 +3,8 @@
     sret serve COLLECTION                        in one terminal
     python benchmarks/serve_hostile.py           in another; or the address, http://127.0.0.1:8017/
 
-60 uploads, 50 path tricks, 20 slow clients and 10 oversized requests come at once, while /health is asked all the time.
-Everything is written to sockets as it stands, because HTTP clients mend what is wrong. Needs Linux.
+60 uploads, 50 previews, 50 path tricks, 20 slow clients and 10 oversized requests come at once, while /health is asked
+all the time. Everything is written to sockets as it stands, because HTTP clients mend what is wrong. Needs Linux.
 """
 
 import argparse
@@ -87,6 +87,12 @@ def uploads() -> list[bytes]:
     return files + [message(b"/search?" + query, jpeg, kind) for query in odd]
 
 
+def previews() -> list[bytes]:
+    """50 requests to /preview: the files of `uploads`, which are shown where they are photographs at all."""
+    head = b"POST /search?k=3&region=2,2,60,60 "
+    return [b"POST /preview " + data[len(head) :] for data in uploads() if data.startswith(head)]
+
+
 def path_tricks(name: str) -> list[bytes]:
     """50 requests for files that are not in the collection; `name` is one that is."""
     passwd = "../../../../../../etc/passwd"
@@ -118,7 +124,7 @@ def oversized() -> list[bytes]:
     chunked = b"%x\r\n" % LARGE + large + b"\r\n0\r\n\r\n"
     return [
         message(b"/search", large, kind),
-        message(b"/heat?photo=x", large, kind),
+        message(b"/preview", large, kind),
         message(b"/search", chunked, kind, b"Transfer-Encoding: chunked"),
         message(b"/search", large, kind, b"Content-Length: 10"),
         message(b"/search", b"short", kind, b"Content-Length: 999999999999999"),
@@ -171,7 +177,7 @@ def dawdle(address: Address, at_once: bytes, drip: bytes, pause: float) -> float
 def attack(address: Address, pause: float = 1.0) -> dict[str, object]:
     """All at once; what came of it. `pause` is that of slow clients between two bytes, seconds."""
     name = json.loads(exchange(address, message(b"/photos?count=1"))[1])["names"][0]
-    requests = {"upload": uploads(), "path trick": path_tricks(name), "oversized": oversized()}
+    requests = {"upload": uploads(), "preview": previews(), "path trick": path_tricks(name), "oversized": oversized()}
     waits: list[float] = []
     done = threading.Event()
     watcher = threading.Thread(target=_watch_health, args=(address, waits, done))

@@ -13,11 +13,16 @@ import ipaddress
 import sys
 import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sret_jax.cli.collections import add_name, collection_folder, parser
 from sret_jax.config.paths import expanded
 from sret_jax.errors import UserError
 from sret_jax.server.protocols import Collection
+from sret_jax.server.readiness import Readiness
+
+if TYPE_CHECKING:
+    from sret_jax.collection.collection import Collection as Opened
 
 PORT = 8017
 
@@ -34,17 +39,18 @@ def main(words: Sequence[str]) -> None:
 
     listener = bind(options.host, options.port)  # first, because opening may take a while
     with listener:
-        collection = open_collection(options)
+        readiness = Readiness()
+        collection = open_collection(options, readiness)
         print(f"{collection.status().name}: {len(collection.names)} photographs at {address(listener)}", flush=True)
         if not _is_loopback(listener.getsockname()[0]):
             print(
                 "warning: whoever reaches this machine can see the photographs; there is no password", file=sys.stderr
             )
         print("Ctrl+C ends it.", flush=True)
-        server(collection, options.host).run(sockets=[listener])
+        server(collection, options.host, readiness=readiness).run(sockets=[listener])
 
 
-def open_collection(options: argparse.Namespace) -> Collection:
+def open_collection(options: argparse.Namespace, readiness: Readiness) -> Collection:
     """The collection that is meant, which is made ready and brought up to date while it is served."""
     from sret_jax.collection.collection import Collection as Opened
 
@@ -55,20 +61,27 @@ def open_collection(options: argparse.Namespace) -> Collection:
 
     _ = opened.retriever.extractor  # before the address is printed, so that the first query does not wait for it
 
-    def follow() -> None:
-        with contextlib.suppress(UserError):  # what another version has described is described again below
-            opened.prepare()
-        try:
-            if not options.no_update and opened.update().anything:
-                opened.prepare()
-        except UserError as error:  # what is indexed is served all the same
-            print(f"{opened.name}: {error}", file=sys.stderr, flush=True)
-        except OSError as error:  # as of a disk that may only be read
-            said = f"{error.filename}: {error.strerror}"
-            print(f"{opened.name}: cannot be brought up to date: {said}", file=sys.stderr, flush=True)
-
-    threading.Thread(target=follow, name="update", daemon=True).start()
+    readiness.ready = False
+    threading.Thread(
+        target=_follow, args=(opened, readiness, not options.no_update), name="update", daemon=True
+    ).start()
     return opened
+
+
+def _follow(opened: "Opened", readiness: Readiness, updating: bool) -> None:
+    """Makes a collection ready to be searched, and brings it up to date; what is indexed is served whatever comes."""
+    try:
+        with contextlib.suppress(UserError, OSError):  # what another version has described is described again below
+            opened.prepare()
+            readiness.ready = True
+        if updating and opened.update().anything:
+            opened.prepare()
+    except (UserError, OSError) as error:  # OSError: the disk is read-only, or fails
+        reason = error if isinstance(error, UserError) else error.strerror or error
+        readiness.message = f"{opened.name} could not be brought up to date: {reason}"
+        print(readiness.message, file=sys.stderr, flush=True)
+    finally:
+        readiness.ready = True
 
 
 def _port(text: str) -> int:

@@ -20,8 +20,9 @@ from sret_jax.server.parameters import (
     search_parameters,
     whole_number,
 )
-from sret_jax.server.pictures import SIZES, PictureCache, heat_picture, picture
+from sret_jax.server.pictures import SIZES, PictureCache, heat_picture, picture, preview
 from sret_jax.server.protocols import Answer, Collection, Found
+from sret_jax.server.readiness import Readiness
 from sret_jax.server.responses import Refused, reply
 from sret_jax.server.work import Work
 
@@ -32,14 +33,15 @@ PRIVATE = {"Cache-Control": "private, max-age=300"}
 class Api:
     """The endpoints over one collection. `close` ends its threads."""
 
-    def __init__(self, collection: Collection, limits: Limits):
+    def __init__(self, collection: Collection, limits: Limits, readiness: Readiness):
         self.collection = collection
+        self.readiness = readiness
         self.limits = limits
         self.bodies = Bodies(limits)
         self.cache = PictureCache(limits.cached)
         self.searches = Work("search", 1, limits.searches)  # the device does one at a time
         self.pictures = Work("picture", 2, limits.pictures)
-        self.reads = Work("read", 1, limits.pictures)  # short, but may wait for a lock of the collection
+        self.reads = Work("read", 1, limits.pictures)  # short, but they read files
 
     def close(self) -> None:
         for work in (self.searches, self.pictures, self.reads):
@@ -61,6 +63,8 @@ class Api:
                 "indexing": bool(status.indexing),
                 "done": int(status.done),
                 "total": int(status.total),
+                "ready": self.readiness.ready,
+                "message": " ".join(self.readiness.message.split()),
                 "updated": status.updated,
                 "retriever": status.retriever,
                 "local": status.local,
@@ -110,8 +114,7 @@ class Api:
             asked = search_parameters(given)
 
             def found() -> dict[str, Any]:
-                own = self._known(query)
-                answers = self.collection.search(own, asked.region, asked.k, asked.start, verify=asked.verify)
+                answers = self.collection.search(query, asked.region, asked.k, asked.start, verify=asked.verify)
                 return _search_result(answers, asked)
 
             return reply(await self.searches.run(request, found))
@@ -119,10 +122,10 @@ class Api:
     async def heat(self, request: Request) -> Response:
         async with self._query(request) as (query, given):
             asked = search_parameters(given)
+            name = await self._known(request, given.get("photo"))
 
             def drawn() -> bytes:
-                name = known_name(given.get("photo"), self.collection.names)
-                return heat_picture(self.collection.heat(name, self._known(query), asked.region))
+                return heat_picture(self.collection.heat(name, query, asked.region))
 
             return Response(await self.searches.run(request, drawn), media_type="image/png")
 
@@ -130,31 +133,52 @@ class Api:
         async with self._query(request) as (query, _):
 
             def found() -> dict[str, Any]:
-                return {"box": [int(x) for x in self.collection.object_in(self._known(query))]}
+                return {"box": [int(x) for x in self.collection.object_in(query)]}
 
             return reply(await self.searches.run(request, found))
 
+    async def preview(self, request: Request) -> Response:
+        if not _is_photograph(_kind(request)):
+            raise Refused(415, "send an encoded photograph, with Content-Type: image/*")
+        async with self._photograph(request) as photo:
+            data, (height, width) = await self.pictures.run(request, lambda: preview(photo))
+        return Response(data, headers={"X-Photograph-Size": f"{width}x{height}"}, media_type="image/jpeg")
+
     @asynccontextmanager
-    async def _query(self, request: Request) -> AsyncIterator[tuple[Any, Mapping[str, Any]]]:
-        """What is looked for, a name or an encoded photograph, and the other things that were given."""
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == "application/json":
+    async def _query(self, request: Request) -> AsyncIterator[tuple[str | bytes, Mapping[str, Any]]]:
+        """What is looked for, a known name or an encoded photograph, and the other things that were given."""
+        if (kind := _kind(request)) == "application/json":
             async with self.bodies.read(request, self.limits.json) as data:
                 given = json_object(data)
-            yield given.get("name"), given
-        elif kind == "application/octet-stream" or kind.startswith("image/"):
-            async with self.bodies.read(request, self.limits.upload) as data:
-                if not data:
-                    raise UserError("the body is empty; send an encoded photograph in it")
-                yield data, request.query_params
+            yield await self._known(request, given.get("name")), given
+        elif _is_photograph(kind):
+            async with self._photograph(request) as photo:
+                yield photo, request.query_params
         else:
             raise Refused(
                 415,
                 "send JSON, with Content-Type: application/json, or an encoded photograph, with Content-Type: image/*",
             )
 
-    def _known(self, query: Any) -> str | bytes:
-        return query if isinstance(query, bytes) else known_name(query, self.collection.names)
+    @asynccontextmanager
+    async def _photograph(self, request: Request) -> AsyncIterator[bytes]:
+        """What the body holds, encoded."""
+        async with self.bodies.read(request, self.limits.upload) as data:
+            if not data:
+                raise UserError("the body is empty; send an encoded photograph in it")
+            yield data
+
+    async def _known(self, request: Request, name: Any) -> str:
+        """A name of the collection, which is looked up before anything waits for a search."""
+        return await self.reads.run(request, lambda: known_name(name, self.collection.names))
+
+
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _is_photograph(kind: str) -> bool:
+    return kind == "application/octet-stream" or kind.startswith("image/")
 
 
 def _search_result(found: Found, asked: SearchParameters) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sret_jax.server.api import Api
 from sret_jax.server.guard import Guard
 from sret_jax.server.limits import Limits
 from sret_jax.server.protocols import Collection
+from sret_jax.server.readiness import Readiness
 from sret_jax.server.responses import Refused, answer_refused, answer_user_error, error
 
 KINDS = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -31,19 +32,23 @@ class NameConvertor(PathConvertor):
 register_url_convertor("photo", NameConvertor())
 
 
-def application(collection: Collection, host: str = "127.0.0.1", limits: Limits | None = None) -> ASGIApp:
+def application(
+    collection: Collection, host: str = "127.0.0.1", limits: Limits | None = None, readiness: Readiness | None = None
+) -> ASGIApp:
     """The page and the API over a collection.
 
     Args:
         collection: what is searched.
         host: the name or address that the server is bound to; requests for others are refused.
         limits: what requests may take; the default is for one person or a few.
+        readiness: of the collection, which another thread makes ready; by default it is.
     """
-    api = Api(collection, limits or Limits())
+    api = Api(collection, limits or Limits(), readiness or Readiness())
     routes = [
         Route("/search", api.search, methods=["POST"]),
         Route("/heat", api.heat, methods=["POST"]),
         Route("/object", api.object, methods=["POST"]),
+        Route("/preview", api.preview, methods=["POST"]),
         Route("/photos", api.names),
         Route("/photos/{name:photo}", api.photo),
         Route("/status", api.status),

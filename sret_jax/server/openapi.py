@@ -41,6 +41,8 @@ SCHEMAS = {
             "indexing": {"type": "boolean", "description": "whether photographs are being described"},
             "done": COUNT,
             "total": COUNT,
+            "ready": {"type": "boolean", "description": "false: a search waits until programs are compiled"},
+            "message": TEXT | {"description": "what went wrong with indexing; empty: nothing"},
             "updated": TEXT | {"description": "when the index last changed, ISO 8601"},
             "retriever": TEXT,
             "local": TEXT | {"description": "local features by which answers can be verified; empty: none"},
@@ -141,8 +143,8 @@ def description() -> dict[str, Any]:
                 "post": {
                     "summary": "Photographs that show what is in a region of the query, best first",
                     "description": "The query is a photograph of the collection, by its name in JSON, or an encoded "
-                    "photograph (JPEG, PNG or WebP, 20 MB at most) as the body. It is not kept: send it again for "
-                    "more answers.",
+                    "photograph (of any format that is indexed, 20 MB at most) as the body. It is not kept: send it "
+                    "again for more answers.",
                     "parameters": [region, k, start, verify],
                     "requestBody": _bodies("Search"),
                     "responses": _json("Found") | _errors(400, 403, 404, 408, 413, 415, 503),
@@ -163,6 +165,15 @@ def description() -> dict[str, Any]:
                     "summary": "The box of the object that stands out in a photograph, by object discovery",
                     "requestBody": _bodies("Object"),
                     "responses": _json("Suggested") | _errors(400, 403, 404, 408, 413, 415, 503),
+                }
+            },
+            "/preview": {
+                "post": {
+                    "summary": "A photograph as a browser can show it, before it is searched with",
+                    "description": "A small JPEG, upright and without the file's metadata. X-Photograph-Size tells the "
+                    "size of the file's photograph, WIDTHxHEIGHT in pixels, in which regions are given. Not kept.",
+                    "requestBody": _bodies(""),
+                    "responses": _file("image/jpeg") | _errors(400, 403, 408, 413, 415, 503),
                 }
             },
             "/photos": {
@@ -208,15 +219,10 @@ def _query(name: str, schema: dict[str, Any], text: str) -> dict[str, Any]:
 
 
 def _bodies(schema: str) -> dict[str, Any]:
+    """An encoded photograph, or JSON of this schema; "" for none."""
     file = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
-    return {
-        "required": True,
-        "content": {
-            "application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}},
-            "image/*": file,
-            "application/octet-stream": file,
-        },
-    }
+    json = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}} if schema else {}
+    return {"required": True, "content": json | {"image/*": file, "application/octet-stream": file}}
 
 
 def _json(schema: str) -> dict[str, Any]:

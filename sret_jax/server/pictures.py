@@ -7,12 +7,12 @@ import threading
 from collections import OrderedDict
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from sret_jax.data.decoding import decode_photo, encode_jpeg, encode_png
 from sret_jax.data.resizing import resize
 
-SIZES = (320, 640, 1280)  # longest sides of thumbnails, pixels
+SIZES = (320, 640, 1280)  # longest sides of thumbnails, pixels; a preview has the last
 QUALITY, THUMBNAIL_QUALITY = 92, 85  # of JPEG, as libjpeg counts
 HEAT_SIDE = 640  # at most, of a heat map, pixels
 
@@ -29,8 +29,21 @@ def picture(data: bytes, size: int | None = None) -> bytes:
         PhotoRejected: it is no whole photograph.
     """
     photo = decode_photo(data, at_least=size)
-    if size is None:
-        return encode_jpeg(photo, QUALITY)
+    return encode_jpeg(photo, QUALITY) if size is None else _thumbnail(photo, size)
+
+
+def preview(data: bytes) -> tuple[bytes, tuple[int, int]]:
+    """A JPEG of an encoded photograph that a browser may not show, and (height, width) of the whole, pixels.
+
+    Raises:
+        PhotoRejected: it is no whole photograph.
+    """
+    photo = decode_photo(data)
+    height, width = photo.shape[:2]
+    return _thumbnail(photo, SIZES[-1]), (height, width)
+
+
+def _thumbnail(photo: UInt8[np.ndarray, "h w 3"], size: int) -> bytes:
     scale = min(1.0, size / max(photo.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in photo.shape[:2])
     return encode_jpeg(resize(photo, (height, width)), THUMBNAIL_QUALITY)

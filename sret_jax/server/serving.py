@@ -14,6 +14,7 @@ from sret_jax.errors import UserError
 from sret_jax.server.app import application
 from sret_jax.server.limits import Limits
 from sret_jax.server.protocols import Collection
+from sret_jax.server.readiness import Readiness
 
 
 class ImpatientProtocol(H11Protocol):
@@ -74,11 +75,13 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def server(collection: Collection, host: str, limits: Limits | None = None) -> uvicorn.Server:
+def server(
+    collection: Collection, host: str, limits: Limits | None = None, readiness: Readiness | None = None
+) -> uvicorn.Server:
     """A server that has not started; `run(sockets=[bind(...)])` does, until a signal or `should_exit`."""
     limits = limits or Limits()
     config = uvicorn.Config(
-        application(collection, host, limits),
+        application(collection, host, limits, readiness),
         http=partial(ImpatientProtocol, idle_seconds=limits.idle_seconds),  # type: ignore[arg-type]
         ws="none",
         loop="asyncio",

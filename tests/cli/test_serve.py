@@ -1,17 +1,14 @@
 """`sret serve`: what it opens, what it prints, and that it says what is wrong before it opens anything."""
 
-import argparse
 import socket
-import sys
-import threading
-from types import SimpleNamespace
 
 import pytest
 
 from sret_jax.cli import serve
 from sret_jax.errors import UserError
 from sret_jax.server import serving
-from tests.support.collection import FakeCollection, small_collection
+from sret_jax.server.readiness import Readiness
+from tests.support.collection import small_collection
 
 
 @pytest.fixture
@@ -23,8 +20,8 @@ def opened(monkeypatch):
         def run(self, sockets):
             served.append(sockets[0].getsockname())
 
-    monkeypatch.setattr(serve, "open_collection", lambda given: options.append(given) or small_collection())
-    monkeypatch.setattr(serving, "server", lambda collection, host: Server())
+    monkeypatch.setattr(serve, "open_collection", lambda given, _: options.append(given) or small_collection())
+    monkeypatch.setattr(serving, "server", lambda collection, host, readiness: Server())
     return options, served
 
 
@@ -56,27 +53,34 @@ def test_what_is_no_port_is_said(opened, capsys, port):
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(30, "Read-only file system", "kept/.lock"), UserError("kept/.lock: is in use")]
+    ("error", "reason"),
+    [(OSError(30, "Read-only file system", "/photos/x"), "Read-only file system"), (UserError("no disk"), "no disk")],
 )
-def test_what_cannot_be_updated_is_served_and_said(monkeypatch, capsys, error):
-    class Opened(FakeCollection):
-        retriever = SimpleNamespace(extractor=None)
-
-        def __init__(self, folder):
-            super().__init__({})
+def test_what_is_indexed_is_served_where_it_cannot_be_brought_up_to_date(error, reason, capsys):
+    class Unwilling:
+        name = "Pictures"
+        prepared = 0
 
         def prepare(self):
-            pass
+            self.prepared += 1
 
         def update(self):
             raise error
 
-    monkeypatch.setattr("sret_jax.collection.collection.Collection", Opened)
-    monkeypatch.setattr(serve, "collection_folder", lambda _: "kept/Postcards")
-    monkeypatch.setattr(threading, "excepthook", lambda _: print("TRACEBACK", file=sys.stderr))
-    serve.open_collection(argparse.Namespace(photos=None, no_update=False))
-    for thread in threading.enumerate():
-        if thread.name == "update":
-            thread.join()
-    said = capsys.readouterr().err
-    assert said.startswith("Postcards: ") and "kept/.lock: " in said and "TRACEBACK" not in said
+    opened, readiness = Unwilling(), Readiness(ready=False)
+    serve._follow(opened, readiness, updating=True)
+    said = f"Pictures could not be brought up to date: {reason}"
+    assert opened.prepared == 1 and readiness == Readiness(True, said)
+    assert capsys.readouterr().err == said + "\n"
+
+
+def test_nothing_new_is_described_unless_it_is_wanted():
+    class Ready:
+        name = "Pictures"
+
+        def prepare(self):
+            assert not readiness.ready
+
+    readiness = Readiness(ready=False)
+    serve._follow(Ready(), readiness, updating=False)
+    assert readiness == Readiness()

@@ -1,7 +1,13 @@
 """What each address answers, over a drawn collection: against its own description, and for bad input."""
 
 import io
+import json
 import re
+import socket
+import time
+import urllib.error
+import urllib.request
+from urllib.parse import urlsplit
 
 import jsonschema
 import numpy as np
@@ -13,8 +19,10 @@ from sret_jax.data.decoding import decode_photo
 from sret_jax.server.app import application
 from sret_jax.server.limits import Limits
 from sret_jax.server.openapi import description
+from sret_jax.server.readiness import Readiness
 from tests.support import photo_files
 from tests.support.collection import FakeCollection, lying_photo, small_collection
+from tests.support.serving import running
 
 BASE = "http://127.0.0.1:8017"
 NAME = "a/one.jpg"
@@ -57,6 +65,9 @@ def conforms(response, method: str, path: str) -> None:
         ("post", "/heat", "/heat", {"json": {"name": NAME}}),
         ("post", "/object", "/object", {"json": {"name": NAME}}),
         ("post", "/object", "/object", {"json": {"name": "nothing"}}),
+        ("post", "/preview", "/preview", {"content": lying_photo(), "headers": {"Content-Type": "image/heic"}}),
+        ("post", "/preview", "/preview", {"content": b"no", "headers": {"Content-Type": "image/heic"}}),
+        ("post", "/preview", "/preview", {"json": {"name": NAME}}),
         ("get", "/photos", "/photos?contains=A/", {}),
         ("get", "/photos", "/photos?count=0", {}),
         ("get", "/photos/{name}", "/photos/a/one.jpg", {}),
@@ -134,6 +145,62 @@ def test_photographs_are_upright_and_without_metadata(client, size):
     assert photo.shape[:2] == (120, 80)
     np.testing.assert_allclose(photo[20, 40], (200, 40, 40), atol=12)
     np.testing.assert_allclose(photo[100, 40], (40, 60, 200), atol=12)
+
+
+@pytest.mark.parametrize("form", ["TIFF", "JPEG2000", "BMP", "AVIF"])
+def test_what_a_browser_may_not_show_is_shown_as_jpeg(client, collection, form):
+    """Of the collection, or sent for a preview; both at the size of the page, and with that of the file."""
+    exif = Image.Exif()
+    exif[0x010F] = "SecretCamera"
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 27, 3), np.uint8)).resize((2700, 2000))
+    file = io.BytesIO()
+    picture.save(file, form, **({"exif": exif} if form in ("TIFF", "AVIF") else {}))
+    collection.photos["own.x"] = file.getvalue()
+    sent = client.post("/preview", content=file.getvalue(), headers={"Content-Type": "application/octet-stream"})
+    for got in (sent, client.get("/photos/own.x?size=1280")):
+        image = Image.open(io.BytesIO(got.content))
+        assert (image.format, image.size, got.headers["x-photograph-size"]) == ("JPEG", (1280, 948), "2700x2000")
+        assert not image.getexif() and b"Secret" not in got.content
+        np.testing.assert_allclose(np.asarray(image).mean((0, 1)), np.asarray(picture).mean((0, 1)), atol=3)
+    assert sent.headers["cache-control"] == "no-store"
+
+
+def test_a_preview_is_upright(client):
+    sent = client.post("/preview", content=lying_photo(), headers={"Content-Type": "image/jpeg"})
+    assert sent.headers["x-photograph-size"] == "80x120" and not re.search(rb"Exif|Secret", sent.content)
+    np.testing.assert_allclose(decode_photo(sent.content)[20, 40], (200, 40, 40), atol=12)
+
+
+@pytest.mark.parametrize("name", photo_files.REJECTED)
+def test_what_is_no_photograph_has_no_preview(client, name):
+    data, reason = photo_files.REJECTED[name]
+    response = client.post("/preview", content=data, headers={"Content-Type": "image/heic"})
+    assert response.status_code == 400
+    assert response.json()["error"].startswith(reason if data else "the body is empty")
+
+
+def test_what_is_there_is_told_while_a_search_waits(collection):
+    """Also that a name is none: nothing is loaded or compiled for it."""
+    collection.seconds = 20.0
+    with running(collection) as url:
+        address = urlsplit(url)
+        body = json.dumps({"name": NAME}).encode()
+        head = f"POST /search HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
+        with socket.create_connection((address.hostname, address.port)) as search:
+            search.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            while not collection.searches:
+                time.sleep(0.01)
+            began = time.monotonic()
+            for path in ("/status", "/photos", f"/photos/{NAME}?size=320"):
+                assert urllib.request.urlopen(url + path[1:], timeout=30).status == 200
+            for path in ("/search", "/object", "/heat"):
+                unknown = urllib.request.Request(
+                    url + path[1:], b'{"name": "none"}', {"Content-Type": "application/json"}
+                )
+                with pytest.raises(urllib.error.HTTPError, match="404"):
+                    urllib.request.urlopen(unknown, timeout=30)
+            assert time.monotonic() - began < 3
+            collection.ending.set()
 
 
 def test_the_size_of_the_file_is_told_with_every_picture_of_it(client, collection):
@@ -286,6 +353,16 @@ def test_the_status_says_how_far_indexing_is(client, collection):
     assert (status["indexing"], status["done"], status["total"], status["photos"]) == (True, 2, 9, 5)
     assert status["skipped"] == 150 and len(status["skipped_files"]) == 100
     assert status["skipped_files"][0] == {"name": "0.txt", "reason": "not a photograph"}
+
+
+def test_the_status_says_whether_a_search_would_wait_and_what_went_wrong(collection):
+    readiness = Readiness(ready=False)
+    with TestClient(application(collection, readiness=readiness), base_url=BASE) as client:
+        status = client.get("/status").json()
+        assert (status["ready"], status["message"]) == (False, "")
+        readiness.ready, readiness.message = True, "it could not\nbe brought up to date"
+        status = client.get("/status").json()
+        assert (status["ready"], status["message"]) == (True, "it could not be brought up to date")
 
 
 def test_the_page_needs_nothing_but_this_server(client):

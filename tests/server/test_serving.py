@@ -109,6 +109,7 @@ def test_a_search_whose_client_went_away_is_not_made():
 
 def test_the_load_is_what_it_says():
     assert len(hostile["uploads"]()) == len(set(hostile["uploads"]())) == 60
+    assert len(hostile["previews"]()) == len(set(hostile["previews"]())) == 50
     assert len(hostile["path_tricks"]("a")) == 50 and len(hostile["slow_clients"]("a")) == 20
     assert len(hostile["oversized"]()) == 10
 
@@ -120,6 +121,7 @@ def test_hostile_clients_all_at_once():
         found = hostile["attack"](place(url), pause=0.3)
     assert found["crashes"] == found["reads outside"] == 0 and found["searches afterwards"]
     assert set(found["statuses"]["upload"]) <= {200, 400, 503}
+    assert set(found["statuses"]["preview"]) <= {200, 400, 503}
     assert set(found["statuses"]["path trick"]) <= {0, 400, 404}
     assert set(found["statuses"]["oversized"]) <= {0, 400, 413, 503}  # 0: it is cut while it still sends
     assert found["worst health check, s"] < 3 and found["longest slow client, s"] < 30

@@ -10,15 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sret_jax.server.limits import Limits
+from sret_jax.server.readiness import Readiness
 from sret_jax.server.serving import address, bind, server
 from tests.support.collection import FakeCollection, drawn_collection
 
 
 @contextmanager
-def running(collection: FakeCollection, limits: Limits | None = None) -> Iterator[str]:
+def running(
+    collection: FakeCollection, limits: Limits | None = None, readiness: Readiness | None = None
+) -> Iterator[str]:
     """The address of a server that runs in a thread until the block ends."""
     with bind("127.0.0.1", 0) as listener:
-        running_server = server(collection, "127.0.0.1", limits)
+        running_server = server(collection, "127.0.0.1", limits, readiness)
         thread = threading.Thread(target=running_server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         while not running_server.started:
