@@ -7,9 +7,11 @@ const PAGE = 20;
 const LEAST_ASPECT = 0.7, MOST_ASPECT = 2.6; // width / height of a card's picture
 
 export class Answers {
-  constructor({ list, empty, more }, { used, failed, shown }) {
-    Object.assign(this, { list, empty, more, used, failed, shown });
+  // `busy(whether)` is called when a search begins and ends.
+  constructor({ list, empty, more }, { used, failed, shown, busy }) {
+    Object.assign(this, { list, empty, more, used, failed, shown, busy });
     this.asked = null; // {query, region}
+    this.received = 0; // answers
     more.addEventListener("click", () => this.load());
     new IntersectionObserver(([seen]) => seen.isIntersecting && this.load(), { rootMargin: "500px" }).observe(more);
   }
@@ -23,25 +25,32 @@ export class Answers {
   }
 
   stop() {
-    this.running?.abort();
+    if (!this.running) return;
+    this.running.abort();
     this.running = null;
+    this.list.classList.remove("waiting");
+    this.busy(false);
   }
 
   async load() {
     if (this.running || !this.asked) return;
     const running = (this.running = new AbortController());
     const { query, region } = this.asked;
-    const start = this.fresh ? 0 : this.list.children.length;
+    const start = this.fresh ? 0 : this.received;
     const began = performance.now();
     if (this.fresh) {
       this.more.hidden = true;
       this.list.classList.add("waiting");
+      this.busy(true);
     }
     try {
       const found = await search(query, region, start, PAGE, running.signal);
       if (this.fresh) this.list.replaceChildren();
       this.fresh = false;
-      this.list.append(...found.answers.map((answer, i) => this.card(answer, start + i + 1)));
+      this.received = start + found.answers.length;
+      for (const answer of found.answers) { // one that was turned is another photograph to the server
+        if (answer.name !== query.original?.name) this.list.append(this.card(answer, this.list.children.length + 1));
+      }
       this.more.hidden = !found.more;
       this.empty.hidden = this.list.children.length > 0;
       this.empty.textContent = "The collection holds no other photograph.";
@@ -56,6 +65,7 @@ export class Answers {
       if (this.running === running) {
         this.running = null;
         this.list.classList.remove("waiting");
+        this.busy(false);
       }
     }
   }
@@ -103,7 +113,12 @@ export class Answers {
         button.setAttribute("aria-pressed", String(!overlay.hidden));
         return;
       }
+      const note = Object.assign(document.createElement("span"), {
+        className: "note", textContent: "Drawing the heat map … the first one takes longer", role: "status",
+      });
+      picture.append(note);
       button.disabled = true;
+      button.setAttribute("aria-busy", "true");
       try {
         const url = URL.createObjectURL(await heat(name, query, region));
         overlay = Object.assign(new Image(), { src: url, alt: "", className: "heat" });
@@ -115,7 +130,9 @@ export class Answers {
         overlay = null;
         this.failed(error, () => button.click());
       } finally {
+        note.remove();
         button.disabled = false;
+        button.removeAttribute("aria-busy");
       }
     });
     return button;

@@ -5,8 +5,8 @@ import { names, photoUrl } from "./api.js";
 const PAGE = 60;
 
 export class Browse {
-  constructor({ list, empty, more, filter }, { picked, failed }) {
-    Object.assign(this, { list, empty, more, filter, picked, failed });
+  constructor({ list, starting, empty, more, filter }, { picked, failed }) {
+    Object.assign(this, { list, starting, empty, more, filter, picked, failed });
     this.current = null;
     this.indexing = false;
     more.addEventListener("click", () => this.load());
@@ -45,11 +45,12 @@ export class Browse {
       this.empty.textContent = this.filter.value.trim()
         ? `No name contains “${this.filter.value.trim()}”.`
         : this.indexing ? "Photographs appear here once they are indexed."
-        : "No photographs yet. Put JPEG, PNG or WebP files into the folder of the collection.";
+        : "No photographs yet. Put photographs into the folder of the collection.";
       this.mark(this.current);
     } catch (error) {
       if (error.name !== "AbortError") this.failed(error, () => this.restart());
     } finally {
+      this.starting.hidden = true;
       if (this.running === running) this.running = null;
     }
   }

@@ -16,6 +16,7 @@ export class Stage {
     this.changed = changed;
     this.chosen = chosen;
     this.region = null;
+    this.searched = null; // what was searched around a click, a box
     this.drag = null;
     element.addEventListener("pointerdown", (event) => this.down(event));
     element.addEventListener("pointermove", (event) => this.move(event));
@@ -42,8 +43,16 @@ export class Stage {
 
   set(region) {
     this.region = region && this.inside(region);
+    this.searched = null;
     this.draw();
     this.changed(this.region);
+  }
+
+  // The box that was described for the point that was clicked.
+  frame(box) {
+    if (this.region?.length !== 2) return;
+    this.searched = box;
+    this.draw();
   }
 
   inside(region) {
@@ -63,21 +72,30 @@ export class Stage {
     const pixel = width / (this.image.clientWidth || width);
     if (this.region.length === 2) {
       const [cx, cy] = this.region;
+      if (this.searched) this.drawing.append(...this.framed(this.searched, "searched"));
       for (const kind of ["box-under", "box-over"]) {
         this.drawing.append(svg("circle", { cx, cy, r: 14 * pixel, class: kind }));
       }
       this.drawing.append(svg("circle", { cx, cy, r: 4 * pixel, class: "handle" }));
       return;
     }
-    const [left, top, right, bottom] = this.region;
-    const box = [[left, top], [right, top], [right, bottom], [left, bottom]];
-    const whole = [[0, 0], [width, 0], [width, height], [0, height]];
+    const seen = (HANDLE + 1) * pixel; // of a corner at the border of the photograph too
+    const within = (value, most) => Math.min(Math.max(value, seen), Math.max(most - seen, seen));
     this.drawing.append(
-      svg("path", { d: path([whole, box]), class: "shade" }),
-      svg("path", { d: path([box]), class: "box-under" }),
-      svg("path", { d: path([box]), class: "box-over" }),
-      ...box.map(([cx, cy]) => svg("circle", { cx, cy, r: HANDLE * pixel, class: "handle" })),
+      ...this.framed(this.region, ""),
+      ...corners(this.region).map(([x, y]) =>
+        svg("circle", { cx: within(x, width), cy: within(y, height), r: HANDLE * pixel, class: "handle" })),
     );
+  }
+
+  framed(box, kind) {
+    const [width, height] = this.size;
+    const inner = path([corners(box)]);
+    return [
+      svg("path", { d: path([corners([0, 0, width, height])]) + inner, class: "shade" }),
+      svg("path", { d: inner, class: `box-under ${kind}` }),
+      svg("path", { d: inner, class: `box-over ${kind}` }),
+    ];
   }
 
   place(event) {
@@ -164,3 +182,5 @@ export class Stage {
     event.preventDefault();
   }
 }
+
+const corners = ([left, top, right, bottom]) => [[left, top], [right, top], [right, bottom], [left, bottom]];
