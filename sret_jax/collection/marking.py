@@ -51,8 +51,8 @@ class Marker:
           settings: `refine` says how the pixels of the object are told.
         """
         self._settings = settings
-        # A mean of means: every photograph counts alike, whatever its shape.
-        means = [mean_direction(jnp.asarray(x[None], jnp.float32), jnp.ones((1, *x.shape[:2]), bool)) for x in sample]
+        # A mean of means: every photograph counts alike, whatever its shape. Padded, so that one program is compiled.
+        means = [mean_direction(*map(jnp.asarray, _padded([x], 1))) for x in sample]
         self._mean = jnp.mean(jnp.stack(means), axis=0)
 
     def mark(
