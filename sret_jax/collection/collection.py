@@ -434,7 +434,7 @@ class Collection:
         """Raises `UserError` for a name that is not there, before anything is loaded or waited for."""
         with self._lock:
             self._look()
-            if self._names:  # otherwise that is what is said
+            if self._store and self._names:  # otherwise that is what is said
                 self._check_names([name for name in asked if isinstance(name, str)], self._store.state.live)
 
     def _row(self, name: str, store: Store | None) -> int:

@@ -17,6 +17,7 @@ Which local features are kept, the header says. Other ones, or none, can be said
 counts no longer. They are added with their photograph or after it.
 """
 
+import contextlib
 import errno
 import math
 import os
