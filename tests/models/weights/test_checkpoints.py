@@ -32,7 +32,7 @@ def tiny_layout(monkeypatch):
     """A network of three layers, whose names are a layout."""
     leaves = {name: Leaf("params", tuple(name.split(".")), value.shape) for name, value in STATE.items()}
 
-    def find(state, name, source, about=None):
+    def find(state, name, source, backbone="", about=None):
         ABOUT[:] = [about]
         if "stem.weight" not in state:
             some = ", ".join(repr(k) for k in list(state)[:3])
