@@ -11,7 +11,7 @@ from sret_jax.cli import main as module
 from tests.support.commands import REPOSITORY, called, run_forked
 
 COMMANDS = tuple(module.COMMANDS)
-FLAGGED = ("train", "eval")
+FLAGGED = module.FLAGGED
 PLAIN = [command for command in COMMANDS if command not in FLAGGED]
 CHOICES = ", ".join(COMMANDS)
 
