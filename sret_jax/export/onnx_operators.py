@@ -257,7 +257,7 @@ def broadcast_in_dim(graph: Graph, given: Sequence[Value], params: Params, shape
     narrow = (
         {mapped[i] for i in x.narrow} | longer | {i for i in range(len(shape)) if i not in mapped and shape[i] != 1}
     )
-    return [Tensor(name, shape, x.dtype, frozenset(narrow), first)]
+    return [Tensor(name, shape, x.dtype, frozenset(map(int, narrow)), first)]
 
 
 @rule("reshape")

@@ -140,7 +140,8 @@ def of(name, x, labels, weights):
     config = TrainConfig(loss=name, margin=0.5, scale=16.0)
     if name == "subcentre_arcface":
         weights = jnp.stack([weights, weights[::-1]], axis=1)
-    return losses.batch_loss(config, {"weights": weights}, losses.init_loss_state(config), x, labels)[0]
+    memory = losses.init_loss_state(config, len(weights), x.shape[1], jax.random.key(0))
+    return losses.batch_loss(config, {"weights": weights}, memory, x, labels)[0]
 
 
 value_and_gradients = jax.jit(jax.value_and_grad(of, argnums=(1, 3)), static_argnums=0)

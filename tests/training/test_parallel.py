@@ -39,6 +39,10 @@ def batches(count, rows=8, seed=0):
     ]
 
 
+def memory_of(config):
+    return losses.init_loss_state(config, CLASSES, DIM, jax.random.key(1))
+
+
 def start(config, optimizer):
     network = Tiny()
     params = {
@@ -46,7 +50,7 @@ def start(config, optimizer):
         "loss": losses.init_loss(config, CLASSES, DIM, jax.random.key(1)),
     }
     key = jax.random.key_data(jax.random.key(2))
-    state = TrainState(jnp.int32(0), params, {}, optimizer.init(params), key, losses.init_loss_state(config))
+    state = TrainState(jnp.int32(0), params, {}, optimizer.init(params), key, memory_of(config))
     return network, parallel.fetch(state)
 
 
@@ -113,9 +117,7 @@ def test_the_step_takes_the_gradient_of_the_whole_batch(loss):
 
     def loss_of(params):
         descriptors, _ = network.apply({"params": params["network"]}, batch["image"], batch["mask"])
-        return losses.batch_loss(
-            config, params["loss"], losses.init_loss_state(config), descriptors, jnp.array(batch["label"])
-        )[0]
+        return losses.batch_loss(config, params["loss"], memory_of(config), descriptors, jnp.array(batch["label"]))[0]
 
     value, gradient = jax.value_and_grad(loss_of)(jax.tree.map(jnp.array, before.params))
     after, metrics = run(config, optax.sgd(1.0), [[batch]])

@@ -180,7 +180,7 @@ def _named(saved: _Saved, layout: str, path: Path) -> tuple[State, str, list[str
 def _without_heads(state: State, layout: Layout) -> tuple[State, list[str]]:
     """The state without what belongs to heads for another task, and the names of that."""
     extra = heads_among([name for name in state if name not in layout.leaves and name not in layout.biases])
-    named = [name for name in state if name in extra or name in layout.left_out]
+    named = [name for name in state if name in extra]
     return {name: value for name, value in state.items() if name not in extra}, named
 
 
