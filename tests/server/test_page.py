@@ -498,8 +498,8 @@ def test_what_goes_wrong_is_said(opened, collection):
 def test_an_empty_collection_says_so_and_how_far_indexing_is(opened):
     with running(FakeCollection({}, indexing=(120, 1400))) as url:
         page = opened(at=url)
-        assert "once they are indexed" in page.locator("#browse-empty").inner_text()
-        assert page.locator("#indexing-text").inner_text() == "Indexing 120 of 1,400"
+        until(page, "document.querySelector('#indexing-text').innerText === 'Indexing 120 of 1,400'")
+        until(page, "document.querySelector('#browse-empty').innerText.includes('once they are indexed')")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
