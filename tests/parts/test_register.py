@@ -63,9 +63,7 @@ def test_what_cannot_be_a_part_is_said(tmp_path, code, says):
 def test_names_are_among_the_choices():
     use_examples("pooling", "refinement", "loss", "reranker", "localizer", "benchmark")
     for message, call in {
-        "rmac, superglobal, .*attention, strongest": lambda: validate(
-            small_config("", model={"pool": "max"})
-        ),
+        "rmac, superglobal, .*attention, strongest": lambda: validate(small_config("", model={"pool": "max"})),
         "contrastive, .*proxies": lambda: validate(small_config("", loss="proxy_")),
         "hypergraph, mutual": lambda: parse_rerankers(["x"]),
         "everything, .*strong": lambda: check_methods(["x"]),
