@@ -76,7 +76,7 @@ def test_training_tuples_are_those_without_beam(tmp_path):
     # Training finds what the command has prepared.
     train = prepare_sfm(root, tmp_path / "many", split="train")
     assert train.fingerprint == one["train"].fingerprint
-    assert not list((tmp_path / "many").rglob("listed_photos")) and list((tmp_path / "many").rglob("beam_photos"))
+    assert not list((tmp_path / "many").rglob("photo_records")) and list((tmp_path / "many").rglob("beam_records"))
 
 
 @pytest.mark.slow
@@ -96,6 +96,6 @@ def test_the_command_prepares_what_eval_reads(tmp_path):
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "revisitop1m is prepared in cache" in done.stdout
-    assert list(tmp_path.glob("cache/listed/revisitop1m-*/beam_photos/*/*.array_record*"))
+    assert list(tmp_path.glob("cache/listed/revisitop1m-*/beam_records/*/*.array_record*"))
     missing = subprocess.run([*run[:5], "nothing", "cache"], cwd=tmp_path, capture_output=True, text=True)
     assert missing.returncode == 2 and "error: nothing: no such folder" in missing.stderr
