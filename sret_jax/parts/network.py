@@ -56,8 +56,8 @@ class OwnPooling(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"]) -> Float[Array, "b d"]:
         vector = _called(self.part, self.parameters, x, mask)
-        if not (_is_float(vector) and vector.ndim == 2 and len(vector) == len(x)):
-            wanted = f"a vector of numbers for each map of {list(x.shape)}, [{len(x)}, d]"
+        if not (_is_float(vector) and vector.ndim == 2 and vector.shape[0] == x.shape[0]):
+            wanted = f"a vector of numbers for each map of {list(x.shape)}, [{x.shape[0]}, d]"
             raise self.part.fails(f"gave {shape_of(vector)}, not {wanted}")
         return jnp.asarray(vector, jnp.float32)
 
@@ -76,10 +76,8 @@ class OwnRefinement(nn.Module):
         refined, seen = given if isinstance(given, tuple) and len(given) == 2 else (given, {})
         if not (_is_float(refined) and refined.shape == x.shape):
             raise self.part.fails(f"gave {shape_of(refined)}, not a map like the one it got, {list(x.shape)}")
-        if not (
-            isinstance(seen, Mapping) and all(len(one.shape) and len(one) == len(x) for one in jax.tree.leaves(seen))
-        ):
-            raise self.part.fails(f"gave {shape_of(seen)} beside its map, not a dict of arrays [{len(x)}, ...]")
+        if not (isinstance(seen, Mapping) and all(one.shape[:1] == x.shape[:1] for one in jax.tree.leaves(seen))):
+            raise self.part.fails(f"gave {shape_of(seen)} beside its map, not a dict of arrays [{x.shape[0]}, ...]")
         return jnp.where(mask[..., None], refined, 0).astype(x.dtype), dict(seen)
 
 
