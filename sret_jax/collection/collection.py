@@ -12,13 +12,14 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from sret_jax.collection.answers import Answer, Found, Status
+from sret_jax.collection.generations import current_generation
 from sret_jax.collection.local import NONE, LocalFinder, finder_of
 from sret_jax.collection.marking import Marker, discovered_box
 from sret_jax.collection.place import locked, place_of, read_about, write_about
 from sret_jax.collection.query import Query
 from sret_jax.collection.scan import find_changes
 from sret_jax.collection.state import State, StoredPhoto
-from sret_jax.collection.store import Store, current_generation
+from sret_jax.collection.store import Store
 from sret_jax.collection.store_index import StoreIndex
 from sret_jax.collection.update import Progress, Update, check_there, store_for_update, update_store
 from sret_jax.collection.verification import VERIFIED, verified

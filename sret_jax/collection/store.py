@@ -20,8 +20,6 @@ counts no longer. They are added with their photograph or after it.
 import contextlib
 import errno
 import math
-import os
-import re
 import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -32,13 +30,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Int8, Shaped
 
+from sret_jax.collection.generations import Files, begin, current_generation, next_generation, publish, said
 from sret_jax.collection.state import State, StoredPhoto
 from sret_jax.extraction.local_features import feature_dtype
-from sret_jax.storage.artifacts import DamagedError, enough_space, unavailable, write_file
+from sret_jax.storage.artifacts import DamagedError, enough_space, unavailable
 from sret_jax.storage.journal import Entry, Journal, append_at
 
 FORMAT = 1
-CURRENT = "CURRENT"
 ATTEMPTS = 5  # at opening a generation while another process puts others in its place
 AT_ONCE = 128  # photographs of an update between two commits: what a kill costs
 COPIED_AT_ONCE = 1024  # rows
@@ -80,7 +78,7 @@ class Store:
         entries: list[Entry] = [{"header": {"format": FORMAT, "dim": dim, "channels": channels} | about}]
         if excluded:
             entries.append({"exclude": sorted(excluded.items())})
-        _begin(Path(folder), entries)
+        begin(Path(folder), entries)
         return cls(folder)
 
     def _open(self) -> None:
@@ -88,7 +86,7 @@ class Store:
         for attempt in range(ATTEMPTS):
             current = current_generation(self.folder)
             try:
-                files = _Files(self.folder / current)
+                files = Files(self.folder / current)
                 state, pending = State(), files.journal.read()
                 if not pending:
                     raise FileNotFoundError(errno.ENOENT, "not there", str(files.journal.path))
@@ -100,7 +98,7 @@ class Store:
             except (DamagedError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
                 if attempt < ATTEMPTS - 1 and current_generation(self.folder) != current:  # compacted meanwhile
                     continue
-                raise DamagedError(f"{_said(error)}; delete {self.folder} and index again") from None
+                raise DamagedError(f"{said(error)}; delete {self.folder} and index again") from None
             except OSError as error:
                 raise unavailable(error) from None
             self._current, self.generation, self.state, self._files = current, files.folder, state, files
@@ -315,7 +313,7 @@ class Store:
 
     def compact(self) -> None:
         """A new generation with the photographs that are there, by name; nothing that a search finds changes."""
-        name = _next_generation(self.folder)
+        name = next_generation(self.folder)
         built = self.folder / name
         shutil.rmtree(built, ignore_errors=True)
         with enough_space(self.folder):
@@ -325,7 +323,7 @@ class Store:
             except OSError:
                 shutil.rmtree(built, ignore_errors=True)  # which may be what fills the disk
                 raise
-            _publish(self.folder, name)
+            publish(self.folder, name)
         self._open()
 
     def _write_anew(self, built: Path) -> None:
@@ -353,99 +351,3 @@ class Store:
         skipped = [[own, *rest] for own, rest in state.skipped.items()]
         last = {"skip": skipped, "exclude": sorted(state.excluded.items())}
         journal.append([{key: value for key, value in last.items() if value}])
-
-
-class _Files:
-    """Those of a generation, held open, so that a compaction by another process takes nothing away from this one."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.journal = folder, Journal(folder / "journal")
-        self.descriptors, self.maps = (_Rows(folder / name) for name in ("descriptors", "maps"))
-        self.local: _Rows | None = None
-
-    def open_local(self, entries: Sequence[Entry]) -> None:
-        """Opens the local features, where one of these entries is the first that says that there are some."""
-        if self.local is None and any(entry.get("header", {}).get("local") for entry in entries):
-            self.local = _Rows(self.folder / "local")
-
-
-class _Rows:
-    """A file that only grows, read at any place by any thread."""
-
-    def __init__(self, path: Path):
-        self._handle = open(path, "rb", buffering=0)
-
-    def read(self, start: int, size: int) -> bytes:
-        """So many bytes, or what there is of them."""
-        parts = []
-        while size > 0 and (part := os.pread(self._handle.fileno(), min(size, 1 << 30), start)):
-            parts.append(part)
-            start, size = start + len(part), size - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _begin(folder: Path, entries: list[Entry]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    name = _next_generation(folder)
-    shutil.rmtree(folder / name, ignore_errors=True)
-    with_local = bool(entries[0]["header"].get("local"))
-    with enough_space(folder):
-        (folder / name).mkdir()
-        Journal(folder / name / "journal").append(entries)
-        for file in ("descriptors", "maps", "local")[: 2 + with_local]:
-            append_at(folder / name / file, 0, b"")
-        _publish(folder, name)
-
-
-def current_generation(folder: Path) -> str:
-    """The name of the generation that counts.
-
-    Raises `FileNotFoundError` where there is none yet, and `DamagedError` where the file does not name one, or is gone
-    while photographs are there.
-    """
-    path = folder / CURRENT
-    try:
-        name = path.read_bytes().decode("ascii", "replace").strip()
-    except FileNotFoundError:
-        kept = sorted(place.parent.name for place in folder.glob("photos-*/descriptors") if _holds_anything(place))
-        if kept:
-            raise DamagedError(
-                f"{path}: gone; write {kept[-1]!r} into it, or delete {folder} and index again"
-            ) from None
-        raise
-    except (IsADirectoryError, NotADirectoryError) as error:
-        raise DamagedError(f"{_said(error)}; delete {folder} and index again") from None
-    except OSError as error:
-        raise unavailable(error) from None
-    if not re.fullmatch(r"photos-[0-9]{6,9}", name):
-        raise DamagedError(f"{path}: names no generation; write the name of a folder photos-<number> beside it into it")
-    return name
-
-
-def _said(error: DamagedError | OSError) -> str:
-    if isinstance(error, DamagedError):
-        return str(error)
-    return f"{error.filename}: {'not there' if isinstance(error, FileNotFoundError) else error.strerror}"
-
-
-def _holds_anything(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except FileNotFoundError:  # another process is deleting its generation
-        return False
-
-
-def _next_generation(folder: Path) -> str:
-    try:
-        now = int(current_generation(folder).removeprefix("photos-"))
-    except FileNotFoundError:
-        now = 0
-    return f"photos-{now + 1:06d}"
-
-
-def _publish(folder: Path, name: str) -> None:
-    """Makes a generation the one that counts, and deletes the others."""
-    write_file(folder / CURRENT, f"{name}\n".encode())
-    for other in folder.glob("photos-*"):
-        if other.name != name:
-            shutil.rmtree(other, ignore_errors=True)

@@ -52,7 +52,9 @@ class Tensor:
 
 
 Value: TypeAlias = Tensor | np.ndarray
-Rule: TypeAlias = Callable[["Graph", Sequence[Value], dict[str, Any], Sequence[Any]], Sequence[Value]]
+Params: TypeAlias = dict[str, Any]  # of a primitive
+Shapes: TypeAlias = Sequence[Any]  # of its outputs, `.shape` and `.dtype`
+Rule: TypeAlias = Callable[["Graph", Sequence[Value], Params, Shapes], Sequence[Value]]
 RULES: dict[str, Rule] = {}
 KNOWN: dict[str, Callable[..., Any]] = {}  # how numpy computes a primitive of arrays that are known, and its parameters
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from sret_jax.collection import store as module
+from sret_jax.collection.generations import CURRENT
 from sret_jax.collection.state import StoredPhoto
-from sret_jax.collection.store import CURRENT, Described, Store
+from sret_jax.collection.store import Described, Store
 from sret_jax.errors import UserError
 from sret_jax.extraction.local_features import feature_dtype
 from sret_jax.storage.artifacts import DamagedError
