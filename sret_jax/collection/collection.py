@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,24 +12,22 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from sret_jax.collection.answers import Answer, Found, Status
-from sret_jax.collection.generations import current_generation
 from sret_jax.collection.local import NONE, LocalFinder, finder_of
-from sret_jax.collection.marking import Marker, discovered_box
+from sret_jax.collection.marking import discovered_box
 from sret_jax.collection.place import locked, place_of, read_about, write_about
 from sret_jax.collection.query import Query
 from sret_jax.collection.scan import find_changes
 from sret_jax.collection.state import State, StoredPhoto
 from sret_jax.collection.store import Store
-from sret_jax.collection.store_index import StoreIndex
 from sret_jax.collection.update import Progress, Update, check_there, store_for_update, update_store
 from sret_jax.collection.verification import VERIFIED, verified
+from sret_jax.collection.view import View, check_known, has_photos
 from sret_jax.data.decoding import PhotoRejected, decode_photo
 from sret_jax.data.opening import Photo, encoded
 from sret_jax.data.regions import Box, Region
-from sret_jax.errors import UserError, did_you_mean
+from sret_jax.errors import UserError
 from sret_jax.localization.methods import WORKING_SIDE
 from sret_jax.models.backbones import BACKBONES
-from sret_jax.retrieval.changing_index import ChangingIndex
 from sret_jax.retriever import Retriever, load
 from sret_jax.storage.artifacts import enough_space
 from sret_jax.storage.files import Unreadable, read_file
@@ -61,16 +59,10 @@ class Collection:
         about = read_about(self.folder)
         self.name, self.root, self._source = self.folder.name, Path(about["root"]), about["retriever"]
         self._root_before = about["root"]
-        # `_lock` is held for moments, while the store is read: what is there is told at once. `_computing` guards the
-        # network, the index and the marker. It is held while they work and programs are compiled, and taken first.
-        self._lock, self._computing = threading.RLock(), threading.RLock()
+        self._view = View(self.folder)
         self._updating = threading.Lock()
         self._progress = (0, 0)
         self._retriever: Retriever | None = None
-        self._store: Store | None = None
-        self._index: StoreIndex | None = None
-        self._marker: Marker | None = None
-        self._names: list[str] = []
 
     @classmethod
     def open(
@@ -107,14 +99,14 @@ class Collection:
     @property
     def names(self) -> list[str]:
         """Of the photographs that are searched, sorted."""
-        with self._lock:
-            self._look()
-            return list(self._names)
+        with self._view.lock:
+            self._view.look()
+            return list(self._view.names)
 
     @property
     def retriever(self) -> Retriever:
         """What describes the photographs; loaded when it is first needed."""
-        with self._computing:
+        with self._view.computing:
             if self._retriever is None:
                 self._retriever = load(self._source or self.folder / "retriever")
             return self._retriever
@@ -155,7 +147,7 @@ class Collection:
             raise UserError(f"{self.name}: its photographs are those of {about['root']} by now; open it again")
         finder = finder_of(self.retriever, about["local"])
         kept = [path.parent for path in self.folder.parent.glob("*/collection.json")]
-        there = Store(self.folder) if self._has_photos() else None
+        there = Store(self.folder) if has_photos(self.folder) else None
         changes = find_changes(self.root, there.state if there else State(), kept)
         moved = about["root"] != str(self.root)
         if there and not forget:
@@ -178,12 +170,12 @@ class Collection:
             store.compact()
         now = datetime.now(UTC).isoformat(timespec="seconds")
         write_about(self.folder, read_about(self.folder) | {"updated": now})
-        with self._computing:
+        with self._view.computing:
             if self.names:
-                self._searchable()
-                assert self._index is not None
+                self._view.searchable(self.retriever)
+                assert self._view.index is not None
                 with enough_space(self.folder):
-                    self._index.keep()
+                    self._view.index.keep()
         return done
 
     def remove(self, names: Sequence[str]) -> None:
@@ -192,7 +184,7 @@ class Collection:
         Raises `UserError` for a name that is not in the collection, with the nearest ones.
         """
         with self._change() as store:
-            self._check_names(names, store.state.live)
+            check_known(self.name, names, store.state.live)
             digests = [store.state.photos[store.state.live[name]].digest for name in names]
             store.change({"remove": list(names), "exclude": [list(pair) for pair in zip(names, digests, strict=True)]})
 
@@ -200,7 +192,7 @@ class Collection:
         """Lets photographs that were taken out come back with the next `update`."""
         with self._change() as store:
             excluded = store.state.excluded
-            self._check_names(names, excluded)
+            check_known(self.name, names, excluded)
             contents = {excluded[name] for name in names}
             # Of others of the same content the name alone stays out, or it would keep these out too.
             twins = [[name, ""] for name, digest in excluded.items() if digest in contents and name not in names]
@@ -209,16 +201,9 @@ class Collection:
     @contextlib.contextmanager
     def _change(self) -> Iterator[Store]:
         with locked(self.folder):
-            if not self._has_photos():
-                raise UserError(f"{self.name}: it has no photographs yet; index {self.root} first")
+            if not has_photos(self.folder):
+                raise UserError(f"{self.name}: it has no photographs yet; index its folder first")
             yield Store(self.folder)
-
-    def _check_names(self, names: Sequence[str], known: Iterable[str]) -> None:
-        known = known if isinstance(known, dict | set) else set(known)
-        for name in names:
-            if name not in known:
-                near = did_you_mean(name, list(known))
-                raise UserError(f"{self.name}: no photograph {name!r}{near}")
 
     def search(
         self,
@@ -249,9 +234,9 @@ class Collection:
         """
         if k < 1 or start < 0:
             raise UserError(f"k={k}, start={start}: ask for at least one answer, from the first on")
-        self._check_known(query)
-        with self._computing:
-            store, index = self._searchable()
+        self._check_asked(query)
+        with self._view.computing:
+            store, index = self._view.searchable(self.retriever)
             finder = self._finder_of(store) if verify else None
             asked = self._query(query, region, store, finder)
             same = [row for row in store.rows_of(asked.digest) if row in index]
@@ -268,7 +253,7 @@ class Collection:
                 for photo, (row, score) in zip(photos, kept, strict=True)
             ]
             maps = [store.map(row) for row, _ in kept] if mark else []
-            marker = self._marker_of(store, index) if mark else None
+            marker = self._view.marker(store, index, self.retriever) if mark else None
         if marker and answers:
             marks = marker.mark(
                 asked,
@@ -288,12 +273,12 @@ class Collection:
 
         Raises `UserError` as `search`, and for an unknown `name`.
         """
-        self._check_known(name, query)
-        with self._computing:
-            store, index = self._searchable()
-            row = self._row(name, store)
+        self._check_asked(name, query)
+        with self._view.computing:
+            store, index = self._view.searchable(self.retriever)
+            row = self._view.row(name, store)
             photo, own = store.state.photos[row], store.map(row)
-            asked, marker = self._query(query, region, store), self._marker_of(store, index)
+            asked, marker = self._query(query, region, store), self._view.marker(store, index, self.retriever)
         try:
             return marker.heat(asked, own, self._reader(photo), photo.size)
         except Unreadable as error:
@@ -301,9 +286,9 @@ class Collection:
 
     def read(self, name: str) -> bytes:
         """The file of a photograph, encoded. Raises `UserError` for an unknown name, or a file that is not there."""
-        with self._lock:
-            self._look()
-            self._row(name, self._store)
+        with self._view.lock:
+            self._view.look()
+            self._view.row(name, self._view.store)
         try:
             return read_file(self.root / name)
         except Unreadable as error:
@@ -316,9 +301,9 @@ class Collection:
 
         Raises `UserError` as `search`.
         """
-        self._check_known(query)
-        with self._computing:
-            store, _ = self._searchable()
+        self._check_asked(query)
+        with self._view.computing:
+            store, _ = self._view.searchable(self.retriever)
             asked = self._query(query, None, store)
         return discovered_box(asked.map, asked.size)
 
@@ -328,19 +313,19 @@ class Collection:
         Raises `UserError` for an unknown name, or what is no photograph.
         """
         if isinstance(query, str):
-            with self._lock:
-                self._look()
-                row = self._row(query, self._store)
-                assert self._store is not None
-                return self._store.state.photos[row].size
+            with self._view.lock:
+                self._view.look()
+                row = self._view.row(query, self._view.store)
+                assert self._view.store is not None
+                return self._view.store.state.photos[row].size
         height, width = _decoded(encoded(query), query).shape[:2]
         return height, width
 
     def status(self) -> Status:
         """What the collection holds now. Needs no network."""
-        with self._lock:
-            self._look()
-            state = self._store.state if self._store else None
+        with self._view.lock:
+            self._view.look()
+            state = self._view.store.state if self._view.store else None
             about = read_about(self.folder)
             return Status(
                 name=self.name,
@@ -353,9 +338,9 @@ class Collection:
                 total=self._progress[1],
                 updated=about.get("updated", ""),
                 retriever=self._source or "its own",
-                search=self._index.method if self._index else "",
-                left_behind=self._store.left_behind if self._store else 0,
-                local=self._store.local_about.get("source", "") if self._store else "",
+                search=self._view.index.method if self._view.index else "",
+                left_behind=self._view.store.left_behind if self._view.store else 0,
+                local=self._view.store.local_about.get("source", "") if self._view.store else "",
             )
 
     def verify(self, mend: bool = False) -> list[str]:
@@ -377,14 +362,14 @@ class Collection:
                 store.forget(rows)
                 store.cut_end()
                 return names
-        with self._lock:
-            self._look()
-            if self._store is None:
+        with self._view.lock:
+            self._view.look()
+            if self._view.store is None:
                 return []
-            names = [self._store.state.photos[row].name for row in self._store.unsound()]
+            names = [self._view.store.state.photos[row].name for row in self._view.store.unsound()]
             if not names:
-                self._look()  # at what was committed meanwhile
-                self._store.check_end()
+                self._view.look()  # at what was committed meanwhile
+                self._view.store.check_end()
             return names
 
     def compact(self) -> None:
@@ -400,50 +385,8 @@ class Collection:
         for height, width in ((64, 64), (48, 64), (64, 48)):  # one photograph of every shape that is compiled
             self.search(noise[:height, :width], k=2, verify=bool(self.status().local))
 
-    def _has_photos(self) -> bool:
-        try:
-            return bool(current_generation(self.folder))
-        except FileNotFoundError:
-            return False
-
-    def _look(self) -> None:
-        """Reads what was committed meanwhile. A search goes on with the generation with which it began."""
-        if self._store is not None and self._store.is_current:
-            try:
-                if not self._store.read_on():
-                    return
-            except FileNotFoundError:  # another generation since, or damage, which opening it tells
-                self._store = Store(self.folder)
-        elif self._has_photos():
-            self._store = Store(self.folder)
-        if self._store is not None:
-            self._names = sorted(self._store.state.live)
-
-    def _searchable(self) -> tuple[Store, ChangingIndex]:
-        with self._lock:
-            self._look()
-            store = self._store
-            if store is None or not store.state.live:
-                raise UserError(f"{self.name}: it has no photographs yet; index {self.root} first")
-        if store.state.header.get("retriever") != self.retriever.fingerprint:
-            raise UserError(f"{self.name}: described by another retriever, or another version of it; index it again")
-        if self._index is None or self._index.store is not store or self._index.generation != store.generation:
-            self._index, self._marker = StoreIndex(store, self.retriever.config.search, self._lock), None
-        return store, self._index.follow()
-
-    def _check_known(self, *asked: Photo) -> None:
-        """Raises `UserError` for a name that is not there, before anything is loaded or waited for."""
-        with self._lock:
-            self._look()
-            if self._store and self._names:  # otherwise that is what is said
-                self._check_names([name for name in asked if isinstance(name, str)], self._store.state.live)
-
-    def _row(self, name: str, store: Store | None) -> int:
-        """Of a photograph that is there. Raises `UserError` for an unknown name."""
-        with self._lock:
-            live = store.state.live if store else {}
-            self._check_names([name], live)
-            return live[name]
+    def _check_asked(self, *asked: Photo) -> None:
+        self._view.check_names([name for name in asked if isinstance(name, str)])
 
     def _finder_of(self, store: Store) -> LocalFinder:
         finder = finder_of(self.retriever, store.local_about.get("source", NONE))
@@ -456,17 +399,10 @@ class Collection:
             raise UserError(f"{self.name}: its local features are of another version or setting; index it again")
         return finder
 
-    def _marker_of(self, store: Store, index: ChangingIndex) -> Marker:
-        if self._marker is None:
-            rows = index.ids
-            chosen = np.sort(rows)[np.unique(np.linspace(0, len(rows) - 1, min(200, len(rows))).astype(int))]
-            self._marker = Marker([store.map(row) for row in chosen.tolist()], self.retriever.config.localize)
-        return self._marker
-
     def _query(self, query: Photo, region: Region, store: Store, finder: LocalFinder | None = None) -> Query:
         """The query described; a whole photograph of the collection is so already."""
         if isinstance(query, str):
-            row = self._row(query, store)
+            row = self._view.row(query, store)
             photo = store.state.photos[row]
             if region is None and (finder is None or row in store.state.local):
                 box, local = (0, 0, *photo.size[::-1]), store.local(row) if finder else None

@@ -512,7 +512,7 @@ def test_damage_of_a_photograph_that_is_gone_stops_nothing(collection, root, tmp
     path = next(collection.folder.glob("photos-*/descriptors"))
     width, content = collection.retriever.descriptor_length * 4, bytearray(path.read_bytes())
     digest = hashlib.sha256((tmp_path / "away.jpg").read_bytes()).hexdigest()
-    (row,) = collection._store.state.contents[digest]
+    (row,) = collection._view.store.state.contents[digest]
     content[row * width + 3] ^= 1
     path.write_bytes(content)
     assert reopened(collection).verify() == ["cat/0.jpg"]

@@ -89,7 +89,7 @@ def collection(folder, retriever) -> Collection:
 def stored(collection: Collection) -> dict[str, bytes | None]:
     store = Collection(collection.folder)
     _ = store.names
-    kept = {name: store._store.local(row) for name, row in store._store.state.live.items()}
+    kept = {name: store._view.store.local(row) for name, row in store._view.store.state.live.items()}
     return {name: None if own is None else own.tobytes() for name, own in kept.items()}
 
 
@@ -108,7 +108,7 @@ def test_they_are_those_of_the_library(collection, retriever, folder):
     photos = sret_jax.open_photos(folder / "photos")
     alone = retriever.local_features(photos, folder / "alone")(np.arange(len(photos)))
     assert (alone.counts > 20).all() and alone.counts.min() < 150
-    store = collection._store
+    store = collection._view.store
     for i, name in enumerate(photos.names):
         own = store.local(store.state.live[name])
         assert len(own) == alone.counts[i]
@@ -244,7 +244,7 @@ def test_others_are_found_where_the_setting_is_another(collection, folder, retri
         changed.search("cat/1.jpg", verify=True)
     assert len(changed.update().completed) == 9
     assert changed.search("cat/1.jpg", k=1, mark=False, verify=True).answers[0].inliers > 0
-    assert max(own.count for own in changed._store.state.local.values()) == 40
+    assert max(own.count for own in changed._view.store.state.local.values()) == 40
 
 
 def test_those_of_the_network_are_kept_too(folder, retriever):
@@ -256,7 +256,7 @@ def test_those_of_the_network_are_kept_too(folder, retriever):
     counts = own(np.arange(9)).counts
     _ = collection.names
     assert [
-        collection._store.state.local[collection._store.state.live[n]].count for n in photos.names
+        collection._view.store.state.local[collection._view.store.state.live[n]].count for n in photos.names
     ] == counts.tolist()
     answers = collection.search("cat/1.jpg", mark=False, verify=True).answers
     assert answers == sorted(answers, key=lambda a: -(a.inliers if a.inliers >= 10 else 0))

@@ -332,7 +332,7 @@ def test_a_compaction_that_is_killed_is_as_if_it_had_not_begun(store, monkeypatc
     store.add(described("a", "b"))
     before = contents(store)
     with monkeypatch.context() as context:
-        context.setattr(module, "_publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        context.setattr(module, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             store.compact()
     again = Store(store.folder)
