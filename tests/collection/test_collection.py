@@ -26,6 +26,7 @@ from sret_jax.errors import UserError
 from sret_jax.localization.presence import FOUND_WITH_COSINE
 from sret_jax.retriever import Retriever, load
 from sret_jax.storage.artifacts import DamagedError
+from tests.support.photos import write_long_ago
 
 CONFIG = Config(
     data=DataConfig(image_size=96, threads=1),
@@ -41,21 +42,15 @@ def retriever() -> Retriever:
     return load(CONFIG)
 
 
-def write(path: Path, pixels: np.ndarray, quality: int = 90) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).resize((160, 120)).save(path, quality=quality)
-    os.utime(path, (1.7e9, 1.7e9))  # long ago: its time is no longer uncertain
-
-
 @pytest.fixture(scope="module")
 def described(tmp_path_factory, retriever) -> Path:
     """Photographs, and their collection: each test gets a copy of both."""
     folder = tmp_path_factory.mktemp("described")
     for name, pixels in SCENES.items():
         for i, cut in enumerate((0, 16, 32)):
-            write(folder / "photos" / f"{name}/{i}.jpg", pixels[cut : len(pixels) - cut, cut:])
-    write(folder / "photos" / "flat.jpg", SCENES["cat"][:200])
-    write(folder / "photos" / "a/b/c/deep.png", SCENES["cup"][:200])
+            write_long_ago(folder / "photos" / f"{name}/{i}.jpg", pixels[cut : len(pixels) - cut, cut:])
+    write_long_ago(folder / "photos" / "flat.jpg", SCENES["cat"][:200])
+    write_long_ago(folder / "photos" / "a/b/c/deep.png", SCENES["cup"][:200])
     opened = Collection.open(folder / "photos", workdir=folder / "kept", retriever=retriever)
     opened._retriever = retriever  # compiled already
     opened.update()
@@ -109,8 +104,8 @@ def test_nothing_is_done_again(collection, monkeypatch):
 
 
 def test_an_update_finds_what_is_new_changed_moved_and_gone(collection, root):
-    write(root / "new.jpg", SCENES["woman"][:300])
-    write(root / "cat/0.jpg", SCENES["rocket"][:300])
+    write_long_ago(root / "new.jpg", SCENES["woman"][:300])
+    write_long_ago(root / "cat/0.jpg", SCENES["rocket"][:300])
     (root / "cup/0.jpg").rename(root / "moved.jpg")
     (root / "woman/2.jpg").unlink()
     (root / "broken.jpg").write_bytes((root / "cat/1.jpg").read_bytes()[:500])
@@ -134,7 +129,7 @@ def test_an_update_finds_what_is_new_changed_moved_and_gone(collection, root):
 def test_the_answers_are_those_of_a_fresh_collection_after_many_changes(collection, root, tmp_path, retriever):
     rng = np.random.default_rng(0)
     for i in range(6):
-        write(root / f"more/{i}.jpg", rng.integers(0, 255, (120, 160, 3), np.uint8))
+        write_long_ago(root / f"more/{i}.jpg", rng.integers(0, 255, (120, 160, 3), np.uint8))
         if i > 1:
             (root / f"more/{i - 2}.jpg").unlink()
         collection.update()
@@ -157,7 +152,7 @@ def test_a_file_that_was_touched_is_read_but_not_described_again(collection, roo
 
 
 def test_a_file_of_an_uncertain_time_is_read_again(collection, root, monkeypatch):
-    write(root / "now.jpg", SCENES["cup"][:300])
+    write_long_ago(root / "now.jpg", SCENES["cup"][:300])
     now = time.time()
     os.utime(root / "now.jpg", (now, now))
     assert collection.update().added == ["now.jpg"]
@@ -259,7 +254,7 @@ def test_an_answer_whose_file_has_changed_is_not_marked(collection, root, monkey
     monkeypatch.setattr("sret_jax.collection.marking.FOUND_WITH_COSINE", -2.0)
     name = collection.search("cat/1.jpg", k=1).answers[0].name
     assert collection.search("cat/1.jpg", k=1).answers[0].outlines
-    write(root / name, SCENES["rocket"])
+    write_long_ago(root / name, SCENES["rocket"])
     answer = collection.search("cat/1.jpg", k=1).answers[0]
     assert (answer.name, answer.found, answer.outlines) == (name, None, ())
 
@@ -305,7 +300,7 @@ def test_opening_what_is_there_needs_no_right_to_write(collection, root, tmp_pat
 
 
 def test_two_collections_in_one_workdir_do_not_meet(collection, root, tmp_path, retriever):
-    write(tmp_path / "other/photos/only.jpg", SCENES["cat"])
+    write_long_ago(tmp_path / "other/photos/only.jpg", SCENES["cat"])
     other = Collection.open(tmp_path / "other/photos", workdir=tmp_path / "kept", retriever=retriever)
     other._retriever = retriever
     other.update()
@@ -338,7 +333,7 @@ def test_a_folder_that_lost_everything_is_not_believed(collection, root):
     root.mkdir()
     for new in (None, SCENES["cat"][:250]):
         if new is not None:
-            write(root / "stray.jpg", new)
+            write_long_ago(root / "stray.jpg", new)
         with pytest.raises(UserError, match="mounted"):
             collection.update()
         assert len(collection.names) == 14
@@ -356,7 +351,7 @@ def test_photographs_that_were_all_emptied_are_not_forgotten(collection, root):
 
 def test_a_folder_without_its_photographs_does_not_become_that_of_a_collection(collection, root, tmp_path, retriever):
     workdir, strange = collection.folder.parent, tmp_path / "strange"
-    write(strange / "cat/0.jpg", SCENES["woman"][:300])  # of a name that is known
+    write_long_ago(strange / "cat/0.jpg", SCENES["woman"][:300])  # of a name that is known
     root.rename(tmp_path / "away")
     before = (collection.folder / "collection.json").read_bytes()
     with pytest.raises(UserError, match="none of the 14 photographs of the collection photos is there"):
@@ -371,7 +366,7 @@ def test_a_folder_without_its_photographs_does_not_become_that_of_a_collection(c
 
 def test_a_name_that_is_taken_while_a_retriever_is_loaded_is_left_to_who_has_it(root, tmp_path, retriever, monkeypatch):
     other, workdir = tmp_path / "other/photos", tmp_path / "kept"
-    write(other / "a.jpg", SCENES["cat"])
+    write_long_ago(other / "a.jpg", SCENES["cat"])
 
     def slow(_):
         monkeypatch.setattr(place, "load", lambda _: retriever)
@@ -437,7 +432,7 @@ def test_an_update_that_changes_nothing_writes_nothing_into_the_journal(collecti
 
 
 def test_a_photograph_that_vanishes_while_it_is_read_is_no_file_that_cannot_be_used(collection, root, monkeypatch):
-    write(root / "new.jpg", SCENES["woman"][:300])
+    write_long_ago(root / "new.jpg", SCENES["woman"][:300])
     os.utime(root / "cat/0.jpg", (1.6e9, 1.6e9))
     real = updating.read_photo
 
@@ -455,7 +450,7 @@ def test_a_photograph_that_vanishes_while_it_is_read_is_no_file_that_cannot_be_u
 def test_what_was_renamed_is_told_from_what_is_new(collection, root):
     (root / "cat/0.jpg").rename(root / "cat/renamed.jpg")
     (root / "cat/1.jpg").unlink()
-    write(root / "new.jpg", SCENES["woman"][:300])
+    write_long_ago(root / "new.jpg", SCENES["woman"][:300])
     done = collection.update()
     assert done.renamed == [("cat/0.jpg", "cat/renamed.jpg")]
     assert sorted(done.added) == ["cat/renamed.jpg", "new.jpg"] and sorted(done.removed) == ["cat/0.jpg", "cat/1.jpg"]
@@ -489,7 +484,7 @@ def test_a_passing_error_advises_deleting_nothing(collection, monkeypatch):
 
 
 def test_a_photograph_or_query_that_cannot_be_read_is_named(collection, root, tmp_path):
-    write(root / "cat/0.jpg", SCENES["woman"])
+    write_long_ago(root / "cat/0.jpg", SCENES["woman"])
     with pytest.raises(UserError, match=r"^cat/0.jpg: changed since it was indexed"):
         collection.heat("cat/0.jpg", "cat/1.jpg")
     (tmp_path / "text.jpg").write_text("no photograph")
@@ -548,7 +543,7 @@ def test_a_killed_update_goes_on_where_it_was(root, tmp_path, retriever, monkeyp
 
 
 def test_one_updates_at_a_time_and_others_search(collection, root):
-    write(root / "new.jpg", SCENES["cat"][:250])
+    write_long_ago(root / "new.jpg", SCENES["cat"][:250])
     inside, done = threading.Event(), threading.Event()
 
     def wait(*_):
@@ -631,7 +626,7 @@ def test_a_search_goes_on_with_what_it_began_with(collection, monkeypatch):
 def test_a_reader_sees_what_another_process_wrote(collection, root):
     reader = reopened(collection)
     assert len(found(reader, "cat/0.jpg", k=50)) == 13
-    write(root / "new.jpg", SCENES["cat"][:250])
+    write_long_ago(root / "new.jpg", SCENES["cat"][:250])
     (root / "cup/0.jpg").unlink()
     collection.update()
     assert "new.jpg" in found(reader, "cat/0.jpg", k=50) and "cup/0.jpg" not in found(reader, "cat/0.jpg", k=50)
@@ -675,7 +670,7 @@ def test_an_approximate_index_is_kept_and_follows(collection, root, retriever, m
     config = dataclasses.replace(CONFIG, search=dataclasses.replace(CONFIG.search, method="ah"))
     rng = np.random.default_rng(0)
     for i in range(20):
-        write(root / f"more/{i}.jpg", rng.integers(0, 255, (120, 160, 3), np.uint8))
+        write_long_ago(root / f"more/{i}.jpg", rng.integers(0, 255, (120, 160, 3), np.uint8))
     collection.update()
     exact = found(collection, "cat/0.jpg", k=33)
     approximate = reopened(collection)

@@ -1,7 +1,6 @@
 """Local features of a collection: found once, kept like everything else, and what puts verified answers in order."""
 
 import dataclasses
-import os
 import shutil
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from sret_jax.extraction.local_features import Sift, as_records
 from sret_jax.reranking.answers import Answers, Context, PhotoFeatures
 from sret_jax.reranking.chain import Chain, parse_rerankers
 from sret_jax.retriever import Retriever, load
+from tests.support.photos import write_long_ago
 
 CONFIG = Config(
     data=DataConfig(image_size=64, bucket_ratios=(), threads=1),
@@ -43,19 +43,13 @@ def retriever() -> Retriever:
     return dataclasses.replace(made, variables=variables)
 
 
-def write(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).resize((160, 120)).save(path, quality=90)
-    os.utime(path, (1.7e9, 1.7e9))  # long ago: its time is no longer uncertain
-
-
 @pytest.fixture(scope="module")
 def described(tmp_path_factory, retriever) -> Path:
     """Photographs, and their collection without local features: each test gets a copy of both."""
     folder = tmp_path_factory.mktemp("described")
     for name, pixels in SCENES.items():
         for i, cut in enumerate((0, 16, 32)):
-            write(folder / f"photos/{name}/{i}.jpg", pixels[cut : len(pixels) - cut, cut:])
+            write_long_ago(folder / f"photos/{name}/{i}.jpg", pixels[cut : len(pixels) - cut, cut:])
     opened(folder, retriever).update()
     return folder
 
@@ -117,7 +111,7 @@ def test_they_are_those_of_the_library(collection, retriever, folder):
 
 def test_new_photographs_are_described_with_them_and_moved_ones_keep_them(collection, folder, monkeypatch):
     before = stored(collection)
-    write(folder / "photos/new.jpg", SCENES["woman"][:300])
+    write_long_ago(folder / "photos/new.jpg", SCENES["woman"][:300])
     (folder / "photos/cup/0.jpg").rename(folder / "photos/moved.jpg")
     looked = []
     own = Sift.of_photo
@@ -214,7 +208,7 @@ def test_a_photograph_that_changes_meanwhile_is_left_to_the_next_update(folder, 
 
     def change(done: int, total: int) -> None:
         if done == 0:
-            write(folder / "photos/cat/0.jpg", SCENES["cup"])
+            write_long_ago(folder / "photos/cat/0.jpg", SCENES["cup"])
             (folder / "photos/cup/1.jpg").unlink(missing_ok=True)
 
     assert sorted({*NAMES} - {*collection.update(change).completed}) == ["cat/0.jpg", "cup/1.jpg"]

@@ -1,11 +1,14 @@
 """Photographs drawn for a test: files of one colour in folders, and photo sets in memory."""
 
 import io
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from sret_jax.config import DataConfig
 from sret_jax.data.photo_set import PhotoSet
 
 
@@ -89,3 +92,17 @@ def make_photos(counts):
         source=Encoded(photos),
         skipped=[],
     )
+
+
+def drawn_data(cache: str | Path, **changes: Any) -> DataConfig:
+    """Photographs of six drawn objects, four of each, to train on two at a time of four."""
+    settings = {"dataset": "synthetic", "cache_dir": str(cache), "image_size": 64, "threads": 2}
+    settings |= {"instances_per_batch": 4, "photos_per_instance": 2, "synthetic_instances": 6, "synthetic_photos": 4}
+    return DataConfig(**(settings | changes))
+
+
+def write_long_ago(path: Path, pixels: np.ndarray, quality: int = 90) -> None:
+    """A small photograph whose time of change is certain: long before it is read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).resize((160, 120)).save(path, quality=quality)
+    os.utime(path, (1.7e9, 1.7e9))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from sret_jax.config import Config, DataConfig, EvalConfig, MiningConfig, ModelConfig, TrainConfig
 from sret_jax.training import loop, parallel
 from tests.support.networks import NETWORK
-from tests.support.photos import make_photos
+from tests.support.photos import drawn_data, make_photos
 
 PHOTOS = make_photos([3, 2, 4, 1, 3, 2])
 
@@ -35,17 +35,7 @@ def validated(cache, **train):
     settings = {"steps": 6, "loss": "contrastive", "margin": 1.2, "warmup_steps": 0, "save_every": 2, "log_every": 1}
     settings |= {"on_maps": True, "validate_every": 2, "whitening_refit": "within", "learning_rate": 0.01}
     return Config(
-        data=DataConfig(
-            dataset="synthetic",
-            cache_dir=str(cache),
-            image_size=64,
-            instances_per_batch=4,
-            photos_per_instance=2,
-            held_out=0.34,
-            threads=2,
-            synthetic_instances=6,
-            synthetic_photos=4,
-        ),
+        data=drawn_data(cache, held_out=0.34),
         model=ModelConfig(weights="none", stage="c2", whitening_dim=8, whitening_init="within", whitening_ridge=1.0),
         train=TrainConfig(**(settings | train)),
         eval=EvalConfig(benchmarks=()),

@@ -24,11 +24,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from sret_jax.config import Config, DataConfig, EvalConfig, MiningConfig, ModelConfig, SmoothingConfig, TrainConfig
+from sret_jax.config import Config, EvalConfig, MiningConfig, ModelConfig, SmoothingConfig, TrainConfig
 from sret_jax.storage import artifacts
 from sret_jax.training import loop, parallel
 from sret_jax.training.loop import Stopped, train
 from tests.support.own_parts import use_examples
+from tests.support.photos import drawn_data
 
 STEPS, SAVE_EVERY = 8, 2
 
@@ -36,16 +37,7 @@ STEPS, SAVE_EVERY = 8, 2
 def small_config(cache: str | Path, plain: bool = False) -> Config:
     """Every part of a state matters in it: moments, running statistics, the loss's weights, two batches a step."""
     return Config(
-        data=DataConfig(
-            dataset="synthetic",
-            cache_dir=str(cache),
-            image_size=64,
-            instances_per_batch=4,
-            photos_per_instance=2,
-            threads=2,
-            synthetic_instances=6,
-            synthetic_photos=4,
-        ),
+        data=drawn_data(cache),
         model=ModelConfig(weights="none", stage="c2", whitening_dim=8, whitening_init="random" if plain else "pca"),
         train=TrainConfig(
             steps=STEPS,
