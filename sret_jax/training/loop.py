@@ -156,7 +156,7 @@ def _train(
     validation, before = None, jax.tree.map(np.asarray, variables)
     if held_out is not None:
         held = shown(config, network, variables, held_out, cache_folder(config, workdir))
-        validation = Validation(config, network, seen, held, before)
+        validation = Validation(config, network, seen, held, before, grew_at=run["lengths"][-1][0])
 
     if saved is None:
         if parallel.is_main():
@@ -215,11 +215,13 @@ def _record(run: Tree, batches: Any, validation: Validation | None) -> Tree:
     return run | {"data": batches.get_state()} | ({"validation": validation.record()} if validation else {})
 
 
-def split_for_validation(config: Config, workdir: Path, photos: PhotoSet) -> tuple[PhotoSet, PhotoSet | None]:
+def split_for_validation(
+    config: Config, workdir: Path, photos: PhotoSet, **words: str
+) -> tuple[PhotoSet, PhotoSet | None]:
     """The photographs to train on and those to validate on; None where `config.train.validate_every` is 0.
 
     Those of the split `config.data.validation`, where one of `config.data.splits` has it; otherwise instances are held
-    out.
+    out, and `words` are those of `hold_out`.
     """
     data = config.data
     if not config.train.validate_every:
@@ -231,7 +233,7 @@ def split_for_validation(config: Config, workdir: Path, photos: PhotoSet) -> tup
             cache = cache_folder(config, workdir)
             files = ",".join(known.values())
             return photos, prepare_folders(",".join(known), cache, splits=files, split=data.validation)
-    return hold_out(photos, data.held_out, config.seed)
+    return hold_out(photos, data.held_out, config.seed, **words)
 
 
 def learned_start(config: Config, variables: Tree, seen: Shown) -> Tree:

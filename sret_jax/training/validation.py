@@ -20,6 +20,7 @@ from sret_jax.training.whitening import whitened_start
 
 log = logging.getLogger(__name__)
 Tree = dict[str, Any]
+WITHOUT = ", or set config.train.validate_every=0 to train without validation"
 FEW = 10  # held-out instances below which a gain is hardly ever larger than its standard error, or is by chance
 
 
@@ -36,6 +37,7 @@ class Validation:
     start, best      AP of every instance before training and of the best network; None before they are measured
     step, variables  of the best network, made of the step's as `kept` does; the variables in the main process
     curve            (step, score) of everything that was measured
+    grew_at          the step at which the run got more steps: what was measured before does not end it again
     """
 
     config: Config
@@ -43,6 +45,7 @@ class Validation:
     shown: Shown
     held_out: Shown
     before: Tree
+    grew_at: int = 0
     start: Float[np.ndarray, "m"] | None = None
     best: Float[np.ndarray, "m"] | None = None
     step: int = 0
@@ -50,14 +53,8 @@ class Validation:
     curve: list[tuple[int, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        m = len(rows_of_instances(self.held_out.photos, at_least=2))
-        if m < FEW and parallel.is_main():
-            log.warning(
-                "%s",
-                f"validation: {m} held-out instance{'s' * (m != 1)} with two photographs or more: too few to tell "
-                f"whether training helps, which takes {FEW} or so. Add photographs of more objects, or raise "
-                "config.data.held_out",
-            )
+        if parallel.is_main():
+            warn_of_few(len(rows_of_instances(self.held_out.photos, at_least=2)), "config.data.held_out")
 
     def measure(self, step: int, variables: Tree) -> float:
         """The score of the network with these variables, which may become the best.
@@ -116,8 +113,8 @@ class Validation:
 
     @property
     def since_best(self) -> int:
-        """Measurements since the best network's."""
-        return sum(step > self.step for step, _ in self.curve)
+        """Measurements since the best network's, or since the run grew."""
+        return sum(step > max(self.step, self.grew_at) for step, _ in self.curve)
 
     @property
     def over(self) -> bool:
@@ -150,6 +147,17 @@ class Validation:
         self.step, self.curve = record["step"], [(int(step), float(score)) for step, score in record["curve"]]
 
 
+def warn_of_few(instances: int, share: str) -> None:
+    """Says where too few instances are held out; `share` is what a person raises for more."""
+    if instances < FEW:
+        log.warning(
+            "%s",
+            f"validation: {instances} held-out instance{'s' * (instances != 1)} with two photographs or more: too few "
+            f"to tell whether training helps, which takes {FEW} or so. Add photographs of more objects, or raise "
+            f"{share}",
+        )
+
+
 def kept(config: Config, variables: Tree, before: Tree, shown: Shown) -> Tree:
     """What is kept of a network: `averaged`, and its whitening layer computed anew where the config asks for it."""
     return refilled(config, averaged(config, variables, before), shown)
@@ -178,12 +186,15 @@ def refilled(config: Config, variables: Tree, shown: Shown) -> Tree:
     return whitened_start(config, variables, shown, config.train.whitening_refit)
 
 
-def hold_out(photos: PhotoSet, share: float, seed: int) -> tuple[PhotoSet, PhotoSet]:
+def hold_out(
+    photos: PhotoSet, share: float, seed: int, named: str = "config.data.held_out", otherwise: str = WITHOUT
+) -> tuple[PhotoSet, PhotoSet]:
     """Two sets without a common instance, the second with about `share` of the instances of every source, at least one.
 
     Photographs without a label stay in the first.
 
-    Raises `UserError` when that leaves fewer than two instances of two photographs to train on.
+    Raises `UserError` when that leaves fewer than two instances of two photographs to train on. It calls the share as
+    it is `named`, and says what a person can do `otherwise` than add photographs.
     """
     several = [int(photos.labels[rows[0]]) for rows in rows_of_instances(photos, at_least=2)]
     rng = np.random.default_rng((seed, HOLD_OUT))
@@ -195,9 +206,9 @@ def hold_out(photos: PhotoSet, share: float, seed: int) -> tuple[PhotoSet, Photo
     count = max(1, round(share * len(dealt)))
     if len(dealt) - count < 2:
         raise UserError(
-            f"config.data.held_out={share}: of {len(dealt)} instances with two photographs or more that leaves "
-            f"{max(0, len(dealt) - count)} to train on, and training needs two; add photographs of more objects, or "
-            "set config.train.validate_every=0 to train without validation"
+            f"{named}={share}: of {len(dealt)} instances with two photographs or more that leaves "
+            f"{max(0, len(dealt) - count)} to train on, and training needs two; add photographs of more objects"
+            f"{otherwise}"
         )
     out = [dealt[int((i + 0.5) * len(dealt) / count)] for i in range(count)]
     return photos.select(np.flatnonzero(~np.isin(photos.labels, out))), photos.select(

@@ -13,6 +13,7 @@ from sret_jax.errors import UserError
 from sret_jax.training import loop, optimizer
 from sret_jax.training.checkpoint import Checkpoints
 from sret_jax.training.optimizer import learning_rate
+from sret_jax.training.validation import Validation
 from tests.support.tiny_training import Killed, config, logged, make_run, validated
 
 
@@ -139,3 +140,19 @@ def test_what_follows_training_is_done_anew(monkeypatch, tmp_path):
     run(settings(8), tmp_path / "grown", measure=measure)  # finished: measured again, and nothing else
     same(seen[2].variables, second.variables)
     assert loop.Workdir(tmp_path / "grown").checkpoint(8).is_dir()
+
+
+def test_a_run_that_patience_ended_goes_on_when_it_grows(tmp_path, monkeypatch):
+    monkeypatch.setattr(Validation, "measure", never_better)
+    for steps, last in ((6, 2), (8, 4)):
+        loop.train(validated(tmp_path / "cache", steps=steps, patience=1, keep=9), tmp_path / "run")
+        assert Checkpoints(tmp_path / "run/checkpoints", 9).latest().step == last
+    assert lengths(tmp_path / "run") == [[0, 6], [2, 8]]
+
+
+def never_better(validation, step, variables):
+    validation.curve.append((step, 50.0))
+    if validation.start is None:
+        validation.start = validation.best = np.full(2, 50.0)
+    validation.variables = validation.variables or variables
+    return 50.0
