@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sret_jax.config import Config
+from sret_jax.config import Config, differences, from_dict, to_dict
 from sret_jax.errors import UserError
 from sret_jax.models.weights.shipped import shipped_names
 from sret_jax.models.weights.trained import holds_trained, is_saved, step_folder
@@ -17,6 +17,7 @@ from sret_jax.storage.checkpoint import read_step
 
 log = logging.getLogger(__name__)
 Tree = dict[str, Any]
+START = ("weights", "whitening_init", "whitening_ridge")  # fields of the model that say where it starts
 
 
 def starts_from_run(config: Config) -> bool:
@@ -33,9 +34,9 @@ def instances_key(instances: list[str]) -> str:
 def class_weights(config: Config, instances: list[str], fresh: Tree) -> Tree:
     """The loss's own parameters before the first step: `fresh`, or those of the run that training starts from.
 
-    Weight vectors of instances mean something for the same instances and descriptors alone. They are made anew, and
-    that is said, where the run had others, where its last state is not the network that is started from, or where the
-    whitening layer, which ends in the space that they lie in, is made anew.
+    Weight vectors of instances mean something for the same instances, loss and descriptors alone. They are made anew,
+    and that is said, where the run had others, where its last state is not the network that is started from, or where
+    the whitening layer, which ends in the space that they lie in, is made anew.
     """
     if not fresh or not starts_from_run(config):
         return fresh
@@ -49,6 +50,9 @@ def class_weights(config: Config, instances: list[str], fresh: Tree) -> Tree:
             why = "it was trained on other instances"
         elif shapes[0] != shapes[1]:
             why = "its loss has others"
+        elif (own := _meaning(from_dict(saved.record["config"]))) != _meaning(config):
+            field = differences(own, _meaning(config))[0][0]
+            why = f"config.{field} was another"
         elif "chosen" in saved.arrays:
             why = "its network is not that of its last step"
         elif config.model.whitening and config.model.whitening_init != "weights":
@@ -58,6 +62,12 @@ def class_weights(config: Config, instances: list[str], fresh: Tree) -> Tree:
             return dict(found)
     log.warning("%s: the weights of %d instances are made anew: %s", source, len(instances), why)
     return fresh
+
+
+def _meaning(config: Config) -> Tree:
+    """What gives weights of instances their meaning: the loss, and the network but for what it starts from."""
+    model = {name: value for name, value in to_dict(config.model).items() if name not in START}
+    return {"train": {"loss": config.train.loss}, "model": model}
 
 
 def digest_of(variables: Tree) -> str:

@@ -35,7 +35,8 @@ def config(weights, **model):
     "instances, written, model, said",
     [
         (INSTANCES, {}, {}, "the weights of its 3 instances are taken"),
-        (INSTANCES, {}, {"whitening": False, "whitening_init": "pca"}, "the weights of its 3 instances are taken"),
+        (INSTANCES, {}, {"whitening": False, "whitening_init": "pca"}, "anew: config.model.whitening was another"),
+        (INSTANCES, {}, {"pool": "mac"}, "anew: config.model.pool was another"),
         (["a", "b", "d"], {}, {}, "anew: it was trained on other instances"),
         (INSTANCES, {"loss": {"weights": np.ones((3, 2, 4))}}, {}, "anew: its loss has others"),
         (INSTANCES, {}, {"whitening_init": "pca"}, "anew: the whitening layer is made anew, too"),
