@@ -157,7 +157,7 @@ def check_sources(config: Config, where: str, *, changed: bool = False, kinds: S
         if part.sha256 != digest and not changed:
             raise UserError(
                 f"{part.place}: the {kind} {name!r} is not what {where} was made with; put it back, or accept it with "
-                "--config.changed_parts=True"
+                "--config.changed_parts=True (train, eval), and for a collection with another --retriever (index)"
             )
 
 

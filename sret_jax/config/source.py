@@ -51,11 +51,28 @@ def _definitions(text: str, name: str) -> dict[str, list[ast.stmt]]:
 
 
 def _bound_by(part: ast.stmt) -> list[str]:
+    """The names that a statement at the top gives a value, or changes the value of, in whichever branch."""
     if isinstance(part, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
         return [part.name]
-    if isinstance(part, ast.Import | ast.ImportFrom):
-        return [(alias.asname or alias.name).partition(".")[0] for alias in part.names]
-    return [node.id for node in ast.walk(part) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    if isinstance(part, ast.Expr):  # a call such as `TABLE.update(...)`
+        called = part.value.func if isinstance(part.value, ast.Call) else None
+        return [name] if isinstance(called, ast.Attribute) and (name := _root(called)) else []
+    found: list[str] = []
+    for node in ast.walk(part):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            found.append(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found += [(alias.asname or alias.name).partition(".")[0] for alias in node.names]
+        elif isinstance(node, ast.Name | ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):
+            found += [name] if (name := _root(node)) else []
+    return list(dict.fromkeys(found))
+
+
+def _root(node: ast.expr) -> str:
+    """The name that attributes and items are of; "" where they are of something without one."""
+    while isinstance(node, ast.Attribute | ast.Subscript):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _without_docstrings(part: ast.stmt) -> ast.stmt:

@@ -44,4 +44,4 @@ def train(config: Config, workdir: str | Path) -> Retriever:
     loop.train(config, workdir, measure)
     if parallel.is_main() and (picture := curve_png(Workdir(workdir))):
         write_file(Workdir(workdir).curve, picture)
-    return load(workdir)
+    return load(workdir, config if config.changed_parts else None)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from sret_jax.config.own_parts import Part
 from sret_jax.localization.localizer import Localizer
@@ -23,9 +24,10 @@ def own_reranker(part: Part) -> Reranker:
             raise part.fails(f"gave {type(step).__name__}, not a function from candidates to candidates")
 
         def checked(candidates: Candidates) -> Candidates:
+            before = candidates.ids.copy()  # which it may change in place
             with part.blamed():
                 given = step(candidates)
-            _check_order(part, candidates, given)
+            _check_order(part, before, given)
             return given
 
         return checked
@@ -33,14 +35,14 @@ def own_reranker(part: Part) -> Reranker:
     return Reranker(make, NUMBER)
 
 
-def _check_order(part: Part, before: Candidates, after: Any) -> None:
+def _check_order(part: Part, before: Int[np.ndarray, "q k"], after: Any) -> None:
     """Raises `UserError` unless the same photographs are in another order, with a number each."""
     if not isinstance(after, Candidates):
         raise part.fails(f"gave {type(after).__name__}, not Candidates: use dataclasses.replace(candidates, ids=...)")
     ids, scores = np.asarray(after.ids), np.asarray(after.scores)
-    if ids.shape != before.ids.shape or scores.shape != ids.shape:
-        raise part.fails(f"gave ids {list(ids.shape)} and scores {list(scores.shape)}, not {list(before.ids.shape)}")
-    if not np.array_equal(np.sort(ids, axis=1), np.sort(before.ids, axis=1)):
+    if ids.shape != before.shape or scores.shape != ids.shape:
+        raise part.fails(f"gave ids {list(ids.shape)} and scores {list(scores.shape)}, not {list(before.shape)}")
+    if not np.array_equal(np.sort(ids, axis=1), np.sort(before, axis=1)):
         raise part.fails("gave other photographs than it got: it may change their order and nothing else")
     if np.isnan(scores).any():
         raise part.fails(f"gave a score that is not a number, for query {int(np.isnan(scores).any(1).argmax())}")

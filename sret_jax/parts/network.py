@@ -76,7 +76,8 @@ class OwnRefinement(nn.Module):
         refined, seen = given if isinstance(given, tuple) and len(given) == 2 else (given, {})
         if not (_is_float(refined) and refined.shape == x.shape):
             raise self.part.fails(f"gave {shape_of(refined)}, not a map like the one it got, {list(x.shape)}")
-        if not (isinstance(seen, Mapping) and all(one.shape[:1] == x.shape[:1] for one in jax.tree.leaves(seen))):
+        leading = [getattr(one, "shape", ())[:1] for one in jax.tree.leaves(seen)]
+        if not (isinstance(seen, Mapping) and all(one == x.shape[:1] for one in leading)):
             raise self.part.fails(f"gave {shape_of(seen)} beside its map, not a dict of arrays [{x.shape[0]}, ...]")
         return jnp.where(mask[..., None], refined, 0).astype(x.dtype), dict(seen)
 

@@ -50,6 +50,21 @@ def test_whatever_it_uses_of_its_file_counts(old, new):
     assert old in TEXT and source_digest(TEXT.replace(old, new), "part") != source_digest(TEXT, "part")
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("try:\n    import fast\nexcept ImportError:\n    def helper(x): return x", "return x + 1"),
+        ("if True:\n    def helper(x): return x", "return x + 1"),
+        ("TABLE = {}\nTABLE['a'] = 1\ndef helper(x): return TABLE", "TABLE['a'] = 2"),
+        ("TABLE = {}\nTABLE.update(a=1)\ndef helper(x): return TABLE", "update(a=2)"),
+    ],
+)
+def test_what_it_uses_counts_in_whichever_statement_it_is_made(before, after):
+    old = {"return x + 1": "return x", "TABLE['a'] = 2": "TABLE['a'] = 1", "update(a=2)": "update(a=1)"}[after]
+    text = f"{before}\ndef part(x):\n    return helper(x)\n"
+    assert source_digest(text, "part") != source_digest(text.replace(old, after, 1), "part")
+
+
 def test_the_last_definition_of_a_name_is_the_one():
     again = TEXT + "\ndef part(x):\n    return x\n"
     assert source_digest(again, "part") == source_digest("def part(x):\n    return x\n", "part")

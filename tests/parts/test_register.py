@@ -172,6 +172,7 @@ def reranked(tmp_path, expression):
             r"gave ids \[2, 2\] and scores \[2, 2\], not \[2, 3\]",
         ),
         ("replace(c, ids=c.ids * 0)", "gave other photographs than it got"),
+        ("(c.ids.fill(0), c)[1]", "gave other photographs than it got"),  # in place
         ("replace(c, scores=c.scores * np.nan)", "gave a score that is not a number, for query 0"),
         ("c.nothing", r"own\.py:9: reranker 'mine': AttributeError: .*nothing"),
     ],

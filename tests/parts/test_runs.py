@@ -72,6 +72,15 @@ def test_a_run_goes_on_to_the_same_bits_and_refuses_another_source(photos, tmp_p
     assert before["loss near"] != now["loss near"] and before["pooling mine"] == now["pooling mine"]
 
 
+def test_a_finished_run_is_measured_with_a_source_that_was_accepted(photos, tmp_path):
+    file, settings = write_parts(tmp_path / "own.py", POOLING), config(photos)
+    sret_jax.train(settings, tmp_path / "run")
+    write_parts(file, POOLING.replace("* weight", "* weight * 2"))
+    with pytest.raises(UserError, match="the pooling 'mine' is not what .*run was made with"):
+        sret_jax.train(settings, tmp_path / "run")
+    sret_jax.train(dataclasses.replace(settings, changed_parts=True), tmp_path / "run")
+
+
 def test_a_network_says_which_part_of_which_file_it_needs_and_imports_none(photos, tmp_path):
     file, found = write_parts(tmp_path / "own.py", POOLING), sret_jax.open_photos(photos)
     retriever = sret_jax.train(config(photos), tmp_path / "run")
