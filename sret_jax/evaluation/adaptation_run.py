@@ -53,7 +53,9 @@ def adapt_retriever(
     )
     train = dataclasses.replace(retriever.config.train, validate_every=1)
     config = dataclasses.replace(retriever.config, data=data, train=train, seed=settings.seed)
-    photos, held_out = loop.split_for_validation(config, out, loop.prepare_photos(config, out))
+    photos, held_out = loop.split_for_validation(
+        config, out, loop.prepare_photos(config, out), named="--held_out", otherwise=""
+    )
     assert held_out is not None
     bare, place = dataclasses.replace(retriever, whitening=None), Workdir(out)
 

@@ -32,6 +32,7 @@ from sret_jax.errors import UserError, choices
 from sret_jax.metrics.ranking import leave_one_out_map
 from sret_jax.models.whitening import LearnedWhitening, apply_whitening, pca_whitening
 from sret_jax.training.margin_losses import cosface
+from sret_jax.training.validation import warn_of_few
 from sret_jax.training.whitening import ridge_whitening
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,10 @@ def adapt(train: Labelled, held_out: Labelled, settings: AdaptConfig, before: np
     if settings.start not in STARTS:
         raise UserError(f"start of an adaptation: no {choices(settings.start, STARTS)}")
     x, held = _normalized(train.x, "to train on"), _normalized(held_out.x, "held out")
+    m = len(np.unique(held_out.labels[held_out.labels >= 0]))
+    if m < 2:
+        raise UserError(f"{m} held-out instances decide nothing; give photographs of more objects, or raise --held_out")
+    warn_of_few(m, "--held_out")
     start = _per_instance(held if before is None else _normalized(before, "held out"), held_out.labels)
     known = train.labels >= 0
     _, labels = np.unique(train.labels[known], return_inverse=True)
@@ -116,7 +121,7 @@ def adapt(train: Labelled, held_out: Labelled, settings: AdaptConfig, before: np
     curve = [float(found.mean()) for found in measured]
     epoch = int(np.argmax(curve))
     difference = measured[epoch] - start
-    error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else float("inf")
+    error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
     gain = float(difference.mean())
     return Adaptation(_layer(best), float(start.mean()), curve[epoch], gain, error, epoch, curve)
 

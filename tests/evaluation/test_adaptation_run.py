@@ -69,7 +69,6 @@ def test_a_layer_that_is_better_is_the_whitening_of_a_retriever_that_loads(retri
 def test_the_photographs_are_described_once(retriever, root, tmp_path, monkeypatch):
     first = adapt_retriever(retriever, str(root), tmp_path, SETTINGS)[1]
     monkeypatch.setattr(type(retriever.extractor), "describe", None)  # not called again
-    monkeypatch.setattr(type(retriever.extractor), "describe_chunks", None, raising=False)
     again = adapt_retriever(retriever, str(root), tmp_path, SETTINGS)[1]
     assert again.curve == first.curve
 
