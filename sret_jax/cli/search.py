@@ -14,17 +14,19 @@ name. The collection has to keep local features: `sret index PHOTOS --local=sift
 `--json` prints what `POST /search` of `sret serve` answers, with every answer on a line of its own.
 """
 
+import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from sret_jax.cli.collections import add_name, collection_folder, is_file, parser, shown
-from sret_jax.collection.answers import Answer, as_json
+from sret_jax.collection.answers import Answer, Found
 from sret_jax.collection.collection import Collection
 from sret_jax.data.regions import Region
 from sret_jax.errors import UserError, did_you_mean
 from sret_jax.localization.region_file import region_of
+from sret_jax.server.results import search_result
 
 
 def main(words: Sequence[str]) -> None:
@@ -53,13 +55,20 @@ def main(words: Sequence[str]) -> None:
     how = {"mark": not given.no_mark, "verify": given.verify}
     found = collection.search(query, region, k=given.k, start=given.start, **how)
     if given.json:
-        print(as_json(found, given.start, given.k))
+        print(one_a_line(found, given.start, given.k))
         return
     for answer in found.answers:
         inliers = f"{'-' if answer.inliers is None else answer.inliers:>5}  " if given.verify else ""
         print(f"{answer.score:6.3f}  {inliers}{shown(answer.name)}  {where(answer)}".rstrip())
     if not found.answers:
         print(f"no answers from {given.start} on", file=sys.stderr)
+
+
+def one_a_line(found: Found, start: int, k: int) -> str:
+    """What `POST /search` answers, with every answer on a line of its own."""
+    about = search_result(found, start, k)
+    lines = [json.dumps(answer) for answer in about.pop("answers")]
+    return json.dumps(about)[:-1] + ', "answers": [\n' + ",\n".join(lines) + "\n]}"
 
 
 def where(answer: Answer) -> str:

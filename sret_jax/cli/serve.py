@@ -8,7 +8,6 @@ are, and nothing is sent elsewhere. By default only this machine reaches the pag
 """
 
 import argparse
-import contextlib
 import ipaddress
 import sys
 import threading
@@ -70,16 +69,23 @@ def open_collection(options: argparse.Namespace, readiness: Readiness) -> Collec
 
 def _follow(opened: "Opened", readiness: Readiness, updating: bool) -> None:
     """Makes a collection ready to be searched, and brings it up to date; what is indexed is served whatever comes."""
+
+    def failed(what: str, error: UserError | OSError) -> None:
+        reason = error if isinstance(error, UserError) else error.strerror or error
+        readiness.message = f"{opened.name} could not be {what}: {reason}"
+        print(readiness.message, file=sys.stderr, flush=True)
+
     try:
-        with contextlib.suppress(UserError, OSError):  # what another version has described is described again below
+        try:
             opened.prepare()
             readiness.ready = True
+        except (UserError, OSError) as error:
+            if not updating:  # else what another version has described is described again now
+                failed("made ready", error)
         if updating and opened.update().anything:
             opened.prepare()
     except (UserError, OSError) as error:  # OSError: the disk is read-only, or fails
-        reason = error if isinstance(error, UserError) else error.strerror or error
-        readiness.message = f"{opened.name} could not be brought up to date: {reason}"
-        print(readiness.message, file=sys.stderr, flush=True)
+        failed("brought up to date", error)
     finally:
         readiness.ready = True
 

@@ -1,8 +1,6 @@
 """What a collection answers."""
 
-import json
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -39,25 +37,6 @@ class Found:
     answers: list[Answer]
     size: tuple[int, int]
     searched: tuple[int, int, int, int]
-
-
-def as_json(found: Found, start: int, k: int) -> str:
-    """What `POST /search` of `sret serve` answers, with every answer on a line of its own.
-
-    Args:
-      found: by a search for the answers from `start` on, `k` of them.
-    """
-    height, width = found.size
-    about: dict[str, Any] = {"query": {"width": width, "height": height}, "searched": found.searched, "start": start}
-    answers = [json.dumps(_fields(answer)) for answer in found.answers]
-    more = json.dumps(len(found.answers) == k)
-    return json.dumps(about)[:-1] + ', "answers": [\n' + ",\n".join(answers) + f'\n], "more": {more}}}'
-
-
-def _fields(answer: Answer) -> dict[str, Any]:
-    height, width = answer.size
-    fields = {name: getattr(answer, name) for name in ("found", "box", "outlines", "inliers")}
-    return {"name": answer.name, "score": answer.score, "width": width, "height": height} | fields
 
 
 @dataclass(frozen=True)

@@ -245,7 +245,8 @@ class Collection:
             kept = [(int(id), float(score)) for id, score in zip(ids, scores, strict=True) if id not in same]
             inliers: dict[int, int] = {}
             if finder:
-                kept, inliers = verified(asked, kept, store, finder.config)
+                first = [row for row, _ in kept[:VERIFIED]]
+                kept, inliers = verified(asked, kept, store, self._view.local(store, finder, first), finder.config)
             kept = kept[start : start + k]
             photos = [store.state.photos[row] for row, _ in kept]
             answers = [
@@ -362,15 +363,14 @@ class Collection:
                 store.forget(rows)
                 store.cut_end()
                 return names
-        with self._view.lock:
-            self._view.look()
-            if self._view.store is None:
-                return []
-            names = [self._view.store.state.photos[row].name for row in self._view.store.unsound()]
-            if not names:
-                self._view.look()  # at what was committed meanwhile
-                self._view.store.check_end()
-            return names
+        if not has_photos(self.folder):
+            return []
+        store = Store(self.folder)  # of its own: reading every byte takes long, and nobody waits for it
+        names = [store.state.photos[row].name for row in store.unsound()]
+        if not names:
+            store.refresh()  # with what was committed meanwhile
+            store.check_end()
+        return names
 
     def compact(self) -> None:
         """Writes the collection anew without the rows of photographs that are gone; nothing that it finds changes."""
@@ -382,8 +382,10 @@ class Collection:
         if not self.names:
             return
         noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-        for height, width in ((64, 64), (48, 64), (64, 48)):  # one photograph of every shape that is compiled
-            self.search(noise[:height, :width], k=2, verify=bool(self.status().local))
+        shapes = (64, 64), (48, 64), (64, 48)  # one photograph of every shape that is compiled
+        for verify in (False, True) if self.status().local else (False,):
+            for height, width in shapes:
+                self.search(noise[:height, :width], k=2, verify=verify)
 
     def _check_asked(self, *asked: Photo) -> None:
         self._view.check_names([name for name in asked if isinstance(name, str)])
@@ -395,8 +397,6 @@ class Collection:
                 f"{self.name}: it keeps no local features to verify answers by; `sret index {self.root} --local=sift` "
                 "finds them"
             )
-        if finder.about != store.local_about:
-            raise UserError(f"{self.name}: its local features are of another version or setting; index it again")
         return finder
 
     def _query(self, query: Photo, region: Region, store: Store, finder: LocalFinder | None = None) -> Query:
@@ -404,8 +404,9 @@ class Collection:
         if isinstance(query, str):
             row = self._view.row(query, store)
             photo = store.state.photos[row]
-            if region is None and (finder is None or row in store.state.local):
-                box, local = (0, 0, *photo.size[::-1]), store.local(row) if finder else None
+            local = self._view.local(store, finder, [row]).get(row) if finder else None
+            if region is None and (finder is None or local is not None):
+                box = (0, 0, *photo.size[::-1])
                 return Query(photo.digest, photo.size, box, store.descriptor(row), store.map(row), None, local)
             data = self.read(query)
         else:

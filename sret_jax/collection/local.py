@@ -29,7 +29,8 @@ class LocalFinder:
 
     Attributes:
       config: the retriever's, with this source; `local` and `rerank` say how.
-      about: what the header of a store says of the features: `source`, the `key` of all that they depend on, `dim`.
+      about: what the header of a store says of the features: `source`, the `key` of all that they depend on, the
+        `dim` of one, and the `most` that a photograph has.
     """
 
     def __init__(self, retriever: Retriever, source: str):
@@ -39,13 +40,17 @@ class LocalFinder:
         self._source = retriever.feature_source(pixel_set([], []), self.config)
         self._extractor = retriever.extractor
         dim = SIFT_DIM if source == "sift" else config.model.local.dim
-        self.about = {"source": source, "key": fingerprint(self._source.fingerprint, VERSIONS), "dim": dim}
+        key = fingerprint(self._source.fingerprint, VERSIONS)
+        self.about = {"source": source, "key": key, "dim": dim, "most": config.local.most}
 
-    def look(self, pixels: UInt8[np.ndarray, "h w 3"]) -> Any:
-        """What `find` needs of a decoded photograph, and no more of it; called by many threads."""
+    def look(self, pixels: UInt8[np.ndarray, "h w 3"], shown: UInt8[np.ndarray, "_ _ 3"] | None = None) -> Any:
+        """What `find` needs of a decoded photograph, and no more of it; called by many threads.
+
+        `shown`: the photograph as the network is shown it, where somebody has made that already.
+        """
         if isinstance(self._source, Sift):
             return real_features(pack([self._source.of_photo(pixels)])[0])
-        return as_shown(pixels, self._extractor)
+        return as_shown(pixels, self._extractor) if shown is None else shown
 
     def find(self, looks: Sequence[Any]) -> list[Features]:
         """The features of the photographs that were looked at."""

@@ -72,9 +72,9 @@ def read_photo(
     file: FoundFile,
     extractor: Extractor,
     row_of: Callable[[str], int | None],
-    look: Callable[[UInt8[np.ndarray, "_ _ 3"]], Any] | None = None,
+    look: Callable[[UInt8[np.ndarray, "_ _ 3"], UInt8[np.ndarray, "_ _ 3"]], Any] | None = None,
 ) -> ReadPhoto | Rejected:
-    """Reads a file, and decodes it and takes a `look` at its pixels unless `row_of` its digest is known."""
+    """Reads a file, and decodes it unless `row_of` its digest is known; `look` is given it as it is and as shown."""
     try:
         data = read_file(file.path)
     except Unreadable as error:
@@ -89,7 +89,8 @@ def read_photo(
     except Unreadable as error:
         return Rejected(file, error.reason, file.stamp)
     size = pixels.shape[:2]
-    return ReadPhoto(file, digest, size, as_shown(pixels, extractor), None, look(pixels) if look else None)
+    shown = as_shown(pixels, extractor)
+    return ReadPhoto(file, digest, size, shown, None, look(pixels, shown) if look else None)
 
 
 def pixel_set(pixels: Sequence[UInt8[np.ndarray, "_ _ 3"]], sizes: Sequence[tuple[int, int]]) -> PixelSet:

@@ -251,17 +251,25 @@ class Store:
         return [row for row in rows if not self.is_sound(row)]
 
     def check_end(self) -> None:
-        """Raises `DamagedError` where more is stored than the journal says and a kill between two writes leaves."""
+        """Raises `DamagedError` where more is stored than the journal says and a kill between two writes leaves.
+
+        Descriptors are written first, and all are of one size: they tell whether a kill left what is behind the rest.
+        Where none is left of them, maps and local features count by the largest there are.
+        """
         state, width = self.state, 4 * self.dim
         largest = max((p.map[0] * p.map[1] for p in state.photos), default=0) * self.channels
-        most = max((own.count for own in state.local.values()), default=0) * state.feature_bytes
-        for name, counted, one in (
+        counted = max((own.count for own in state.local.values()), default=0)
+        most = self.local_about.get("most", counted) * state.feature_bytes
+        begun = 0
+        for name, size, one in (
             ("descriptors", width * len(state.photos), width),
             ("maps", state.map_bytes, largest),
             ("local", state.local_bytes, most),
         ):
             path = self.generation / name
-            if one and path.stat().st_size - counted > AT_ONCE * one:
+            beyond = path.stat().st_size - size if one else 0
+            begun = beyond if name == "descriptors" else begun
+            if beyond > AT_ONCE * one and (name == "descriptors" or begun <= 0):
                 raise DamagedError(
                     f"{path}: holds more than the journal says, of which the end is missing; `sret index` describes "
                     "again what is lost, and what was taken out last has to be taken out again"

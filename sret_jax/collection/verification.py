@@ -1,6 +1,6 @@
 """Spatial verification of the first answers of a collection, by the re-ranker "sv"."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,16 +20,18 @@ TOGETHER = 10  # of them compared in one call, which is filled up: one shape is 
 Scored = list[tuple[int, float]]  # rows, and the cosines of their descriptors to the query's; best first
 
 
-def verified(query: Query, answers: Scored, store: Store, config: Config) -> tuple[Scored, dict[int, int]]:
+def verified(
+    query: Query, answers: Scored, store: Store, found: Mapping[int, Features], config: Config
+) -> tuple[Scored, dict[int, int]]:
     """The answers, the first `VERIFIED` of them by their inliers, and these inliers by row.
 
     Args:
       query: with its local features.
       answers: to it. One without local features, to which an update has not come yet, counts as one without inliers.
-      store: that has them.
+      store: of the answers.
+      found: local features of the first answers, by row.
       config: `rerank` says how pairs are verified and how many inliers are trusted, `local` what is compared.
     """
-    found = {row: own for row, _ in answers[:VERIFIED] if (own := store.local(row)) is not None}
     sizes = [store.state.photos[row].size for row in found]
     inliers = dict(zip(found, _inliers(query, list(found.values()), sizes, config), strict=True))
     ids = np.array([[row for row, _ in answers]], np.int64)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sret_jax.collection.generations import current_generation
+from sret_jax.collection.local import Features, LocalFinder
 from sret_jax.collection.marking import Marker
 from sret_jax.collection.store import Store
 from sret_jax.collection.store_index import StoreIndex
@@ -22,7 +23,8 @@ class View:
 
     Attributes:
       lock: held for moments, while the store is read, so that what is there is told at once.
-      computing: guards the network, the index and the marker; held while they work and programs are compiled.
+      computing: guards the loading of the network, the index and the marker; held while a query is described and
+        programs are compiled. An update describes photographs by the same network without it, or searches would wait.
       store: None where there are no photographs yet; another object for another generation, so that a search goes on
         with that with which it began.
       names: of the photographs that are there, sorted.
@@ -39,13 +41,15 @@ class View:
 
     def look(self) -> None:
         """Reads what was committed meanwhile."""
-        if self.store is not None and self.store.is_current:
+        if not has_photos(self.folder):  # it was deleted, or is new
+            self.store, self.names = None, []
+        elif self.store is not None and self.store.is_current:
             try:
                 if not self.store.read_on():
                     return
             except FileNotFoundError:  # another generation since, or damage, which opening it tells
                 self.store = Store(self.folder)
-        elif has_photos(self.folder):
+        else:
             self.store = Store(self.folder)
         if self.store is not None:
             self.names = sorted(self.store.state.live)
@@ -78,6 +82,18 @@ class View:
             chosen = np.sort(rows)[np.unique(np.linspace(0, len(rows) - 1, min(200, len(rows))).astype(int))]
             self._marker = Marker([store.map(row) for row in chosen.tolist()], retriever.config.localize)
         return self._marker
+
+    def local(self, store: Store, finder: LocalFinder, rows: Sequence[int]) -> dict[int, Features]:
+        """The local features of those rows that have any, read while no other thread reads on what they are.
+
+        Raises `UserError` where they are others by now than those that `finder` finds.
+        """
+        with self.lock:
+            if store.local_about != finder.about:
+                raise UserError(
+                    f"{self.folder.name}: its local features are of another version or setting; index it again"
+                )
+            return {row: own for row in rows if (own := store.local(row)) is not None}
 
     def check_names(self, names: Sequence[str]) -> None:
         """Raises `UserError` for a name that is not there, or a collection without photographs, at once."""

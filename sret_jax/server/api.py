@@ -14,16 +14,16 @@ from sret_jax.server.openapi import description
 from sret_jax.server.parameters import (
     FARTHEST,
     MOST_NAMES,
-    SearchParameters,
     json_object,
     known_name,
     search_parameters,
     whole_number,
 )
 from sret_jax.server.pictures import SIZES, PictureCache, heat_picture, picture, preview
-from sret_jax.server.protocols import Answer, Collection, Found
+from sret_jax.server.protocols import Collection
 from sret_jax.server.readiness import Readiness
 from sret_jax.server.responses import Refused, reply
+from sret_jax.server.results import search_result
 from sret_jax.server.work import Work
 
 MOST_SKIPPED = 100  # files that /status names
@@ -101,7 +101,8 @@ class Api:
                     return found, own
                 data = picture(self.collection.read(name), int(size) if size else None)
             except UserError as error:
-                raise Refused(404, f"{name}: {error}") from None
+                said = str(error)
+                raise Refused(404, said if said.startswith(name) else f"{name}: {said}") from None
             if size:
                 self.cache.put(key, data)
             return data, own
@@ -115,7 +116,7 @@ class Api:
 
             def found() -> dict[str, Any]:
                 answers = self.collection.search(query, asked.region, asked.k, asked.start, verify=asked.verify)
-                return _search_result(answers, asked)
+                return search_result(answers, asked.start, asked.k)
 
             return reply(await self.searches.run(request, found))
 
@@ -179,28 +180,3 @@ def _kind(request: Request) -> str:
 
 def _is_photograph(kind: str) -> bool:
     return kind == "application/octet-stream" or kind.startswith("image/")
-
-
-def _search_result(found: Found, asked: SearchParameters) -> dict[str, Any]:
-    height, width = found.size
-    return {
-        "query": {"width": int(width), "height": int(height)},
-        "searched": [int(x) for x in found.searched],
-        "start": asked.start,
-        "answers": [_answer(answer) for answer in found.answers],
-        "more": len(found.answers) == asked.k,
-    }
-
-
-def _answer(answer: Answer) -> dict[str, Any]:
-    height, width = answer.size
-    return {
-        "name": answer.name,
-        "score": float(answer.score),
-        "width": int(width),
-        "height": int(height),
-        "found": None if answer.found is None else bool(answer.found),
-        "box": None if answer.box is None else [int(x) for x in answer.box],
-        "outlines": [[[int(x), int(y)] for x, y in outline] for outline in answer.outlines],
-        "inliers": None if answer.inliers is None else int(answer.inliers),
-    }

@@ -565,6 +565,37 @@ def test_one_updates_at_a_time_and_others_search(collection, root):
     assert "new.jpg" in collection.names and not collection.status().indexing
 
 
+def test_what_is_there_is_told_while_every_byte_is_read(collection, monkeypatch):
+    inside, done = threading.Event(), threading.Event()
+
+    def wait(_):
+        inside.set()
+        assert done.wait(60)
+        return []
+
+    names = collection.names
+    monkeypatch.setattr(module.Store, "unsound", wait)
+    reading = threading.Thread(target=collection.verify)
+    reading.start()
+    try:
+        assert inside.wait(60)
+        began = time.monotonic()
+        assert collection.names == names and collection.status().photos == len(names)
+        assert time.monotonic() - began < 2
+    finally:
+        done.set()
+        reading.join()
+
+
+def test_a_collection_that_was_deleted_says_so(collection):
+    assert collection.names
+    shutil.rmtree(collection.folder)
+    for ask in (collection.status, lambda: collection.search("cat/0.jpg"), lambda: collection.read("cat/0.jpg")):
+        with pytest.raises(UserError, match="no collection|no photographs yet|no photograph"):
+            ask()
+    assert collection.names == []
+
+
 def test_what_is_there_is_told_while_a_query_is_described(collection, root, monkeypatch):
     """As for the first one on a machine, for which programs are compiled."""
     inside, done = threading.Event(), threading.Event()

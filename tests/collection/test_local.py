@@ -15,6 +15,8 @@ from sret_jax.collection import update as updating
 from sret_jax.collection.collection import Collection
 from sret_jax.collection.local import LocalFinder
 from sret_jax.collection.place import read_about, write_about
+from sret_jax.collection.store import Store
+from sret_jax.collection.view import View
 from sret_jax.config import Config, DataConfig, ExtractConfig, LocalConfig, LocalSearchConfig, ModelConfig, RerankConfig
 from sret_jax.errors import UserError
 from sret_jax.extraction.local_features import Sift, as_records
@@ -302,3 +304,27 @@ def test_what_cannot_be_kept_is_said(folder, retriever):
     write_about(about.parent, read_about(about.parent) | {"local": ["sift"]})
     with pytest.raises(UserError, match="not of a collection"):
         Collection(about.parent)
+
+
+def test_a_search_that_is_overtaken_by_other_local_features_says_so(collection, folder, retriever, monkeypatch):
+    """Another process keeps others from now on, which a thread that only looks has read on."""
+    own = View.searchable
+
+    def overtaken(view, *given):
+        found = own(view, *given)
+        Store(collection.folder).keep_local({})
+        view.look()
+        return found
+
+    monkeypatch.setattr(View, "searchable", overtaken)
+    with pytest.raises(UserError, match="keeps no local features|of another version or setting"):
+        collection.search("cat/0.jpg", verify=True)
+
+
+def test_it_is_ready_to_search_where_only_local_features_are_old(collection, folder, retriever):
+    config = dataclasses.replace(retriever.config, local=dataclasses.replace(retriever.config.local, most=40))
+    changed = Collection(collection.folder)
+    changed._retriever = dataclasses.replace(retriever, config=config)
+    with pytest.raises(UserError, match="of another version or setting"):
+        changed.prepare()
+    assert changed.status().search  # what needs none of them was made ready all the same

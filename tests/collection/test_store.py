@@ -407,6 +407,16 @@ def test_a_journal_without_its_end_is_noticed(keeping, monkeypatch, file):
     assert contents(Store(keeping.folder)) == before and Store(keeping.folder).unsound() == []
 
 
+def test_what_a_kill_left_of_larger_photographs_is_no_damage(store, monkeypatch):
+    monkeypatch.setattr(module, "AT_ONCE", 3)
+    store.add(described("a"))
+    size = (store.generation / "journal").stat().st_size
+    large = described("b", "c", "d")
+    store.add(dataclasses.replace(large, maps=[np.zeros((9, 9, CHANNELS), np.int8)] * 3))
+    os.truncate(store.generation / "journal", size)
+    Store(store.folder).check_end()
+
+
 def test_a_store_of_another_format_is_refused(store):
     shutil.rmtree(store.generation)
     with pytest.raises(DamagedError, match="index again"):
