@@ -1,5 +1,6 @@
 """Strict numerics, four simulated devices, quick compilation and one cache of it for all tests; which tests run."""
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -40,6 +41,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (left_out if item.get_closest_marker("slow") and not is_named(item) else kept).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Drops compiled programs before they end the process: each maps memory, and Linux allows a process 65,530 maps."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 15_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
