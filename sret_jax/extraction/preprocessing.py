@@ -6,9 +6,7 @@ import numpy as np
 
 from sret_jax.config import Config
 from sret_jax.data.resizing import FILTERS, THUMBNAIL_GAP
-from sret_jax.models.backbones.base import IMAGE_DEVIATION, IMAGE_MEAN
-from sret_jax.models.backbones.efficientnet_lite import CENTRE, SPREAD
-from sret_jax.models.backbones.vit_specs import SPECS
+from sret_jax.models.backbones import BACKBONES
 from sret_jax.models.descriptor import RetrievalNetwork, Variables
 
 CANVAS = 32  # pixels, where the backbone takes any size: the sides of what an exported program is given
@@ -33,8 +31,8 @@ def preprocessing(network: RetrievalNetwork, variables: Variables, config: Confi
     canvas_multiple   the sides of the padded input of an exported program are multiples of this
     """
     stored = variables.get("batch_stats", {}).get("backbone", {})
-    mean, deviation = _of_variant(config.model.backbone)
-    mean, deviation = stored.get("image_mean", mean), stored.get("image_deviation", deviation)
+    info = BACKBONES[config.model.backbone]
+    mean, deviation = stored.get("image_mean", info.mean), stored.get("image_deviation", info.deviation)
     filter = config.data.filter
     return {
         "decoding": "upright by its EXIF orientation, colours in sRGB, transparent pixels white",
@@ -54,11 +52,3 @@ def preprocessing(network: RetrievalNetwork, variables: Variables, config: Confi
         "padding": "zeros at the bottom and the right; the mask is true on the photograph",
         "canvas_multiple": canvas_multiple(network),
     }
-
-
-def _of_variant(backbone: str) -> tuple[Any, Any]:
-    """Mean and deviation where the weights bring none."""
-    if backbone.startswith("efficientnet"):
-        return np.full(3, CENTRE / 255), np.full(3, SPREAD / 255)
-    spec = SPECS.get(backbone)
-    return (spec.mean, spec.deviation) if spec else (IMAGE_MEAN, IMAGE_DEVIATION)

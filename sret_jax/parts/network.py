@@ -150,4 +150,5 @@ def backbone_info(part: Part) -> BackboneInfo:
     def build(parameters: Mapping[str, Any], train_from: str, update_stats: bool, dtype: Any) -> OwnBackbone:
         return OwnBackbone(part.name, train_from, update_stats, dtype, part, frozen(parameters))
 
-    return BackboneInfo(multiple, dict(stages), dict(channels), build, getattr(of_class, "pretrained", None))
+    brought = getattr(of_class, "pretrained", None)
+    return BackboneInfo(multiple, dict(stages), dict(channels), build=build, pretrained=brought)

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 
 from sret_jax.errors import UserError
 from sret_jax.models.backbones import convnext, efficientnet_lite, resnet, vit
-from sret_jax.models.backbones.base import CLASS_TOKEN, STAGES
+from sret_jax.models.backbones.base import CLASS_TOKEN, IMAGE_DEVIATION, IMAGE_MEAN, STAGES
 from sret_jax.models.backbones.convnext import ConvNeXt
 from sret_jax.models.backbones.efficientnet_lite import EfficientNetLite
 from sret_jax.models.backbones.resnet import ResNet
 from sret_jax.models.backbones.vit import VisionTransformer
-from sret_jax.models.backbones.vit_specs import SPECS
+from sret_jax.models.backbones.vit_specs import SPECS, Triple
 
 _STRIDES = (2, 4, 8, 16, 32, 32)
 
@@ -26,6 +26,10 @@ class BackboneInfo:
     size_multiple: int  # height and width of photograph and bucket must be multiples of this
     stages: dict[str, int]  # stride of each stage's map; 0 where the map has one position
     channels: dict[str, int]  # of each stage's map
+    # Of photographs, per channel, values 0..1: where the weights bring none of their own, unless they are `fixed`.
+    mean: Triple = IMAGE_MEAN
+    deviation: Triple = IMAGE_DEVIATION
+    fixed: bool = False  # mean and deviation belong to the network, whatever its weights are
     # Of one that does not come with the package: (parameters, train_from, update_stats, dtype) -> the network, and its
     # pretrained variables
     build: Callable[..., nn.Module] | None = None
@@ -34,7 +38,8 @@ class BackboneInfo:
 
 def _lite(name: str) -> BackboneInfo:
     channels = {b.ends: b.outputs for b in efficientnet_lite.blocks(name) if b.ends} | {"last": efficientnet_lite.HEAD}
-    return BackboneInfo(32, dict(zip(STAGES, _STRIDES, strict=True)), channels)
+    mean, deviation = ((value / 255,) * 3 for value in (efficientnet_lite.CENTRE, efficientnet_lite.SPREAD))
+    return BackboneInfo(32, dict(zip(STAGES, _STRIDES, strict=True)), channels, mean, deviation, fixed=True)
 
 
 def _resnet(name: str) -> BackboneInfo:
@@ -51,7 +56,8 @@ def _convnext(name: str) -> BackboneInfo:
 
 
 def _vit(name: str) -> BackboneInfo:
-    return BackboneInfo(SPECS[name].patch, vit.stages(name), vit.channels(name))
+    spec = SPECS[name]
+    return BackboneInfo(spec.patch, vit.stages(name), vit.channels(name), spec.mean, spec.deviation)
 
 
 BACKBONES: dict[str, BackboneInfo] = (

@@ -18,6 +18,7 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from sret_jax.errors import UserError
+from sret_jax.models.backbones import BACKBONES
 from sret_jax.models.weights.entries import CHOOSE, Unclear, checked_prefix, find_names, grouped, heads_among, holds
 from sret_jax.models.weights.folder import beside, open_folder
 from sret_jax.models.weights.layouts import FORMS, Layout, State, find_layout, recognised
@@ -85,10 +86,13 @@ def read_weights(
     around = prefix[: prefix.rstrip(".").rfind(".") + 1]
     if outside or heads:
         log.info("%s: left out: %s", place.label, grouped([name.removeprefix(around) for name in outside] + heads))
-    shown = preprocessing(found.name, saved.beside, saved.about, saved.preprocessor, place.path)
-    if not found.backbone.startswith("efficientnet"):
-        statistics = variables.setdefault("batch_stats", {}).setdefault("backbone", {})
-        statistics |= {"image_mean": shown.mean, "image_deviation": shown.deviation} | found.statistics
+    info = BACKBONES[found.backbone]
+    silent = info.mean, info.deviation
+    shown = preprocessing(found.name, silent, saved.beside, saved.about, saved.preprocessor, place.path)
+    statistics = variables.setdefault("batch_stats", {}).setdefault("backbone", {})
+    statistics |= found.statistics
+    if not info.fixed:
+        statistics |= {"image_mean": shown.mean, "image_deviation": shown.deviation}
     if learned:
         variables["whitening"] = _learned_whitening(saved.beside, learned, place.path)
     return Weights(

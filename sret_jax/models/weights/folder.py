@@ -21,6 +21,7 @@ MODELS = (  # the first that is there
 CONFIG, PREPROCESSOR = BESIDE = ("config.json", "preprocessor_config.json")
 WEIGHTS = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 MAX_JSON = 64 << 20  # bytes
+_KINDS = {bool: "true or false", float: "a number", str: "a string", list: "a list", dict: "an object"}
 
 
 class SavedFolder(NamedTuple):
@@ -77,6 +78,24 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); save or fetch the folder again") from None
     return value
+
+
+def value_of(about: Mapping[str, Any], name: str, kind: type, default: Any, source: Any, file: str) -> Any:
+    """An entry of a JSON object that a stranger wrote, or `default` where there is none, or null.
+
+    kind: bool, str, list, dict, or float for a number of either kind, which is returned as one. Raises `UserError`,
+    which names `source`, the entry and the `file` that it is in, for a value of another.
+    """
+    value = about.get(name)
+    if value is None:
+        return default
+    if isinstance(value, kind):
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53:
+        return float(value)
+    raise UserError(
+        f"{source}: {name!r} in {file} is {repr(value)[:80]}, not {_KINDS[kind]}; correct it, or fetch the file again"
+    )
 
 
 def _weight_map(index: Path) -> dict[str, str]:

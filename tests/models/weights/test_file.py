@@ -10,10 +10,14 @@ from sret_jax.cli.convert import main
 from sret_jax.config import AttentionConfig, Config, DataConfig, LocalConfig, ModelConfig
 from sret_jax.config.validation import validate
 from sret_jax.errors import UserError
+from sret_jax.models.backbones import BACKBONES
+from sret_jax.models.backbones.base import IMAGE_DEVIATION, IMAGE_MEAN
 from sret_jax.models.weights.file import Weights, convert, read_weights, write_weights
 from sret_jax.models.weights.layouts import Layout, Leaf, find_layout
 from sret_jax.models.weights.preprocessing import preprocessing
 from sret_jax.models.weights.pretrained import installed_weights, start_from
+
+IMAGENET = IMAGE_MEAN, IMAGE_DEVIATION
 
 
 def _layout(**options):
@@ -94,6 +98,33 @@ def test_unknown_networks_are_refused_by_what_they_hold(keys, name, text):
         find_layout({key: np.zeros((1, 1, 7)) for key in keys}, name, "x")
 
 
+@pytest.mark.parametrize(
+    ("layout", "head", "text"),
+    [
+        (
+            "cirtorch",
+            {"whiten.weight": ()},
+            r"'whiten\.weight' of the layout cirtorch has the shape \[\], not one of 2",
+        ),
+        ("cirtorch", {"pool.p": ()}, r"'pool\.p' of the layout cirtorch has the shape \[\], not one of 1 axes"),
+        (
+            "dir",
+            {"adpool.p": (1,), "fc.weight": (3,)},
+            r"'fc\.weight' of the layout dir has the shape \[3\], not one of 2",
+        ),
+        ("dir", {}, r"no entry 'adpool\.p', which the layout dir has"),
+        ("how", {"dim_reduction.weight": ()}, r"'dim_reduction\.weight' of the layout how has the shape \[\], not one"),
+        ("how", {}, r"no entry 'whiten\.weight', which the layout how has"),
+    ],
+)
+def test_heads_of_another_form_are_named(layout, head, text):
+    third = "layer3" if layout == "dir" else "features.6"
+    shapes = {"conv1.weight": (1,), "features.0.weight": (1,)} | head
+    shapes |= {f"{third}.{i}.conv{k}.weight": (1,) for i in (0, 1) for k in (1, 2)}
+    with pytest.raises(UserError, match=f"x: {text}"):
+        find_layout({key: np.zeros(shape) for key, shape in shapes.items()}, layout, "x")
+
+
 def _dinov3(width=1024, **more):
     """Meta's entries that tell which network it is, as far as it goes."""
     state = {"patch_embed.proj.weight": (width, 3, 16, 16), "storage_tokens": (1, 4, width)}
@@ -107,7 +138,8 @@ def test_a_network_that_the_entries_do_not_tell_is_asked_for():
     timm |= {"reg_token": np.zeros((1, 4, 1)), "blocks.0.gamma_1": np.zeros(1)}
     with pytest.raises(UserError, match="x: the entries are those of dinov3_vitl16, dinov3_vitl16_sat, lingbot_vitl16"):
         find_layout(timm, "auto", "x")
-    assert find_layout(timm, "auto", "x", "dinov3_vitl16_sat").statistics["image_mean"][0] == np.float32(0.43)
+    satellite = find_layout(timm, "auto", "x", "dinov3_vitl16_sat").backbone
+    assert BACKBONES[satellite].mean[0] == 0.43
     assert find_layout(timm, "auto", "x", "lingbot_vitl16").backbone == "lingbot_vitl16"
     # Meta's own file tells: a norm of training is in one of them only.
     assert find_layout(_dinov3(), "auto", "x").backbone == "dinov3_vitl16"
@@ -278,7 +310,7 @@ def test_half_precision_is_read_as_float32(tmp_path):
 )
 def test_invalid_image_statistics_are_refused(mean, std):
     with pytest.raises(UserError, match="x: (its mean and std|mean )"):
-        preprocessing("cirtorch", {"meta": {"mean": mean, "std": std}}, {}, {}, "x")
+        preprocessing("cirtorch", IMAGENET, {"meta": {"mean": mean, "std": std}}, {}, {}, "x")
 
 
 def test_the_command_names_what_is_wrong(tmp_path, capsys):
@@ -311,7 +343,7 @@ def test_the_command_names_what_is_wrong(tmp_path, capsys):
     ],
 )
 def test_preprocessing_is_that_of_the_authors(layout, about, preprocessor, filter, rounding):
-    found = preprocessing(layout, {}, about, preprocessor, "x")
+    found = preprocessing(layout, IMAGENET, {}, about, preprocessor, "x")
     assert (found.filter, found.rounding) == (filter, rounding)
     given = "pretrained_cfg" in about and "mean" in about["pretrained_cfg"] or "image_mean" in preprocessor
     expected = [0.0] * 3 if "do_normalize" in preprocessor else [0.5] * 3 if given else [0.485, 0.456, 0.406]
@@ -320,7 +352,7 @@ def test_preprocessing_is_that_of_the_authors(layout, about, preprocessor, filte
 
 def test_photographs_of_another_scale_are_refused():
     with pytest.raises(UserError, match="x: its photographs are not scaled to 0..1"):
-        preprocessing("dinov2", {}, {}, {"do_rescale": True, "rescale_factor": 1 / 127.5}, "x")
+        preprocessing("dinov2", IMAGENET, {}, {}, {"do_rescale": True, "rescale_factor": 1 / 127.5}, "x")
 
 
 def test_resizing_in_another_way_than_the_authors_is_logged(tmp_path, caplog):

@@ -40,6 +40,11 @@ def find_layout(
     Raises:
       UserError: no such layout or network, or several networks.
     """
+    if other := transformers.known_otherwise(state):
+        raise UserError(
+            f"{source}: seems to hold {other}, which is none of those here; choose weights of another backbone, "
+            "such as pe_core_vitb16 or siglip2_vitb16"
+        )
     names = [known for known, marks in _MARKS.items() if marks(state)] if name == "auto" else [name]
     if not names:
         some = ", ".join(repr(k) for k in list(state)[:3])
@@ -55,8 +60,10 @@ def find_layout(
 
 
 def recognised(state: State, name: str) -> bool:
-    """Whether the keys are those of a layout, or for another `name` than "auto" of that one."""
-    return any(marks(state) for known, marks in _MARKS.items() if name in ("auto", known))
+    """Whether the keys are those of a layout, or for another `name` than "auto" of that one; or mistakable for them."""
+    return bool(transformers.known_otherwise(state)) or any(
+        marks(state) for known, marks in _MARKS.items() if name in ("auto", known)
+    )
 
 
 _MARKS: dict[str, Callable[[State], bool]] = {  # in this order: the first that holds

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from sret_jax.errors import UserError
 
 State = Mapping[str, np.ndarray]
 Shape = tuple[int, ...]
@@ -61,6 +63,22 @@ class Layout:
     left_out: frozenset[str] = frozenset()
     biases: dict[str, str] = field(default_factory=dict)  # of a convolution before a BatchNorm -> the mean it moves
     whitens: str = "normalized"  # what the fully connected layer takes: the "normalized" pooled vector, or "pooled"
-    # What else belongs to the weights: of the backbone, by name, in place of what the file says beside them.
+    # What else belongs to the weights: of the backbone, by name.
     statistics: dict[str, np.ndarray] = field(default_factory=dict)
     zeros: dict[tuple[str, ...], Shape] = field(default_factory=dict)  # parameters that the file does without
+
+
+def length(state: State, key: str, axis: int, axes: int, source: Any, layout: str) -> int:
+    """Of an axis of an entry that tells how large the network is.
+
+    Raises `UserError` where the entry is missing, or has not as many `axes` as in the layout.
+    """
+    if key not in state:
+        raise UserError(f"{source}: no entry {key!r}, which the layout {layout} has")
+    shape = np.shape(state[key])
+    if len(shape) != axes:
+        raise UserError(
+            f"{source}: {key!r} of the layout {layout} has the shape {list(shape)}, not one of {axes} axes; the file "
+            "is damaged or of another network"
+        )
+    return shape[axis]

@@ -4,17 +4,19 @@ All ResNets have torchvision's graph, the Caffe-converted ones included: the str
 convolution, and they take RGB.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sret_jax.errors import UserError
 from sret_jax.models.attention import FACTORS
 from sret_jax.models.backbones import BACKBONES, build_backbone, efficientnet_lite, resnet
-from sret_jax.models.weights.layouts.base import Layout, Leaf, Shape, State
+from sret_jax.models.weights.layouts.base import Layout, Leaf, Shape, State, length
+
+Sizes = Callable[[str, int, int], int]  # of an entry: key, axis and number of axes -> `length`
 
 _SEQUENTIAL = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
 _SOLAR = {
@@ -68,9 +70,10 @@ def _conv_norms(backbone: str, stage: str, units: Mapping[tuple[str, ...], tuple
 
 def efficientnet_layout(name: str, state: State, source: Any) -> Layout:
     depth = len({k.split(".")[1] for k in state if k.startswith("_blocks.")})
-    last = state.get(f"_blocks.{depth - 1}._project_conv.weight", np.zeros(0))
+    last = f"_blocks.{depth - 1}._project_conv.weight"
+    outputs = length(state, last, 0, 4, source, name) if last in state else 0
     blocks = {known: efficientnet_lite.blocks(known) for known in efficientnet_lite.SCALES}
-    fits = [known for known, made in blocks.items() if (len(made), made[-1].outputs) == (depth, len(last))]
+    fits = [known for known, made in blocks.items() if (len(made), made[-1].outputs) == (depth, outputs)]
     if not fits:
         raise UserError(f"{source}: {depth} blocks are of no EfficientNet-Lite known here")
     leaves = _conv_norms(fits[0], "last", efficientnet_lite.torch_units(fits[0]))
@@ -102,7 +105,8 @@ def resnet_layout(name: str, state: State, source: Any) -> Layout:
     leaves = _conv_norms(backbone, stage, units)
     heads = {"solar": _cirtorch_heads, "cirtorch": _cirtorch_heads, "how": _how_heads, "dir": _dir_heads}
     if name in heads:
-        leaves |= heads[name](state, BACKBONES[backbone].channels[stage])
+        sizes = partial(length, state, source=source, layout=name)
+        leaves |= heads[name](state, BACKBONES[backbone].channels[stage], sizes)
     left_out = frozenset({"fc.weight", "fc.bias"}) if name == "torchvision" else frozenset()
     biases: dict[str, str] = {}
     if name == "solar":
@@ -128,36 +132,32 @@ def _attention(key: str, stage: str, channels: int) -> dict[str, Leaf]:
     return leaves
 
 
-def _fully_connected(state: State, key: str, module: str, channels: int) -> dict[str, Leaf]:
-    dim = len(state[f"{key}.weight"])
+def _fully_connected(key: str, module: str, channels: int, sizes: Sizes) -> dict[str, Leaf]:
+    dim = sizes(f"{key}.weight", 0, 2)
     return {
         f"{key}.weight": Leaf("params", (module, "kernel"), (channels, dim), "matrix"),
         f"{key}.bias": Leaf("params", (module, "bias"), (dim,)),
     }
 
 
-def _exponent(p: np.ndarray, channels: int) -> Leaf:
+def _exponent(key: str, channels: int, sizes: Sizes) -> dict[str, Leaf]:
     """One for all channels, or one each."""
-    return Leaf("params", ("pool", "p"), () if p.shape == (1,) else (channels,), "exponent")
+    return {key: Leaf("params", ("pool", "p"), () if sizes(key, 0, 1) == 1 else (channels,), "exponent")}
 
 
-def _cirtorch_heads(state: State, channels: int) -> dict[str, Leaf]:
-    leaves = {}
-    if "pool.p" in state:
-        leaves["pool.p"] = _exponent(state["pool.p"], channels)
-    if "whiten.weight" in state:
-        leaves |= _fully_connected(state, "whiten", "whitening", channels)
-    return leaves
+def _cirtorch_heads(state: State, channels: int, sizes: Sizes) -> dict[str, Leaf]:
+    leaves = _exponent("pool.p", channels, sizes) if "pool.p" in state else {}
+    return leaves | (_fully_connected("whiten", "whitening", channels, sizes) if "whiten.weight" in state else {})
 
 
-def _dir_heads(state: State, channels: int) -> dict[str, Leaf]:
-    leaves = {"adpool.p": _exponent(state["adpool.p"], channels)}
-    return leaves | (_fully_connected(state, "fc", "whitening", channels) if "fc.weight" in state else {})
+def _dir_heads(state: State, channels: int, sizes: Sizes) -> dict[str, Leaf]:
+    leaves = _exponent("adpool.p", channels, sizes)
+    return leaves | (_fully_connected("fc", "whitening", channels, sizes) if "fc.weight" in state else {})
 
 
-def _how_heads(state: State, channels: int) -> dict[str, Leaf]:
+def _how_heads(state: State, channels: int, sizes: Sizes) -> dict[str, Leaf]:
     key = "dim_reduction" if "dim_reduction.weight" in state else "whiten"
-    dim = len(state[f"{key}.weight"])
+    dim = sizes(f"{key}.weight", 0, 4)
     return {
         f"{key}.weight": Leaf("params", ("local", "kernel"), (channels, dim), "pointwise"),
         f"{key}.bias": Leaf("params", ("local", "bias"), (dim,)),

@@ -26,7 +26,8 @@ from sret_jax.errors import UserError
 from sret_jax.models.backbones.base import ATTENTION_POOL, CLASS_TOKEN
 from sret_jax.models.backbones.positions import RESAMPLING
 from sret_jax.models.backbones.vit_specs import SPECS, ViTSpec
-from sret_jax.models.weights.layouts.base import Layout, Leaf, Shape, State
+from sret_jax.models.weights.folder import CONFIG, value_of
+from sret_jax.models.weights.layouts.base import Layout, Leaf, Shape, State, length
 
 
 class PoolNaming(NamedTuple):
@@ -216,6 +217,29 @@ def _has(state: State, name: str, key: str) -> bool:
     return any(prefix + key in state for prefix in NAMINGS[name].prefixes)
 
 
+def _pools(state: State, name: str) -> bool:
+    """Whether it has the attention pooling, which is all that tells Perception Encoder's core from CLIP."""
+    pool = NAMINGS[name].pool
+    return pool is not None and _has(state, name, pool.probe)
+
+
+def known_otherwise(state: State) -> str:
+    """What a file seems to hold that has the names of a network here but is another one; "" for nothing of the kind.
+
+    CLIP has the tensors of Perception Encoder's core but for its attention pooling, and no rotary positions, of which
+    a file says nothing: read as that, it would give descriptors that look like some.
+    """
+    for name, before, after, scale in (
+        ("pe", "ln_pre.weight", "ln_post.weight", "transformer.resblocks.0.ls_1.gamma"),
+        ("timm-pe", "norm_pre.weight", "norm.weight", "blocks.0.gamma_1"),
+    ):
+        there = [NAMINGS[name].patches.format("weight"), before]
+        if all(_has(state, name, key) for key in there) and not _pools(state, name):
+            clip = _has(state, name, after) and not _has(state, name, scale)
+            return "a CLIP network" if clip else "Perception Encoder's lang or spatial network"
+    return "a CLIP network" if _has(state, "transformers-siglip", "pre_layrnorm.weight") else ""
+
+
 def transformer_layout(
     name: str, state: State, source: Any, backbone: str = "", about: Mapping[str, Any] | None = None
 ) -> Layout:
@@ -228,7 +252,7 @@ def transformer_layout(
     prefix = next((p for p in naming.prefixes if p + naming.patches.format("weight") in state), "")
     network = _network(name, naming, prefix, state, source, backbone, about or {})
     spec = SPECS[network]
-    leaves = _outside(naming, prefix, spec, state, source)
+    leaves = _outside(name, naming, prefix, spec, state, source)
     for i in range(spec.depth):
         leaves |= _block(naming, prefix, spec, state, i)
     zeros: dict[tuple[str, ...], Shape] = {}
@@ -252,18 +276,16 @@ def _network(
 ) -> str:
     """The name of the network whose shapes the file has; `backbone`, where it is one of several."""
     patches = prefix + naming.patches.format("weight")
-    if patches not in state:
-        raise UserError(f"{source}: no entry {patches!r}, which the layout {name} has")
-    shape = np.shape(state[patches])
-    if len(shape) != 4:
-        raise UserError(f"{source}: {patches!r} of the layout {name} has the shape {list(shape)}, not of a convolution")
+    width, patch = (length(state, patches, axis, 4, source, name) for axis in (0, 3))
     before, after = (prefix + naming.block).split("{i}")
     depth = len({key[len(before) :].split(".")[0] for key in state if key.startswith(before)})
     first = f"{before}0{after}"
     gated = bool(naming.gated[0]) and first + naming.gated[0].format("weight") in state
     inner = first + (naming.gated[1] if gated else naming.mlp[0]).format("weight")
-    registers = np.shape(state[prefix + naming.registers])[-2] if prefix + naming.registers in state else 0
-    found = (shape[0], depth, shape[-1], len(state.get(inner, ())), registers, gated)
+    tokens = prefix + naming.registers
+    registers = length(state, tokens, 1, 3, source, name) if tokens in state else 0
+    hidden = length(state, inner, 0, 2, source, name) if inner in state else 0
+    found = (width, depth, patch, hidden, registers, gated)
     fits = [
         known
         for known, s in SPECS.items()
@@ -271,13 +293,14 @@ def _network(
     ]
     if not fits:
         raise UserError(
-            f"{source}: of the layout {name}, but no network known here has {depth} blocks of {shape[0]} channels, "
-            f"{found[3]} inside, with {shape[-1]}x{shape[-1]} patches and {registers} registers"
+            f"{source}: of the layout {name}, but no network known here has {depth} blocks of {width} channels, "
+            f"{hidden} inside, with {patch}x{patch} patches and {registers} registers"
         )
     if name == "dinov3":  # of Meta's own files only those trained on satellite images have it
         fits = [known for known in fits if known.endswith("_sat") == ("local_cls_norm.weight" in state)] or fits
     if name.startswith("timm") and about:  # whose tag names what it was trained on
-        tag = f"{about.get('architecture', '')} {(about.get('pretrained_cfg') or {}).get('tag', '')}"
+        cfg = value_of(about, "pretrained_cfg", dict, {}, source, CONFIG)
+        tag = f"{about.get('architecture', '')} {cfg.get('tag', '')}"
         fits = [known for known in fits if known.endswith("_sat") == ("sat493m" in tag)] or fits
     if backbone in fits or all(SPECS[known] == SPECS[fits[0]] for known in fits):
         return backbone if backbone in fits else fits[0]
@@ -287,7 +310,7 @@ def _network(
     )
 
 
-def _outside(naming: Naming, prefix: str, spec: ViTSpec, state: State, source: Any) -> dict[str, Leaf]:
+def _outside(name: str, naming: Naming, prefix: str, spec: ViTSpec, state: State, source: Any) -> dict[str, Leaf]:
     """Leaves of what is before and behind the blocks."""
     c = spec.width
     leaves = _affine(prefix + naming.patches, ("patches",), (spec.patch, spec.patch, 3, c), "kernel", spec.patch_bias)
@@ -305,8 +328,10 @@ def _outside(naming: Naming, prefix: str, spec: ViTSpec, state: State, source: A
             form = "grid"
         rows = spec.grid**2 + spec.class_token
         if prefix + key in state:
-            rows = np.shape(state[prefix + key])[-2] + (form == "grid")
-        if math.isqrt(rows - spec.class_token) ** 2 != rows - spec.class_token:
+            axes = 2 if form == "vector" else 3
+            rows = length(state, prefix + key, axes - 2, axes, source, name) + (form == "grid")
+        patches = rows - spec.class_token
+        if patches < 1 or math.isqrt(patches) ** 2 != patches:
             raise UserError(f"{source}: {prefix + key!r} has {rows} positions, which are of no square of patches")
         leaves[prefix + key] = _leaf(("positions",), (rows, c), form)
     if "rope_embed.periods" in state:
@@ -381,8 +406,8 @@ def _affine(
 
 
 def _statistics(name: str, spec: ViTSpec) -> dict[str, np.ndarray]:
-    """What the authors of the layout compute differently, and how the photographs are normalised."""
-    found: dict[str, Any] = {"image_mean": spec.mean, "image_deviation": spec.deviation}
+    """What the authors of the layout compute differently."""
+    found: dict[str, Any] = {}
     if spec.grid and name.startswith("timm"):
         found["resampling"] = RESAMPLING.index("antialias")
     if name.startswith("transformers-dinov2") and not spec.registers:
