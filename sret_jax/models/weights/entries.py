@@ -10,9 +10,10 @@ first of what is there:
     the only other      a dict of any name, if no second one holds a network too
 
 Then names are cut to those of a known layout: `module.`, `_orig_mod.`, `model.`, `backbone.` and any other prefix, also
-several one behind the other. Of several networks in one dict the order is the same; of MoCo's, `encoder_q` comes before
-`encoder_k`. Whatever order decides is said in a line of the log, with what else there is. A person chooses by a part:
-`ENTRY`, `ENTRY/ENTRY`, or a prefix of names behind it, or alone.
+several one behind the other. Of several networks in one dict the order is the same, where names without a prefix are a
+network as `model` is; of MoCo's, `encoder_q` comes before `encoder_k`. A word of the order may be part of a name:
+`teacher_backbone`, `backbone_ema`. Whatever order decides is said in a line of the log, with what else there is. A
+person chooses by a part: `ENTRY`, `ENTRY/ENTRY`, or a prefix of names behind it, or alone.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -39,6 +40,9 @@ NETWORK = (
 )
 LAST = ("student", "student_state_dict", "student_model", "online_encoder", "encoder_k", "momentum_encoder")
 ORDER = {name: float(place) for place, name in enumerate((*AVERAGED, *TEACHER, *NETWORK, *LAST))}
+# Words of a name that put it where these are, whatever else it says.
+MARKS = {word: ORDER[word] for word in ("ema", "teacher", "student")}
+NETWORKS = float(len(AVERAGED) + len(TEACHER))  # the place of the first of these
 UNORDERED = len(ORDER) - len(LAST) - 0.5  # the place of any other name
 DEPTH = 5  # of dicts, and of prefixes
 FEW = 8  # names; no network has fewer
@@ -119,6 +123,8 @@ def find_names(
 ) -> Names | None:
     """The prefix behind which the names are `known`, the shortest; None if there is none.
 
+    Within a network only those are looked for that are averages, teachers or students: `ema.` beside its raw names.
+
     Args:
       known: whether names are those of a layout.
       prefix: of the names to look at, without the dot behind it; "" for all.
@@ -131,14 +137,15 @@ def find_names(
     while todo:
         at, left = todo.pop(0)
         inside = {name[len(at) :]: value for name, value in state.items() if name.startswith(at)}
-        if known(inside):
+        if hit := known(inside):
             hits.append(at)
-        elif left:
+        if left:
             counts: dict[str, int] = {}
             for name in inside:
                 first, dot, _ = name.partition(".")
                 counts[first] = counts.get(first, 0) + bool(dot)
-            todo += [(f"{at}{first}.", left - 1) for first, count in counts.items() if count >= FEW]
+            likely = (first for first, count in counts.items() if count >= FEW and (not hit or _is_version(first)))
+            todo += [(f"{at}{first}.", left - 1) for first in likely]
     if not hits:
         return None
     ranks = {hit: _place(hit) for hit in hits}
@@ -194,7 +201,7 @@ def _chosen(
         for key, value in node.items()
         if depth and isinstance(key, str) and isinstance(value, dict) and (found := _choose(value, depth - 1, known))
     }
-    ordered = sorted((key for key in inner if key.lower() in ORDER), key=lambda key: ORDER[key.lower()])
+    ordered = sorted((key for key in inner if _order(key) != UNORDERED), key=_order)
     if not ordered and _is_state(node):
         return [], list(inner), node
     if not ordered and len(inner) > 1:
@@ -221,9 +228,21 @@ def _is_state(node: dict[Any, Any]) -> bool:
 
 def _place(prefix: str) -> tuple[float, ...]:
     """The place of a prefix in the order: of the words in it that are not just names of a network, else of all."""
-    places = [ORDER.get(word.lower(), UNORDERED) for word in prefix.split(".")[:-1]]
-    special = [place for place in places if not len(AVERAGED) + len(TEACHER) <= place < UNORDERED]
-    return (min(special),) if special else (*places,)
+    places = [_order(word) for word in prefix.split(".")[:-1]]
+    special = [place for place in places if not NETWORKS <= place < UNORDERED]
+    return (min(special),) if special else (*places,) or (NETWORKS,)
+
+
+def _order(name: str) -> float:
+    """The place of an entry or a word of a prefix in the order, by all of it or by a part of it."""
+    name = name.lower()
+    marked = [MARKS[word] for word in name.split("_") if word in MARKS]
+    return ORDER.get(name, min(marked, default=UNORDERED))
+
+
+def _is_version(name: str) -> bool:
+    """Whether it is that of an average, a teacher or a student, not just of a network."""
+    return not NETWORKS <= _order(name) <= UNORDERED
 
 
 def _begins(part: str, key: str) -> bool:

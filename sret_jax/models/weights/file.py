@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 Tree = dict[str, Any]
 FORMAT = "sret_jax"  # entry of our own files' metadata
 MAX_HEADER = 100 << 20  # bytes, of a safetensors file, as its authors' reader has it
+PLAIN = "the names without a prefix"  # in what is said of a choice
 DIR_POWER = 0.25  # of the variance; its authors' scripts give `--whitenp 0.25`
 _TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
 
@@ -173,12 +174,14 @@ def _named(saved: _Saved, layout: str, path: Path) -> tuple[State, str, list[str
     except Unclear as error:
         raise UserError(f"{path}: {error}: {CHOOSE}") from None
     prefix = names.prefix if names else f"{wanted}." if wanted else ""
-    others = [*saved.others, *(other.removesuffix(".") for other in (names.others if names else ()))]
+    others = [*saved.others, *(other.removesuffix(".") or PLAIN for other in (names.others if names else ()))]
     if others:
-        taken = "/".join(filter(None, (saved.entry, prefix.removesuffix("."))))
+        taken = "/".join(filter(None, (saved.entry, prefix.removesuffix(".")))) or PLAIN
         log.warning("%s: takes %s, not %s; to choose: %s", path.name, taken, ", ".join(others), CHOOSE)
-    inside = {name[len(prefix) :]: value for name, value in saved.state.items() if name.startswith(prefix)}
-    return inside, prefix, [name for name in saved.state if not name.startswith(prefix)]
+    within = tuple(other for other in (names.others if names else ()) if other.startswith(prefix) and other != prefix)
+    own = {name for name in saved.state if name.startswith(prefix) and not name.startswith(within)}
+    inside = {name[len(prefix) :]: value for name, value in saved.state.items() if name in own}
+    return inside, prefix, [name for name in saved.state if name not in own]
 
 
 def _without_heads(state: State, layout: Layout) -> tuple[State, list[str]]:

@@ -95,6 +95,10 @@ LAYOUTS = {
         {"state_dict": under("model.", scale=0) | under("ema_model.module.")},
         "state_dict/ema_model.module",
     ),
+    "ema beside names without a prefix": (under("", scale=0) | under("ema."), "ema"),
+    "names without a prefix beside a momentum encoder": (STATE | under("momentum_encoder.", scale=0), ""),
+    "teacher_backbone": (under("backbone.", scale=0) | under("teacher_backbone."), "teacher_backbone"),
+    "teacher_backbone, an entry": ({"backbone": RAW, "teacher_backbone": STATE}, "teacher_backbone"),
     "teacher": ({"student": under("module.backbone.", scale=0), "teacher": under("backbone.")}, "teacher/backbone"),
     "teacher in the names": (
         {
@@ -131,7 +135,9 @@ def test_every_layout_gives_the_network(name, tmp_path):
     assert found.part == part
 
 
-@pytest.mark.parametrize("name", ["stacked", "compiled, plain", "averaged", "plain"])
+@pytest.mark.parametrize(
+    "name", ["stacked", "compiled, plain", "averaged", "plain", "ema beside names without a prefix", "teacher_backbone"]
+)
 def test_safetensors_carry_prefixes_too(name, tmp_path):
     tree, part = LAYOUTS[name]
     safetensors.numpy.save_file(tree, tmp_path / "x.safetensors")
@@ -147,6 +153,8 @@ def test_safetensors_carry_prefixes_too(name, tmp_path):
         ("teacher", "takes teacher/backbone, not student; to choose"),
         ("MoCo", "takes state_dict/module.encoder_q, not module.encoder_k; to choose"),
         ("ema in the names", "takes state_dict/ema_model.module, not model; to choose"),
+        ("ema beside names without a prefix", "takes ema, not the names without a prefix; to choose"),
+        ("teacher_backbone", "takes teacher_backbone, not backbone; to choose"),
     ],
 )
 def test_what_was_taken_is_said_where_there_was_a_choice(name, text, tmp_path, caplog):

@@ -51,11 +51,27 @@ def test_the_prefix_is_cut_to_names_that_a_layout_knows(layout, prefix):
         (("model.", "ema_model."), "ema_model."),
         (("other.", "model."), "model."),
         (("head.", "model.backbone."), "model.backbone."),
+        (("", "ema."), "ema."),
+        (("", "ema_model.module."), "ema_model.module."),
+        (("model.", "model.ema."), "model.ema."),
+        (("", "momentum_encoder."), ""),
+        (("backbone.", "teacher_backbone."), "teacher_backbone."),
+        (("student_backbone.", "teacher_backbone."), "teacher_backbone."),
+        (("backbone.", "backbone_ema."), "backbone_ema."),
+        (("student_backbone.", "model."), "model."),
     ],
 )
 def test_of_several_networks_the_first_in_the_order_is_taken(prefixes, taken):
     found = find_names(state(NAMES["torchvision"], *prefixes), known)
     assert found is not None and found.prefix == taken and set(found.others) == set(prefixes) - {taken}
+
+
+def test_what_is_like_a_network_inside_of_one_is_part_of_it():
+    """`visual.` and the like: only what is called an average, a teacher or a student is another one."""
+    found = find_names(state(NAMES["torchvision"], "", "decoder."), known)
+    assert found is not None and found.prefix == "" and found.others == []
+    schema = find_names(state(NAMES["torchvision"], "model.", "schema."), known)  # no "ema"
+    assert schema is not None and schema.prefix == "model."
 
 
 def test_of_two_that_no_order_decides_between_none_is_taken():
