@@ -41,7 +41,9 @@ def main(words: Sequence[str]) -> None:
     part = "/".join(filter(None, (given.entry.strip("/"), given.strip.strip("."))))
     weights = read_weights(given.input, given.layout, given.learned_whitening, part, given.backbone)
     write_weights(given.output, weights)
-    modules = ", ".join([*weights.variables["params"], *(["learned whitening"] if given.learned_whitening else [])])
+    modules = ", ".join(
+        [*weights.variables["params"], *(["learned whitening"] if "whitening" in weights.variables else [])]
+    )
     where = f", from {weights.part}" if weights.part else ""
     print(f"{given.output}: {weights.backbone} up to {weights.stage}, layout {weights.layout}{where}; holds {modules}")
     if weights.filter:

@@ -23,7 +23,7 @@ from sret_jax.models.weights.entries import CHOOSE, Unclear, checked_prefix, fin
 from sret_jax.models.weights.folder import beside, open_folder
 from sret_jax.models.weights.layouts import FORMS, Layout, State, find_layout, recognised
 from sret_jax.models.weights.preprocessing import preprocessing
-from sret_jax.models.weights.source import located
+from sret_jax.models.weights.source import Place, located
 from sret_jax.models.weights.torch_file import TorchFile, read_bytes, read_torch
 from sret_jax.storage.artifacts import write_file
 
@@ -56,24 +56,33 @@ class Weights(NamedTuple):
 
 
 def read_weights(
-    source: str | Path, layout: str = "auto", learned: str = "", part: str = "", backbone: str = ""
+    source: str | Path | Place, layout: str = "auto", learned: str = "", part: str = "", backbone: str = ""
 ) -> Weights:
     """The weights in a torch checkpoint, a safetensors file with torch's names, a saved folder, or a file of our own.
 
     Args:
-      source: as in `source`: a file or folder, of the hub too, with a part of it behind "#".
+      source: as in `source`: a file or folder, of the hub too, with a part of it behind "#"; or where that is.
       layout: of the names; by default what they show.
       learned: one of the whitenings that were learned after training: of cirtorch, in `meta["Lw"]`, "NAME/ss" (one
         scale) or "NAME/ms" (several); of DIR, in `pca`, "NAME".
-      part: of the file, instead of one in `source`.
+      part: of the file, where `source` has none.
       backbone: the network that it is taken for, where the file alone does not tell.
 
     Raises:
       UserError: names file and key.
     """
-    place = located(source)
-    saved = _read(place.path, part or place.part)
-    if saved.beside.get("format") == FORMAT:
+    place = source if isinstance(source, Place) else located(source)
+    if part and place.part:
+        raise UserError(f"{place.path}: two parts of it are asked for, {place.part!r} and {part!r}; leave one out")
+    part = part or place.part
+    saved = _read(place.path, part)
+    if isinstance(format := saved.beside.get("format"), str) and format == FORMAT:
+        for what, given in (("part", part), ("learned whitening", learned), ("layout", layout.removeprefix("auto"))):
+            if given:
+                raise UserError(
+                    f"{place.path}: was converted before, so it has no {what} {given!r} to choose; convert the "
+                    "checkpoint that it was made of"
+                )
         return _own(place.path, saved.state, saved.beside)
     named, prefix, outside = _named(saved, layout, place.path)
     try:
@@ -277,8 +286,12 @@ def _own(path: Path, state: State, about: Mapping[str, str]) -> Weights:
         if name.split(".")[0] not in ("params", "batch_stats", "whitening") or not np.isfinite(value).all():
             raise UserError(f"{path}: {name!r} is no variable of a network, or not finite; convert the file again")
     known = [field for field in Weights._fields if field != "variables"]
-    if any(field not in about for field in known if field not in Weights._field_defaults):
+    if any(not isinstance(about.get(field, Weights._field_defaults.get(field)), str) for field in known):
         raise UserError(f"{path}: its metadata lacks one of {', '.join(known)}; convert the file again")
+    info = BACKBONES.get(about["backbone"])
+    if info is None or about["stage"] not in info.stages:
+        what = f"{about['backbone'][:80]!r} up to {about['stage'][:80]!r}"
+        raise UserError(f"{path}: holds {what}, which is no backbone here; convert the file again")
     variables = unflatten_dict({name: np.asarray(value, np.float32) for name, value in state.items()}, sep=".")
     return Weights(variables, **{field: about[field] for field in known if field in about})
 

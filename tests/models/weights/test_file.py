@@ -278,6 +278,10 @@ _OWN = {"format": "sret_jax", "backbone": "resnet18", **ABOUT}
         ),
         (_safetensors({"__metadata__": _OWN, "opt.a": _ENTRY}, b"\0" * 8), "'opt.a' is no variable of a network"),
         (
+            _safetensors({"__metadata__": _OWN | {"stage": "c9"}, "params.a": _ENTRY}, b"\0" * 8),
+            "holds 'resnet18' up to 'c9', which is no backbone here",
+        ),
+        (
             _safetensors({"__metadata__": _OWN, "params.a": _ENTRY}, b"\xff" * 8),
             "'params.a' is no variable.*not finite",
         ),
@@ -294,6 +298,35 @@ def test_damaged_and_foreign_safetensors_are_refused(data, text, tmp_path):
     path.write_bytes(data)
     with pytest.raises(UserError, match=rf"x\.safetensors: .*{text}"):
         read_weights(path)
+
+
+def test_of_a_file_that_was_converted_there_is_nothing_to_choose(tmp_path, capsys):
+    path, out = tmp_path / "x.safetensors", tmp_path / "y.safetensors"
+    write_weights(path, _weights())
+    for words, what in (
+        (["--entry=teacher"], "no part 'teacher'"),
+        (["--strip=model"], "no part 'model'"),
+        (["--learned-whitening=sfm/ss"], "no learned whitening 'sfm/ss'"),
+        (["--layout=dir"], "no layout 'dir'"),
+    ):
+        with pytest.raises(UserError, match=rf"x\.safetensors: was converted before, so it has {what} to choose"):
+            main([str(path), str(out), *words])
+    with pytest.raises(UserError, match="no part 'teacher'"):
+        read_weights(f"{path}#teacher")
+    with pytest.raises(UserError, match="two parts of it are asked for, 'a' and 'b'; leave one out"):
+        read_weights(f"{path}#a", part="b")
+    assert not out.exists()
+
+
+def test_what_the_command_says_is_what_is_in_the_file(tmp_path, capsys):
+    """A whitening that was learned after training, kept when the file was converted first."""
+    weights = _weights(pool={"p": np.float32(3)})
+    learned = {"mean": np.zeros(4, np.float32), "projection": np.eye(4, dtype=np.float32)}
+    write_weights(tmp_path / "x.safetensors", weights._replace(variables=weights.variables | {"whitening": learned}))
+    main([str(tmp_path / "x.safetensors"), str(tmp_path / "y.safetensors")])
+    assert "holds backbone, pool, learned whitening\n" in capsys.readouterr().out
+    found = read_weights(tmp_path / "y.safetensors").variables["whitening"]
+    np.testing.assert_array_equal(found["projection"], np.eye(4))
 
 
 def test_half_precision_is_read_as_float32(tmp_path):
