@@ -31,9 +31,10 @@ from sret_jax.models.descriptor import (
     descriptor_length,
     init_network,
 )
+from sret_jax.models.weights.folder import RETRIEVER
 from sret_jax.models.weights.pretrained import stored_whitening
 from sret_jax.models.weights.shipped import DEFAULT, shipped_config, shipped_names
-from sret_jax.models.weights.trained import FORMAT, PARAMETERS, TrainedNetwork, read_saved
+from sret_jax.models.weights.trained import PARAMETERS, TrainedNetwork, read_saved
 from sret_jax.models.whitening import LearnedWhitening
 from sret_jax.storage.artifacts import commit_folder, write_file, write_json
 from sret_jax.storage.compilation_cache import keep_compiled_programs
@@ -174,7 +175,7 @@ class Retriever:
             write_file(built / PARAMETERS, safetensors.numpy.save(arrays))  # a full disk is an `OSError`
             shown = preprocessing(self.network, self.variables, self.config)
             config = to_dict(with_sources(self.config))
-            sections = {"format": FORMAT, "config": config, "preprocessing": shown} | dict(about or {})
+            sections = {"format": RETRIEVER, "config": config, "preprocessing": shown} | dict(about or {})
             write_json(built / "config.json", sections)
             for name, data in (beside or {}).items():
                 write_file(built / name, data)

@@ -22,7 +22,7 @@ from sret_jax.config.own_parts import own_part
 from sret_jax.errors import UserError, did_you_mean
 from sret_jax.models.attention import StageAttention
 from sret_jax.models.backbones import BACKBONES, build_backbone
-from sret_jax.models.backbones.base import BACKBONE_POOLS
+from sret_jax.models.backbones.base import BACKBONE_POOLS, used_stage
 from sret_jax.models.backbones.resnet import ResNet
 from sret_jax.models.controls import PositionLayer, PositionWeight, Shuffled
 from sret_jax.models.delg import STAGE, DelgHead
@@ -262,7 +262,7 @@ def descriptor_length(config: ModelConfig) -> int:
         return config.whitening_dim
     if config.pool == "how":
         return config.local.dim
-    channels = BACKBONES[config.backbone].channels[BACKBONE_POOLS.get(config.pool, config.stage)]
+    channels = BACKBONES[config.backbone].channels[used_stage(config.pool, config.stage)]
     if own_part("pooling", config.pool) is None:
         return channels
     maps = jnp.zeros((1, 2, 2, channels)), jnp.ones((1, 2, 2), bool)

@@ -39,7 +39,7 @@ from sret_jax.training.run_record import check_same_devices, check_same_run, des
 from sret_jax.training.shown import Shown, shown
 from sret_jax.training.step import TrainState, make_step
 from sret_jax.training.validation import Validation, hold_out, kept
-from sret_jax.training.warm_start import check_same_start, class_weights, digest_of, instances_key, starts_from_run
+from sret_jax.training.warm_start import check_same_start, class_weights, digest_of, instances_key, start_folder
 from sret_jax.training.whitening import learn_whitening, whitened_start
 
 log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ def _train(
     network = build_network(config.model, train_from=config.train.train_from, batch_stats=config.train.batch_stats)
     variables = init_network(network, config.model, jax.random.key(config.seed), config.data)
     optimizer, state = initial_state(config, variables, photos, run["lengths"])
-    if starts_from_run(config):
+    if start_folder(config) is not None:
         run |= {"start": digest_of(variables["params"]["backbone"])}
     tuples = config.data.sampling == "tuples"
     seen = shown(config, network, variables, photos, cache_folder(config, workdir))

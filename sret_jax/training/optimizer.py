@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import optax
 
 from sret_jax.config import ModelConfig, TrainConfig
-from sret_jax.models.backbones import BACKBONES, build_backbone
-from sret_jax.models.backbones.base import BACKBONE_POOLS
+from sret_jax.models.backbones import BACKBONES, parameters_up_to
+from sret_jax.models.backbones.base import used_stage
 
 Lengths = tuple[tuple[int, int], ...]  # (steps done, length of the run from there on), the first from 0
 
@@ -74,16 +74,11 @@ def trained_backbone(model: ModelConfig, train_from: str) -> set[tuple[str, ...]
     """Paths, below "backbone", of the parameters from stage `train_from` up to the stage that is pooled."""
 
     def up_to(stage: str) -> set[tuple[str, ...]]:
-        side = 2 * BACKBONES[model.backbone].size_multiple
-        image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
-        mask = jax.ShapeDtypeStruct((1, side, side), jnp.bool_)
-        network = build_backbone(model.backbone, parameters=model.parts.get(model.backbone))
-        shapes = jax.eval_shape(lambda *args: network.init(*args, last_stage=stage), jax.random.key(0), image, mask)
-        return {_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes["params"])}
+        return parameters_up_to(model.backbone, stage, model.parts.get(model.backbone))
 
     if train_from == "none":
         return set()
-    used = up_to(BACKBONE_POOLS.get(model.pool, model.stage))
+    used = up_to(used_stage(model.pool, model.stage))
     if train_from == "all":
         return used
     stages = list(BACKBONES[model.backbone].stages)

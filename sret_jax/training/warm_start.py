@@ -10,8 +10,10 @@ import numpy as np
 
 from sret_jax.config import Config, differences, from_dict, to_dict
 from sret_jax.errors import UserError
+from sret_jax.models.backbones.base import used_stage
+from sret_jax.models.weights.folder import is_saved
 from sret_jax.models.weights.shipped import shipped_names
-from sret_jax.models.weights.trained import holds_trained, is_saved, step_folder
+from sret_jax.models.weights.trained import step_folder, trained_folder
 from sret_jax.storage.artifacts import fingerprint
 from sret_jax.storage.checkpoint import read_step
 
@@ -20,10 +22,10 @@ Tree = dict[str, Any]
 START = ("weights", "whitening_init", "whitening_ridge")  # fields of the model that say where it starts
 
 
-def starts_from_run(config: Config) -> bool:
-    """Whether `config.model.weights` is a network that was trained here."""
+def start_folder(config: Config) -> Path | None:
+    """Where the network is that was trained here and that `config.model.weights` names; None if it names others."""
     weights = config.model.weights
-    return weights not in ("auto", "none", *shipped_names()) and holds_trained(Path(weights))
+    return None if weights in ("auto", "none", *shipped_names()) else trained_folder(weights)
 
 
 def instances_key(instances: list[str]) -> str:
@@ -38,9 +40,9 @@ def class_weights(config: Config, instances: list[str], fresh: Tree) -> Tree:
     and that is said, where the run had others, where its last state is not the network that is started from, or where
     the whitening layer, which ends in the space that they lie in, is made anew.
     """
-    if not fresh or not starts_from_run(config):
+    source = start_folder(config) if fresh else None
+    if source is None:
         return fresh
-    source = Path(config.model.weights)
     why = "a saved retriever holds none"
     if not is_saved(source):
         saved = read_step(step_folder(source))
@@ -65,8 +67,13 @@ def class_weights(config: Config, instances: list[str], fresh: Tree) -> Tree:
 
 
 def _meaning(config: Config) -> Tree:
-    """What gives weights of instances their meaning: the loss, and the network but for what it starts from."""
+    """What gives weights of instances their meaning: the loss, and the network but for what it starts from.
+
+    A pooling of the backbone's own reads a map of its own, whatever stage is named beside it.
+    """
     model = {name: value for name, value in to_dict(config.model).items() if name not in START}
+    if not config.model.local.enabled:  # else the local features are those of that stage
+        model["stage"] = used_stage(config.model.pool, config.model.stage)
     return {"train": {"loss": config.train.loss}, "model": model}
 
 

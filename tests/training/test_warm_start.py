@@ -19,10 +19,14 @@ INSTANCES = ["a", "b", "c"]
 FRESH = {"weights": np.zeros((3, 4), np.float32)}
 
 
-def write_run(workdir, instances=INSTANCES, loss=None, **arrays):
+def write_run(workdir, instances=INSTANCES, loss=None, model=None, **arrays):
     loss = {"weights": np.ones((3, 4), np.float32)} if loss is None else loss
     state = {"params": {"network": {"x": np.zeros(2)}, "loss": loss}}
-    record = {"step": 2, "config": to_dict(Config()), "instances_key": instances_key(instances)}
+    record = {
+        "step": 2,
+        "config": to_dict(Config(model=model or ModelConfig())),
+        "instances_key": instances_key(instances),
+    }
     write_step(Workdir(workdir).checkpoint(2), {"state": state} | arrays, record)
     return workdir
 
@@ -49,6 +53,14 @@ def test_weights_of_instances_are_taken_where_they_mean_the_same(tmp_path, caplo
         found = class_weights(config(tmp_path, **model), instances, FRESH)
     np.testing.assert_array_equal(found["weights"], np.full((3, 4), float("taken" in said), np.float32))
     assert said in caplog.text and caplog.text.count("\n") == 1
+
+
+def test_a_stage_that_the_pooling_does_not_read_changes_nothing(tmp_path, caplog):
+    fields = {"backbone": "dinov2_vits14", "pool": "class_token"}
+    write_run(tmp_path, model=ModelConfig(stage="c4", **fields))
+    with caplog.at_level(logging.WARNING):
+        class_weights(config(tmp_path, stage="last", **fields), INSTANCES, FRESH)
+    assert "weights of its 3 instances are taken" in caplog.text
 
 
 def test_losses_without_weights_read_nothing(tmp_path):

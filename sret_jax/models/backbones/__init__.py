@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 
 from sret_jax.errors import UserError
 from sret_jax.models.backbones import convnext, efficientnet_lite, resnet, vit
@@ -98,3 +100,13 @@ def build_backbone(
         **dict.fromkeys(convnext.SIZES, ConvNeXt),
     }
     return families.get(name, VisionTransformer)(name, train_from, batch_stats == "updated", dtype)
+
+
+def parameters_up_to(name: str, stage: str, parameters: Mapping[str, Any] | None = None) -> set[tuple[str, ...]]:
+    """Paths of the parameters that the map of a stage is computed with. `parameters`: as of `build_backbone`."""
+    side = 2 * BACKBONES[name].size_multiple
+    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
+    mask = jax.ShapeDtypeStruct((1, side, side), jnp.bool_)
+    network = build_backbone(name, parameters=parameters)
+    shapes = jax.eval_shape(lambda *args: network.init(*args, last_stage=stage), jax.random.key(0), image, mask)
+    return set(flatten_dict(shapes["params"]))

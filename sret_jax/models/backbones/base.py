@@ -18,6 +18,11 @@ IMAGE_MEAN, IMAGE_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of
 Maps = dict[str, tuple[Float[Array, "b _ _ _"], Bool[Array, "b _ _"]]]
 
 
+def used_stage(pool: str, stage: str) -> str:
+    """The last stage that a network computes: of the map that is pooled, or of the backbone's own vector."""
+    return BACKBONE_POOLS.get(pool, stage)
+
+
 class Backbone(nn.Module):
     """`train_from` is the first stage that trains; with `update_stats` its BatchNorms use the batch's statistics."""
 

@@ -20,6 +20,7 @@ MODELS = (  # the first that is there
 )
 CONFIG, PREPROCESSOR = BESIDE = ("config.json", "preprocessor_config.json")
 WEIGHTS = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
+RETRIEVER = "sret_jax retriever 1"  # what `Retriever.save` writes, as "format" in config.json
 MAX_JSON = 64 << 20  # bytes
 _KINDS = {bool: "true or false", float: "a number", str: "a string", list: "a list", dict: "an object"}
 
@@ -31,6 +32,15 @@ class SavedFolder(NamedTuple):
     weight_map: Mapping[str, str]  # of shards: the name of every tensor -> its file; else empty
     about: Mapping[str, Any]
     preprocessor: Mapping[str, Any]
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `Retriever.save` wrote the folder, in whichever version."""
+    try:
+        about = json.loads((folder / CONFIG).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(about, dict) and str(about.get("format")).startswith(RETRIEVER.rsplit(" ", 1)[0])
 
 
 def open_folder(folder: Path) -> SavedFolder:

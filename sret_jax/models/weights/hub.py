@@ -4,14 +4,21 @@ Only the files that are read are fetched, into the hub's own cache, from which t
 HF_HUB_OFFLINE=1 from nowhere else.
 """
 
+import logging
 import re
 from pathlib import Path
 
 from sret_jax.errors import UserError
-from sret_jax.models.weights.folder import BESIDE, MODELS, WEIGHTS, shard_names
+from sret_jax.models.weights.folder import BESIDE, MODELS, WEIGHTS, is_saved, shard_names
+from sret_jax.storage.artifacts import MANIFEST
 
+log = logging.getLogger(__name__)
+
+# A revision ends before the name of a file; those of the hub itself, refs/pr/1, have three parts.
 NAME = re.compile(
-    r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/\s]+(?:/[^/\s]+)*?))?(?:/(?P<file>[^\s]*\.[A-Za-z]+))?"
+    r"(?P<repo>[\w.-]+/[\w.-]+)"
+    r"(?:@(?P<revision>refs/(?:pr|convert)/[^/\s]+|[^/\s]+(?:/[^/\s]+)*?))?"
+    r"(?:/(?P<file>[^\s]*\.[A-Za-z]+))?"
 )
 
 
@@ -39,24 +46,43 @@ def fetched(name: str) -> Path:
         try:
             return Path(hub.hf_hub_download(repo, file, revision=revision))
         except errors.LocalEntryNotFoundError:
-            unreached.append(file)
+            known = hub.try_to_load_from_cache(repo, file, revision=revision)
+            if known is not hub._CACHED_NO_EXIST:  # else the cache knows that the repository has none
+                unreached.append(file)
             return None
         except errors.EntryNotFoundError:
             return None
+
+    def get_beside(folder: str) -> None:
+        """What tells of the network, beside its weights; a repository may do without."""
+        unreached.clear()
+        for file in BESIDE:
+            get(folder + file)
+        if unreached:
+            log.warning(
+                "hf-hub:%s: %s could not be asked for, so that mean, deviation and resizing of photographs are taken "
+                "as if the repository had none; go online once",
+                name,
+                " and ".join(unreached),
+            )
 
     unreached: list[str] = []
     try:
         if wanted:
             if (path := get(wanted)) is not None:
+                within, _, last = wanted.rpartition("/")
+                if last in MODELS:
+                    get_beside(f"{within}/" if within else "")
                 return path
         else:
             for file in MODELS:
                 if (path := get(file)) is not None:
-                    folder = path.parent
-                    for other in (*(shard_names(path) if file.endswith(".json") else ()), *BESIDE):
-                        if get(other) is None and other not in BESIDE:
-                            raise UserError(_absent(name, other, unreached))
-                    return folder
+                    shards = shard_names(path) if file.endswith(".json") else []
+                    get_beside("")
+                    for other in (*shards, *([MANIFEST] if is_saved(path.parent) else [])):
+                        if get(other) is None:
+                            raise UserError(_absent(name, other, other in unreached))
+                    return path.parent
         held = [] if unreached else [f for f in hub.list_repo_files(repo, revision=revision) if f.endswith(WEIGHTS)]
         if len(held) == 1 and not wanted:
             return Path(hub.hf_hub_download(repo, held[0], revision=revision))
@@ -77,14 +103,14 @@ def fetched(name: str) -> Path:
     except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, OSError) as error:
         raise UserError(f"hf-hub:{name}: cannot be fetched ({str(error).splitlines()[0]}); try again") from None
     if unreached:
-        raise UserError(_absent(name, wanted or "", unreached))
+        raise UserError(_absent(name, wanted or "", True))
     files = f"; it has {', '.join(held[:6])}: write hf-hub:{repo}/FILE" if held else ""
     raise UserError(f"hf-hub:{name}: no {wanted or 'weights'} in the repository{files}")
 
 
-def _absent(name: str, file: str, unreached: list[str]) -> str:
+def _absent(name: str, file: str, unreached: bool) -> str:
     if not unreached:
-        return f"hf-hub:{name}: the repository has no {file}, which its index names; tell its authors"
+        return f"hf-hub:{name}: the repository has no {file}, which belongs to its weights; tell its authors"
     what = f"{file} is" if file else "its weights are"
     return (
         f"hf-hub:{name}: {what} not in the hub's cache, and the hub cannot be reached; unset HF_HUB_OFFLINE or go "

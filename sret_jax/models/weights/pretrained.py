@@ -10,10 +10,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from sret_jax.config import Config, DataConfig, ModelConfig
 from sret_jax.errors import UserError, choices
-from sret_jax.models.backbones import BACKBONES, efficientnet_lite, same_network
-from sret_jax.models.backbones.base import ATTENTION_POOL
+from sret_jax.models.backbones import BACKBONES, efficientnet_lite, parameters_up_to, same_network
+from sret_jax.models.backbones.base import ATTENTION_POOL, used_stage
 from sret_jax.models.weights.file import Tree, Weights, read_weights
 from sret_jax.models.weights.shipped import read_shipped, shipped_config, shipped_names
+from sret_jax.models.weights.source import located
 from sret_jax.models.weights.trained import TRAINED, holds_trained, trained_weights
 from sret_jax.models.whitening import LearnedWhitening
 
@@ -44,10 +45,10 @@ def _load(backbone: str, weights: str) -> Weights:
     if weights in shipped_names():
         installed = shipped_config(weights)["model"]["backbone"]
         found = read_shipped(weights, read_weights(installed_weights(installed)).variables)
-    elif holds_trained(Path(weights)):
-        found = trained_weights(Path(weights))
     else:
-        found = read_weights(installed_weights(backbone) if weights == "auto" else weights, backbone=backbone)
+        place = located(installed_weights(backbone) if weights == "auto" else weights)
+        trained = holds_trained(place.path) and not place.part
+        found = trained_weights(place.path) if trained else read_weights(place, backbone=backbone)
     if not same_network(found.backbone, backbone):
         raise UserError(f"{weights}: weights of {found.backbone}; set config.model.backbone={found.backbone}")
     return found
@@ -75,12 +76,10 @@ def start_from(fresh: Tree, config: ModelConfig, data: DataConfig | None = None)
     found, source = _load(config.backbone, config.weights), config.weights
     if data is not None:
         _compare_resizing(found, data, source)
-    stages = list(BACKBONES[config.backbone].stages)
-    if stages.index(config.stage) > stages.index(found.stage):
-        raise UserError(f"{source}: ends at stage {found.stage!r}; set config.model.stage={found.stage}")
     backbone = found.variables["params"].get("backbone", {})
     if config.pool == "attention" and ATTENTION_POOL not in backbone:
         raise UserError(f"{source}: holds no attention pooling of its own; change config.model.pool")
+    _check_stage(found.stage, config, source)
     if config.pool != "attention":  # what nothing computes with is not kept
         backbone.pop(ATTENTION_POOL, None)
     wanted = set(fresh["params"]) | {"backbone"}
@@ -107,6 +106,19 @@ def start_from(fresh: Tree, config: ModelConfig, data: DataConfig | None = None)
     if unused and not trained:
         log.warning("%s: also holds %s, which the config does not use", source, ", ".join(unused))
     return unflatten_dict(like | used)
+
+
+def _check_stage(held: str, config: ModelConfig, source: str) -> None:
+    """Raises `UserError` where the weights end before the last stage that the network computes."""
+    stages, used = list(BACKBONES[config.backbone].stages), used_stage(config.pool, config.stage)
+    if stages.index(used) <= stages.index(held):
+        return
+    own = config.parts.get(config.backbone)
+    if not parameters_up_to(config.backbone, used, own) <= parameters_up_to(config.backbone, held, own):
+        remedy = f"set config.model.stage={held}"
+        if used != config.stage:
+            remedy = f"change config.model.pool={config.pool!r}, which is behind that, and {remedy}"
+        raise UserError(f"{source}: ends at stage {held!r}; {remedy}")
 
 
 def _fitting(fresh: Tree, found: Weights, wanted: set[str], config: ModelConfig) -> set[str]:
@@ -145,8 +157,9 @@ def stored_whitening(config: Config) -> LearnedWhitening:
     d is `config.whitening.dim`, or all. Raises `UserError` where the file has none, or none of that length.
     """
     source, dim = config.model.weights, config.whitening.dim
-    found = _load(config.model.backbone, source).variables.get("whitening")
-    if found is None and holds_trained(Path(source)):
+    loaded = _load(config.model.backbone, source)
+    found = loaded.variables.get("whitening")
+    if found is None and loaded.layout == TRAINED:
         raise UserError(f'{source}: no whitening was learned after its training; set config.whitening.kind="none"')
     if found is None:
         raise UserError(

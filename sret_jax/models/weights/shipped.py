@@ -16,6 +16,7 @@ import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from sret_jax.models.backbones.base import used_stage
 from sret_jax.models.weights.file import Tree, Weights
 from sret_jax.storage.artifacts import write_file
 
@@ -72,7 +73,7 @@ def write_shipped(path: Path, variables: Tree, backbone: Tree, config: dict[str,
     model = config["model"] | {"weights": path.name.removesuffix(".safetensors"), "whitening_init": "weights"}
     about = {
         "backbone": model["backbone"],
-        "stage": model["stage"],
+        "stage": used_stage(model["pool"], model["stage"]),
         "layout": "sret_jax",
         "whitens": "normalized" if model["l2_pooled"] else "pooled",
         "source": path.name,

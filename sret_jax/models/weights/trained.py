@@ -10,14 +10,17 @@ from safetensors import SafetensorError
 
 from sret_jax.config import Config, from_dict
 from sret_jax.errors import UserError
+from sret_jax.models.backbones.base import used_stage
 from sret_jax.models.weights.file import Weights
+from sret_jax.models.weights.folder import RETRIEVER, is_saved
+from sret_jax.models.weights.source import located
 from sret_jax.models.whitening import LearnedWhitening
 from sret_jax.storage.artifacts import verify_folder
 from sret_jax.storage.checkpoint import Step, newest_step, read_step
 from sret_jax.storage.workdir import Workdir, is_checkpoint
 
 Tree = dict[str, Any]
-FORMAT, PARAMETERS = "sret_jax retriever 1", "model.safetensors"
+PARAMETERS = "model.safetensors"
 TRAINED = "trained"  # the layout of `trained_weights`
 
 
@@ -35,13 +38,13 @@ def holds_trained(path: Path) -> bool:
     return is_checkpoint(path) or Workdir(path).checkpoints.is_dir() or is_saved(path)
 
 
-def is_saved(folder: Path) -> bool:
-    """Whether `Retriever.save` wrote the folder, in whichever version."""
-    try:
-        about = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(about, dict) and str(about.get("format")).startswith(FORMAT.rsplit(" ", 1)[0])
+def trained_folder(weights: str | Path) -> Path | None:
+    """The folder of a network that was trained here, where that is what `weights` names, as in `source`; else None.
+
+    What the hub holds is fetched. Raises `UserError` where it cannot be.
+    """
+    place = located(weights)
+    return place.path if holds_trained(place.path) and not place.part else None
 
 
 def read_trained(path: Path) -> TrainedNetwork:
@@ -59,7 +62,8 @@ def trained_weights(path: Path) -> Weights:
     if trained.whitening is not None:
         variables["whitening"] = trained.whitening._asdict()
     whitens = "normalized" if model.l2_pooled else "pooled"
-    return Weights(variables, model.backbone, model.stage, TRAINED, whitens, path.name, "")
+    stage = used_stage(model.pool, model.stage)
+    return Weights(variables, model.backbone, stage, TRAINED, whitens, path.name, "")
 
 
 def read_run(path: Path) -> TrainedNetwork:
@@ -109,8 +113,8 @@ def read_saved(folder: Path) -> TrainedNetwork:
         written = about["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / 'config.json'}: not of a retriever ({error!r}); save it again") from None
-    if written != FORMAT:
-        raise UserError(f"{folder}: written as {written!r}, this version reads {FORMAT!r}; save it again")
+    if written != RETRIEVER:
+        raise UserError(f"{folder}: written as {written!r}, this version reads {RETRIEVER!r}; save it again")
     try:
         arrays = safetensors.numpy.load_file(folder / PARAMETERS)
         named = unflatten_dict({tuple(name.split("/")): x for name, x in arrays.items()})

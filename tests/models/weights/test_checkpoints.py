@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -240,7 +241,7 @@ SHARDS = {"model-00001-of-00002": list(STATE)[:5], "model-00002-of-00002": list(
 
 def folder_of(path, kind, prefix="", **beside):
     """A folder in which transformers, timm or the hub saved the network; `beside`: JSON files."""
-    path.mkdir()
+    path.mkdir(exist_ok=True)
     for name, content in beside.items():
         (path / f"{name}.json").write_text(json.dumps(content))
     named = under(prefix)
@@ -384,6 +385,68 @@ def test_what_the_cache_does_not_hold_is_one_line(cache, name, text):
     with pytest.raises(UserError, match=rf"hf-hub:{name}: {text}") as error:
         read_weights(f"hf-hub:{name}")
     assert "\n" not in str(error.value)
+
+
+def test_what_could_not_be_asked_for_is_said_and_what_is_not_there_is_not(cache, caplog):
+    for name in ("org/tiny-net", "org/tiny-net/model.safetensors"):
+        caplog.clear()
+        read_weights(f"hf-hub:{name}")
+        assert f"hf-hub:{name}: preprocessor_config.json could not be asked for" in caplog.text
+    nowhere = cache / "models--org--tiny-net/.no_exist" / COMMIT
+    nowhere.mkdir(parents=True)
+    (nowhere / "preprocessor_config.json").touch()  # what the hub's library leaves where the repository has none
+    caplog.clear()
+    read_weights("hf-hub:org/tiny-net")
+    assert not caplog.text
+
+
+@pytest.fixture
+def online(tmp_path, monkeypatch):
+    """A hub that is reached: its folder of one repository, and what was asked for, as (revision, file)."""
+    hub = pytest.importorskip("huggingface_hub")
+    repository, local, asked = tmp_path / "repository", tmp_path / "local", []
+    repository.mkdir()
+
+    def download(repo, file, revision=None):
+        asked.append((revision, file))
+        if not (repository / file).is_file():
+            kind = hub.errors.EntryNotFoundError
+            raise kind.__new__(kind)
+        (local / file).parent.mkdir(parents=True, exist_ok=True)
+        return shutil.copy(repository / file, local / file)
+
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    return repository, asked
+
+
+@pytest.mark.parametrize("folder", ["", "sub/"])
+def test_a_file_of_the_hub_comes_with_what_lies_beside_it(online, folder):
+    repository, asked = online
+    timm = {"architecture": "tiny", "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
+    folder_of(repository / folder, "safetensors", config=timm)
+    found = read_weights(f"hf-hub:org/x/{folder}model.safetensors")
+    np.testing.assert_allclose(found.variables["batch_stats"]["backbone"]["image_mean"], [0.5] * 3)
+    assert asked == [(None, folder + file) for file in ("model.safetensors", "config.json", "preprocessor_config.json")]
+
+
+@pytest.mark.parametrize(
+    ("revision", "file"),
+    [
+        ("refs/pr/1", ""),
+        ("refs/pr/1", "/sub/best.pt"),
+        ("refs/convert/parquet", "/best.pt"),
+        ("v1.0", "/sub/best.pt"),
+        ("feature/x", ""),
+    ],
+)
+def test_revisions_of_several_parts_end_before_the_file(online, revision, file):
+    repository, asked = online
+    (repository / "sub").mkdir()
+    for name in ("best.pt", "sub/best.pt", "pytorch_model.bin"):
+        save(repository / name, STATE)
+    read_weights(f"hf-hub:org/x@{revision}{file}")
+    assert {given for given, _ in asked} == {revision}
+    assert asked[-1][1] == (file[1:] or "preprocessor_config.json")
 
 
 @pytest.mark.parametrize(

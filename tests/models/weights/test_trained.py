@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shutil
 
 import jax
 import numpy as np
@@ -12,12 +13,15 @@ from flax.traverse_util import flatten_dict
 from sret_jax.config import Config, DataConfig, ModelConfig, SmoothingConfig, to_dict
 from sret_jax.config.base import WhiteningConfig
 from sret_jax.errors import UserError
+from sret_jax.models.backbones.vit_specs import SPECS
 from sret_jax.models.descriptor import build_network, init_network
+from sret_jax.models.weights.pretrained import stored_whitening
 from sret_jax.models.weights.trained import holds_trained, read_trained
 from sret_jax.models.whitening import LearnedWhitening
 from sret_jax.retriever import Retriever, load
 from sret_jax.storage.checkpoint import write_step
 from sret_jax.storage.workdir import Workdir
+from sret_jax.training.warm_start import start_folder
 from tests.support.photos import make_photos
 
 MODEL = ModelConfig(
@@ -117,6 +121,55 @@ def test_modules_that_only_one_of_them_has_are_named(run, variables, caplog):
 def test_what_cannot_fit_names_field_and_remedy(run, changed, message):
     with pytest.raises(UserError, match=message):
         started(run, **changed)
+
+
+@pytest.mark.parametrize("written", ["local-dir:{}", "~/{}", "local-dir:~/{}"])
+def test_it_is_found_however_a_person_writes_where_it_is(run, saved, variables, written, monkeypatch):
+    for folder in (run, saved):
+        monkeypatch.setenv("HOME", str(folder.parent))
+        place = written.format(folder if "~" not in written else folder.name)
+        same(started(place), variables)
+        settings = config(weights=place)
+        np.testing.assert_array_equal(stored_whitening(settings).projection, LEARNED.projection)
+        assert start_folder(settings) == folder
+
+
+def test_one_on_the_hub_is_found_with_what_it_is_checked_by(saved, variables, tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+
+    def download(repo, file, revision=None):
+        if not (saved / file).is_file():
+            kind = hub.errors.EntryNotFoundError
+            raise kind.__new__(kind)
+        return shutil.copy(saved / file, tmp_path / file)
+
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    same(started("hf-hub:org/towers"), variables)
+
+
+def test_the_stage_that_counts_is_that_of_the_pooling(tmp_path, monkeypatch):
+    """A class token is behind all blocks of a transformer, whatever stage the config names beside it."""
+    tiny = SPECS["dinov2_vits14"]._replace(width=24, depth=2, heads=3, grid=4)
+    monkeypatch.setitem(SPECS, "dinov2_vits14", tiny)
+    fields = {"backbone": "dinov2_vits14", "smoothing": SmoothingConfig(), "whitening": False}
+
+    def trained(name, **model):
+        settings = config(**fields, **model)
+        Retriever(build_network(settings.model), init(settings), settings).save(tmp_path / name)
+        return tmp_path / name
+
+    half = trained("half", stage="c4", pool="gem")
+    token = trained("token", stage="c4", pool="class_token")
+    last = trained("last", stage="last", pool="gem")
+    for source, stage, pool in ((token, "last", "gem"), (last, "c4", "class_token"), (last, "keys", "gem")):
+        held = read_trained(source).variables["params"]["backbone"]
+        same(started(source, **fields, stage=stage, pool=pool)["params"]["backbone"], held)
+    for stage, pool, remedy in (
+        ("last", "gem", "set config.model.stage=c4"),
+        ("c4", "class_token", "change config.model.pool='class_token'"),
+    ):
+        with pytest.raises(UserError, match=f"half: ends at stage 'c4'; {remedy}"):
+            started(half, **fields, stage=stage, pool=pool)
 
 
 def test_a_folder_that_holds_no_checkpoint_is_named(tmp_path):
