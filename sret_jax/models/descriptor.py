@@ -8,6 +8,7 @@ spatial context differ in nothing else.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Bool, Float, UInt8
 
 from sret_jax.config import DataConfig, ModelConfig
@@ -282,14 +285,21 @@ def init_network(
     side = 4 * (network.size_multiple if network.size_multiple > 1 else 32)
     fresh = config.weights == "none"
 
+    needed: Variables = {}  # shapes of what the backbone computes with
+
     @jax.jit
     def init(key: jax.Array) -> Variables:
         variables = network.init(key, jnp.zeros((1, side, side, 3), jnp.uint8), jnp.ones((1, side, side), bool))
+        needed.update(
+            {c: jax.tree.map(jnp.shape, tree["backbone"]) for c, tree in variables.items() if "backbone" in tree}
+        )
         # What is not returned is not compiled: neither the forward pass, nor random weights that would be replaced.
         return {c: {n: v for n, v in tree.items() if fresh or n != "backbone"} for c, tree in variables.items()}
 
     variables = init(key)
-    variables = variables if fresh else start_from(variables, config, data)
+    if not fresh:
+        variables = start_from(variables, config, data)
+        _check_backbone(variables, needed, config)
     learned = [
         name
         for name, start in (("whitening", config.whitening_init), ("local", _reduction_start(config)))
@@ -297,6 +307,27 @@ def init_network(
     ]
     unfilled = {name: jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), variables["params"][name]) for name in learned}
     return {"batch_stats": {}} | variables | {"params": variables["params"] | unfilled}
+
+
+def _check_backbone(variables: Variables, needed: Variables, config: ModelConfig) -> None:
+    """Raises `UserError` where the weights lack a variable of the backbone, or have it in another shape."""
+    for kind, tree in needed.items():
+        held = flatten_dict(variables.get(kind, {}).get("backbone", {}), sep=".")
+        for name, shape in flatten_dict(tree, sep=".").items():
+            found = np.shape(held[name]) if name in held else None
+            if found != shape and not (name == "positions" and found and _same_but_side(found, shape)):
+                has = "nothing" if found is None else list(found)
+                raise UserError(
+                    f"{config.weights}: {name} of {config.backbone} is {has} in it, not {list(shape)}; the file is "
+                    "damaged or of another network"
+                )
+
+
+def _same_but_side(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether these are learned positions of a square grid, whose side is the file's, behind as many others."""
+    others = shape[0] - math.isqrt(shape[0]) ** 2
+    patches = found[0] - others
+    return found[1:] == shape[1:] and patches > 0 and math.isqrt(patches) ** 2 == patches
 
 
 def _reduction_start(config: ModelConfig) -> str:

@@ -15,6 +15,7 @@ from sret_jax.config.base import WhiteningConfig
 from sret_jax.errors import UserError
 from sret_jax.models.backbones.vit_specs import SPECS
 from sret_jax.models.descriptor import build_network, init_network
+from sret_jax.models.weights.file import Weights, write_weights
 from sret_jax.models.weights.pretrained import stored_whitening
 from sret_jax.models.weights.trained import holds_trained, read_trained
 from sret_jax.models.whitening import LearnedWhitening
@@ -170,6 +171,31 @@ def test_the_stage_that_counts_is_that_of_the_pooling(tmp_path, monkeypatch):
     ):
         with pytest.raises(UserError, match=f"half: ends at stage 'c4'; {remedy}"):
             started(half, **fields, stage=stage, pool=pool)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(None, "nothing"), (np.zeros((1, 25), np.float32), r"\[1, 25\]"), (np.zeros((18, 24), np.float32), r"\[18, 24\]")],
+)
+def test_a_backbone_that_lacks_something_is_named(value, said, tmp_path, monkeypatch):
+    """In a file of our own that somebody else wrote; learned positions may be of another square."""
+    tiny = SPECS["dinov2_vits14"]._replace(width=24, depth=2, heads=3, grid=4)
+    monkeypatch.setitem(SPECS, "dinov2_vits14", tiny)
+    fields = {"backbone": "dinov2_vits14", "stage": "last", "smoothing": SmoothingConfig(), "whitening": False}
+    variables = init(config(**fields))
+    whole = variables["params"]["backbone"]
+
+    def written(name, positions):
+        backbone = {key: x for key, x in whole.items() if key != "positions"}
+        backbone |= {} if positions is None else {"positions": positions}
+        found = variables | {"params": {"backbone": backbone}}
+        path = tmp_path / f"{name}.safetensors"
+        write_weights(path, Weights(found, "dinov2_vits14", "last", "dinov2", "normalized", "x", ""))
+        return path
+
+    started(written("larger", np.zeros((26, 24), np.float32)), **fields)
+    with pytest.raises(UserError, match=rf"x.safetensors: positions of dinov2_vits14 is {said} in it, not \[17, 24\]"):
+        started(written("x", value), **fields)
 
 
 def test_a_folder_that_holds_no_checkpoint_is_named(tmp_path):
