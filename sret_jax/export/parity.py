@@ -35,11 +35,15 @@ Run = Callable[[UInt8[np.ndarray, "b h w 3"], Bool[np.ndarray, "b h w"]], Float[
 
 @dataclass(frozen=True)
 class Parity:
-    """How far two runtimes are apart: the largest difference of a component, and where."""
+    """How far two runtimes are apart: the largest difference of a component, and where.
+
+    batches  how many photographs were described at once, rising
+    """
 
     difference: float
     photographs: int
     worst: str
+    batches: list[int]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -47,7 +51,7 @@ class Parity:
             "largest difference": float(f"{self.difference:.2g}"),
             "bound": BOUND,
             "photographs": self.photographs,
-            "batches": [1, BATCH],
+            "batches": self.batches,
         }
 
 
@@ -66,8 +70,9 @@ def photographs_of_all_shapes() -> PhotoSet:
 def network_inputs(retriever: Retriever, photos: PhotoSet) -> list[UInt8[np.ndarray, "_ _ 3"]]:
     """The photographs as the network is shown them, not padded."""
     data = retriever.config.data
-    sizes = shown_sizes(photos, data.image_size, retriever.network.size_multiple, None if data.enlarge else 1.0)
-    return [resize(photos.photo(row), size) for row, size in enumerate(sizes)]
+    enlarged = None if data.enlarge else 1.0
+    sizes = shown_sizes(photos, data.image_size, retriever.network.size_multiple, enlarged, data.rounding)
+    return [resize(photos.photo(row), size, data.filter) for row, size in enumerate(sizes)]
 
 
 def padded(
@@ -101,4 +106,4 @@ def measured(retriever: Retriever, run: Run, photos: PhotoSet | None = None) -> 
             worst, where = float(differences[i]), f"{height}x{width} px in a batch of {len(batch)}"
             if np.isnan(worst):
                 break
-    return Parity(worst, len(photos), where)
+    return Parity(worst, len(photos), where, sorted({len(batch) for batch in batches}))

@@ -35,7 +35,7 @@ def preprocessing(network: RetrievalNetwork, variables: Variables, config: Confi
     mean, deviation = stored.get("image_mean", info.mean), stored.get("image_deviation", info.deviation)
     filter = config.data.filter
     return {
-        "decoding": "upright by its EXIF orientation, colours in sRGB, transparent pixels white",
+        "decoding": "upright by its EXIF orientation, 8 bits of 16, colours in sRGB, transparent pixels white",
         "colours": "RGB",
         "image_size": config.data.image_size,
         "scales": list(config.extract.scales),

@@ -1,5 +1,6 @@
 """Small networks to export, with random parameters that nothing compiles."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,6 +14,8 @@ from sret_jax.retriever import Retriever
 
 # Statistics and exponents that a network needs as they are; everything else is drawn.
 FIXED = {"var": 1.3, "p": 3.0, "scale": 1.0, "image_mean": 0.45, "image_deviation": 0.23, "gamma1": 1.0, "gamma2": 1.0}
+# Filters and roundings that networks are trained with.
+SHOWN = [("bicubic", "nearest"), ("bilinear", "nearest"), ("lanczos", "down"), ("thumbnail", "aspect")]
 
 
 def small_retriever(learned: int = 0, image_size: int = 64, **model: Any) -> Retriever:
@@ -23,7 +26,7 @@ def small_retriever(learned: int = 0, image_size: int = 64, **model: Any) -> Ret
       image_size: longest side of a photograph, pixels.
       model: fields of `ModelConfig`.
     """
-    settings = ModelConfig(weights="none", **({"whitening": False} | model))
+    settings = ModelConfig(**({"weights": "none", "whitening": False} | model))
     config = Config(
         data=DataConfig(image_size=image_size, bucket_ratios=(), threads=1),
         model=settings,
@@ -45,3 +48,9 @@ def small_retriever(learned: int = 0, image_size: int = 64, **model: Any) -> Ret
     length = variables["params"]["whitening"]["bias"].shape[0] if settings.whitening else 0
     whitening = LearnedWhitening(*(rng.normal(size=s).astype(np.float32) for s in ((length,), (length, learned))))
     return Retriever(network, variables, config, whitening if learned else None)
+
+
+def shown_as(retriever: Retriever, filter: str, rounding: str, enlarge: bool) -> Retriever:
+    """The same network, shown photographs in another way."""
+    data = replace(retriever.config.data, filter=filter, rounding=rounding, enlarge=enlarge)
+    return replace(retriever, config=replace(retriever.config, data=data))
