@@ -8,6 +8,7 @@ from sret_jax.config.base import Config
 FIELDS = ("data.cache_dir", "model.weights", "search.codebook", "eval.gnd")
 LISTED = ("data.root", "data.splits", "eval.root")  # one path or several, in one string
 SEVERAL = ("eval.distractors",)
+HUB, LOCAL = ("hf-hub:", "hf_hub:"), "local-dir:"  # what weights that are elsewhere, or in a folder, begin with
 
 
 def expanded(path: str | Path | None) -> str:
@@ -51,8 +52,24 @@ def without_paths(config: Config) -> Config:
         part, name = field.split(".")
         value: object = () if field in SEVERAL else ""
         if field == "model.weights":
-            weights = config.model.weights
-            value = weights if weights.startswith("hf-hub:") else Path(weights.rpartition(":")[2]).name
+            value = _name_of_weights(config.model.weights)
         parts.setdefault(part, {})[name] = value
     changed = {part: dataclasses.replace(getattr(config, part), **fields) for part, fields in parts.items()}
     return dataclasses.replace(config, **changed)
+
+
+def _name_of_weights(weights: str) -> str:
+    """What says which weights they are, without where they lie: their name, and the part that is taken of them."""
+    if weights.startswith(HUB):
+        return weights
+    path, part = split_part(weights.removeprefix(LOCAL))
+    if "/" in part and not path.exists():  # a folder with "#" in its name that is gone, rather than a part
+        path, part = Path(weights), ""
+    return f"{path.name}#{part}" if part else path.name
+
+
+def split_part(weights: str) -> tuple[Path, str]:
+    """The path that a string names, and what follows "#"; "" where a file or folder has the whole name."""
+    path = Path(weights).expanduser()
+    before, found, part = weights.rpartition("#")
+    return (Path(before).expanduser(), part) if found and not path.exists() else (path, "")

@@ -86,15 +86,28 @@ def test_it_names_nothing_of_this_machine(exported, workdir):
     assert {path.name for path in exported.iterdir()} == {"README.md", "config.json", "model.safetensors", MANIFEST}
 
 
-def test_of_weights_their_name_is_left():
-    for weights, name in (
+@pytest.mark.parametrize(
+    ("weights", "name"),
+    [
         ("/home/alice/gl18.pth", "gl18.pth"),
+        ("/home/alice/a:b.pth", "a:b.pth"),
+        ("/home/alice/gl18.pth#teacher", "gl18.pth#teacher"),
+        ("{here}/gl18.pth#params/teacher", "gl18.pth#params/teacher"),
+        ("{here}/of #1/net.pth", "net.pth"),
+        ("/home/of #1/alice/gone.pth", "gone.pth"),
         ("hf-hub:org/name", "hf-hub:org/name"),
+        ("hf_hub:org/name@main/a.safetensors#vision/model", "hf_hub:org/name@main/a.safetensors#vision/model"),
         ("local-dir:/home/alice/vit", "vit"),
+        ("local-dir:/home/alice/vit#visual", "vit#visual"),
         ("auto", "auto"),
-    ):
-        config = replace(CONFIG, model=replace(CONFIG.model, weights=weights))
-        assert without_paths(config).model.weights == name
+    ],
+)
+def test_of_weights_their_name_is_left(tmp_path, weights, name):
+    for file in ("gl18.pth", "of #1/net.pth"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_bytes(b"")
+    config = replace(CONFIG, model=replace(CONFIG.model, weights=weights.format(here=tmp_path)))
+    assert without_paths(config).model.weights == name
 
 
 def test_config_json_says_how_photographs_are_shown(exported):

@@ -9,10 +9,8 @@ hf-hub:ORG/NAME       of the Hugging Face hub; hf-hub:ORG/NAME@REVISION, hf-hub:
 from pathlib import Path
 from typing import NamedTuple
 
+from sret_jax.config.paths import HUB, LOCAL, split_part
 from sret_jax.models.weights.hub import fetched
-
-HUB = ("hf-hub:", "hf_hub:")
-LOCAL = "local-dir:"
 
 
 class Place(NamedTuple):
@@ -30,9 +28,5 @@ def located(source: str | Path) -> Place:
     if prefix:
         name, _, part = text.removeprefix(prefix).partition("#")
         return Place(fetched(name), part, name)
-    text = text.removeprefix(LOCAL)
-    path, part = Path(text).expanduser(), ""
-    if "#" in text and not path.exists():
-        before, _, part = text.rpartition("#")
-        path = Path(before).expanduser()
+    path, part = split_part(text.removeprefix(LOCAL))
     return Place(path, part, path.name)
