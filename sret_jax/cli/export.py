@@ -9,7 +9,8 @@ in it names a place on this machine. The card leaves the licence to you.
 
 `--stablehlo` adds a program for JAX alone, on CPU, CUDA and TPU. `--onnx` adds one for ONNX Runtime, which needs `pip
 install 'sret_jax[onnx]'`; it is only kept where its descriptors are the same within 1e-4 on twenty photographs of all
-shapes, or on yours in `--photos`. Both take photographs of any number and size.
+shapes, or on yours in `--photos`. It computes in float32, and a network of bfloat16 is compared as it is in float32.
+Both take photographs of any number and size.
 """
 
 import argparse
@@ -48,7 +49,8 @@ def main(words: Sequence[str]) -> None:
     for own in about.get("programs", {}).values():
         parity = own.get("parity")
         compared = (
-            f", off by {parity['largest difference']:.1e} at most on {parity['photographs']} photographs"
+            f", in {own['computed_in']} off by {parity['largest difference']:.1e} at most on {parity['photographs']} "
+            "photographs"
             if parity
             else ""
         )

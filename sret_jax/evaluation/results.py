@@ -32,6 +32,7 @@ class Results:
                        found predicts the AP
     localization       metrics and photographs per second of each method
     fingerprint, photo_fingerprint   of the descriptors (of local features, where ASMK searches alone), and the database
+    retriever          fingerprint of what described them, whichever photographs they are
     photographs        which version of them it is, as far as anybody has noted
     distractors        how many of each set were searched as well
     protocol, compat   a protocol that deviates, in words and by name; of benchmarks like "roxford5k"
@@ -60,6 +61,7 @@ class Results:
     dim: int = ABSENT
     fingerprint: str = ABSENT
     photo_fingerprint: str = ABSENT
+    retriever: str = ABSENT
     photographs: str = ABSENT
     distractors: dict[str, int] = ABSENT
     protocol: str = ABSENT

@@ -160,6 +160,7 @@ def evaluate(
         dim=index.dim,
         fingerprint=features.extractions[0].fingerprint if features.extractions else index.fingerprint,
         photo_fingerprint=benchmark.database.fingerprint,
+        retriever=retriever.fingerprint,
         photographs=benchmark.photographs,
         distractors=distractors,
         **about,

@@ -1,56 +1,96 @@
 """The card of an exported network: what it is, how it was made, how good it is, how to use it. Markdown."""
 
 import json
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from sret_jax.config import Config, differences, to_dict
 from sret_jax.models.weights.shipped import FOLDER, shipped_names
+from sret_jax.models.weights.trained import PARAMETERS, step_folder, used_step
 from sret_jax.retriever import Retriever
-from sret_jax.storage.workdir import UNTRAINED, Workdir, is_checkpoint
+from sret_jax.storage.workdir import RECORD, UNTRAINED
 
 OF_THE_NETWORK = ("seed", "data.", "mining.", "model.", "train.", "whitening.", "extract.")  # settings that are listed
 NEVER = ("data.cache_dir", "data.threads", "model.weights")
+COUNTS = ("step", "steps", "photos", "instances", "held_out")
+OF_PHOTOGRAPHS = ("per_query", "per_instance")  # metrics that name what was measured on
+TAG = re.compile(rf"({UNTRAINED}|-step-\d+)$")  # behind the name of an evaluation
 SNIPPET = "describe_with_onnx.py"
 Facts = dict[str, Any]
 
 
-def made_by(source: str | Path) -> Facts:
+def made_by(source: str | Path, retriever: Retriever) -> Facts:
     """What is known of how a network came about, without paths: JSON values.
 
     weights   the name of weights that come with the package
-    trained   {"step", "steps", "photos", "instances", "held_out", "data"}, where `source` is a run or one step of it
-    measured  [{"benchmark", "photos", "metrics"}] of its evaluations
+    trained   {"step", "steps", "photos", "instances", "held_out", "data"}, where `source` is a run or one step of it;
+              with instances held out, the step is the one that validation chose, 0 for the network before training
+    measured  [{"benchmark", "photos", "metrics"}] of the evaluations of this very retriever
+
+    A folder that was exported before says this of itself.
     """
     if str(source) in shipped_names() and (isinstance(source, str) or not source.exists()):
         return {"weights": str(source)}
     folder = Path(source).expanduser()
-    if is_checkpoint(folder):
-        return _of_run(folder.resolve().parents[1], int(folder.name), f"-step-{folder.name}")
-    if (folder / "checkpoints").is_dir():
-        steps = [int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit()]
-        return _of_run(folder, max(steps, default=0), "")
-    about = _json(folder / "config.json")
-    return dict(about.get("made_by") or {})  # exported before
+    if (folder / PARAMETERS).is_file():
+        return _of_form(_json(folder / "config.json").get("made_by"))
+    return _of_form(_of_run(step_folder(folder).resolve(), retriever))
 
 
-def _of_run(workdir: Path, step: int, tag: str) -> Facts:
-    about = _json(Workdir(workdir).config)
-    config = about.get("config") or {}
-    counts = {name: about[name] for name in ("photos", "instances", "held_out") if name in about}
-    roots = str(config.get("data", {}).get("root", "")).split(",")
-    names = [Path(root.strip()).name for root in roots if root.strip()]
-    steps = config.get("train", {}).get("steps", step)
-    measured = []
-    for path in sorted((workdir / "eval").glob("*/results.json")):
-        own = path.parent.name
-        if own.endswith(tag) if tag else not own.endswith(UNTRAINED) and "-step-" not in own:
-            found = _json(path)
-            metrics = {name: value for name, value in found.get("metrics", {}).items() if name != "per_query"}
-            measured.append({"benchmark": own.removesuffix(tag), "photos": found.get("photos"), "metrics": metrics})
-    trained = {"step": step, "steps": steps} | counts | {"data": names}
-    return {"trained": trained, "measured": measured} if measured else {"trained": trained}
+def _of_run(step: Path, retriever: Retriever) -> Facts:
+    record = _json(step / RECORD)
+    config = record["config"]
+    names = [Path(root.strip()).name for root in config["data"]["root"].split(",") if root.strip()]
+    trained = record | {"step": used_step(record), "steps": config["train"]["steps"], "data": names}
+    measured = {}
+    for path in sorted((step.parents[1] / "eval").glob("*/results.json")):
+        found, name = _json(path), TAG.sub("", path.parent.name)
+        if found.get("retriever") == retriever.fingerprint:  # the network may have been trained on since
+            measured[name] = found | {"benchmark": name}
+    return {"trained": trained, "measured": list(measured.values())}
+
+
+def _of_form(found: Any) -> Facts:
+    """What of these facts has the form of `made_by`: nothing else gets onto a card, whoever wrote it."""
+    if not isinstance(found, dict):
+        return {}
+    if isinstance(name := found.get("weights"), str) and name in shipped_names():
+        return {"weights": name}
+    facts: Facts = {}
+    trained, measured = found.get("trained"), found.get("measured")
+    if isinstance(trained, dict):
+        counts = {name: x for name in COUNTS if isinstance(x := trained.get(name), int)}
+        if {"step", "steps"} <= counts.keys():
+            names = trained.get("data")
+            facts["trained"] = counts | {"data": [_words(name) for name in names] if isinstance(names, list) else []}
+    if isinstance(measured, list):
+        listed = [_measured(one) for one in measured if isinstance(one, dict)]
+        facts |= {"measured": listed} if listed else {}
+    return facts
+
+
+def _measured(found: Facts) -> Facts:
+    photos = found.get("photos")
+    counted = {"photos": photos} if isinstance(photos, int) else {}
+    return {"benchmark": _words(found.get("benchmark"))} | counted | {"metrics": _numbers_in(found.get("metrics"))}
+
+
+def _numbers_in(metrics: Any) -> Facts:
+    """The metrics that are numbers, and of sets of photographs the numbers of each."""
+    found: Facts = {}
+    for name, value in metrics.items() if isinstance(metrics, dict) else ():
+        if isinstance(value, dict) and name not in OF_PHOTOGRAPHS:
+            found[_words(name)] = _numbers_in({own: x for own, x in value.items() if not isinstance(x, dict)})
+        elif isinstance(value, int | float):
+            found[_words(name)] = value
+    return found
+
+
+def _words(text: Any) -> str:
+    """A few words that Markdown takes for words."""
+    return "".join(c if c.isprintable() and c not in "|<>[]`" else "-" for c in str(text))[:100]
 
 
 def _json(path: Path) -> Facts:
@@ -70,7 +110,7 @@ def card(retriever: Retriever, name: str, about: Facts, shown: Facts) -> str:
       shown: how photographs are shown to it, as `extraction.preprocessing` says.
     """
     config, programs = retriever.config, about.get("programs", {})
-    parts = [_front_matter(config), _what(retriever, name), _how_to_load(name, programs, shown)]
+    parts = [_front_matter(config), _what(retriever, name), _how_to_load(config, name, programs, shown)]
     parts.append(_made(config, about.get("made_by", {})))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -109,7 +149,7 @@ def _what(retriever: Retriever, name: str) -> str:
     )
 
 
-def _how_to_load(name: str, programs: Facts, shown: Facts) -> str:
+def _how_to_load(config: Config, name: str, programs: Facts, shown: Facts) -> str:
     text = (
         "## How to use it\n\n```python\nimport sret_jax\n\n"
         f'retriever = sret_jax.load("{name}")  # this folder\n'
@@ -121,7 +161,7 @@ def _how_to_load(name: str, programs: Facts, shown: Facts) -> str:
             "\n\n### Without sret_jax, by ONNX Runtime\n\n"
             f"`{programs['onnx']['file']}` takes photographs of any number and size. On {parity['photographs']} "
             f"photographs of all shapes, alone and in padded batches of {parity['batches'][-1]}, no number of a "
-            f"descriptor was off by more than {parity['largest difference']:.1e}.\n\n"
+            f"descriptor was off by more than {parity['largest difference']:.1e}{_compared(config)}.\n\n"
             f"```python\n{snippet()}```\n\nPhotographs whose colours are not sRGB have to be converted first, as "
             "`ImageCms.profileToProfile` does."
         )
@@ -135,6 +175,14 @@ def _how_to_load(name: str, programs: Facts, shown: Facts) -> str:
             'x = program.call(images, mask)  # as "programs" in config.json says\n```'
         )
     return text
+
+
+def _compared(config: Config) -> str:
+    """What the numbers of the ONNX file were compared with, where that is not the network as it is."""
+    other = config.model.dtype != "float32"
+    return (
+        f" from the same parameters in float32, in which it computes; sret_jax computes in {config.model.dtype}" * other
+    )
 
 
 def _preprocessing(shown: Facts) -> str:
@@ -158,10 +206,7 @@ def _made(config: Config, facts: Facts) -> str:
         return f"These are the weights `{weights}` that come with sret_jax.\n\n{text[start:].strip()}"
     lines = ["## How it was made", ""]
     if trained := facts.get("trained"):
-        lines.append(
-            f"Step {trained['step']} of {trained['steps']}, {_listed(trained.get('data', []))}: "
-            f"{trained.get('photos', '?')} photographs of {trained.get('instances', '?')} instances."
-        )
+        lines.append(_trained(trained))
     else:
         lines.append("Its weights were not trained by this package further than its settings say.")
     changed = differences(to_dict(Config()), to_dict(config))
@@ -173,8 +218,20 @@ def _made(config: Config, facts: Facts) -> str:
     lines += ["", "The settings that differ from the defaults:", "", *settings] if settings else []
     if measured := facts.get("measured"):
         lines += ["", "## How good it is", "", "| benchmark | photographs | measured |", "|---|---|---|"]
-        lines += [f"| {own['benchmark']} | {own['photos']} | {_numbers(own['metrics'])} |" for own in measured]
+        lines += [f"| {own['benchmark']} | {own.get('photos', '?')} | {_numbers(own['metrics'])} |" for own in measured]
     return "\n".join(lines)
+
+
+def _trained(trained: Facts) -> str:
+    held_out, step, steps = trained.get("held_out"), trained["step"], trained["steps"]
+    counts = f"{trained.get('photos', '?')} photographs of {trained.get('instances', '?')} instances"
+    if held_out and not step:
+        return (
+            f"The network as it was before training: of {steps} steps on {counts} none was better on {held_out} "
+            "held-out instances by more than chance."
+        )
+    chosen = f", the best on {held_out} held-out instances" if held_out else ""
+    return f"Step {step} of {steps}{chosen}, {_listed(trained.get('data', []))}: {counts}."
 
 
 def _listed(names: list[str]) -> str:

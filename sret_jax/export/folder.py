@@ -41,10 +41,12 @@ def export_retriever(
         raise UserError(f"{folder}: holds something; choose a new folder, or delete it")
     retriever = load(source)
     config = without_paths(retriever.config)
-    if one_scale:
+    if other := one_scale and tuple(config.extract.scales) != (1.0,):
         config = dataclasses.replace(config, extract=dataclasses.replace(config.extract, scales=(1.0,)))
     retriever = dataclasses.replace(retriever, config=config)
-    about: dict[str, Any] = {"made_by": made_by(source)}
+    about: dict[str, Any] = {"made_by": made_by(source, retriever)}
+    if other:  # of all scales, where the folder that is exported again says so
+        about["made_by"].pop("measured", None)
     files: dict[str, bytes] = {}
     programs: dict[str, Any] = {}
     if as_stablehlo:

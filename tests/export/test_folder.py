@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from sret_jax.config.paths import without_paths
 from sret_jax.errors import UserError
 from sret_jax.export.card import made_by, snippet
 from sret_jax.export.folder import export_retriever
+from sret_jax.models.weights.shipped import FOLDER
 from sret_jax.models.whitening import LearnedWhitening
 from sret_jax.retriever import Retriever, load
 from sret_jax.storage.artifacts import MANIFEST, DamagedError, write_json
@@ -42,20 +44,46 @@ def retriever() -> Retriever:
     return replace(load(CONFIG), whitening=LEARNED)
 
 
+COUNTS = {"photos": 70, "instances": 9, "held_out": 3}
+
+
+def write_step(root: Path, retriever: Retriever, step: int, chosen: int | None) -> None:
+    """A step of a run; with `chosen`, its network is that of another, which validation chose."""
+    variables = retriever.variables
+    other = jax.tree.map(lambda x: x + 1, variables)
+    last = variables if chosen is None else other
+    state = TrainState(
+        np.int32(step), {"network": last["params"], "loss": {}}, last["batch_stats"], {}, np.zeros(2, np.uint32)
+    )
+    record = {"config": to_dict(CONFIG)} | COUNTS
+    record |= {} if chosen is None else {"validation": {"step": chosen, "curve": []}}
+    with Checkpoints(Workdir(root).checkpoints, 5) as checkpoints:
+        used = {} if chosen is None else {"chosen": {"variables": variables}}
+        checkpoints.save(step, state, record, retriever.whitening, **used)
+
+
+def write_results(root: Path, name: str, retriever: str, score: float) -> None:
+    place = Workdir(root).evaluation(name)
+    metrics = {"mAP": score, "queries": 30, "per_query": {"q": 7.5}, "per_instance": {"alice's tower": 6.5}}
+    results = {"benchmark": "folder", "photos": 33, "metrics": metrics, "retriever": retriever}
+    place.mkdir(parents=True)
+    write_json(place / "results.json", results)
+
+
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, retriever) -> Path:
-    """Of a run of four steps that was measured."""
-    root, variables = tmp_path_factory.mktemp("alice") / "run", retriever.variables
-    state = TrainState(
-        np.int32(4), {"network": variables["params"], "loss": {}}, variables["batch_stats"], {}, np.zeros(2, np.uint32)
-    )
-    with Checkpoints(Workdir(root).checkpoints, 2) as checkpoints:
-        checkpoints.save(4, state, {"config": to_dict(CONFIG)}, retriever.whitening)
-    write_json(Workdir(root).config, {"config": to_dict(CONFIG), "photos": 70, "instances": 9})
-    for name, score in (("folder", 81.25), ("folder-untrained", 12.5), ("folder-step-2", 50.5)):
-        Workdir(root).evaluation(name).mkdir(parents=True)
-        results = {"benchmark": "folder", "photos": 33, "metrics": {"mAP": score, "per_query": {}}}
-        write_json(Workdir(root).evaluation(name) / "results.json", results)
+    """Of a run of five steps, of which validation chose the fourth, that was measured."""
+    root = tmp_path_factory.mktemp("alice") / "run"
+    write_step(root, retriever, 5, chosen=4)
+    own = load(root).fingerprint
+    for name, of, score in (
+        ("folder", own, 81.25),
+        ("folder+sv-100", own, 83.5),
+        ("roxford5k", "of step 3", 12.5),
+        ("folder-untrained", "of step 0", 13.5),
+        ("folder-step-2", "of step 2", 50.5),
+    ):
+        write_results(root, name, of, score)
     return root
 
 
@@ -72,7 +100,7 @@ def test_what_is_loaded_from_it_describes_to_the_bit(workdir, exported, tmp_path
     np.testing.assert_array_equal(again.describe(PHOTOS), before.describe(PHOTOS))
     export_retriever(exported, tmp_path / "twice")
     assert load(tmp_path / "twice").fingerprint == before.fingerprint
-    assert made_by(tmp_path / "twice") == made_by(workdir)
+    assert made_by(tmp_path / "twice", again) == made_by(workdir, before)
 
 
 def test_it_names_nothing_of_this_machine(exported, workdir):
@@ -124,18 +152,92 @@ def test_the_card_says_what_is_known(exported):
     assert "library_name: sret_jax" in head and "pipeline_tag: image-feature-extraction" in head
     assert not any(line.startswith("license") for line in head.splitlines())  # the person's to say
     for said in (
-        "Step 4 of 300, trained on towers, bridges: 70 photographs of 9 instances.",
+        "Step 4 of 300, the best on 3 held-out instances, trained on towers, bridges: 70 photographs of 9 instances.",
         "| folder | 33 | mAP 81.25 |",
+        "| folder+sv-100 | 33 | mAP 83.50 |",
         "| descriptor | 5 numbers, float32, of unit length |",
         'sret_jax.load("towers-lite0")',
         "model.stage = 'c2'",
     ):
         assert said in card
-    assert "12.5" not in card and "50.5" not in card  # of another network
+    for score in ("12.50", "13.50", "50.50"):  # of other networks
+        assert score not in card
+
+
+def test_of_a_step_its_own_evaluations_count(retriever, tmp_path):
+    root = tmp_path / "run"
+    write_step(root, retriever, 2, chosen=None)
+    changed = replace(retriever, variables=jax.tree.map(lambda x: x * 1.5, retriever.variables))
+    write_step(root, changed, 4, chosen=None)
+    write_results(root, "folder-step-2", load(root / "checkpoints/2").fingerprint, 50.5)
+    write_results(root, "folder", load(root).fingerprint, 81.25)
+    for source, step, score in ((root / "checkpoints/2", 2, 50.5), (root, 4, 81.25)):
+        facts = made_by(source, load(source))
+        assert facts["trained"]["step"] == step
+        assert facts["measured"] == [{"benchmark": "folder", "photos": 33, "metrics": {"mAP": score, "queries": 30}}]
+
+
+def test_a_damaged_checkpoint_is_not_that_of_the_card(retriever, tmp_path):
+    for step in (2, 4):
+        write_step(tmp_path, retriever, step, chosen=None)
+    (tmp_path / "checkpoints/4" / MANIFEST).unlink()
+    assert made_by(tmp_path, load(tmp_path))["trained"]["step"] == 2
+
+
+def test_training_that_did_not_help_is_said(retriever, tmp_path):
+    write_step(tmp_path / "run", retriever, 4, chosen=0)
+    export_retriever(tmp_path / "run", tmp_path / "out")
+    assert (
+        "The network as it was before training: of 300 steps on 70 photographs of 9 instances none was better on 3 "
+        "held-out instances by more than chance." in (tmp_path / "out/README.md").read_text()
+    )
+
+
+def test_what_was_measured_at_several_scales_is_not_said_of_one(tmp_path):
+    config = replace(CONFIG, extract=replace(CONFIG.extract, scales=(1.0, 0.5)))
+    about = {"made_by": {"measured": [{"benchmark": "folder", "metrics": {"mAP": 81.25}}]}}
+    replace(load(CONFIG), config=config).save(tmp_path / "saved", about=about)
+    assert export_retriever(tmp_path / "saved", tmp_path / "same")["made_by"] == about["made_by"]
+    assert export_retriever(tmp_path / "saved", tmp_path / "out", one_scale=True)["made_by"] == {}
 
 
 def test_what_comes_with_the_package_has_its_own_card(tmp_path):
-    assert made_by("spatial-context-lite0") == {"weights": "spatial-context-lite0"}
+    export_retriever("spatial-context-lite0", tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text()
+    assert "These are the weights `spatial-context-lite0` that come with sret_jax." in card
+    own = (FOLDER / "spatial-context-lite0.md").read_text()
+    assert own[own.index("## What it was trained on") :].strip() in card
+
+
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        {"weights": "{secret}"},
+        {"weights": ["spatial-context-lite0"]},
+        {"trained": {"step": "SECRET", "steps": 9}},
+        {"trained": ["SECRET"]},
+        {"measured": [["SECRET"], {"benchmark": "b", "photos": "SECRET", "metrics": {"mAP": "SECRET"}}]},
+        {"measured": [{"benchmark": "b", "metrics": {"mAP": {"easy": {"SECRET": 1.5}}}}], "other": "SECRET"},
+        "SECRET",
+    ],
+)
+def test_what_a_stranger_says_of_a_network_is_words_and_numbers(retriever, tmp_path, claimed):
+    (tmp_path / "secret.md").write_text("## What it was trained on\n\nSECRET")
+    claimed = json.loads(json.dumps(claimed).replace("{secret}", str(tmp_path / "secret")))
+    retriever.save(tmp_path / "saved", about={"made_by": claimed})
+    export_retriever(tmp_path / "saved", tmp_path / "out")
+    assert "SECRET" not in "".join((tmp_path / "out" / name).read_text() for name in ("README.md", "config.json"))
+
+
+def test_names_on_the_card_are_no_markup(retriever, tmp_path):
+    name = "a|b\n\n# [x](http://y) <script>"
+    trained = {"step": 1, "steps": 2, "data": [name]}
+    measured = [{"benchmark": name, "metrics": {name: 1.5, "of": {name: 2.5}}}]
+    retriever.save(tmp_path / "saved", about={"made_by": {"trained": trained, "measured": measured}})
+    export_retriever(tmp_path / "saved", tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text()
+    safe = "a-b--# -x-(http://y) -script-"
+    assert f"| {safe} | ? | {safe} 1.50, of {safe} 2.50 |" in card and f"trained on {safe}: ?" in card
 
 
 def test_a_person_may_write_the_licence_and_a_hub_add_files(exported, tmp_path):

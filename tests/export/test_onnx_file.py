@@ -82,6 +82,14 @@ def test_what_differs_is_not_kept(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_card_says_where_a_file_is_compared_with_another_precision(tmp_path, dtype):
+    small_retriever(stage="c2", dtype=dtype).save(tmp_path / "saved")
+    export_retriever(tmp_path / "saved", tmp_path / "out", as_onnx=True, photos=photo_set(n=1))
+    said = "from the same parameters in float32, in which it computes; sret_jax computes in bfloat16."
+    assert (said in (tmp_path / "out/README.md").read_text()) == (dtype == "bfloat16")
+
+
 def test_the_program_of_the_card_describes_photographs_from_their_bytes(tmp_path):
     """With Pillow and ONNX Runtime alone, in a process that cannot import the package."""
     small_retriever(stage="c2", image_size=64).save(tmp_path / "saved")

@@ -72,14 +72,20 @@ def read_run(path: Path) -> TrainedNetwork:
     Raises `UserError` naming the folder that holds no checkpoint.
     """
     saved = read_step(step_folder(path))
-    state, step = saved.arrays["state"], saved.step
+    state = saved.arrays["state"]
     params, batch_stats = state["params"]["network"], state.get("batch_stats", {})
     if "chosen" in saved.arrays:
         chosen = saved.arrays["chosen"]["variables"]
         params, batch_stats = chosen["params"], chosen.get("batch_stats", {})
-        step = saved.record.get("validation", {}).get("step", step)
     variables = {"params": params, "batch_stats": batch_stats}
-    return TrainedNetwork(from_dict(saved.record["config"]), variables, learned_whitening(saved), step)
+    return TrainedNetwork(
+        from_dict(saved.record["config"]), variables, learned_whitening(saved), used_step(saved.record)
+    )
+
+
+def used_step(record: Tree) -> int:
+    """The step whose network is used, by the record of a checkpoint: the one that validation chose, if any."""
+    return int(record.get("validation", {}).get("step", record["step"]))
 
 
 def step_folder(path: Path) -> Path:
