@@ -25,6 +25,7 @@ from sret_jax.errors import UserError
 from sret_jax.export.descriptors import DTYPES, FORMS, SCALES, write_descriptors
 from sret_jax.models.weights.shipped import shipped_names
 from sret_jax.retriever import load
+from sret_jax.storage.artifacts import new_folder
 from sret_jax.storage.row_store import STORE, RowStore
 from sret_jax.storage.workdir import COLLECTIONS
 
@@ -50,6 +51,7 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--retriever", default="", help="what describes a folder of photographs")
     parser.add_argument("--workdir", type=expanded, default=str(COLLECTIONS), help="of collections (%(default)s)")
     given = parser.parse_args(words)
+    new_folder(given.folder)  # before photographs are described for it
     found = found_in(given.source, Path(given.workdir), given.retriever)
     chosen = {"dtype": given.dtype, "per": given.per, "form": given.form}
     write_descriptors(given.folder, found.parts, found.names, retriever=found.retriever, **chosen)
@@ -75,7 +77,7 @@ def found_in(source: str, workdir: Path, retriever: str) -> Named:
         parts = rows_of.parts()
         if parts[0].dtype != np.float32 or parts[0].ndim != 2:
             raise UserError(f"{source}: a store of something else than descriptors; choose one of RUN/descriptors/")
-        return Named(parts, rows_of.names, "")
+        return Named(parts, rows_of.names, rows_of.retriever)
     own = load(retriever if retriever in shipped_names() else expanded(retriever)) if retriever else load()
     photos = open_photos(folder)
     return Named([np.asarray(own.describe(photos))], photos.names, own.fingerprint)

@@ -21,7 +21,7 @@ from jaxtyping import Float, Shaped
 
 from sret_jax.errors import UserError, choices
 from sret_jax.extraction.origin import Descriptors
-from sret_jax.storage.artifacts import DamagedError, commit_folder, verify_folder, write_json
+from sret_jax.storage.artifacts import DamagedError, commit_folder, new_folder, verify_folder, write_json
 
 FORMAT = "sret_jax descriptors 1"
 DTYPES, SCALES, FORMS = ("float32", "float16", "int8"), ("dimension", "vector"), ("npy", "parquet")
@@ -63,21 +63,20 @@ def write_descriptors(
       retriever: fingerprint of what made them; "" if unknown.
 
     Raises:
-      UserError: `folder` holds something, a choice that is none, numbers of names and rows that differ, or Parquet
-        without the package for it.
+      UserError: `folder` holds something or is the current one, a choice that is none, numbers of names and rows that
+        differ, a descriptor that is not finite (it is named), or Parquet without the package for it.
     """
-    folder = Path(folder).expanduser()
     for option, value, known in (("dtype", dtype, DTYPES), ("per", per, SCALES), ("form", form, FORMS)):
         if value not in known:
             raise UserError(f"descriptors: {option} {choices(value, known)}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: holds something; choose a new folder, or delete it")
-    parts = [parts] if isinstance(parts, np.ndarray) else list(parts)
+    folder = new_folder(folder)
+    parts = [parts] if isinstance(parts, np.ndarray) else [part for part in parts if len(part)]
     rows = sum(map(len, parts))
     if rows != len(names) or not rows:
         raise UserError(f"descriptors: {rows} rows for {len(names)} names; give one name per row, and at least one")
     if form == "parquet":
         _parquet()
+    _check_finite(parts, names)
     scale = scale_of(parts, per) if dtype == "int8" else None
     about = {"format": FORMAT, "dtype": dtype, "form": form, "rows": rows, "dimensions": parts[0].shape[1]}
     about |= {"retriever": retriever} | ({"scale_per": per} if scale is not None else {})
@@ -96,6 +95,18 @@ def write_descriptors(
             np.save(built / "scale.npy", scale)
         write_json(built / "names.json", list(names))
         write_json(built / "about.json", about)
+
+
+def _check_finite(parts: Sequence[np.ndarray], names: Sequence[str]) -> None:
+    """Raises `UserError` that names the first photograph whose descriptor is not: it would spoil a scale of all."""
+    first = 0
+    for part in parts:
+        for start in range(0, len(part), ROWS):
+            x = part[start : start + ROWS]
+            bad = np.flatnonzero(~np.isfinite(x).all(1))
+            if len(bad):
+                raise UserError(f"{names[first + bad[0]]}: its descriptor is not finite; describe the photograph again")
+            first += len(x)
 
 
 def _stored(

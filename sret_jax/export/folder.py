@@ -6,11 +6,11 @@ from typing import Any
 
 from sret_jax.config.paths import without_paths
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.errors import UserError
 from sret_jax.export import onnx_file, stablehlo
 from sret_jax.export.card import card, made_by
 from sret_jax.extraction.preprocessing import preprocessing
 from sret_jax.retriever import load
+from sret_jax.storage.artifacts import new_folder
 
 
 def export_retriever(
@@ -26,7 +26,7 @@ def export_retriever(
 
     Args:
       source: what `load` takes.
-      folder: new, or empty.
+      folder: new, or empty, and not the current one.
       one_scale: describe photographs at scale 1 alone, which is all that a program can.
       photos: that the ONNX file is compared on.
 
@@ -34,11 +34,10 @@ def export_retriever(
       What config.json says beside the config.
 
     Raises:
-      UserError: `folder` holds something, `source` cannot be loaded, or a program cannot be made of it.
+      UserError: `folder` holds something or is the current one, `source` cannot be loaded, or a program cannot be made
+        of it.
     """
-    folder = Path(folder).expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: holds something; choose a new folder, or delete it")
+    folder = new_folder(folder)
     retriever = load(source)
     config = without_paths(retriever.config)
     if other := one_scale and tuple(config.extract.scales) != (1.0,):

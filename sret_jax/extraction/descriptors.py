@@ -253,7 +253,8 @@ def extract(extractor: Extractor, photos: PhotoSet, folder: Path) -> Extraction:
         return found
 
     key = extraction_fingerprint(extractor, photos)
-    store = fill_store(folder, photos.names, key, extractor.config.extract.chunk_rows, rows_of)
+    rows = extractor.config.extract.chunk_rows
+    store = fill_store(folder, photos.names, key, rows, rows_of, extractor.fingerprint)
     return Extraction(
         chunks=store.parts(),
         fingerprint=key,

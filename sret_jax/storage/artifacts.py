@@ -121,6 +121,19 @@ def commit_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(built, ignore_errors=True)
 
 
+def new_folder(folder: str | Path) -> Path:
+    """The whole path of a folder that a person wants written by `commit_folder`: new, or empty.
+
+    Raises `UserError` where it holds something, or is the current one, which cannot be replaced under a shell's feet.
+    """
+    path = Path(folder).expanduser().resolve()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{folder}: holds something; choose a new folder, or delete it")
+    if path == Path.cwd():
+        raise UserError(f"{folder}: is the current folder; give the name of a new one")
+    return path
+
+
 def verify_folder(path: Path, only: Collection[str] = ()) -> None:
     """Raises `DamagedError` naming the first file that is missing, changed or not in the manifest.
 

@@ -36,14 +36,26 @@ class RowStore:
       fingerprint: of everything the descriptors depend on (network, photos, how they were extracted).
       names: of the photos, in order.
       chunk_rows: photos per chunk; the last chunk has the rest.
+      retriever: fingerprint of what described the photos, of descriptors; "" if unknown.
     """
 
-    def __init__(self, folder: Path, names: list[str], fingerprint: str, chunk_rows: int, digests: dict[str, str]):
+    def __init__(
+        self,
+        folder: Path,
+        names: list[str],
+        fingerprint: str,
+        chunk_rows: int,
+        digests: dict[str, str],
+        retriever: str = "",
+    ):
         self.folder, self.names, self.fingerprint, self.chunk_rows = Path(folder), names, fingerprint, chunk_rows
+        self.retriever = retriever
         self._digests, self._journal = digests, Journal(self.folder / STORE)
 
     @classmethod
-    def resume(cls, folder: Path, names: list[str], fingerprint: str, chunk_rows: int) -> "RowStore":
+    def resume(
+        cls, folder: Path, names: list[str], fingerprint: str, chunk_rows: int, retriever: str = ""
+    ) -> "RowStore":
         """The store in `folder` for these photos: with the chunks that are there and sound, or empty.
 
         A store of other photos or of another network is discarded, and a damaged chunk is taken out, both with a line
@@ -66,7 +78,7 @@ class RowStore:
                 else:
                     log.info("%s: of another network or other photos, extracted again", folder)
         folder.mkdir(parents=True, exist_ok=True)
-        store = cls(folder, list(names), fingerprint, chunk_rows, digests)
+        store = cls(folder, list(names), fingerprint, chunk_rows, digests, retriever)
         store._begin()
         for path in folder.glob("[0-9]*.npy"):
             if path.name not in digests:
@@ -88,7 +100,7 @@ class RowStore:
         try:
             about, *chunks = journal.read()
             found = about["names"], about["fingerprint"], about["chunk_rows"]
-            store = cls(folder, *found, _chunks_of([about, *chunks]))
+            store = cls(folder, *found, _chunks_of([about, *chunks]), str(about.get("retriever", "")))
         except DamagedError as error:
             raise DamagedError(f"{error}; delete {folder} and run again") from None
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -162,6 +174,7 @@ class RowStore:
         """A journal with what is there now, unless it is that already."""
         written = Journal(self.folder / STORE)
         about = {"fingerprint": self.fingerprint, "chunk_rows": self.chunk_rows, "names": self.names}
+        about |= {"retriever": self.retriever} if self.retriever else {}
         entries: list[Entry] = [about, *([{"chunks": self._digests}] if self._digests else [])]
         with contextlib.suppress(DamagedError):
             listed = written.read()
@@ -179,6 +192,7 @@ def fill_store(
     fingerprint: str,
     chunk_rows: int,
     make_rows: Callable[[range], Shaped[np.ndarray, "m *d"]],
+    retriever: str = "",
 ) -> RowStore:
     """The complete store in `folder`: what is missing of it is made and committed chunk by chunk.
 
@@ -188,6 +202,7 @@ def fill_store(
       fingerprint: of everything that the rows depend on. A store with another one is discarded.
       chunk_rows: photos per chunk; a kill costs one chunk.
       make_rows: the rows of a range of photos.
+      retriever: fingerprint of what describes them, of descriptors.
 
     Raises:
       UserError: a row is not finite (the photo is named), another process writes to `folder`, or the disk is full; what
@@ -195,7 +210,7 @@ def fill_store(
     """
     folder = Path(folder)
     with lock_folder(folder), enough_space(folder):
-        store = RowStore.resume(folder, names, fingerprint, chunk_rows)
+        store = RowStore.resume(folder, names, fingerprint, chunk_rows, retriever)
         for chunk, start, stop in store.missing():
             store.write(chunk, make_rows(range(start, stop)))
         return store

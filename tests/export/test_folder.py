@@ -257,6 +257,12 @@ def test_a_folder_that_holds_something_is_left_alone(workdir, tmp_path):
     assert (tmp_path / "letter.txt").read_text() == "dear"
 
 
+def test_the_current_folder_is_not_replaced(workdir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="is the current folder; give the name of a new one"):
+        export_retriever(workdir, ".")
+
+
 def test_nothing_is_left_where_a_program_cannot_be_made(retriever, tmp_path):
     config = replace(CONFIG, extract=replace(CONFIG.extract, scales=(1.0, 0.5)))
     replace(retriever, config=config).save(tmp_path / "saved")

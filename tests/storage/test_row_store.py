@@ -70,6 +70,13 @@ def test_a_complete_store_is_not_written_again(tmp_path):
     assert before == {p.name: p.stat().st_mtime_ns for p in (tmp_path / "s").glob("*.npy")}
 
 
+def test_a_store_learns_which_retriever_filled_it_without_being_filled_again(tmp_path):
+    fill(resume(tmp_path / "s"))
+    assert RowStore.load(tmp_path / "s").retriever == ""
+    assert RowStore.resume(tmp_path / "s", NAMES, "net", 4, "abc").missing() == []
+    assert RowStore.load(tmp_path / "s").retriever == "abc"
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "delete", "swap"])
 def test_a_damaged_chunk_is_named_and_alone_made_again(tmp_path, damage, caplog):
     folder = tmp_path / "s"
