@@ -144,10 +144,10 @@ def place_of(
         )
     new: dict[str, Any] = {"retriever": DEFAULT, "local": NONE, "format": FORMAT, "root": str(root)}
     about = new | before | changes
-    if about["local"] == "head" and (local or retriever):  # whether it has one
-        LocalFinder(own or load(about["retriever"] or folder / "retriever"), "head")
     if about == before and not own:
         return folder, root
+    if about["local"] == "head" and (local or retriever):  # whether it has one
+        LocalFinder(own or load(about["retriever"] or folder / "retriever"), "head")
     with locked(folder):
         now = _about_of(folder)
         if now.get("root", str(root)) == before.get("root", str(root)):

@@ -258,6 +258,13 @@ def test_those_of_the_network_are_kept_too(folder, retriever):
     assert answers == sorted(answers, key=lambda a: -(a.inliers if a.inliers >= 10 else 0))
 
 
+def test_the_retriever_is_not_read_to_see_what_was_seen_before(folder, retriever):
+    opened(folder, retriever, local="head")
+    (folder / "kept/photos/retriever/model.safetensors").unlink()
+    again = Collection.open(folder / "photos", workdir=folder / "kept", name="photos", local="head")
+    assert read_about(again.folder)["local"] == "head"
+
+
 def test_another_retriever_finds_everything_again(collection, folder, retriever):
     other = dataclasses.replace(retriever, variables=jax.tree.map(lambda x: 1.5 * x, retriever.variables))
     assert len(opened(folder, other).update().added) == 9
