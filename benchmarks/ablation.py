@@ -27,7 +27,7 @@ from typing import Any
 import jax
 import numpy as np
 from ablation_table import Record, columns, flat, paired_tests
-from comparison import markdown, plot, write_csv
+from comparison import counted, markdown, plot, write_csv
 from distinct_words import CODEBOOK_PHOTOS, words_of_photographs
 from row_times import PHOTOS, times_of_rows
 from timing import machine
@@ -312,7 +312,7 @@ def report(
             text += paired_tests(group, baseline)
     print(text)
     args.out.mkdir(parents=True, exist_ok=True)
-    seeds = f"{args.seeds} seeds, mean ± standard deviation; where no deviation stands there is one seed."
+    seeds = f"{counted(args.seeds, 'seed')}, mean ± standard deviation; where no deviation stands there is one seed."
     about = " ".join([seeds, f"{machine()}. Times: {times['about']}", *args.set])
     (args.out / "ablation.md").write_text(f"{about}\n\n{text}\n")
     write_csv(args.out / "ablation.csv", [flat(record, of_row[name]) for name in names for record in rows[name]])

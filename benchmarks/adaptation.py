@@ -12,8 +12,8 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-from comparison import mean_and_deviation, write_table
-from timing import machine
+from comparison import counted, mean_and_deviation, write_table
+from timing import command, machine
 
 from sret_jax.config import Config, DataConfig, ModelConfig, TrainConfig
 from sret_jax.config.adaptation import AdaptConfig
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workdir", type=Path, default=Path("runs/adaptation"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    args = parser.parse_args()
+    args, machine_before = parser.parse_args(), machine()
     data = DataConfig(root=args.root, splits=args.splits, image_size=320, cache_dir=args.cache, threads=2)
     config = Config(data=data, model=ModelConfig(whitening=False), train=TrainConfig(validate_every=1))
     photos, held_out = split_for_validation(config, args.workdir, prepare_photos(config, args.workdir))
@@ -81,7 +81,8 @@ def main() -> None:
         rows[row] = {name: mean_and_deviation(own) for name, own in cells.items()}
         rows[row] |= {"gain on val, seed 0": gains[0], "kept": f"{kept} of {args.seeds}"}
     sizes = ", ".join(f"{len(s)} photographs of {len(s.instances)} instances ({name})" for name, s in sets.items())
-    about = f"Leave-one-out mAP, averaged over instances; {sizes}; {args.seeds} seeds. {machine()}."
+    about = f"Leave-one-out mAP, averaged over instances; {sizes}; {counted(args.seeds, 'seed')}. {machine_before}. "
+    about += command()
     write_table(args.out / "adaptation.md", about, rows)
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 from ablation import ROWS, by_descriptors, open_collections, row_config, set_field
-from comparison import markdown, mean_and_deviation, paired_bootstrap, write_csv
-from timing import machine
+from comparison import counted, markdown, mean_and_deviation, paired_bootstrap, write_csv
+from timing import command, machine
 
 from sret_jax.evaluation.benchmark import Benchmark
 from sret_jax.retriever import load
@@ -138,7 +138,7 @@ def main() -> None:
     groups = list(dict.fromkeys(["rows", *args.groups.split(",")]))
     if unknown := set(groups) - set(GROUPS):
         parser.error(f"no group {sorted(unknown)[0]!r}; choose from {', '.join(GROUPS)}")
-    args.revisited = []
+    args.revisited, args.machine = [], machine()
     collections = open_collections(args)
     measured: dict[str, list[Record]] = {}
     for group in groups:
@@ -155,7 +155,7 @@ def main() -> None:
 
 def write(args: argparse.Namespace, rows: dict[str, dict[str, str]], records: list[Record]) -> None:
     """The table and each run, as far as measured."""
-    about = f"{args.seeds} seeds, mean ± standard deviation. {machine()}."
+    about = f"{counted(args.seeds, 'seed')}, mean ± standard deviation. {args.machine}. {command()}"
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "choices.md").write_text(f"{about}\n\n{markdown(rows)}\n")
     lines = [

@@ -21,6 +21,11 @@ def mean_and_deviation(values: Sequence[float], decimals: int = 2) -> str:
     return f"{np.mean(values):.{decimals}f}{deviation}"
 
 
+def counted(count: int, name: str) -> str:
+    """ "1 seed", "3 seeds"."""
+    return f"{count} {name}{'s' * (count != 1)}"
+
+
 def paired_bootstrap(a: Float[np.ndarray, "q"], b: Float[np.ndarray, "q"], seed: int = 0) -> tuple[float, float, float]:
     """The mean of `a - b` over queries and its 95 % interval, from resampling the queries with replacement.
 
@@ -40,8 +45,8 @@ def paired_bootstrap(a: Float[np.ndarray, "q"], b: Float[np.ndarray, "q"], seed:
 
 
 def markdown(rows: Mapping[str, Mapping[str, str]]) -> str:
-    """A table with a line per row, and the columns of the first."""
-    columns = list(next(iter(rows.values())))
+    """A table with a line per row, and the columns of all rows together, in order of appearance."""
+    columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
     lines = ["| " + " | ".join(["row", *columns]) + " |", "|---" * (len(columns) + 1) + "|"]
     lines += ["| " + " | ".join([name, *(cells.get(c, "–") for c in columns)]) + " |" for name, cells in rows.items()]
     return "\n".join(lines)

@@ -14,9 +14,9 @@ from runpy import run_path
 
 import numpy as np
 from ablation import CONFIGS, open_collections
-from comparison import mean_and_deviation, write_table
+from comparison import counted, mean_and_deviation, write_table
 from PIL import Image
-from timing import machine
+from timing import command, machine
 
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.sampling import rows_of_instances
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workdir", type=Path, default=Path("runs/few_photographs"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    args = parser.parse_args()
+    args, machine_before = parser.parse_args(), machine()
     args.revisited = []
     rows: dict[str, dict[str, str]] = {}
     for name, benchmark in open_collections(args).items():
@@ -78,7 +78,8 @@ def main() -> None:
                 "least": f"{difference.min():+.2f}",
                 "start kept": f"{np.sum(difference == 0)} of {args.seeds}",
             }
-    about = f"Leave-one-out mAP on the objects that were not drawn, {args.seeds} seeds. {machine()}."
+    about = f"Leave-one-out mAP on the objects that were not drawn, {counted(args.seeds, 'seed')}. {machine_before}. "
+    about += command()
     write_table(args.out / "few_photographs.md", about, rows)
 
 

@@ -35,7 +35,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 from ablation import run_folder
-from comparison import markdown, mean_and_deviation, write_csv
+from comparison import counted, markdown, mean_and_deviation, write_csv
 from jax import Array
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
@@ -336,7 +336,7 @@ def main() -> None:
         for record in measure(name, direction, args, seed)
     ]
     drawn = synthetic(args) if args.synthetic else []
-    text = f"Queries apart, even / odd; the heat was chosen on the even ones. {args.seeds} seeds. {about}.\n"
+    text = f"Queries apart, even / odd; the heat was chosen on the even ones. {counted(args.seeds, 'seed')}. {about}.\n"
     titles = {"paintings": "A painting in museum photographs", "objects": "A painting's box in a photograph, in db/"}
     for direction in directions:
         text += f"\n{titles[direction]}, %:\n\n{table(records, direction)}\n"

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 from ablation import run_folder
-from comparison import mean_and_deviation, paired_bootstrap, plot, write_table
-from timing import machine
+from comparison import counted, mean_and_deviation, paired_bootstrap, plot, write_table
+from timing import command, machine
 
 from sret_jax.config import Config, RerankConfig
 from sret_jax.data.photo_set import PhotoSet
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=100)
     parser.add_argument("--workdir", type=Path, default=Path("runs/tradeoff"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    args = parser.parse_args()
+    args, machine_before = parser.parse_args(), machine()
     points = dict(measure(args))
     aim = points[AIM]
     rows = {}
@@ -171,7 +171,8 @@ def main() -> None:
             f"against {AIM}": f"{mean:+.2f} ({low:+.2f} to {high:+.2f})",
             "times as fast": f"{aim.seconds / point.seconds:.1f}, without describing {aim.search / point.search:.0f}",
         }
-    about = f"Leave-one-out on test instances, {args.seeds} seeds, first {args.top} verified. {machine()}."
+    about = f"Leave-one-out on test instances, {counted(args.seeds, 'seed')}, first {args.top} verified. "
+    about += f"{machine_before}. {command()}"
     write_table(args.out / "tradeoff.md", about, rows)
     ours = {name for name in points if name.startswith("smoothing")}
     drawn = {name: (point.seconds, point.map) for name, point in points.items()}

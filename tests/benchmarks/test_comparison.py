@@ -27,4 +27,10 @@ def test_the_interval_is_that_of_the_normal_approximation():
 def test_a_table_has_a_dash_where_a_row_lacks_a_column():
     text = comparison["markdown"]({"a": {"mAP": "1", "time": "2"}, "b": {"mAP": "3"}})
     assert text.splitlines()[2:] == ["| a | 1 | 2 |", "| b | 3 | – |"]
+    text = comparison["markdown"]({"as it is": {"mAP": "1"}, "b": {"mAP": "3", "kept": "2 of 3"}})
+    assert text.splitlines()[::2] == ["| row | mAP | kept |", "| as it is | 1 | – |"]
     assert comparison["mean_and_deviation"]([1.0, 3.0]) == "2.00 ± 1.41"
+
+
+def test_one_is_not_plural():
+    assert [comparison["counted"](n, "seed") for n in (0, 1, 3)] == ["0 seeds", "1 seed", "3 seeds"]
