@@ -23,7 +23,7 @@ from pathlib import Path
 from sret_jax.cli.collections import add_name, collection_folder, is_file, parser, shown
 from sret_jax.collection.answers import Answer, Found
 from sret_jax.collection.collection import Collection
-from sret_jax.data.regions import Region
+from sret_jax.data.regions import Box, Region
 from sret_jax.errors import UserError, did_you_mean
 from sret_jax.localization.region_file import region_of
 from sret_jax.server.results import search_result
@@ -47,6 +47,7 @@ def main(words: Sequence[str]) -> None:
         near = did_you_mean(query, names)
         raise UserError(f"{query}: no such file, and no photograph of the collection {collection.name}{near}")
     region: Region = None
+    box = None
     if given.region == "object":
         region = box = collection.object_in(query)
         print(f"object at {','.join(map(str, box))}", file=sys.stderr)
@@ -55,7 +56,7 @@ def main(words: Sequence[str]) -> None:
     how = {"mark": not given.no_mark, "verify": given.verify}
     found = collection.search(query, region, k=given.k, start=given.start, **how)
     if given.json:
-        print(one_a_line(found, given.start, given.k))
+        print(one_a_line(found, given.start, given.k, box))
         return
     for answer in found.answers:
         inliers = f"{'-' if answer.inliers is None else answer.inliers:>5}  " if given.verify else ""
@@ -64,9 +65,9 @@ def main(words: Sequence[str]) -> None:
         print(f"no answers from {given.start} on", file=sys.stderr)
 
 
-def one_a_line(found: Found, start: int, k: int) -> str:
+def one_a_line(found: Found, start: int, k: int, discovered: Box | None) -> str:
     """What `POST /search` answers, with every answer on a line of its own."""
-    about = search_result(found, start, k)
+    about = search_result(found, start, k, discovered)
     lines = [json.dumps(answer) for answer in about.pop("answers")]
     return json.dumps(about)[:-1] + ', "answers": [\n' + ",\n".join(lines) + "\n]}"
 

@@ -14,13 +14,15 @@ from sret_jax.server.openapi import description
 from sret_jax.server.parameters import (
     FARTHEST,
     MOST_NAMES,
+    OBJECT,
+    Asked,
     json_object,
     known_name,
     search_parameters,
     whole_number,
 )
 from sret_jax.server.pictures import SIZES, PictureCache, heat_picture, picture, preview
-from sret_jax.server.protocols import Collection
+from sret_jax.server.protocols import Box, Collection
 from sret_jax.server.readiness import Readiness
 from sret_jax.server.responses import Refused, reply
 from sret_jax.server.results import search_result
@@ -115,8 +117,9 @@ class Api:
             asked = search_parameters(given)
 
             def found() -> dict[str, Any]:
-                answers = self.collection.search(query, asked.region, asked.k, asked.start, verify=asked.verify)
-                return search_result(answers, asked.start, asked.k)
+                box, region = self._pointed_at(query, asked.region)
+                answers = self.collection.search(query, region, asked.k, asked.start, verify=asked.verify)
+                return search_result(answers, asked.start, asked.k, box)
 
             return reply(await self.searches.run(request, found))
 
@@ -126,7 +129,7 @@ class Api:
             name = await self._known(request, given.get("photo"))
 
             def drawn() -> bytes:
-                return heat_picture(self.collection.heat(name, query, asked.region))
+                return heat_picture(self.collection.heat(name, query, self._pointed_at(query, asked.region)[1]))
 
             return Response(await self.searches.run(request, drawn), media_type="image/png")
 
@@ -144,6 +147,13 @@ class Api:
         async with self._photograph(request) as photo:
             data, (height, width) = await self.pictures.run(request, lambda: preview(photo))
         return Response(data, headers={"X-Photograph-Size": f"{width}x{height}"}, media_type="image/jpeg")
+
+    def _pointed_at(self, query: str | bytes, asked: Asked) -> tuple[Box | None, list[float] | None]:
+        """The box that object discovery suggests, None where nobody asked for it; and the region that is searched."""
+        if asked != OBJECT:
+            return None, asked
+        box = self.collection.object_in(query)
+        return box, [float(x) for x in box]
 
     @asynccontextmanager
     async def _query(self, request: Request) -> AsyncIterator[tuple[str | bytes, Mapping[str, Any]]]:

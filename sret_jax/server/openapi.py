@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sret_jax.server.parameters import MOST_ANSWERS, MOST_NAMES
+from sret_jax.server.parameters import MOST_ANSWERS, MOST_NAMES, OBJECT
 from sret_jax.server.pictures import SIZES
 
 COUNT = {"type": "integer", "minimum": 0}
@@ -10,12 +10,13 @@ PIXEL = {"type": "integer"}
 TEXT = {"type": "string"}
 BOX = {"type": "array", "items": PIXEL, "minItems": 4, "maxItems": 4, "description": "left, top, right, bottom; pixels"}
 REGION = {
-    "type": ["array", "null"],
-    "items": {"type": "number"},
-    "minItems": 2,
-    "maxItems": 4,
-    "description": "A box [left, top, right, bottom] or a click [x, y], in pixels of the upright query. "
-    "Without it the whole photograph is looked for.",
+    "anyOf": [
+        {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 4},
+        {"const": OBJECT},
+        {"type": "null"},
+    ],
+    "description": "A box [left, top, right, bottom] or a click [x, y], in pixels of the upright query, or "
+    f'"{OBJECT}": the box that POST /{OBJECT} suggests. Without it the whole photograph is looked for.',
 }
 
 VERIFY = {
@@ -81,6 +82,10 @@ SCHEMAS = {
     "Found": _object(
         {
             "query": _object({"width": COUNT, "height": COUNT}),
+            "object": {
+                "anyOf": [BOX, {"type": "null"}],
+                "description": f'of the query: the box that region "{OBJECT}" stood for; null: another region was sent',
+            },
             "searched": BOX | {"description": "the part of the query that was described"},
             "start": COUNT,
             "answers": {"type": "array", "items": {"$ref": "#/components/schemas/Answer"}},
@@ -131,7 +136,9 @@ WORDS = {
 
 def description() -> dict[str, Any]:
     """The whole of it, as JSON has it."""
-    region = _query("region", TEXT, "l,t,r,b or x,y, in pixels; without it the whole photograph is looked for")
+    region = _query(
+        "region", TEXT, f"l,t,r,b or x,y, in pixels, or {OBJECT}; without it the whole photograph is looked for"
+    )
     k = _query("k", SCHEMAS["Search"]["properties"]["k"], "answers that are wanted")
     start = _query("start", COUNT | {"default": 0}, "the first answer that is wanted, counted from 0")
     verify = _query("verify", VERIFY, "whether answers are verified")

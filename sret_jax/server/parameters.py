@@ -5,13 +5,16 @@ import reprlib
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sret_jax.errors import UserError
 from sret_jax.server.responses import Refused
 
 MOST_ANSWERS, MOST_NAMES = 100, 500  # of one request
 FARTHEST = 1_000_000  # pixel, and answer, that a request may name
+OBJECT: Literal["object"] = "object"  # a region that object discovery finds
+
+Asked = list[float] | Literal["object"] | None
 
 _SHORT = reprlib.Repr()  # bounded in depth as well, which `repr` is not
 _SHORT.maxstring = _SHORT.maxother = 80
@@ -21,7 +24,7 @@ _SHORT.maxstring = _SHORT.maxother = 80
 class SearchParameters:
     """What part of the query is looked for, and which answers are wanted."""
 
-    region: list[float] | None
+    region: Asked
     k: int
     start: int
     verify: bool
@@ -37,16 +40,18 @@ def search_parameters(given: Mapping[str, Any]) -> SearchParameters:
     )
 
 
-def region(given: Any) -> list[float] | None:
-    """A box [left, top, right, bottom], a click [x, y], or None, from numbers or the text "l,t,r,b"; pixels."""
+def region(given: Any) -> Asked:
+    """A box [left, top, right, bottom] or a click [x, y], from numbers or the text "l,t,r,b", pixels; or as it is."""
     if given is None or given == "":
         return None
-    rule = "a region is a box [left, top, right, bottom] or a click [x, y], in pixels"
+    if given == OBJECT:
+        return OBJECT
+    rule = 'a region is a box [left, top, right, bottom] or a click [x, y], in pixels, or "object"'
     if isinstance(given, str):
         try:
             given = [float(word) for word in given[:200].split(",")]
         except ValueError:
-            raise UserError(f"region {_shown(given)}: {rule}, separated by commas") from None
+            raise UserError(f"region {_shown(given)}: {rule}; numbers are separated by commas") from None
     numbers = isinstance(given, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in given)
     if not numbers or len(given) not in (2, 4) or not all(abs(x) <= FARTHEST for x in given):
         raise UserError(f"region {_shown(given)}: {rule}")

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float
 
+Box = tuple[int, int, int, int]  # (left, top, right, bottom), pixels
 Region = Sequence[float] | Bool[np.ndarray, "h w"] | None  # box [left, top, right, bottom], click [x, y], mask; pixels
 
 
@@ -30,7 +31,7 @@ class Answer(Protocol):
         """Whether the object was found in it; None where it was not looked for."""
 
     @property
-    def box(self) -> tuple[int, int, int, int] | None:
+    def box(self) -> Box | None:
         """(left, top, right, bottom) of the object, pixels of the upright photograph."""
 
     @property
@@ -55,7 +56,7 @@ class Found(Protocol):
         """(height, width) of the query, pixels."""
 
     @property
-    def searched(self) -> tuple[int, int, int, int]:
+    def searched(self) -> Box:
         """(left, top, right, bottom) of the part of the query that was described, pixels."""
 
 
@@ -119,7 +120,7 @@ class Collection(Protocol):
     def heat(self, name: str, query: str | bytes, region: Region = None) -> Float[np.ndarray, "h w"]:
         """How much each pixel of the photograph `name` is like the region of the query."""
 
-    def object_in(self, query: str | bytes) -> tuple[int, int, int, int]:
+    def object_in(self, query: str | bytes) -> Box:
         """(left, top, right, bottom) of the object that stands out in a photograph, pixels."""
 
     def query_size(self, query: str | bytes) -> tuple[int, int]:

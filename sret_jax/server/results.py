@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from sret_jax.server.protocols import Answer, Found
+from sret_jax.server.protocols import Answer, Box, Found
 
 
-def search_result(found: Found, start: int, k: int) -> dict[str, Any]:
-    """`found` by a search for `k` answers from `start` on."""
+def search_result(found: Found, start: int, k: int, discovered: Box | None = None) -> dict[str, Any]:
+    """`found` by a search for `k` answers from `start` on, for the object in the box that was `discovered`."""
     height, width = found.size
     return {
         "query": {"width": int(width), "height": int(height)},
+        "object": None if discovered is None else [int(x) for x in discovered],
         "searched": [int(x) for x in found.searched],
         "start": start,
         "more": len(found.answers) == k,

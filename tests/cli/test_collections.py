@@ -56,7 +56,10 @@ def test_a_folder_is_indexed_searched_and_changed(sret, tmp_path):
     assert [json.loads(line.rstrip(",")) for line in said.splitlines()[1:-1]] == answers["answers"]
     schemas = description()["components"]
     jsonschema.validate(answers, schemas["schemas"]["Found"] | {"components": schemas})
+    assert answers["object"] is None
     assert len(sret("search", "asked.jpg", "--region=object", "--no-mark")[1].splitlines()) == 3
+    _, said, about = sret("search", "asked.jpg", "--region=object", "--no-mark", "--json")
+    assert f"object at {','.join(map(str, json.loads(said)['object']))}\n" in about
     assert sret("remove", "cat/1.jpg")[1] == "Pictures: 3 photographs left\n"
     (tmp_path / "Pictures/cup/1.jpg").unlink()
     assert "(1 removed)" in sret("index")[1]

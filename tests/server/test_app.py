@@ -59,6 +59,7 @@ def conforms(response, method: str, path: str) -> None:
         ("post", "/search", "/search", {"json": {"name": NAME}}),
         ("post", "/search", "/search", {"json": {"name": NAME, "verify": True}}),
         ("post", "/search", "/search", {"json": {"name": NAME, "region": [1, 1, 1, 1]}}),
+        ("post", "/search", "/search", {"json": {"name": NAME, "region": "object"}}),
         ("post", "/search", "/search", {"json": {"name": "nothing"}}),
         ("post", "/search", "/search", {"content": b"x", "headers": {"Content-Type": "text/plain"}}),
         ("post", "/heat", "/heat", {"json": {"name": NAME, "photo": "lying.jpg"}}),
@@ -213,6 +214,26 @@ def test_the_object_of_a_photograph_is_suggested(client, collection):
     assert client.post("/object", json={"name": NAME}).json() == {"box": list(collection.object_in(NAME))}
     sent = client.post("/object", content=collection.photos[NAME], headers={"Content-Type": "image/jpeg"})
     assert sent.json() == {"box": list(collection.object_in(collection.photos[NAME]))}
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_the_object_is_searched_for_where_that_is_the_region(client, collection, sent):
+    """As if its box had been sent, and the answer says which that was."""
+    query = collection.photos[NAME] if sent else NAME
+    box = list(collection.object_in(query))
+
+    def asked(path, region, **others):
+        if not sent:
+            return client.post(path, json={"name": NAME, "region": region} | others)
+        text = region if isinstance(region, str) else ",".join(map(str, region))
+        headers = {"Content-Type": "image/jpeg"}
+        return client.post(path, params={"region": text} | others, content=query, headers=headers)
+
+    found, pointed_at = (asked("/search", region, k=2, start=1).json() for region in ("object", box))
+    assert found.pop("object") == box and pointed_at.pop("object") is None
+    assert found == pointed_at and found["searched"] == box
+    heat = {"photo": "a/two.jpg"}
+    assert asked("/heat", "object", **heat).content == asked("/heat", box, **heat).content
 
 
 def test_a_thumbnail_has_the_size_that_was_asked_for_and_is_made_once(client, collection):
