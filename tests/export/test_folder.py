@@ -13,7 +13,8 @@ from sret_jax.config.paths import without_paths
 from sret_jax.errors import UserError
 from sret_jax.export.card import made_by, snippet
 from sret_jax.export.folder import export_retriever
-from sret_jax.models.weights.shipped import FOLDER
+from sret_jax.export.parity import photographs_of_all_shapes
+from sret_jax.models.weights.shipped import DEFAULT, FOLDER
 from sret_jax.models.whitening import LearnedWhitening
 from sret_jax.retriever import Retriever, load
 from sret_jax.storage.artifacts import MANIFEST, DamagedError, write_json
@@ -238,6 +239,24 @@ def test_names_on_the_card_are_no_markup(retriever, tmp_path):
     card = (tmp_path / "out/README.md").read_text()
     safe = "a-b--# -x-(http://y) -script-"
     assert f"| {safe} | ? | {safe} 1.50, of {safe} 2.50 |" in card and f"trained on {safe}: ?" in card
+
+
+@pytest.mark.slow
+def test_what_comes_with_the_package_is_exported_to_the_bit(tmp_path):
+    """The network of published size, of photographs of all shapes: in batches with others, and alone."""
+    photos, rows = photographs_of_all_shapes(), range(10)
+    assert len({photos.photo(row).shape for row in rows}) == 10
+    export_retriever(DEFAULT, tmp_path / "out")
+    assert load(tmp_path / "out").fingerprint == load().fingerprint
+    again, shipped = (
+        replace(own, config=replace(own.config, extract=replace(own.config.extract, batch_size=4)))
+        for own in (load(tmp_path / "out"), load())
+    )
+    found, expected = again.describe(photos, rows), shipped.describe(photos, rows)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(again.describe(photos, [3]), shipped.describe(photos, [3]))
+    cosines = expected @ expected.T
+    assert cosines[~np.eye(10, dtype=bool)].max() < 0.99  # and they tell photographs apart
 
 
 def test_a_person_may_write_the_licence_and_a_hub_add_files(exported, tmp_path):
