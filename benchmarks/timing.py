@@ -14,13 +14,17 @@ import jax
 import numpy as np
 
 
-def interleaved(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each call in each round, results awaited; the order is reversed every other round."""
+def interleaved(calls: dict[str, Callable[[], Any]], rounds: int, pause: float = 0.0) -> dict[str, np.ndarray]:
+    """Seconds of each call in each round, results awaited; the order is reversed every other round.
+
+    `pause`: seconds before each call, so that nothing of the one before still runs.
+    """
     for call in calls.values():
         jax.block_until_ready(call())
     seconds = {name: np.zeros(rounds) for name in calls}
     for i in range(rounds):
         for name in list(calls)[:: 1 if i % 2 == 0 else -1]:
+            time.sleep(pause)
             start = time.perf_counter()
             jax.block_until_ready(calls[name]())
             seconds[name][i] = time.perf_counter() - start

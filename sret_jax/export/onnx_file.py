@@ -46,12 +46,13 @@ def to_onnx(retriever: Retriever, photos: PhotoSet | None = None) -> tuple[bytes
     return data, about | {"parity": found.to_dict()}
 
 
-def session(model: bytes | str) -> Run:
-    """A function that ONNX Runtime computes on the CPU; of a file or its bytes."""
+def session(model: bytes | str, threads: int = 0) -> Run:
+    """A function that ONNX Runtime computes on the CPU; of a file or its bytes. `threads`: 0 leaves them to it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = threads
     running = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def run(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
