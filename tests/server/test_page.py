@@ -474,6 +474,14 @@ def test_a_heat_map_is_shown_on_demand(opened, collection):
     assert button.get_attribute("aria-pressed") == "false" and not page.locator("img.heat").is_visible()
 
 
+def test_the_name_below_a_photograph_picks_it_too(opened):
+    page = opened()
+    caption = page.locator("#photo-list li p").nth(2)
+    caption.click()
+    until(page, "document.activeElement.id === 'stage'")
+    assert page.locator("#query-name").inner_text().endswith(caption.inner_text())
+
+
 def test_more_photographs_come_on_the_way_down_and_names_filter_them(opened, collection):
     page = opened()
     assert page.locator("#photo-list li").count() >= 60

@@ -66,6 +66,7 @@ export class Browse {
     button.addEventListener("focus", () => this.reach(button));
     const caption = Object.assign(document.createElement("p"), { textContent: name.split("/").pop() });
     caption.setAttribute("aria-hidden", "true");
+    caption.addEventListener("click", () => this.picked(name));
     const item = document.createElement("li");
     item.append(button, caption);
     return item;
