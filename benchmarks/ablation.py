@@ -32,7 +32,7 @@ from distinct_words import CODEBOOK_PHOTOS, words_of_photographs
 from row_times import PHOTOS, times_of_rows
 from timing import machine
 
-from sret_jax.config import Config, SearchConfig, differences, to_dict
+from sret_jax.config import Config, SearchConfig, differences, from_dict, to_dict
 from sret_jax.errors import UserError
 from sret_jax.evaluation.benchmark import Benchmark, open_benchmark
 from sret_jax.evaluation.run import evaluate
@@ -141,16 +141,42 @@ def run_folder(workdir: Path, name: str, seed: int) -> Path:
     return workdir / "runs" / f"{row.config}{changed}-{seed}"
 
 
+def values_of(config: Config) -> Record:
+    """Every value that a row is measured under; where the prepared photographs are kept is none of them."""
+    values: Record = json.loads(json.dumps(to_dict(config)))
+    values["data"]["cache_dir"] = ""
+    return values
+
+
+def measured_before(path: Path, config: Config) -> Record | None:
+    """What a file says was measured; None where there is none.
+
+    Raises `UserError` that names the first field in which it was measured under another value than the config has.
+    """
+    if not path.exists():
+        return None
+    record: Record = json.loads(path.read_text())
+    if "config" not in record:
+        raise UserError(f"{path}: does not say under which values it was measured; move it away to measure anew")
+    before = to_dict(from_dict(record["config"]))  # fields that are new since have their default
+    for field, old, new in differences(before, values_of(config)):
+        raise UserError(
+            f"{path}: was measured with config.{field}={old!r}, now it is {new!r}; put the field back, choose another "
+            "--workdir, or move the file away to measure anew"
+        )
+    return record
+
+
 def run(name: str, args: argparse.Namespace, collections: dict[str, Benchmark], seed: int) -> Record:
     """What one row measures with one seed on every collection; what is on disk is not measured again."""
     row, folder = ROWS[name], row_folder(args.workdir, name, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "measured.json"
-    record: Record = json.loads(path.read_text()) if path.exists() else {"row": name, "seed": seed, "collections": {}}
+    path, config = folder / "measured.json", row_config(row, args, seed)
+    new: Record = {"row": name, "seed": seed, "collections": {}, "config": values_of(config)}
+    record = measured_before(path, config) or new
     missing = {key: benchmark for key, benchmark in collections.items() if key not in record["collections"]}
     if not missing:
         return record
-    config = row_config(row, args, seed)
     if row.trained:
         workdir = run_folder(args.workdir, name, seed)
         train(config, workdir)

@@ -42,7 +42,7 @@ def over_seeds(records: list[Record], collection: str, measure: str, decimals: i
 
 def flat(record: Record, times: Mapping[str, float]) -> Record:
     """As a line of the CSV; the times are those of its row."""
-    own = {name: value for name, value in record.items() if name not in ("collections", "words")}
+    own = {name: value for name, value in record.items() if name not in ("collections", "words", "config")}
     for name, found in record["collections"].items():
         own |= {f"{name} {measure}": value for measure, value in found.items() if measure != "per_query"}
     return own | dict(zip(("|X|", "C_X"), record.get("words", ()), strict=False)) | dict(times)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ablation import ROWS, by_descriptors, open_collections, row_config, set_field
+from ablation import ROWS, by_descriptors, measured_before, open_collections, row_config, set_field, values_of
 from comparison import counted, markdown, mean_and_deviation, paired_bootstrap, write_csv
 from timing import command, machine
 
@@ -93,17 +93,17 @@ def run(group: str, name: str, args: argparse.Namespace, collections: dict[str, 
     plain = "".join(c if c.isalnum() else "_" for c in name)
     folder = args.workdir / f"{plain}-{seed}"
     path = folder / "measured.json"
-    if path.exists():
-        record: Record = json.loads(path.read_text())
-        return record
     config = row_config(ROWS[base], args, seed)
     set_field(config, "train.validate_every", 0)
     for field, value in fields.items():
         set_field(config, field, value)
+    if before := measured_before(path, config):
+        return before
     train(config, folder / "run")
     retriever = load(folder / "run", config)
     found = {key: by_descriptors(retriever, benchmark) for key, benchmark in collections.items()}
     record = {"group": group, "setting": name, "row": base, "seed": seed, "fields": fields, "collections": found}
+    record["config"] = values_of(config)
     write_json(path, record)
     return record
 

@@ -76,15 +76,46 @@ def test_only_collections_that_are_missing_are_measured(tmp_path, benchmarks, mo
     def measure(*_):
         raise Measured
 
-    monkeypatch.setattr(ablation, "row_config", measure)
-    args = argparse.Namespace(workdir=tmp_path)
+    monkeypatch.setattr(ablation, "train", measure)
+    args = argparse.Namespace(workdir=tmp_path, root="A", splits="A.json", set=[])
     with pytest.raises(Measured):
         ablation.run("GeM", args, {"a": None}, 0)
-    kept = {"row": "GeM", "seed": 0, "collections": {"a": {"mAP": 80.0}}}
+    values = ablation.values_of(ablation.row_config(ablation.ROWS["GeM"], args, 0))
+    kept = {"row": "GeM", "seed": 0, "collections": {"a": {"mAP": 80.0}}, "config": values}
     (ablation.row_folder(tmp_path, "GeM", 0) / "measured.json").write_text(json.dumps(kept))
     assert ablation.run("GeM", args, {"a": None}, 0) == kept
     with pytest.raises(Measured):
         ablation.run("GeM", args, {"a": None, "b": None}, 0)
+
+
+@pytest.mark.parametrize("name", ["ablation", "choices"])
+def test_what_was_measured_under_other_values_is_refused_by_the_field(tmp_path, benchmarks, monkeypatch, name):
+    module, ablation, trained = benchmarks(name), benchmarks("ablation"), []
+    monkeypatch.setattr(module, "train", lambda config, run: trained.append(config) or run.mkdir(parents=True))
+    monkeypatch.setattr(module, "load", lambda *_: argparse.Namespace(variables={"params": {}}))
+    monkeypatch.setattr(module, "by_descriptors", lambda *_: {"mAP": 80.0, "per_query": [80.0]})
+    monkeypatch.setattr(ablation, "words_of_photographs", lambda *_: (1.0, 1.0))
+    monkeypatch.setattr(ablation, "words_sets", lambda *_: ())
+
+    def measured(workdir=tmp_path / "here", **flags):
+        values = {"root": "A", "splits": "A.json", "set": [], "words": 8} | flags
+        args = argparse.Namespace(workdir=workdir, **values)
+        return module.run(*(["GeM"] if name == "ablation" else ["rows", "GeM"]), args, {"a": None}, 0)
+
+    first = measured()
+    assert measured() == json.loads(json.dumps(first)) and len(trained) == 1
+    moved = (tmp_path / "here").rename(tmp_path / "moved")
+    assert measured(moved) == json.loads(json.dumps(first)) and len(trained) == 1
+    for flags, field in (
+        ({"set": ["train.steps=7"]}, "train.steps=300, now it is 7"),
+        ({"root": "B"}, "data.root='A', now it is 'B'"),
+    ):
+        with pytest.raises(ablation.UserError, match=f"measured.json: was measured with config.{field}"):
+            measured(moved, **flags)
+    (file,) = moved.glob("*/measured.json")
+    file.write_text(json.dumps({key: value for key, value in first.items() if key != "config"}))
+    with pytest.raises(ablation.UserError, match="does not say under which values"):
+        measured(moved)
 
 
 def test_rows_differ_from_the_baseline_in_the_model_and_what_trains_of_it(tmp_path, benchmarks):
