@@ -1,5 +1,7 @@
 """Shows `benchmarks/results/` and the cards of shipped weights in the site without a copy of them in `docs/`.
 
+`reference/fields.md` is written here, of the rules and comments in `sret_jax/config/`.
+
 The pages link to these files by paths that are right on GitHub, such as `../../benchmarks/results/ablation.md`, and
 that lead out of `docs/`. Here the files become part of the site, as `benchmarks/results/...`, and one `../` is taken
 off such a link.
@@ -7,6 +9,7 @@ off such a link.
 
 import posixpath
 import re
+import sys
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -19,6 +22,10 @@ LINK = re.compile(rf"(\]\()((?:\.\./)+(?:{RESULTS}|{CARDS})/[^)\s]+)")
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
+    sys.path.insert(0, str(ROOT))  # the config imports nothing but Python's own
+    from sret_jax.config.reference import markdown
+
+    files.append(File.generated(config, "reference/fields.md", content=markdown()))
     for path in [*sorted((ROOT / RESULTS).rglob("*")), *sorted((ROOT / CARDS).glob("*.md"))]:
         if path.is_file():
             files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from sret_jax.config import Config, from_dict, to_dict
 from sret_jax.config.own_parts import check_sources, with_sources
-from sret_jax.config.validation import validate
+from sret_jax.config.validation import check_values, validate
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.regions import Region, cut_out
 from sret_jax.errors import UserError, did_you_mean
@@ -45,7 +45,8 @@ from sret_jax.training.checkpoint import check_same_model, load_network
 class Retriever:
     """Describes photographs: a network, its parameters, and how photographs are shown to it.
 
-    `load` makes one; `dataclasses.replace(retriever, config=...)` changes how photographs are shown.
+    `load` makes one; `dataclasses.replace(retriever, config=...)` changes how photographs are shown. Raises `UserError`
+    for a value of the config that cannot be used.
 
     Attributes:
       network: whose `__call__` makes the descriptors.
@@ -59,6 +60,9 @@ class Retriever:
     variables: Variables
     config: Config
     whitening: LearnedWhitening | None = None
+
+    def __post_init__(self) -> None:
+        check_values(self.config, to_train=False)  # `dataclasses.replace` brings others
 
     @classmethod
     def of(cls, trained: TrainedNetwork, config: Config | None = None) -> "Retriever":

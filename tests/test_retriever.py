@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+import sret_jax
 from sret_jax.config import Config, DataConfig, ExtractConfig, LocalConfig, LocalSearchConfig, ModelConfig, to_dict
 from sret_jax.data.opening import open_photos
 from sret_jax.data.regions import described_box
@@ -166,6 +167,28 @@ def test_a_retriever_is_not_loaded_with_another_model_or_impossible_settings(ret
         load(folder, with_model(stage="c3"))
     with pytest.raises(UserError, match="config.search.method='magic': choose one of auto"):
         load(folder, replace(CONFIG, search=replace(CONFIG.search, method="magic")))
+
+
+@pytest.mark.parametrize("threads", [-1, 2.5, True])
+def test_a_retriever_takes_no_setting_that_cannot_be_used(retriever, tmp_path, threads):
+    config = replace(CONFIG, data=replace(CONFIG.data))
+    config.data.threads = threads
+    for call in (load, lambda own: replace(retriever, config=own), lambda own: sret_jax.train(own, tmp_path / "run")):
+        with pytest.raises(UserError, match=f"config.data.threads={threads}: must be a whole number from 1 to 256"):
+            call(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_of_a_saved_retriever_passes_the_same_rules(retriever, tmp_path):
+    retriever.save(tmp_path / "saved")
+    about = json.loads((tmp_path / "saved/config.json").read_bytes())
+    about["config"]["extract"]["scales"] = [1000]
+    (tmp_path / "saved/config.json").write_text(json.dumps(about))
+    seal_folder(tmp_path / "saved")
+    with pytest.raises(
+        UserError, match=r"saved: .*config.extract.scales=\(1000,\): must be a tuple of 1 to 16 numbers"
+    ):
+        load(tmp_path / "saved")
 
 
 def test_a_config_is_a_retriever_too(retriever):

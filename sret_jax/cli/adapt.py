@@ -22,11 +22,12 @@ from ml_collections import config_flags
 
 from sret_jax.config.adaptation import AdaptConfig
 from sret_jax.config.paths import expanded, expanded_list
+from sret_jax.config.rules import check, rules_of
 from sret_jax.errors import UserError
 from sret_jax.evaluation.adaptation_run import adapt_descriptors, adapt_retriever
 from sret_jax.retriever import load, without_unfilled_layers
 
-DEFAULT = AdaptConfig()
+DEFAULT, RULES = AdaptConfig(), rules_of(AdaptConfig)
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder that training wrote, or `Retriever.save`.")
 ROOT = flags.DEFINE_string("root", "", "The photographs, <instance>/<photo>; of several folders, A,B.")
@@ -35,12 +36,14 @@ DESCRIPTORS = flags.DEFINE_string("descriptors", "", "Instead of photographs: a 
 LABELS = flags.DEFINE_string("labels", "", "With --descriptors: the instance of each, one a line, or a JSON list.")
 NAMES = flags.DEFINE_string("names", "", "Or the name of the photograph of each, <instance>/<photo>.")
 OUT = flags.DEFINE_string("out", None, "Where the result and the descriptors go.")
-DIM = flags.DEFINE_integer("dim", DEFAULT.dim, "Numbers of an adapted descriptor.")
-START = flags.DEFINE_string("start", DEFAULT.start, 'Of the layer: "within", "pca", or "random" as published.')
-EPOCHS = flags.DEFINE_integer("epochs", DEFAULT.epochs, "Times that each descriptor is trained on.", lower_bound=1)
-RATE = flags.DEFINE_float("learning_rate", DEFAULT.learning_rate, "Of Adam.", lower_bound=0)
-HELD_OUT = flags.DEFINE_float("held_out", DEFAULT.held_out, "Share of the instances that decide.", 0, 1)
-SEED = flags.DEFINE_integer("seed", DEFAULT.seed, "Of everything random.", lower_bound=0)
+DIM = flags.DEFINE_integer("dim", DEFAULT.dim, f"Numbers of an adapted descriptor: {RULES['dim'].says()}.")
+START = flags.DEFINE_string("start", DEFAULT.start, f"Of the layer: {RULES['start'].says()}; as published: random.")
+EPOCHS = flags.DEFINE_integer("epochs", DEFAULT.epochs, f"Times that all are trained on: {RULES['epochs'].says()}.")
+RATE = flags.DEFINE_float("learning_rate", DEFAULT.learning_rate, f"Of Adam: {RULES['learning_rate'].says()}.")
+HELD_OUT = flags.DEFINE_float(
+    "held_out", DEFAULT.held_out, f"Share of the instances that decide: {RULES['held_out'].says()}."
+)
+SEED = flags.DEFINE_integer("seed", DEFAULT.seed, f"Of everything random: {RULES['seed'].says()}.")
 
 
 def main() -> None:
@@ -57,6 +60,7 @@ def main() -> None:
         held_out=HELD_OUT.value,
         seed=SEED.value,
     )
+    check(settings, "--")
     if DESCRIPTORS.value:
         descriptors, labels, names = (Path(expanded(DESCRIPTORS.value)), expanded(LABELS.value), expanded(NAMES.value))
         _, found = adapt_descriptors(descriptors, out, settings, labels, names)

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,8 @@ import sret_jax
 from sret_jax.cli.own_parts import TRACED, said, take_parts
 from sret_jax.config import Config, run_config
 from sret_jax.config.paths import with_expanded_paths
+from sret_jax.config.reference import help_text
+from sret_jax.config.rules import check, read_text, rule_at, shown
 from sret_jax.errors import UserError, choices
 from sret_jax.storage.compilation_cache import keep_compiled_programs
 
@@ -40,7 +43,7 @@ def run(name: str, words: Sequence[str] | None = None) -> None:
         words = [word for word in take_parts(words) if word != TRACED]
         module = importlib.import_module(f"sret_jax.cli.{name}")
         if set(words) & {"--help", "-h", "--helpfull", "--helpshort", "-help"}:
-            print(module.__doc__, flags.FLAGS.module_help(module.__name__), sep="\n")
+            print(module.__doc__, flags.FLAGS.module_help(module.__name__), help_text(), sep="\n")
             return
         jax.config.update("jax_threefry_partitionable", True)
         keep_compiled_programs()
@@ -81,6 +84,8 @@ def _parse(words: list[str], typed: Sequence[str]) -> list[str]:
             found = _said_of_flags(failed, words) if failed else None
             raise UserError(found or f"--config={config.config_filename}: its get_config() gives no Config")
         if config.value is not None:
+            # Of a run whose parts are not there, `load` says which: their names are taken here.
+            check(config.value, "config.")
             config.value = with_expanded_paths(config.value)
         if len(rest) > 1:
             raise UserError(f"unknown argument {rest[1]!r}; fields are set as --config.field=value")
@@ -117,10 +122,11 @@ def with_config(words: list[str]) -> list[str]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("config", "workdir"):
         parser.add_argument(f"--{name}", f"-{name}", nargs="?")  # one without its value is for absl to refuse
+    words = [words[0], *_with_values(words[1:])]
     given, rest = parser.parse_known_args(words[1:])
-    fields = [word for word in rest if word.startswith(("--config.", "-config."))]
+    fields = [word for word in rest if _FIELD.match(word)]
     for field in fields:
-        _check_field(field.lstrip("-").partition("=")[0])
+        _check_field(field)
     if given.config:
         place = [] if given.workdir is None else [f"--workdir={given.workdir}"]
         return [words[0], f"--config={config_file(given.config)}", *place, *rest]
@@ -132,8 +138,40 @@ def with_config(words: list[str]) -> list[str]:
     return [words[0], f"--config={run_config.__file__}:{workdir}", *words[1:]]
 
 
-def _check_field(path: str) -> None:
-    """Raises `UserError` for "config.a.b" that no config has, with the nearest names."""
+_FIELD = re.compile(r"--?(no)?(config\.[^=]+)(?:=(.*))?$", re.DOTALL)
+
+
+def _with_values(words: list[str]) -> list[str]:
+    """The same words, where "--config.a", "1" is "--config.a=1"; truth values need none."""
+    joined, waiting = [], iter(words)
+    for word in waiting:
+        found = _FIELD.match(word)
+        rule = rule_at(found[2].removeprefix("config."), Config) if found and found[3] is None else None
+        if rule is not None and not (rule.kind is bool and rule.count is None):
+            word = f"{word}={next(waiting, '')}"
+        joined.append(word)
+    return joined
+
+
+def _check_field(word: str) -> None:
+    """Raises `UserError` for "--config.a.b=value" that no config has, with the nearest names, or that a field may not
+    hold."""
+    found = _FIELD.match(word)
+    assert found is not None
+    no, path, text = found.groups()
+    _check_path(path)
+    rule = rule_at(path.removeprefix("config."), Config)
+    if rule is None:
+        return  # arguments of parts of one's own, whose types they know
+    if no and rule.kind is not bool:
+        raise UserError(f"--no{path}: {path} must be {rule.says()}; set it with --{path}=VALUE")
+    if text is not None:
+        value = read_text(text, rule)
+        if fault := f"must be {rule.says()}" if value is None else rule.fault(value):
+            raise UserError(f"{path}={shown(text if value is None else value)}: {fault}")
+
+
+def _check_path(path: str) -> None:
     node: object = Config()
     for part in path.split(".")[1:]:
         if isinstance(node, dict):
@@ -143,6 +181,9 @@ def _check_field(path: str) -> None:
             where = f"--{path}: no field"
             raise UserError(f"{where} {choices(part, known)}" if known else f"{where} {part!r}: it is below a value")
         node = getattr(node, part)
+    if dataclasses.is_dataclass(node):
+        names = ", ".join(field.name for field in dataclasses.fields(node))
+        raise UserError(f"--{path}: has fields of its own; set one, --{path}.FIELD=VALUE: {names}")
 
 
 def config_folder() -> Path:

@@ -1,7 +1,8 @@
 """Every setting of the project, with its unit and its default: `Config` and its parts, and what checks them.
 
 base        data, model and training; search: what follows training, from extraction to evaluation
-validation  which values can be used, and together
+rules       what one field may hold, which stands beside it; reference: the same for people
+validation  which values can be used together
 run_config  the config of a run as a config file
 """
 

@@ -97,6 +97,12 @@ def own_names(kind: str) -> tuple[str, ...]:
     return tuple(name for one, name in _PARTS if one == kind)
 
 
+def own_stages() -> tuple[str, ...]:
+    """The names of the stages of backbones of one's own."""
+    backbones = [part.definition for (kind, _), part in _PARTS.items() if kind == "backbone"]
+    return tuple(dict.fromkeys(str(name) for backbone in backbones for name in getattr(backbone, "stages", ())))
+
+
 def named_parts(config: Config) -> list[tuple[str, str]]:
     """`(kind, name)` of everything that a config uses of the kinds that there can be one's own of."""
     model = config.model

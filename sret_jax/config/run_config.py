@@ -24,5 +24,5 @@ def get_config(workdir: str) -> Config:
         raise UserError(f"--workdir={workdir}: holds no run whose config could be changed; give --config=FILE")
     try:
         return configs.from_dict(json.loads(path.read_bytes())["config"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"{path}: unreadable ({error}); give --config=FILE") from None

@@ -1,99 +1,40 @@
-"""Which values of a config can be used, and together; everything else is refused before anything is built."""
+"""Which values of a config can be used together; everything else is refused before anything is read or built.
 
-import json
-from typing import Any
+What one field may hold stands beside it: `rules`.
+"""
 
-from sret_jax.config import CLASSIFYING, OF_TUPLES, PROTOCOLS, Config, steps_per_epoch, trains_singles
-from sret_jax.config.own_parts import named_parts, own_names, own_part
+from sret_jax.config import OF_TUPLES, Config, steps_per_epoch, trains_singles
+from sret_jax.config.own_parts import named_parts, own_names, own_part, own_stages
+from sret_jax.config.rules import check, shown
 from sret_jax.errors import UserError, did_you_mean
 
-_CHOICES = {
-    "data.dataset": ("folder", "photos", "landmarks", "sfm", "synthetic"),
-    "data.filter": ("bicubic", "bilinear", "lanczos", "thumbnail"),
-    "data.rounding": ("nearest", "down", "aspect"),
-    "data.sampling": ("instances", "balanced", "random", "tuples"),
-    "model.smoothing.start": ("identity", "average"),
-    "model.smoothing.control": ("", "layer", "weight", "shuffled"),
-    "model.smoothing.form": ("learnable",),
-    "model.refinement.control": ("", "shuffled"),
-    "model.refinement.form": ("span", "free"),
-    "model.refinement.strength": ("norm", "attention"),
-    "model.refinement.edges": ("both", "space", "similarity"),
-    "model.pool": ("gem", "mac", "spoc", "rmac", "superglobal", "how", "class_token", "attention"),
-    "model.local.kind": ("how", "delg"),
-    "model.local.init": ("pca", "weights"),
-    "model.whitening_init": ("pca", "within", "random", "weights"),
-    "model.dtype": ("float32", "bfloat16"),
-    "train.loss": ("contrastive", "infonce", "multi_similarity", "triplet", "solar", *CLASSIFYING),
-    "train.optimizer": ("adamw", "adam", "sgd"),
-    "train.schedule": ("cosine", "exponential"),
-    "train.parallel": ("pmap", "shard_map"),
-    "train.whitening_refit": ("none", "pca", "within"),
-    "train.decayed": ("kernels", "all"),
-    "train.train_from": ("all", "c1", "c2", "c3", "c4", "c5", "last", "none"),
-    "train.batch_stats": ("frozen", "updated"),
-    "whitening.kind": ("none", "pca", "pairs", "within", "weights"),
-    "extract.scale_pooling": ("mean", "max", "power3", "gem"),
-    "extract.resized": ("photo", "tensor"),
-    "search.method": ("auto", "exact", "brute_force", "ah", "tree_ah", "asmk"),
-    "local.source": ("sift", "head", "map", "backbone"),
-    "rerank.transform": ("affine", "homography"),
-    "localize.refine": ("none", "guided", "grabcut"),
-    "eval.protocol": tuple(PROTOCOLS),
-}
-_OWN = {  # where something may be named that does not come with the package, and of which kind
-    "model.pool": "pooling",
-    "model.smoothing.form": "smoothing",
-    "model.refinement.form": "refinement",
-    "train.loss": "loss",
-}
-_POSITIVE = (
-    "data.image_size data.instances_per_batch data.threads model.smoothing.window model.smoothing.iterations "
-    "model.smoothing.dilation model.refinement.nodes model.refinement.neighbours model.refinement.blocks "
-    "model.local.window model.local.dim "
-    "model.whitening_dim mining.queries mining.pool mining.tuples_per_batch train.sub_centres train.negatives "
-    "train.epoch_steps train.accumulate train.log_every train.save_every train.keep extract.batch_size "
-    "extract.chunk_rows search.chunk_rows search.codebook_photos search.assignments local.most local.image_size "
-    "local.dim local.chunk_rows rerank.trials rerank.neighbours rerank.diffusion_queries rerank.hops rerank.inliers "
-    "localize.image_size localize.query_size localize.chunk_rows"
-).split()
+LARGEST = 16_384  # pixels: the longest side of a photograph at its largest scale
+LEAST_STRIDE = {"c1": 2, "c2": 4, "c3": 8}  # of the map of a stage, of any backbone; of the others
+OF_OTHERS = 14
 
-_RANGES = {"data.source_balance": (0, 1), "data.view_strength": (0, 0.5), "train.start_share": (0, 1)}
+
+def check_values(config: Config, *, to_train: bool = True) -> None:
+    """Raises `UserError` for the first field that holds what its rule refuses; for fields together see `validate`.
+
+    `to_train`: False where the loss is not needed, so that one that is somebody's own need not be there.
+    """
+
+    def names(kind: str) -> tuple[str, ...]:
+        if kind == "loss" and not to_train and isinstance(config.sources, dict):
+            trained_with = [one.partition(" ")[2] for one in config.sources if str(one).startswith("loss ")]
+            return (*own_names(kind), *trained_with)
+        return own_stages() if kind == "stage" else own_names(kind)
+
+    check(config, "config.", names)
 
 
 def validate(config: Config, *, to_train: bool = True) -> None:
-    """Raises `UserError` that names the first field whose value cannot be used, and what could.
+    """Raises `UserError` that names the first field whose value cannot be used, or not with others, and what could.
 
     `to_train`: False for a network that only describes, which needs nothing to train.
     """
-
-    def value(path: str) -> Any:
-        node: Any = config
-        for part in path.split("."):
-            node = getattr(node, part)
-        return node
-
-    for path, known in _CHOICES.items():
-        known = (*known, *own_names(_OWN.get(path, "")))
-        if path == "train.loss" and not to_train and f"loss {value(path)}" in config.sources:
-            continue  # it has trained with somebody's own, and describes without it
-        if value(path) not in known:
-            meant = did_you_mean(str(value(path)), known)
-            names = ", ".join(name or '""' for name in known)
-            raise UserError(f"config.{path}={value(path)!r}: choose one of {names}{meant}")
+    check_values(config, to_train=to_train)
     _validate_parts(config)
-    for path in _POSITIVE:
-        if value(path) < 1:
-            raise UserError(f"config.{path}={value(path)!r}: must be at least 1")
-    for path, (least, most) in _RANGES.items():
-        if not least <= value(path) <= most:
-            raise UserError(f"config.{path}={value(path)!r}: must be from {least} to {most}")
-    if config.data.photos_per_instance < 2:
-        raise UserError("config.data.photos_per_instance must be at least 2: a loss needs pairs of one instance")
-    if config.model.smoothing.window % 2 == 0:
-        raise UserError(f"config.model.smoothing.window={config.model.smoothing.window}: must be odd, it has a centre")
-    if config.model.local.window % 2 == 0:
-        raise UserError(f"config.model.local.window={config.model.local.window}: must be odd, it has a centre")
     if config.model.pool == "how" and not config.model.local.enabled:
         raise UserError('config.model.pool="how" sums the local features: set config.model.local.enabled=True')
     if not config.model.l2_pooled and config.model.whitening_init in ("pca", "within"):
@@ -101,41 +42,48 @@ def validate(config: Config, *, to_train: bool = True) -> None:
             "config.model.l2_pooled=False: the closed forms are of normalised vectors; set "
             'config.model.whitening_init="weights"'
         )
-    for path in ("model.whitening_ridge", "whitening.ridge", "train.validate_every", "train.patience"):
-        if not value(path) >= 0:
-            raise UserError(f"config.{path}={value(path)!r}: must be 0 or more")
-    for path in ("data.map_drop", "data.held_out"):
-        if not 0 <= value(path) < 1:
-            raise UserError(f"config.{path}={value(path)!r}: must be a share, 0 or more and below 1")
-    if not 0 < config.train.temperature:
-        raise UserError(f"config.train.temperature={config.train.temperature}: must be more than 0")
+    _validate_sizes(config)
     if to_train:
         _validate_trained(config)
         _validate_sampling(config)
         _validate_maps(config)
         _validate_singles(config)
-    if config.eval.ranked < 0:
-        raise UserError(f"config.eval.ranked={config.eval.ranked}: must be 0, for all photographs, or more")
-    if config.search.words < 0:
-        raise UserError(f"config.search.words={config.search.words}: must be 0, to be chosen by size, or more")
-    if not config.extract.scales or min(config.extract.scales) <= 0:
-        raise UserError(f"config.extract.scales={config.extract.scales}: give at least one positive scale")
+
+
+def _validate_sizes(config: Config) -> None:
+    """What one field makes of another: the largest scale of a photograph, and the reach of the smoothing in its map.
+
+    A window may be larger than the map, up to where every position sees every other.
+    """
+    for path, scales in (("extract", config.extract.scales), ("local", config.local.scales)):
+        if config.data.image_size * max(scales) > LARGEST:
+            raise UserError(
+                f"config.{path}.scales={shown(scales)}: with config.data.image_size={config.data.image_size} a "
+                f"photograph has more than {LARGEST} pixels a side; make one of them smaller"
+            )
+    model = config.model
+    if not model.smoothing.enabled or own_part("backbone", model.backbone) is not None:
+        return
+    side = -(-config.data.image_size * max(config.extract.scales) // LEAST_STRIDE.get(model.stage, OF_OTHERS))
+    reach = model.smoothing.window // 2 * model.smoothing.dilation
+    if reach > max(1, side - 1):
+        raise UserError(
+            f"config.model.smoothing.window={model.smoothing.window}: reaches {reach} positions "
+            f"(dilation={model.smoothing.dilation}), and a map of at most {side:.0f} has none so far apart; make it "
+            "smaller, or config.data.image_size larger"
+        )
 
 
 def _validate_parts(config: Config) -> None:
-    """Raises `UserError` for arguments of what is not named, or has none; and for values that are not plain."""
+    """Raises `UserError` for arguments of what is not named, or has none."""
     named = dict.fromkeys((name for _, name in named_parts(config)), "")
     for name in ("model", "train", "rerank", "localize", "eval"):
-        for part, values in getattr(config, name).parts.items():
+        for part in getattr(config, name).parts:
             if part not in named:
                 raise UserError(
                     f"config.{name}.parts: {part!r} is not used by this config{did_you_mean(part, named)}; it has "
                     "arguments of parts of your own, by the name that they are registered under"
                 )
-            try:
-                json.dumps(dict(values))
-            except (TypeError, ValueError) as error:
-                raise UserError(f"config.{name}.parts: {part!r}: {error}; give numbers, words, lists") from None
 
 
 def _validate_trained(config: Config) -> None:
@@ -174,8 +122,6 @@ def _validate_maps(config: Config) -> None:
         raise UserError(
             f'config.train.on_maps: pool={config.model.pool!r} is not made of a map; set it to False, or pool="gem"'
         )
-    if min(config.data.map_scale) <= 0:
-        raise UserError(f"config.data.map_scale={config.data.map_scale}: give two positive factors")
 
 
 def _validate_sampling(config: Config) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sret_jax.config.adaptation import AdaptConfig
+from sret_jax.config.rules import check
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.sampling import HOLD_OUT
 from sret_jax.errors import UserError
@@ -39,8 +40,9 @@ def adapt_retriever(
         is held out.
       cache: where prepared photographs are kept; "": below `out`.
 
-    Raises `UserError` for folders, instances or descriptors that cannot be used.
+    Raises `UserError` for settings, folders, instances or descriptors that cannot be used.
     """
+    check(settings, "AdaptConfig.")
     data = dataclasses.replace(
         retriever.config.data,
         dataset="folder",
@@ -84,8 +86,9 @@ def adapt_descriptors(
       labels: a file with the instance of each row, see `read_labels`.
       names: or with the name of its photograph, `<instance>/<photo>`.
 
-    Raises `UserError` for files that cannot be used.
+    Raises `UserError` for settings or files that cannot be used.
     """
+    check(settings, "AdaptConfig.")
     x = _read_descriptors(descriptors)
     known = read_labels(labels, names, len(x))
     out_rows = held_out_rows(known, settings)
@@ -149,7 +152,7 @@ def held_out_rows(labels: Int[np.ndarray, "n"], settings: AdaptConfig) -> np.nda
 def _read_descriptors(path: Path) -> Float[np.ndarray, "n c"]:
     try:
         x: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, TypeError, OverflowError) as error:  # a shape may hold anything
         raise UserError(f"{path}: not a .npy file of descriptors ({error})") from None
     if not isinstance(x, np.ndarray) or x.ndim != 2 or x.dtype.kind not in "fi":
         raise UserError(f"{path}: not a .npy file of numbers with one descriptor a row")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sret_jax.config import Config
+from sret_jax.config.validation import validate
 from sret_jax.evaluation.report.curve import read_curve
 from sret_jax.evaluation.report.table import headline
 from sret_jax.evaluation.request import Request, variant
@@ -30,7 +31,9 @@ def train_seeds(config: Config, workdir: str | Path, count: int) -> str:
 
     Raises as `train`.
     """
+    validate(config)
     workdir = Path(workdir).expanduser()
+    validate(dataclasses.replace(config, seed=config.seed + count - 1))
     data = dataclasses.replace(config.data, cache_dir=config.data.cache_dir or str(Workdir(workdir).data))
     rows: dict[int, Row] = {}
     for seed in range(config.seed, config.seed + count):

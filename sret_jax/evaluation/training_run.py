@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from sret_jax.config import Config
+from sret_jax.config.validation import validate
 from sret_jax.evaluation.benchmark import open_requested
 from sret_jax.evaluation.report.curve_picture import curve_png
 from sret_jax.evaluation.report.table import print_results
@@ -29,6 +30,7 @@ def train(config: Config, workdir: str | Path) -> Retriever:
       UserError: see `training.loop.train`.
       Stopped: on SIGTERM or SIGINT, after saving.
     """
+    validate(config)
     workdir = Path(workdir).expanduser()
 
     def measure(trained: TrainedNetwork, tag: str) -> None:

@@ -29,7 +29,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from sret_jax.config.adaptation import AdaptConfig
-from sret_jax.errors import UserError, choices
+from sret_jax.config.rules import check
+from sret_jax.errors import UserError
 from sret_jax.metrics.ranking import leave_one_out_map
 from sret_jax.models.whitening import LearnedWhitening, apply_whitening, pca_whitening
 from sret_jax.training.margin_losses import cosface
@@ -38,7 +39,6 @@ from sret_jax.training.whitening import ridge_whitening
 
 log = logging.getLogger(__name__)
 Params = dict[str, Array]
-STARTS = ("within", "pca", "random")
 
 
 class Labelled(NamedTuple):
@@ -89,11 +89,10 @@ def adapt(train: Labelled, held_out: Labelled, settings: AdaptConfig, before: np
     Args:
       before: the descriptors of `held_out` to be better than; by default its own.
 
-    Raises `UserError` for descriptors that are not finite or have no two instances to tell apart, and a start that is
-    none.
+    Raises `UserError` for settings that cannot be used, and descriptors that are not finite or have no two instances to
+    tell apart.
     """
-    if settings.start not in STARTS:
-        raise UserError(f"start of an adaptation: no {choices(settings.start, STARTS)}")
+    check(settings, "AdaptConfig.")
     x, held = _normalized(train.x, "to train on"), _normalized(held_out.x, "held out")
     m = len(np.unique(held_out.labels[held_out.labels >= 0]))
     if m < 2:

@@ -49,7 +49,7 @@ def check_same_run(workdir: Path, run: dict[str, Any]) -> Lengths:
         photos_changed = before["data_fingerprint"] != run["data_fingerprint"]
         steps = int(known["train"]["steps"])
         lengths = tuple((int(start), int(length)) for start, length in before.get("lengths", [(0, steps)]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"{path}: unreadable ({error}); choose another --workdir, or delete this one") from None
     for field, old, new in fields:
         if field == "train.steps" and new < old:

@@ -87,7 +87,7 @@ def test_only_instances_that_are_trained_on_count():
 
 def test_the_balance_is_refused_where_it_has_no_meaning():
     for value in (-0.1, 1.5):
-        with pytest.raises(UserError, match=f"data.source_balance={value}: must be from 0 to 1"):
+        with pytest.raises(UserError, match=f"data.source_balance={value}: must be a number from 0 to 1"):
             validate(Config(data=DataConfig(source_balance=value)))
     with pytest.raises(UserError, match='source_balance=0.5: only data.sampling="instances"'):
         validate(Config(data=DataConfig(source_balance=0.5, sampling="balanced")))
@@ -134,7 +134,7 @@ def test_single_photographs_count_for_their_source():
         ({"dataset": "photos", "sampling": "random"}, "none", "data.dataset=.photos.: only data.sampling=.instances"),
         ({"dataset": "photos", "splits": "s.json"}, "none", "data.splits='s.json' chooses instances"),
         ({"dataset": "photos"}, "pairs", "whitening.kind=.pairs. learns from two photographs"),
-        ({"view_strength": 0.6}, "none", "data.view_strength=0.6: must be from 0 to 0.5"),
+        ({"view_strength": 0.6}, "none", "data.view_strength=0.6: must be a number from 0 to 0.5"),
     ],
 )
 def test_what_single_photographs_cannot_do_names_the_field(settings, whitening, text):

@@ -4,6 +4,7 @@ import statistics
 import pytest
 
 from sret_jax.config import Config, EvalConfig
+from sret_jax.errors import UserError
 from sret_jax.evaluation import seeds
 from sret_jax.evaluation.results import Results
 from sret_jax.evaluation.seeds import KEPT, results_of, seeds_table, train_seeds
@@ -46,6 +47,12 @@ def test_the_table_has_a_line_for_every_seed_and_their_mean_with_its_deviation(t
     assert lines[0] == f"| seed | folder mAP | folder R@1 | held out, start | held out, kept | {KEPT} |"
     assert lines[2] == "| 3 | 80.00 | 90.00 | 50.00 | 53.00 | 3 |"
     assert lines[-1] == "| **mean** | 83.00 ± 3.61 | 90.00 ± 0.00 | 50.00 ± 0.00 | 54.00 ± 1.00 | 4.00 ± 1.00 |"
+
+
+def test_seeds_that_no_run_can_have_are_refused_before_the_first_is_trained(trained, tmp_path):
+    with pytest.raises(UserError, match="config.seed=4294967296: must be a whole number from 0"):
+        train_seeds(Config(seed=2**32 - 2), tmp_path, 3)
+    assert not trained and not list(tmp_path.iterdir())
 
 
 def test_one_seed_has_no_deviation_and_what_is_missing_a_dash():

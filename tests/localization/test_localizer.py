@@ -328,5 +328,7 @@ def test_wrong_settings_are_one_line(tmp_path):
         check_methods(("discovery", "magic"))
     with pytest.raises(UserError, match="localize.refine='crf': choose one of none, guided, grabcut"):
         validate(Config(localize=LocalizeConfig(refine="crf")))
-    with pytest.raises(UserError, match="source='c9': this network has"):
+    with pytest.raises(UserError, match="source='c9': choose one of map, backbone, c1"):
         localizer(tmp_path, source="c9")
+    with pytest.raises(UserError, match="source='keys': this network has"):
+        localizer(tmp_path, source="keys")

@@ -60,11 +60,16 @@ def test_what_cannot_be_a_part_is_said(tmp_path, code, says):
         write_parts(tmp_path / "own.py", code + "\n")
 
 
+LITE = "efficientnet_lite0"
+
+
 def test_names_are_among_the_choices():
     use_examples("pooling", "refinement", "loss", "reranker", "localizer", "benchmark")
     for message, call in {
-        "rmac, superglobal, .*attention, strongest": lambda: validate(small_config("", model={"pool": "max"})),
-        "contrastive, .*proxies": lambda: validate(small_config("", loss="proxy_")),
+        "rmac, superglobal, .*attention, strongest": lambda: validate(
+            small_config("", model={"backbone": LITE, "pool": "max"})
+        ),
+        "contrastive, .*proxies": lambda: validate(small_config("", model={"backbone": LITE}, loss="proxy_")),
         "hypergraph, mutual": lambda: parse_rerankers(["x"]),
         "everything, .*strong": lambda: check_methods(["x"]),
         "synthetic, .*first": lambda: check_benchmark("x", Request()),
@@ -77,7 +82,7 @@ def test_names_are_among_the_choices():
     ("parts", "says"),
     [
         ({"strongst": {"share": 1}}, "config.model.parts: 'strongst' is not used by this config; did you mean"),
-        ({"strongest": {"share": jnp.ones(2)}}, "config.model.parts: 'strongest': .*give numbers, words, lists"),
+        ({"strongest": {"share": jnp.ones(2)}}, "config.model.parts={'strongest': .*numbers, words, lists"),
     ],
 )
 def test_arguments_of_nothing_or_that_are_not_plain_are_refused(parts, says):

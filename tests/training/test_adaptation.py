@@ -124,7 +124,7 @@ def test_descriptors_without_an_instance_are_not_trained_on():
 
 def test_bad_input_is_named():
     train, held_out = drawn(4, 0), drawn(4, 1)
-    with pytest.raises(UserError, match="start of an adaptation: no 'wihtin'.*within"):
+    with pytest.raises(UserError, match="AdaptConfig.start='wihtin': choose one of within, pca, random"):
         adapt(train, held_out, dataclasses.replace(SETTINGS, start="wihtin"))
     with pytest.raises(UserError, match="at least two to train on"):
         adapt(Labelled(train.x, np.zeros(len(train.x), int)), held_out, SETTINGS)

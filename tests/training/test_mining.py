@@ -135,7 +135,7 @@ def test_curricularface_goes_on_with_its_moving_average(tiny, tmp_path):
     [
         (lambda c: setattr(c.train, "loss", "arcface"), "mined tuples have contrastive, triplet, solar"),
         (lambda c: setattr(c.mining, "queries", 3), r"mining.queries=3: fewer than the 4 tuples of a step"),
-        (lambda c: setattr(c.train, "negatives", 0), "train.negatives=0: must be at least 1"),
+        (lambda c: setattr(c.train, "negatives", 0), "train.negatives=0: must be a whole number from 1"),
         (lambda c: setattr(c.data, "sampling", "hard"), "data.sampling='hard': choose one of instances, balanced"),
     ],
 )

@@ -78,9 +78,11 @@ def read_run(path: Path) -> TrainedNetwork:
         chosen = saved.arrays["chosen"]["variables"]
         params, batch_stats = chosen["params"], chosen.get("batch_stats", {})
     variables = {"params": params, "batch_stats": batch_stats}
-    return TrainedNetwork(
-        from_dict(saved.record["config"]), variables, learned_whitening(saved), used_step(saved.record)
-    )
+    try:
+        config = from_dict(saved.record["config"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}; it was trained by another version, or its record was changed") from None
+    return TrainedNetwork(config, variables, learned_whitening(saved), used_step(saved.record))
 
 
 def used_step(record: Tree) -> int:
