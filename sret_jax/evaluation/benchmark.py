@@ -14,6 +14,7 @@ from jaxtyping import Int
 
 from sret_jax.config import Config
 from sret_jax.config.paths import listed_paths
+from sret_jax.config.validation import check_values
 from sret_jax.data.folders import folders_and_splits, is_sorted, prepare_folder, prepare_folders
 from sret_jax.data.lists import check_listed, dataset_folder
 from sret_jax.data.names import RowsByName, on_disk
@@ -177,11 +178,15 @@ def open_benchmark(
 def open_requested(name: str, config: Config, request: Request, cache_dir: str | Path) -> Benchmark:
     """`open_benchmark` of a request as the command line makes it."""
     start = time.perf_counter()
+    check_values(config, to_train=False)
     plain, request = resolved(name, config, request)
     distractors = [_distractors(folder, cache_dir) for folder in request.distractors]
     if len({part.name for part in distractors}) < len(distractors):
         raise UserError(f"--distractors={','.join(request.distractors)}: two folders of one name; rename one of them")
     found = OPENERS[plain](plain, config, request, distractors, Path(cache_dir))
+    for folder, part in zip(request.distractors, distractors, strict=True):
+        if not _is_million(folder):  # published sets are searched as they are
+            _check_others(folder, part, found.photos)
     return dataclasses.replace(found, name=name, seconds=time.perf_counter() - start)
 
 
@@ -206,6 +211,17 @@ def _distractors(folder: str, cache_dir: str | Path) -> PhotoSet:
     if _is_million(folder):
         return prepare_million(Path(folder), cache_dir)
     return dataclasses.replace(prepare_folder(folder, cache_dir, labelled=False), name=Path(folder).resolve().name)
+
+
+def _check_others(folder: str, distractors: PhotoSet, photos: PhotoSet) -> None:
+    """Raises `UserError` for photographs of the benchmark's own among distractors, as wrong answers."""
+    own = set(photos.digests)
+    shared = [name for name, digest in zip(distractors.names, distractors.digests, strict=True) if digest in own]
+    if shared:
+        raise UserError(
+            f"--distractors={folder}: {len(shared)} of its photographs are the benchmark's own, such as {shared[0]!r}, "
+            "and would count as wrong answers; take them out, or give another folder"
+        )
 
 
 def _labelled(

@@ -76,6 +76,17 @@ def check_benchmark(benchmark: str, request: Request) -> None:
     for folder in request.distractors:
         if not Path(folder).exists():
             raise UserError(f"--distractors={folder}: no such folder; give a folder of photographs, at any depth")
+        if name == "folder" and (root := next((root for root in filter(None, roots) if _holds(folder, root)), None)):
+            raise UserError(
+                f"--distractors={folder}: holds --root={root}, whose photographs would count as wrong answers; give a "
+                "folder of others"
+            )
+
+
+def _holds(folder: str, root: str) -> bool:
+    """Whether a folder is another one, or one above it."""
+    place, inside = Path(folder).resolve(), Path(root).resolve()
+    return inside == place or place in inside.parents
 
 
 def resolved(benchmark: str, config: Config, request: Request) -> tuple[str, Request]:

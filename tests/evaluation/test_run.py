@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import tracemalloc
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ from sret_jax.config import Config, DataConfig, EvalConfig, ModelConfig, SearchC
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
 from sret_jax.evaluation import training_run
-from sret_jax.evaluation.benchmark import Benchmark
+from sret_jax.evaluation.benchmark import Benchmark, open_benchmark
 from sret_jax.evaluation.features import Features
 from sret_jax.evaluation.report.table import print_results
 from sret_jax.evaluation.request import Request
@@ -247,6 +248,30 @@ def test_out_may_be_any_folder(tmp_path):
 def test_bad_use_names_the_remedy(tmp_path, benchmark, options, text):
     with pytest.raises(UserError, match=text):
         evaluate(tmp_path, benchmark, config(), **options)
+
+
+def test_distractors_that_are_the_benchmarks_own_photographs_are_refused(tmp_path):
+    """They would be searched twice, and count as wrong."""
+    root, others = tmp_path / "photos", tmp_path / "others"
+    write_photos(root)
+    for folder in (root, tmp_path, root / ".." / "photos"):
+        with pytest.raises(
+            UserError, match="--distractors=.*: holds --root=.*photos, whose photographs would count as"
+        ):
+            evaluate(tmp_path, root=str(root), distractors=[str(folder)])
+    assert not (tmp_path / "cache").exists()  # nothing is read for that
+    some = next(path for path in root.iterdir() if path.is_dir())
+    shutil.copytree(some, others)
+    for folder in (some, others):
+        with pytest.raises(
+            UserError, match=rf"--distractors={folder}: \d+ of its photographs are the benchmark's own, such"
+        ):
+            evaluate(tmp_path, root=str(root), distractors=[str(folder)])
+
+
+def test_settings_are_checked_before_photographs_are(tmp_path):
+    with pytest.raises(UserError, match="config.eval.ranked=-1: must be a whole number from 0"):
+        open_benchmark("folder", tmp_path, config=config(eval=EvalConfig(ranked=-1)))
 
 
 def test_a_folder_with_nothing_to_measure(tmp_path):
