@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from PIL import Image
 
+from sret_jax.config.rules import shown
 from sret_jax.data.decoding import MIN_SIDE, encode_mask
 from sret_jax.data.photo_set import PhotoSet, RecordSource
 from sret_jax.data.resizing import Size
@@ -56,8 +57,10 @@ def checked_region(region: Region, size: Size) -> Float[np.ndarray, "_"] | Bool[
         if not numbers.any():
             raise UserError("query mask: it is empty; mark the object in it")
         return numbers
-    if numbers.shape not in ((2,), (4,)) or numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
-        raise UserError(f"query region {region}: give a box (left, top, right, bottom) or a click (x, y)")
+    truths = isinstance(region, list | tuple) and any(isinstance(x, bool) for x in region)
+    of_numbers = numbers.dtype.kind in "iuf" and not truths  # one of 400 digits makes an array of objects
+    if numbers.shape not in ((2,), (4,)) or not of_numbers or not np.isfinite(numbers).all():
+        raise UserError(f"query region {shown(region)}: give a box (left, top, right, bottom) or a click (x, y)")
     numbers = numbers.astype(np.float64)
     if len(numbers) == 2:
         x, y = numbers

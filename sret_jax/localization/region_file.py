@@ -58,8 +58,10 @@ def read_regions(path: str | Path, queries: PhotoSet) -> dict[int, np.ndarray]:
 
 def _numbers(region: object) -> np.ndarray:
     try:
+        if isinstance(region, list) and any(isinstance(number, bool) for number in region):
+            raise TypeError
         return np.asarray(region, np.float64).reshape(-1)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):  # of other things than numbers, or of one with 400 digits
         raise UserError(f"no region; give {FORM}") from None
 
 

@@ -58,6 +58,8 @@ def test_a_mask_in_the_form_of_another_tool(tmp_path):
         ({"a.jpg": [1, 2, 3]}, r"give a box \(left, top, right, bottom\) or a click"),
         ({"a.jpg": []}, "give a box"),
         ({"a.jpg": [1, [2]]}, "'a.jpg': no region; give"),
+        ({"a.jpg": [0, 0, 9, 10**400]}, "'a.jpg': no region; give"),
+        ({"a.jpg": [True, 9]}, "'a.jpg': no region; give"),
         ({"a.jpg": None}, "'a.jpg': query region"),
         ({"a.jpg": {"x": 1}}, "'a.jpg': no region; give"),
         ({"a.jpg": [1, float("nan")]}, "give a box"),

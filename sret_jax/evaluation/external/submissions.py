@@ -30,6 +30,8 @@ UNREADABLE = (  # what numpy and zipfile raise of damaged files
     EOFError,
     SyntaxError,
     RuntimeError,
+    TypeError,  # of a shape such as (True, 70)
+    OverflowError,
     zipfile.BadZipFile,
     zlib.error,
     tokenize.TokenError,
