@@ -117,6 +117,28 @@ def test_a_failing_config_file_names_its_line(tmp_path, text, says):
         ("train", ["--config=gem", "--workdr=w"], "error: Unknown command line flag 'workdr'"),
         ("train", ["--config=gem", "--config.seed=x", "--workdir=w"], "error: .*seed"),
         ("train", ["--config=gemm", "--workdir=w"], "error: --config: no config 'gemm'; did you mean 'gem'"),
+        (
+            "train",
+            ["--config=gem", "--workdir=w", "--num_processes=2"],
+            "error: --num_processes and --process_id go with",
+        ),
+        ("train", ["--config=gem", "--workdir=w", "--coordinator=here"], "error: --coordinator=here: give HOST:PORT"),
+        (
+            "train",
+            ["--config=gem", "--workdir=w", "--coordinator=h:1", "--num_processes=2", "--process_id=2"],
+            "error: --num_processes=2 --process_id=2: give the number of processes",
+        ),
+        (
+            "train",
+            ["--config=gem", "--workdir=w", "--noconfig.train.steps"],
+            "error: --noconfig.train.steps: .* must be a",
+        ),
+        ("adapt", ["--out=o", "--root=.", "--dim=-1"], "error: --dim=-1: must be a whole number from 0 to 65536"),
+        (
+            "adapt",
+            ["--out=o", "--root=.", "--held_out=nan"],
+            "error: --held_out=nan: must be a number from 0 to below 1",
+        ),
         ("eval", ["--benchmark=folder"], "error: benchmark 'folder' needs photographs: give --root=PATH"),
         ("eval", ["--rerank=sv,hypergrph"], "error: --rerank: no re-ranker 'hypergrph'; did you mean 'hypergraph'"),
         ("eval", ["--localize=dens"], "error: --localize: no method 'dens'; did you mean 'dense'"),
