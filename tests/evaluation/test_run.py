@@ -219,7 +219,7 @@ def test_a_run_measures_a_deviation_in_a_folder_of_its_own(tmp_path, monkeypatch
     monkeypatch.setattr(training_run, "evaluate", lambda *args, **places: folders.append((args[2], places["workdir"])))
     for name in ("open_requested", "print_results"):
         monkeypatch.setattr(training_run, name, lambda *_: None)
-    monkeypatch.setattr(training_run, "load", lambda _: Retriever.of(network))
+    monkeypatch.setattr(training_run, "load", lambda *_: Retriever.of(network))
     training_run.train(settings, tmp_path)
     names = ["roxford5k+uncropped-untrained", "rparis6k+1m+uncropped-untrained"]
     assert folders == [(tmp_path / "eval" / name, Workdir(tmp_path, "-untrained")) for name in names]
