@@ -26,6 +26,7 @@ ONLY_IN = {
     "jraph": "models/graph.py",
     "orbax": "storage/checkpoint.py",
     "tensorflow_datasets": ("data/records.py", "data/beam.py"),
+    "array_record": "data/records.py",
     "grain": "data/",
     "pillow_heif": "data/decoding.py",
     "PIL": ("data/", "datasets/", "evaluation/", "export/describe_with_onnx.py"),

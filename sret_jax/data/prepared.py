@@ -13,11 +13,12 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -25,11 +26,22 @@ from rich.progress import track
 
 from sret_jax.data.photo_set import ConcatenatedRecords, PhotoSet, RecordSource
 from sret_jax.errors import UserError
-from sret_jax.storage.artifacts import MANIFEST, commit_folder, recover_folder, write_json
+from sret_jax.storage.artifacts import (
+    DamagedError,
+    commit_folder,
+    read_manifest,
+    recover_folder,
+    verify_folder,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
+RECORDS = ".array_record"  # in the names of files of records
+AT_ONCE = 2**28
+"""Bytes of records that are compared with their digests when a cache is opened, 0.15 s a cache. Of more, the sizes are
+compared, and each photograph with its own digest when it is read: `data.records`."""
 SPLIT = "photos"  # the one tfds split; which instances train and which test is decided when a set is opened
 
 
@@ -82,16 +94,24 @@ class PhotoBuilder:
 def prepared(folder: Path, make: Callable[[RecordIndex, Path], PhotoBuilder]) -> Path:
     """`folder`, made first if it is not there whole. `make(index, data_dir)` returns the builder that fills it.
 
-    Of several processes one makes it and the others wait. A kill leaves nothing that is later taken for whole.
+    Of several processes one makes it and the others wait. A kill leaves nothing that is later taken for whole. A cache
+    that cannot be written to is used as it is where it holds the folder.
+
+    Raises `UserError` where it would have to be made and the cache cannot be written to.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(_lock(folder), "w")
     except OSError as error:
+        if _whole(folder):
+            return folder  # of a cache that others share, to read only
         raise UserError(
             f"cannot write the data cache {folder.parent}: {error.strerror}; choose another config.data.cache_dir"
         ) from None
-    with _wait_for(folder.with_name(f".{folder.name}.lock")):
+    with lock:
+        _wait_for(lock, folder.parent)
         recover_folder(folder)
+        _clear_orphans(folder.parent)
         if not _whole(folder):
             with commit_folder(folder) as building:
                 index = RecordIndex()
@@ -123,14 +143,14 @@ def open_prepared(folders: Sequence[Path], name: str) -> PhotoSet:
     from sret_jax.data.records import Records
 
     columns: dict[str, list[Any]] = {"names": [], "instances": [], "sizes": [], "digests": []}
-    skipped: list[dict[str, str]] = []
+    skipped: list[tuple[str, str]] = []
     sources: list[RecordSource] = []
     for folder in folders:
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        index, unused = _read_index(folder)
         for key, column in columns.items():
             column += index[key]
-        skipped += json.loads((folder / "skipped.json").read_text(encoding="utf-8"))
-        sources.append(Records(next(path.parent for path in sorted(folder.glob("*/*/dataset_info.json")))))
+        skipped += unused
+        sources.append(Records(folder, index["digests"]))
     instances = sorted({instance for instance in columns["instances"] if instance is not None})
     number = {instance: label for label, instance in enumerate(instances)} | {None: -1}
     return PhotoSet(
@@ -141,30 +161,62 @@ def open_prepared(folders: Sequence[Path], name: str) -> PhotoSet:
         sizes=np.array(columns["sizes"], np.int32).reshape(-1, 2),
         digests=columns["digests"],
         source=sources[0] if len(sources) == 1 else ConcatenatedRecords(sources),
-        skipped=[(entry["photo"], entry["reason"]) for entry in skipped],
+        skipped=skipped,
     )
 
 
 def _whole(folder: Path) -> bool:
-    """Whether every file of the manifest has its size. ArrayRecord checks its own content whenever it is read."""
+    """Whether the folder is what was written, as far as `AT_ONCE` bytes of records; see `AT_ONCE`."""
     if not folder.exists():
         return False
     try:
-        files = json.loads((folder / MANIFEST).read_bytes())["files"]
-        damaged = [name for name, entry in files.items() if (folder / name).stat().st_size != entry["size"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        damaged = [str(error)]
-    if damaged:
-        log.warning("%s is not whole (%s): it is prepared again", folder, damaged[0])
-    return not damaged
+        files = read_manifest(folder)
+        records = sum(entry.size for name, entry in files.items() if RECORDS in name)
+        large = [name for name in files if RECORDS in name and records > AT_ONCE]
+        verify_folder(folder, only=files, only_sizes=large)
+    except DamagedError as error:
+        log.warning("%s; it is prepared again", str(error).partition(";")[0])
+        return False
+    return True
 
 
-@contextlib.contextmanager
-def _wait_for(path: Path) -> Iterator[None]:
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("another process prepares %s; waiting for it", path.parent)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _read_index(folder: Path) -> tuple[dict[str, list[Any]], list[tuple[str, str]]]:
+    """The columns of index.json, and the photographs that were skipped with the reason.
+
+    Raises `DamagedError` where these are not what `RecordIndex.write` writes.
+    """
+    try:
+        index = json.loads((folder / "index.json").read_bytes())
+        columns = {key: index[key] for key in ("names", "instances", "sizes", "digests")}
+        texts = [*columns["names"], *columns["digests"]]
+        texts += [name for name in columns["instances"] if name is not None]
+        skipped = [(entry["photo"], entry["reason"]) for entry in json.loads((folder / "skipped.json").read_bytes())]
+        texts += [text for entry in skipped for text in entry]
+        numbers = [number for height, width in columns["sizes"] for number in (height, width)]
+        sound = all(type(text) is str for text in texts) and all(type(n) is int and 0 < n < 2**31 for n in numbers)
+        if not sound or len({len(column) for column in columns.values()}) != 1:
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise DamagedError(f"{folder}: its index.json or skipped.json is not what was written; delete it") from None
+    return columns, skipped
+
+
+def _lock(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _wait_for(lock: IO[str], cache: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.info("another process prepares %s; waiting for it", cache)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _clear_orphans(cache: Path) -> None:
+    """Removes what killed processes had begun to build in a cache, of whatever photographs."""
+    for building in cache.glob(".*.building"):
+        with open(_lock(building.with_name(building.name[1 : -len(".building")])), "w") as lock:
+            with contextlib.suppress(BlockingIOError):  # it is being built
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(building, ignore_errors=True)

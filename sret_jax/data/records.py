@@ -4,31 +4,64 @@ Importing it takes seconds, so the modules that only may need it import it where
 """
 
 import contextlib
+import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from google.protobuf.message import DecodeError
+from tensorflow_datasets.proto import tf_example_pb2
 
-from sret_jax.data.prepared import SPLIT, PhotoBuilder
+from sret_jax.data.prepared import RECORDS, SPLIT, PhotoBuilder
+from sret_jax.storage.artifacts import DamagedError
 
 
 class Records:
-    """The records of a prepared folder, still encoded; `sret_jax.data.decoding` is the only decoder."""
+    """The records of a prepared folder, still encoded; `sret_jax.data.decoding` is the only decoder.
 
-    def __init__(self, version_dir: Path) -> None:
-        builder = tfds.builder_from_directory(version_dir)
-        raw = {key: tfds.decode.SkipDecoding() for key in ("image", "mask") if key in builder.info.features}
-        self._source = builder.as_data_source(SPLIT, decoders=raw)
-        self._keys = tuple(raw)
+    Each photograph is compared with its digest whenever it is read: sha256 of 100 kB takes 0.06 ms, decoding it 2 ms.
+    Only the records are read. What tfds has noted beside them could name classes, which tfds would import.
+
+    Args:
+      folder: of the cache, which holds the files of one builder.
+      digests: sha256 of each photograph, in order.
+
+    Raises `DamagedError` where the files do not hold so many records, and on reading where a record is not what was
+    written; the text names the folder.
+    """
+
+    def __init__(self, folder: Path, digests: Sequence[str]) -> None:
+        self._folder, self._digests = folder, digests
+        files = sorted(str(path) for path in folder.glob(f"*/*/*{RECORDS}*"))
+        try:
+            self._source = ArrayRecordDataSource(files) if files else []
+            count = len(self._source)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise self._damaged(str(error).splitlines()[0]) from None
+        if count != len(digests):
+            raise self._damaged(f"{count} records of {len(digests)} photographs")
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self._digests)
 
     def __getitem__(self, index: int) -> Mapping[str, bytes]:
-        record = self._source[index]
-        return {key: record[key] for key in self._keys}
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        try:
+            features = tf_example_pb2.Example.FromString(self._source[index]).features.feature
+            record = {key: features[key].bytes_list.value[0] for key in ("image", "mask") if key in features}
+            sound = hashlib.sha256(record["image"]).hexdigest() == self._digests[index]
+        except (RuntimeError, ValueError, OSError, LookupError, DecodeError):
+            sound = False
+        if not sound:
+            raise self._damaged(f"record {index} is not what was written")
+        return record
+
+    def _damaged(self, how: str) -> DamagedError:
+        return DamagedError(f"{self._folder}: {how}; delete this folder and run again, which prepares it anew")
 
 
 class PhotoRecords(tfds.core.GeneratorBasedBuilder):

@@ -13,15 +13,17 @@ import logging
 import os
 import shutil
 import socket
+import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from sret_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "MANIFEST.json"
+TEMPORARY = ".tmp"
 
 
 class DamagedError(UserError):
@@ -54,7 +56,7 @@ def _sync(path: Path) -> None:
 
 def write_file(path: Path, data: bytes) -> None:
     """Replaces `path` by `data`, atomically and durably."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}{TEMPORARY}")
     try:
         with open(temporary, "wb") as f:
             f.write(data)
@@ -65,12 +67,62 @@ def write_file(path: Path, data: bytes) -> None:
         error.filename = os.fspath(path)  # a write that fails names none
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is not there, or its folder is not
+            temporary.unlink()
     _sync(path.parent)
+
+
+def clear_temporaries(folder: Path) -> None:
+    """Removes what `write_file` left in a folder when it was killed: files of processes that are gone.
+
+    Whether those of another machine are gone cannot be asked, so theirs are removed after a day.
+    """
+    for path in folder.glob(f".*{TEMPORARY}"):
+        host, _, process = path.name[: -len(TEMPORARY)].rpartition(".")
+        with contextlib.suppress(OSError):  # another process may remove it too
+            gone = host.endswith(f".{socket.gethostname()}") and process.isdigit() and not _lives(int(process))
+            if gone or time.time() - path.stat().st_mtime > 86_400:
+                path.unlink()
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:
     write_file(path, (json.dumps(value, indent=1) + "\n").encode("utf-8", "surrogateescape"))
+
+
+SEAL = "digest"  # the last key of an object that `write_sealed` wrote
+
+
+def write_sealed(path: Path, values: dict[str, Any]) -> None:
+    """`write_json` of an object with a digest of all of it, which `read_sealed` checks."""
+    plain = json.loads(json.dumps(values))  # keys are strings and tuples are lists, as they will be read
+    write_json(path, plain | {SEAL: fingerprint(plain)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The object that `write_sealed` wrote; one without a digest, as earlier versions wrote it, is taken as it is.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedError: it is not what was written.
+    """
+    try:
+        values = json.loads(path.read_bytes())
+        sealed = values.pop(SEAL, None)
+        if sealed is not None and sealed != fingerprint(values):
+            raise ValueError("changed since it was written")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedError(f"{path}: unreadable ({error})") from None
+    return values
 
 
 def seal_folder(folder: Path) -> None:
@@ -134,19 +186,14 @@ def new_folder(folder: str | Path) -> Path:
     return path
 
 
-def verify_folder(path: Path, only: Collection[str] = ()) -> None:
+def verify_folder(path: Path, only: Collection[str] = (), only_sizes: Collection[str] = ()) -> None:
     """Raises `DamagedError` naming the first file that is missing, changed or not in the manifest.
 
     With `only` these files are checked, and what else lies there is not looked at: in a folder that is passed on,
-    others put files and change words.
+    others put files and change words. Of the files `only_sizes` the content is not read.
     """
     recover_folder(path)
-    try:
-        files = json.loads((path / MANIFEST).read_bytes())["files"]
-    except FileNotFoundError:
-        raise DamagedError(f"{path}: no {MANIFEST}, so it was never finished; delete it and run again") from None
-    except (ValueError, KeyError, TypeError):
-        raise DamagedError(f"{path / MANIFEST}: unreadable; delete {path} and run again") from None
+    files = read_manifest(path)
     present = {p.relative_to(path).as_posix() for p in path.rglob("*") if not p.is_dir()} - {MANIFEST}
     if only:
         present, files = present & set(only), {name: files[name] for name in only if name in files}
@@ -156,8 +203,33 @@ def verify_folder(path: Path, only: Collection[str] = ()) -> None:
     for name, expected in files.items():
         file = path / name
         linked = file.is_symlink() and not only  # a hub's cache holds links
-        if linked or file.stat().st_size != expected["size"] or file_digest(file) != expected["sha256"]:
+        same = not linked and file.stat().st_size == expected.size
+        if not same or (name not in only_sizes and file_digest(file) != expected.sha256):
             raise DamagedError(f"{file}: changed since it was written; delete {path} and run again")
+
+
+class Listed(NamedTuple):
+    """What a manifest says of a file."""
+
+    size: int  # bytes
+    sha256: str
+
+
+def read_manifest(path: Path) -> dict[str, Listed]:
+    """The files of a sealed folder, by their paths in it; nothing but the manifest is read.
+
+    Raises `DamagedError` where there is no manifest, or it is not one that `seal_folder` wrote.
+    """
+    try:
+        found = json.loads((path / MANIFEST).read_bytes())["files"]
+        files = {name: Listed(entry["size"], entry["sha256"]) for name, entry in found.items()}
+        if not all(type(size) is int and type(digest) is str for size, digest in files.values()):
+            raise TypeError
+    except FileNotFoundError:
+        raise DamagedError(f"{path}: no {MANIFEST}, so it was never finished; delete it and run again") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise DamagedError(f"{path / MANIFEST}: unreadable; delete {path} and run again") from None
+    return files
 
 
 @runtime_checkable
@@ -213,4 +285,5 @@ def lock_folder(path: Path) -> Iterator[None]:
         f.truncate(0)
         f.write(f"process {os.getpid()} on {socket.gethostname()}")
         f.flush()
+        clear_temporaries(path)
         yield

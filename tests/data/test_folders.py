@@ -1,8 +1,11 @@
 """A photo folder becomes a photo set in which every file is either used or named with its reason."""
 
+import errno
+import fcntl
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,11 +18,12 @@ import numpy as np
 import pytest
 
 from sret_jax.config import Config, DataConfig
-from sret_jax.data import folders, formats
+from sret_jax.data import folders, formats, prepared
 from sret_jax.data.folders import folder_names, prepare_folder, prepare_folders, prepare_single_photos
 from sret_jax.data.opening import open_photos
 from sret_jax.data.pipeline import load
 from sret_jax.errors import UserError
+from sret_jax.storage.artifacts import DamagedError, seal_folder
 from sret_jax.training.loop import prepare_photos
 from tests.support import photo_files as files
 from tests.support.photos import write_photo, write_photos
@@ -372,7 +376,8 @@ def test_records_may_be_read_from_many_threads(folder, cache):
     assert all(data == (folder / photos.names[row]).read_bytes() for row, data in zip(rows, found, strict=True))
 
 
-def test_a_flipped_bit_is_never_taken_for_a_photograph(folder, cache):
+def test_a_flipped_bit_is_never_taken_for_a_photograph(folder, cache, monkeypatch):
+    monkeypatch.setattr(prepared, "AT_ONCE", 0)  # as in a cache too large to be read when it is opened
     photos = prepare_folder(folder, cache)
     pixels = [photos.photo(row) for row in range(len(photos))]
     record = next(cache.glob("image_folder/*/*/*/*array_record*"))
@@ -387,24 +392,128 @@ def test_a_flipped_bit_is_never_taken_for_a_photograph(folder, cache):
                 np.testing.assert_array_equal(load(damaged, row), pixels[row])
                 outcomes.append("whole")
             except UserError as error:
-                assert "cannot be read any more" in str(error)
+                assert "is not what was written" in str(error)
                 outcomes.append("named")
     assert outcomes.count("named") >= 20
 
 
-@pytest.mark.parametrize("damage", ["cut", "missing", "manifest"])
-def test_a_damaged_cache_is_made_again(folder, cache, damage, caplog):
+def damage_cache(cache, name, change):
+    """Changes the one file of the cache whose name has `name` in it."""
+    file = next(cache.glob(f"image_folder/*/{name}"))
+    data = change(file.read_bytes())
+    file.unlink() if data is None else file.write_bytes(data)
+
+
+def flipped(data, old, new):
+    assert data.count(old) >= 1
+    return data.replace(old, new, 1)
+
+
+RECORD = "*/*/*array_record*"
+
+
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        (RECORD, lambda data: data[:-10]),
+        (RECORD, lambda data: flipped(data, b"PNG", b"PNF")),
+        ("index.json", lambda data: None),
+        ("index.json", lambda data: flipped(data, b"a/0.png", b"a/8.png")),
+        ("index.json", lambda data: flipped(data, b"names", b"nameq")),
+        ("skipped.json", lambda data: b"{}"),
+        ("*/*/dataset_info.json", lambda data: flipped(data, b"{", b"[")),
+        ("*/*/features.json", lambda data: flipped(data, b"image", b"imagf")),
+        ("MANIFEST.json", lambda data: b"{"),
+        ("MANIFEST.json", lambda data: flipped(data, b'"size"', b'"sizd"')),
+        ("MANIFEST.json", lambda data: flipped(data, b'"sha256"', b'"sha257"')),
+        ("MANIFEST.json", lambda data: flipped(data, b'"files"', b'"filer"')),
+    ],
+)
+def test_a_damaged_cache_is_made_again(folder, cache, name, change, caplog):
     photos = prepare_folder(folder, cache)
-    record = next(cache.glob("image_folder/*/*/*/*array_record*"))
-    if damage == "cut":
-        os.truncate(record, record.stat().st_size - 10)
-    elif damage == "missing":
-        next(cache.glob("image_folder/*/index.json")).unlink()
-    else:
-        next(cache.glob("image_folder/*/MANIFEST.json")).write_text("{")
+    damage_cache(cache, name, change)
     again = prepare_folder(folder, cache)
-    assert again.fingerprint == photos.fingerprint and "prepared again" in caplog.text
+    assert again.fingerprint == photos.fingerprint and caplog.text.count("prepared again") == 1
+    assert again.names == photos.names and again.skipped == photos.skipped
     np.testing.assert_array_equal(again.photo(0), photos.photo(0))
+
+
+def test_a_damaged_cache_whose_photographs_are_gone_is_refused_and_kept(folder, cache):
+    prepare_folder(folder, cache)
+    damage_cache(cache, "index.json", lambda data: flipped(data, b"a/0.png", b"a/8.png"))
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
+    shutil.rmtree(folder)
+    with pytest.raises(UserError, match="photos"):
+        prepare_folder(folder, cache)
+    assert before.keys() <= {path for path in cache.rglob("*")}
+
+
+def test_exchanged_records_are_named_where_the_cache_is_too_large_to_be_read_at_once(folder, cache, monkeypatch):
+    monkeypatch.setattr(prepared, "AT_ONCE", 0)
+    prepare_folder(folder, cache)
+    ours = next(cache.glob("image_folder/[a-z]*"))
+    other = prepare_folder(make_folder(folder.parent / "other", {"c": 2, "a": 2, "b": 3}), cache)
+    theirs = next(path for path in cache.glob("image_folder/[a-z]*") if path != ours)
+    (record,) = ours.glob(RECORD)
+    (foreign,) = theirs.glob(RECORD)
+    exchanged = foreign.read_bytes()
+    assert len(other) == 7 and len(exchanged) == record.stat().st_size
+    record.write_bytes(exchanged)
+    with pytest.raises(UserError, match="record 2 is not what was written; delete this folder and run again"):
+        load(prepare_folder(folder, cache), 2)
+
+
+def test_what_a_cache_from_elsewhere_says_of_its_features_is_not_followed(folder, cache, monkeypatch):
+    """tfds imports the module that `pythonClassName` names, and this cache is whole by its own manifest."""
+    photos = prepare_folder(folder, cache)
+    (folder.parent / "stranger.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(folder.parent))
+    damage_cache(
+        cache,
+        "*/*/features.json",
+        lambda data: re.sub(rb'"pythonClassName": "[^"]*"', b'"pythonClassName": "stranger.Feature"', data),
+    )
+    seal_folder(next(cache.glob("image_folder/[a-z]*")))
+    again = prepare_folder(folder, cache)
+    np.testing.assert_array_equal(again.photo(0), photos.photo(0))
+    assert "stranger" not in sys.modules
+
+
+def test_an_index_that_is_no_index_is_damage_though_its_manifest_agrees(folder, cache):
+    prepare_folder(folder, cache)
+    for change in (b'"names": [1, ', b'"names": {}, "old": ["', b'"nome": ["'):
+        whole = next(cache.glob("image_folder/*/index.json")).read_bytes()
+        damage_cache(cache, "index.json", lambda data, change=change: flipped(data, b'"names": ["', change))
+        seal_folder(next(cache.glob("image_folder/[a-z]*")))
+        with pytest.raises(DamagedError, match=r"index.json or skipped.json is not what was written"):
+            prepare_folder(folder, cache)
+        damage_cache(cache, "index.json", lambda data, whole=whole: whole)
+
+
+def test_what_a_killed_process_had_begun_to_prepare_is_cleared(folder, cache):
+    prepare_folder(folder, cache)
+    left, busy = (cache / "image_folder" / f".{name}.building" for name in ("photos-gone", "photos-busy"))
+    left.mkdir()
+    busy.mkdir()
+    with open(cache / "image_folder/.photos-busy.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        prepare_folder(folder, cache)
+        assert not left.exists() and busy.exists()
+
+
+def test_a_cache_that_cannot_be_written_to_is_used_as_it_is(folder, cache, monkeypatch):
+    photos = prepare_folder(folder, cache)
+
+    def read_only(path, mode="r", *rest, **options):
+        if "w" in mode:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return open(path, mode, *rest, **options)
+
+    monkeypatch.setattr(prepared, "open", read_only, raising=False)
+    assert prepare_folder(folder, cache).fingerprint == photos.fingerprint
+    write_photo(folder / "d" / "new.png", seed=1)
+    with pytest.raises(UserError, match="cannot write the data cache .*Read-only file system; choose another"):
+        prepare_folder(folder, cache)
 
 
 PREPARE = """
