@@ -54,12 +54,14 @@ class Retriever:
       config: `data` and `extract` say how photographs are described, `search`, `rerank`, `localize` and `eval` what
         follows.
       whitening: learned after training, applied last; None where there is none.
+      step: of training, whose network it is; None where no run says so.
     """
 
     network: RetrievalNetwork
     variables: Variables
     config: Config
     whitening: LearnedWhitening | None = None
+    step: int | None = None
 
     def __post_init__(self) -> None:
         check_values(self.config, to_train=False)  # `dataclasses.replace` brings others
@@ -68,7 +70,7 @@ class Retriever:
     def of(cls, trained: TrainedNetwork, config: Config | None = None) -> "Retriever":
         """A trained network, shown photographs as its own config says, or another."""
         network = build_network(trained.config.model)
-        return cls(network, trained.variables, config or trained.config, trained.whitening)
+        return cls(network, trained.variables, config or trained.config, trained.whitening, trained.step)
 
     @property
     def fingerprint(self) -> str:

@@ -27,6 +27,7 @@ from sret_jax.config.reference import help_text
 from sret_jax.config.rules import check, read_text, rule_at, shown
 from sret_jax.errors import UserError, choices
 from sret_jax.storage.compilation_cache import keep_compiled_programs
+from sret_jax.storage.refusals import refusal_behind
 
 
 def run(name: str, words: Sequence[str] | None = None) -> None:
@@ -54,7 +55,9 @@ def run(name: str, words: Sequence[str] | None = None) -> None:
                 module.main()
             except UserError:
                 raise
-            except Exception:
+            except Exception as error:
+                if refused := refusal_behind(error):
+                    raise refused from error
                 if not jax.distributed.is_initialized():
                     raise
                 leave(1, traceback.format_exc())

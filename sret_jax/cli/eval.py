@@ -58,10 +58,12 @@ docs/your-own-parts.md. With `--traceback` an error says where in them it comes 
 
 Prints the table and writes results.json, rankings.csv, queries.csv, report.html, strip.png and skipped.json to
 `<workdir>/eval/<benchmark>` (untrained: `runs/untrained-<config>/eval/<benchmark>`), or to `--out`. With another
-protocol, re-ranking or distractors, by flag or by config, the folder has their names too.
+protocol, re-ranking or distractors, by flag or by config, the folder has their names too. Of a workdir that cannot be
+written to, `--out` gets what is extracted as well.
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +150,8 @@ def chosen_retriever(config: Config | None, workdir: str | None, out: str | None
         retriever, place = load(folder, config), Workdir(folder)
         if is_checkpoint(folder):
             place = Workdir(folder.parents[1], f"-step-{folder.name}")
+        if not os.access(place.root, os.W_OK):
+            place = _instead_of(place, out)
     elif config is not None:
         retriever = load(without_unfilled_layers(config))
         place = Workdir(Path(out or f"runs/untrained-{command.config_name()}"))
@@ -159,6 +163,13 @@ def chosen_retriever(config: Config | None, workdir: str | None, out: str | None
     if LOCALIZE.value is not None:
         config = replace(config, localize=replace(config.localize, methods=tuple(LOCALIZE.value)))
     return replace(retriever, config=config), place
+
+
+def _instead_of(place: Workdir, out: str | None) -> Workdir:
+    """Where a run that others share, to read only, keeps what is extracted of it."""
+    if not out:
+        raise UserError(f"{place.root}: cannot be written to; give --out=DIR for the results and what is extracted")
+    return Workdir(Path(out), place.tag)
 
 
 def _check_flags(request: Request) -> None:

@@ -29,8 +29,8 @@ from sret_jax.errors import UserError
 from sret_jax.localization.methods import WORKING_SIDE
 from sret_jax.models.backbones import BACKBONES
 from sret_jax.retriever import Retriever, load
-from sret_jax.storage.artifacts import enough_space
 from sret_jax.storage.files import Unreadable, read_file
+from sret_jax.storage.refusals import enough_space
 from sret_jax.storage.workdir import COLLECTIONS
 
 

@@ -10,8 +10,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from sret_jax.storage.artifacts import DamagedError, enough_space, unavailable, write_file
+from sret_jax.storage.artifacts import DamagedError, unavailable, write_file
 from sret_jax.storage.journal import Entry, Journal, append_at
+from sret_jax.storage.refusals import enough_space
 
 CURRENT = "CURRENT"
 

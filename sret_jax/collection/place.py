@@ -12,7 +12,8 @@ from sret_jax.data.folders import plain_name
 from sret_jax.errors import UserError
 from sret_jax.models.weights.shipped import DEFAULT, shipped_names
 from sret_jax.retriever import Retriever, load
-from sret_jax.storage.artifacts import DamagedError, enough_space, fingerprint, lock_folder, unavailable, write_json
+from sret_jax.storage.artifacts import DamagedError, fingerprint, lock_folder, unavailable, write_json
+from sret_jax.storage.refusals import enough_space
 
 log = logging.getLogger(__name__)
 

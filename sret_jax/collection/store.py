@@ -33,8 +33,9 @@ from jaxtyping import Float, Float32, Int8, Shaped
 from sret_jax.collection.generations import Files, begin, current_generation, next_generation, publish, said
 from sret_jax.collection.state import State, StoredPhoto
 from sret_jax.extraction.local_features import feature_dtype
-from sret_jax.storage.artifacts import DamagedError, enough_space, unavailable
+from sret_jax.storage.artifacts import DamagedError, unavailable
 from sret_jax.storage.journal import Entry, Journal, append_at
+from sret_jax.storage.refusals import enough_space
 
 FORMAT = 1
 ATTEMPTS = 5  # at opening a generation while another process puts others in its place

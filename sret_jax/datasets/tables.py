@@ -1,6 +1,7 @@
 """CSV files of a benchmark, and of whoever answers it: as programs write them, and as spreadsheets save them again."""
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -9,7 +10,18 @@ from sret_jax.errors import UserError
 
 SEPARATORS = (",", ";", "\t")  # a semicolon where the decimal separator is a comma
 MAX_FIELD = 1 << 30  # characters; the answers to a query are one field, and Python's own limit is 131,072
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet computes instead of showing it
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def harmless(name: str) -> str:
+    """A name as a cell that no spreadsheet computes: behind a quote where it begins with `=`, `+`, `-` or `@`."""
+    return f"'{name}" if FORMULA.match(name) else name
+
+
+def from_harmless(cell: str) -> str:
+    """Inverse of `harmless`."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def read_csv(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:

@@ -1,13 +1,15 @@
 """What is known of a measurement, as `results.json` holds it."""
 
 import dataclasses
-import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sret_jax.storage.artifacts import write_json
+from sret_jax.storage.artifacts import DamagedError, read_sealed, write_sealed
 from sret_jax.storage.provenance import environment
+
+log = logging.getLogger(__name__)
 
 FILE = "results.json"
 ABSENT: Any = None  # of a field that does not apply
@@ -33,6 +35,7 @@ class Results:
     localization       metrics and photographs per second of each method
     fingerprint, photo_fingerprint   of the descriptors (of local features, where ASMK searches alone), and the database
     retriever          fingerprint of what described them, whichever photographs they are
+    step               of training, whose network it was
     photographs        which version of them it is, as far as anybody has noted
     distractors        how many of each set were searched as well
     protocol, compat   a protocol that deviates, in words and by name; of benchmarks like "roxford5k"
@@ -62,6 +65,7 @@ class Results:
     fingerprint: str = ABSENT
     photo_fingerprint: str = ABSENT
     retriever: str = ABSENT
+    step: int | None = ABSENT
     photographs: str = ABSENT
     distractors: dict[str, int] = ABSENT
     protocol: str = ABSENT
@@ -90,13 +94,21 @@ class Results:
 
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / FILE, self.to_dict())
+        write_sealed(folder / FILE, self.to_dict())
 
 
 def read_results(folder: Path) -> Results | None:
-    """The results that were written to `folder`; None where there are none that this version can read."""
+    """The results that were written to `folder`; None where there are none that this version can read.
+
+    Damaged ones are none, which is said in one line.
+    """
     try:
-        found = json.loads((folder / FILE).read_bytes())
-        return Results(**found)
-    except (OSError, ValueError, TypeError):
+        found = Results(**read_sealed(folder / FILE))
+        if not isinstance(found.metrics or {}, dict) or not isinstance(found.benchmark, str):
+            raise TypeError
+    except DamagedError as error:
+        log.warning("%s; these results are left out, evaluate again", error)
         return None
+    except (OSError, TypeError):  # of a version with other fields
+        return None
+    return found

@@ -34,7 +34,7 @@ from sret_jax.reranking.chain import Chain, parse_rerankers, uses_descriptors
 from sret_jax.retrieval.index import Index
 from sret_jax.retrieval.recall import index_recall
 from sret_jax.retriever import Retriever
-from sret_jax.storage.artifacts import write_file, write_json
+from sret_jax.storage.artifacts import clear_temporaries, write_file, write_json
 from sret_jax.storage.workdir import UNTRAINED, Workdir
 
 QUERIES_AT_ONCE = 256  # a full ranking of so many queries is held at once
@@ -88,7 +88,8 @@ def evaluate(
         benchmark = replace(benchmark, regions=read_regions(regions, benchmark.queries))
     timings = Timings(prepare=benchmark.seconds)
     skipped = benchmark.database.skipped + (benchmark.queries.skipped if benchmark.queries else [])
-    write_json(_made(out) / "skipped.json", [{"photo": photo, "reason": reason} for photo, reason in skipped])
+    clear_temporaries(_made(out))
+    write_json(out / "skipped.json", [{"photo": photo, "reason": reason} for photo, reason in skipped])
 
     features = Features(retriever, benchmark, place, timings)
     index, search = open_search(features)
@@ -161,6 +162,7 @@ def evaluate(
         fingerprint=features.extractions[0].fingerprint if features.extractions else index.fingerprint,
         photo_fingerprint=benchmark.database.fingerprint,
         retriever=retriever.fingerprint,
+        step=retriever.step,
         photographs=benchmark.photographs,
         distractors=distractors,
         **about,

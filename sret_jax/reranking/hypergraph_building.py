@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,15 @@ from jaxtyping import Bool, Float, Int
 
 from sret_jax.errors import UserError
 from sret_jax.reranking.hypergraph import Hypergraph
-from sret_jax.storage.artifacts import DamagedError, commit_folder, fingerprint, lock_folder, verify_folder, write_json
+from sret_jax.storage.artifacts import (
+    DamagedError,
+    commit_folder,
+    fingerprint,
+    lock_folder,
+    read_sealed,
+    verify_folder,
+    write_sealed,
+)
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +76,14 @@ def build_hypergraph(
         "chunks": chunks,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / ABOUT).exists():
-        write_json(folder / ABOUT, about)
-    if _read_about(folder) != about:
-        raise UserError(f"{folder}: pairs of other photographs or settings; delete it or name another folder")
+    try:
+        if _read_about(folder) != about:
+            raise UserError(f"{folder}: pairs of other photographs or settings; delete it or name another folder")
+    except FileNotFoundError:
+        write_sealed(folder / ABOUT, about)
+    except DamagedError as error:
+        log.warning("%s: it is written again", error)  # every chunk says what it belongs to
+        write_sealed(folder / ABOUT, about)
     complete = True
     for i in range(chunks):
         with contextlib.ExitStack() as stack:
@@ -81,12 +92,12 @@ def build_hypergraph(
             except UserError:
                 complete = False  # another process makes it
                 continue
-            if _is_sound(folder / _name(i)):
+            if _is_sound(folder, i, about):
                 continue
             rows = range(i * chunk_rows, min((i + 1) * chunk_rows, n))
             pairs = _verified(rows, neighbours, verify, fewest)
             with commit_folder(folder / _name(i)) as made:
-                np.savez(made / PAIRS, allow_pickle=False, **pairs)
+                np.savez(made / PAIRS, allow_pickle=False, of=np.array(_identity(i, about)), **pairs)
     return complete
 
 
@@ -102,14 +113,15 @@ def read_hypergraph(folder: Path) -> Hypergraph:
     folder = Path(folder)
     if not (folder / ABOUT).is_file():
         raise UserError(f"{folder}: no hypergraph there; build it first")
-    about = _read_about(folder)
+    try:
+        about = _read_about(folder)
+    except DamagedError as error:
+        raise DamagedError(f"{error}; build it again, which keeps the chunks that are whole") from None
     parts = []
     for i in range(about["chunks"]):
         if not (folder / _name(i)).is_dir():
             raise UserError(f"{folder}: chunk {i} of {about['chunks']} is not made yet; run the building to its end")
-        verify_folder(folder / _name(i))
-        with np.load(folder / _name(i) / PAIRS, allow_pickle=False) as arrays:
-            parts.append([arrays[key] for key in ("a", "b", "count", "here", "there")])
+        parts.append(_read_chunk(folder, i, about))
     a, b, count, here, there = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return assembled(about["photos"], a, b, count, here.astype(np.float32), there.astype(np.float32))
 
@@ -157,23 +169,37 @@ def _verified(
     return {"a": table[:, 0], "b": table[:, 1], "count": table[:, 2]} | points
 
 
-def _is_sound(chunk: Path) -> bool:
-    if not chunk.exists():
+def _is_sound(folder: Path, chunk: int, about: dict[str, Any]) -> bool:
+    if not (folder / _name(chunk)).exists():
         return False
     try:
-        verify_folder(chunk)
+        _read_chunk(folder, chunk, about)
     except DamagedError as error:
         log.warning("%s: it is made again", error)
         return False
     return True
 
 
+def _read_chunk(folder: Path, chunk: int, about: dict[str, Any]) -> list[np.ndarray]:
+    """The arrays of a chunk. Raises `DamagedError` where it is not what was written, or is another one's copy."""
+    path = folder / _name(chunk)
+    verify_folder(path)
+    with np.load(path / PAIRS, allow_pickle=False) as arrays:
+        if "of" not in arrays or str(arrays["of"]) != _identity(chunk, about):
+            raise DamagedError(f"{path}: not chunk {chunk} of these pairs; delete it and build again")
+        return [arrays[key] for key in ("a", "b", "count", "here", "there")]
+
+
+def _identity(chunk: int, about: dict[str, Any]) -> str:
+    return f"{about['fingerprint']} {chunk}"
+
+
 def _read_about(folder: Path) -> dict[str, Any]:
-    try:
-        about = json.loads((folder / ABOUT).read_bytes())
-        return {key: about[key] for key in ("fingerprint", "photos", "chunks")}
-    except (ValueError, KeyError, TypeError):
-        raise DamagedError(f"{folder / ABOUT}: unreadable; delete {folder} and run again") from None
+    about = read_sealed(folder / ABOUT)
+    kinds = {"fingerprint": str, "photos": int, "chunks": int}
+    if about.keys() != kinds.keys() or any(type(about[key]) is not kind for key, kind in kinds.items()):
+        raise DamagedError(f"{folder / ABOUT}: unreadable (another form)")
+    return about
 
 
 def _name(chunk: int) -> str:

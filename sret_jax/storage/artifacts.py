@@ -5,7 +5,6 @@ syncs, lists every file with its sha256 in `MANIFEST.json`, and renames; `verify
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -255,20 +254,6 @@ def open_or_build(folder: Path, key: str, load: Callable[[Path], F], build: Call
                 return found
             log.info("%s: was built from something else, it is built again", folder)
     return build()
-
-
-@contextlib.contextmanager
-def enough_space(folder: Path) -> Iterator[None]:
-    """Turns the system's error of a full disk, or of a file that may not grow, into a `UserError` that names it."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise UserError(
-            f"{error.filename or folder}: {os.strerror(error.errno)}; free space and run the same command again, which "
-            "goes on from what is saved"
-        ) from error
 
 
 @contextlib.contextmanager

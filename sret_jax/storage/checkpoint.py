@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from sret_jax.storage import artifacts
-from sret_jax.storage.workdir import RECORD
+from sret_jax.storage.workdir import RECORD, steps_in
 
 log = logging.getLogger(__name__)
 Tree = dict[str, Any]
@@ -46,16 +46,22 @@ def read_step(folder: Path) -> Step:
     return Step(record["step"], arrays, record)
 
 
-def steps_in(folder: Path) -> list[int]:
-    """The steps in a folder of checkpoints, rising."""
-    return sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
+def verify_step(folder: Path) -> None:
+    """Raises `DamagedError` where a step folder is not what was written, or is another step's copy."""
+    artifacts.verify_folder(folder)
+    try:
+        step = json.loads((folder / RECORD).read_bytes())["step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise artifacts.DamagedError(f"{folder / RECORD}: unreadable; delete {folder} and run again") from None
+    if folder.name.isdigit() and step != int(folder.name):
+        raise artifacts.DamagedError(f"{folder}: holds step {step}; delete it or give it its name")
 
 
 def newest_step(folder: Path) -> int | None:
     """The newest step that verifies. Warns of every newer one that does not."""
     for step in reversed(steps_in(folder)):
         try:
-            artifacts.verify_folder(folder / str(step))
+            verify_step(folder / str(step))
         except artifacts.DamagedError as error:
             log.warning("checkpoint of step %d is damaged, falling back to the one before: %s", step, error)
         else:

@@ -10,14 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
 from sret_jax.errors import UserError
-from sret_jax.storage.artifacts import (
-    DamagedError,
-    enough_space,
-    file_digest,
-    lock_folder,
-    write_file,
-)
+from sret_jax.storage.artifacts import DamagedError, file_digest, lock_folder, write_file
 from sret_jax.storage.journal import Entry, Journal
+from sret_jax.storage.refusals import enough_space
 
 log = logging.getLogger(__name__)
 

@@ -87,3 +87,8 @@ class Workdir:
 def is_checkpoint(path: Path) -> bool:
     """Whether `path` is the folder of one step, not a workdir."""
     return (path / RECORD).exists()
+
+
+def steps_in(checkpoints: Path) -> list[int]:
+    """The steps in a folder of checkpoints, rising."""
+    return sorted(int(path.name) for path in checkpoints.glob("*") if path.name.isdigit())

@@ -26,7 +26,8 @@ from sret_jax.models.weights.trained import TrainedNetwork as TrainedNetwork
 from sret_jax.models.weights.trained import learned_whitening, read_run
 from sret_jax.models.whitening import LearnedWhitening
 from sret_jax.storage import artifacts
-from sret_jax.storage.checkpoint import Step, newest_step, read_step, steps_in, write_step
+from sret_jax.storage.checkpoint import Step, newest_step, read_step, write_step
+from sret_jax.storage.workdir import steps_in
 from sret_jax.training import parallel
 
 Tree = dict[str, Any]
@@ -80,6 +81,8 @@ class Checkpoints:
         self._saving = self._thread.submit(self._write, step, arrays, record | {"step": step})
 
     def _write(self, step: int, arrays: Tree, record: Tree) -> None:
+        if not self.folder.is_dir():  # else it would be made again, without the rest of the run
+            raise UserError(f"{self.folder}: is gone; put it back and run the same command again")
         try:
             write_step(self.folder / str(step), arrays, record)
         except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError

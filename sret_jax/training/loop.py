@@ -24,8 +24,9 @@ from sret_jax.datasets.synthetic_views import prepare_synthetic
 from sret_jax.errors import UserError
 from sret_jax.models.descriptor import build_network, descriptor_length, init_network
 from sret_jax.storage.allocator import keep_freed_memory
-from sret_jax.storage.artifacts import enough_space, fingerprint, lock_folder
+from sret_jax.storage.artifacts import fingerprint, lock_folder
 from sret_jax.storage.provenance import enough_memory
+from sret_jax.storage.refusals import enough_space
 from sret_jax.storage.workdir import UNTRAINED, Workdir
 from sret_jax.training import parallel
 from sret_jax.training.checkpoint import Checkpoint, Checkpoints, TrainedNetwork, restore

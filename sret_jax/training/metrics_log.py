@@ -1,6 +1,5 @@
 """What a run says while it runs: a live line, `metrics.jsonl`, and TensorBoard events."""
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from sret_jax.storage.artifacts import write_file
+from sret_jax.storage.metrics_file import metrics_line, read_metrics
 from sret_jax.storage.workdir import Workdir
 
 
@@ -80,7 +80,7 @@ class MetricsLog:
 
     def _record(self, step: int, values: dict[str, float]) -> None:
         assert self._file is not None
-        self._file.write(json.dumps({"step": step} | values) + "\n")
+        self._file.write(metrics_line(step, values))
         self._file.flush()
         scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._event(step, summary=Summary(value=scalars))
@@ -102,14 +102,6 @@ class MetricsLog:
 
 
 def _keep_until(path: Path, step: int) -> None:
-    """Keeps the whole lines up to `step`; a kill can leave later ones, and half a line at the end."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_bytes().splitlines(keepends=True):
-        try:
-            if line.endswith(b"\n") and json.loads(line)["step"] <= step:
-                kept.append(line)
-        except ValueError:
-            break
-    write_file(path, b"".join(kept))
+    """Keeps the sound lines up to `step`; a kill can leave later ones, and half a line at the end."""
+    if path.exists():
+        write_file(path, b"".join(line for line, values in read_metrics(path) if values["step"] <= step))

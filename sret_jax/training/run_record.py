@@ -1,6 +1,5 @@
 """`<workdir>/config.json`: what a run is, so that it only ever goes on as the same run, or as a longer one."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +8,12 @@ import jax
 from sret_jax import config as configs
 from sret_jax.config import Config
 from sret_jax.config.own_parts import OF_TRAINING, check_sources, with_sources
+from sret_jax.config.run_config import FREE, read_run_file
 from sret_jax.errors import UserError
-from sret_jax.storage.artifacts import write_json
+from sret_jax.storage.artifacts import write_sealed
 from sret_jax.storage.provenance import environment
 from sret_jax.storage.workdir import Workdir
 from sret_jax.training.optimizer import Lengths
-
-# What may change between two starts in one workdir: nothing here reaches the parameters.
-FREE = (
-    *("changed_parts", "data.threads", "eval.", "search.", "sources."),
-    *("train.keep", "train.log_every", "train.parallel", "train.save_every"),
-)
 
 
 def describe_run(config: Config, data_fingerprint: str) -> dict[str, Any]:
@@ -38,19 +32,16 @@ def check_same_run(workdir: Path, run: dict[str, Any]) -> Lengths:
 
     Raises `UserError` when it is a run with another config, more steps, or other photographs.
     """
-    path = Workdir(workdir).config
-    if not path.exists():
-        return ()
     try:
-        before = json.loads(path.read_bytes())
-        begun = configs.from_dict(before["config"])
-        known = configs.to_dict(begun)  # fields that are new since have their default
-        fields = configs.differences(known, run["config"])
-        photos_changed = before["data_fingerprint"] != run["data_fingerprint"]
-        steps = int(known["train"]["steps"])
-        lengths = tuple((int(start), int(length)) for start, length in before.get("lengths", [(0, steps)]))
-    except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
-        raise UserError(f"{path}: unreadable ({error}); choose another --workdir, or delete this one") from None
+        before = read_run_file(workdir)
+    except FileNotFoundError:
+        return ()
+    begun = configs.from_dict(before["config"])
+    known = configs.to_dict(begun)  # fields that are new since have their default
+    fields = configs.differences(known, run["config"])
+    photos_changed = before.get("data_fingerprint") != run["data_fingerprint"]
+    steps = int(known["train"]["steps"])
+    lengths = tuple((start, length) for start, length in before.get("lengths", [(0, steps)]))
     for field, old, new in fields:
         if field == "train.steps" and new < old:
             raise UserError(
@@ -91,4 +82,4 @@ def check_same_devices(workdir: Path, record: dict[str, Any], run: dict[str, Any
 
 
 def write_run(workdir: Path, run: dict[str, Any]) -> None:
-    write_json(Workdir(workdir).config, run)
+    write_sealed(Workdir(workdir).config, run)

@@ -26,6 +26,7 @@ from sret_jax.evaluation.scorers import RIGHT, UNJUDGED, WRONG, RevisitedScorer
 from sret_jax.metrics.ranking import revisited_map
 from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.retrieval.index import Index
+from sret_jax.storage.artifacts import read_sealed
 from tests.support.answers import scored
 from tests.support.commands import run_eval
 from tests.support.miniatures import gldv2, ilias, paintings, write_benchmark
@@ -61,7 +62,7 @@ def test_everything_a_benchmark_leaves_on_disk(tmp_path):
     write_benchmark(tmp_path / "root")
     results = evaluate(tmp_path, distractors=[str(distractors(tmp_path / "others"))])
     out = tmp_path / "run/eval/revisited"
-    assert results == json.loads((out / "results.json").read_text())
+    assert results == read_sealed(out / "results.json")
     metrics = results["metrics"]
     assert set(metrics) == {"easy", "medium", "hard", "mAP", "queries", "per_query"}
     assert set(metrics["hard"]) == {"mAP", "mP@1", "mP@5", "mP@10", "queries"} and metrics["hard"]["queries"] == 2
@@ -228,7 +229,7 @@ def test_foreign_rankings_are_scored_without_photographs(tmp_path, capsys):
         "roxford5k", tmp_path / "run/eval/x/ranks.npy", tmp_path / "out", Request(root=str(root)), anchors=True
     )
     assert scored.metrics == measured["metrics"]
-    assert scored.to_dict() == json.loads((tmp_path / "out/results.json").read_text())
+    assert scored.to_dict() == read_sealed(tmp_path / "out/results.json")
     shown = capsys.readouterr().out
     assert "medium" in shown and "SOLAR" in shown and "of 6 and 0 distractors" in shown
     short = tmp_path / "short.npy"

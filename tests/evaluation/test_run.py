@@ -30,6 +30,7 @@ from sret_jax.models.descriptor import build_network, init_network
 from sret_jax.models.weights.shipped import DEFAULT
 from sret_jax.retrieval import exact
 from sret_jax.retriever import Retriever
+from sret_jax.storage.artifacts import read_sealed
 from sret_jax.storage.row_store import RowStore
 from sret_jax.storage.workdir import Workdir
 from sret_jax.training.checkpoint import TrainedNetwork
@@ -50,7 +51,7 @@ def test_everything_a_run_leaves_on_disk(tmp_path):
     (root / "tower 1" / "notes.txt").write_text("hello")
     results = evaluate(tmp_path)
     out = tmp_path / "run/eval/folder"
-    assert results == json.loads((out / "results.json").read_text())
+    assert results == read_sealed(out / "results.json")
     assert results["metrics"]["mAP"] == pytest.approx(100) and results["metrics"]["R@1"] == 100
     assert results["metrics"]["per_instance"] == {f"tower {i}": pytest.approx(100) for i in range(3)}
     assert results["photos"] == 12 and results["instances"] == 3 and results["extracted"] == 12

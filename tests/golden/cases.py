@@ -20,6 +20,7 @@ from sret_jax.evaluation.run import evaluate
 from sret_jax.localization.methods import METHODS
 from sret_jax.models.whitening import LearnedWhitening
 from sret_jax.retriever import Retriever
+from sret_jax.storage.artifacts import read_sealed
 from tests.golden.miniatures import MINIATURES, NETWORK, learned_whitening, mask, variables
 
 SETTINGS = {
@@ -339,7 +340,7 @@ VALUES = (
 
 
 def _read(out: Path, names: bool) -> dict[str, Any]:
-    results = json.loads((out / "results.json").read_text())
+    results = read_sealed(out / "results.json")
     found: dict[str, Any] = {"results": {name: results[name] for name in VALUES if name in results}}
     if reranked := results.get("rerank"):
         found["results"]["rerank"] = {"before": reranked["before"], "uncertainty": reranked["uncertainty"]}

@@ -1,5 +1,7 @@
 """Propagation against the published procedure in loops, and a hypergraph that is made on disk in pieces."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -257,7 +259,30 @@ def test_damage_is_refused_and_mended(tmp_path, caplog):
     assert build(tmp_path, Verifier()) and "it is made again" in caplog.text
     assert_equal(read_hypergraph(tmp_path), whole)
     (tmp_path / "HYPERGRAPH.json").write_text("{")
-    with pytest.raises(DamagedError, match="HYPERGRAPH.json: unreadable"):
+    with pytest.raises(DamagedError, match="HYPERGRAPH.json: unreadable.*build it again"):
+        read_hypergraph(tmp_path)
+    assert build(tmp_path, Verifier(most=0)) and "it is written again" in caplog.text
+    assert_equal(read_hypergraph(tmp_path), whole)
+
+
+def test_a_chunk_copied_over_another_is_noticed_and_made_again(tmp_path):
+    build(tmp_path / "graph", Verifier())
+    build(tmp_path / "other", Verifier(), verification="of others")
+    whole = read_hypergraph(tmp_path / "graph")
+    for source in ("graph/00001", "other/00002"):
+        shutil.rmtree(tmp_path / "graph" / "00002")
+        shutil.copytree(tmp_path / source, tmp_path / "graph" / "00002")
+        with pytest.raises(DamagedError, match="00002: not chunk 2 of these pairs"):
+            read_hypergraph(tmp_path / "graph")
+        assert build(tmp_path / "graph", Verifier())
+        assert_equal(read_hypergraph(tmp_path / "graph"), whole)
+
+
+def test_fewer_chunks_than_were_made_are_not_taken_for_all(tmp_path):
+    build(tmp_path, Verifier())
+    about = (tmp_path / "HYPERGRAPH.json").read_text()
+    (tmp_path / "HYPERGRAPH.json").write_text(about.replace('"chunks": 4', '"chunks": 3'))
+    with pytest.raises(DamagedError, match="unreadable"):
         read_hypergraph(tmp_path)
     with pytest.raises(UserError, match="no hypergraph there"):
         read_hypergraph(tmp_path / "nowhere")

@@ -14,7 +14,7 @@ from sret_jax.extraction import descriptors as extraction
 from sret_jax.extraction.descriptors import Extractor, extract
 from sret_jax.models.descriptor import build_network
 from sret_jax.storage import artifacts
-from sret_jax.storage.artifacts import enough_space
+from sret_jax.storage.refusals import enough_space
 from sret_jax.storage.row_store import RowStore
 from sret_jax.training import metrics_log, parallel
 from sret_jax.training.checkpoint import Checkpoints

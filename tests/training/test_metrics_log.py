@@ -4,6 +4,7 @@ import json
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sret_jax.storage.metrics_file import read_metrics
 from sret_jax.training.metrics_log import MetricsLog
 
 
@@ -44,3 +45,53 @@ def test_an_inactive_log_writes_nothing(tmp_path):
         log.write(10, {"loss": 1.0})
         log.write_validation(10, 1.0, 0)
     assert not list(tmp_path.iterdir())
+
+
+def write_lines(tmp_path):
+    run(tmp_path, 0, 30, 0.0)
+    return (tmp_path / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+
+
+def test_a_damaged_line_is_left_out_and_said_and_the_others_stay(tmp_path, caplog):
+    first, second, third = write_lines(tmp_path)
+    for damaged in (
+        second.replace(b'"step"', b'"stfp"'),
+        second.replace(b'"loss"', b'"lnss"'),
+        second.replace(b'"step": 20', b'"step": 28'),
+        second.replace(b"20.0", b"28.0"),
+        second[:-5] + b"\n",
+        b"\xff\xfe\n",
+        b"[1]\n",
+        b"[" * 100_000 + b"\n",
+    ):
+        caplog.clear()
+        (tmp_path / "metrics.jsonl").write_bytes(first + damaged + third)
+        run(tmp_path, 30, 30, 0.0)
+        assert (tmp_path / "metrics.jsonl").read_bytes() == first + third
+        assert caplog.text.count("line 2 is not what was written, and is left out") == 1
+
+
+def test_half_a_line_at_the_end_is_left_by_a_kill_and_not_damage(tmp_path, caplog):
+    first, second, third = write_lines(tmp_path)
+    (tmp_path / "metrics.jsonl").write_bytes(first + second + third[:20])
+    run(tmp_path, 20, 30, 0.0)
+    again = (tmp_path / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    assert again[:2] == [first, second] and json.loads(again[2])["step"] == 30 and not caplog.text
+
+
+def test_lines_of_earlier_versions_count(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 10, "loss": 0.5}\n')
+    run(tmp_path, 10, 20, 0.0)
+    assert [values["loss"] for _, values in read_metrics(tmp_path / "metrics.jsonl")] == [0.5, 20.0]
+
+
+def test_every_flipped_bit_of_a_line_is_noticed_or_changes_nothing(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    line = write_lines(tmp_path)[0]
+    path.write_bytes(line)
+    ((_, written),) = read_metrics(path)
+    for at in range(len(line) - 1):
+        for bit in range(8):
+            path.write_bytes(line[:at] + bytes([line[at] ^ 1 << bit]) + line[at + 1 :])
+            for _, values in read_metrics(path):
+                assert {name: values.get(name) for name in written} == written

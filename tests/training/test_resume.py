@@ -128,8 +128,8 @@ def test_another_config_in_the_same_workdir_is_refused_by_field(finished, field,
 
 def test_other_photographs_in_the_same_workdir_are_refused(finished):
     workdir, config = finished
-    run = json.loads((workdir / "config.json").read_text())
-    (workdir / "config.json").write_text(json.dumps(run | {"data_fingerprint": "0"}))
+    run = artifacts.read_sealed(workdir / "config.json")
+    artifacts.write_sealed(workdir / "config.json", run | {"data_fingerprint": "0"})
     with pytest.raises(UserError, match="begun with other photographs"):
         train(config, workdir)
 
@@ -159,6 +159,23 @@ def test_a_damaged_checkpoint_costs_one_interval(finished, whole, caplog):
     state = train(config, workdir)
     assert "checkpoint of step 8 is damaged" in caplog.text and "going on after step 6" in caplog.text
     assert train_driver.digest((state.params, state.batch_stats)) == whole[2]
+
+
+@pytest.mark.parametrize("word", ['"size"', '"sha256"', '"files"'])
+def test_a_flipped_bit_in_a_word_of_its_manifest_costs_one_interval(finished, caplog, word):
+    workdir, config = finished
+    manifest = workdir / "checkpoints" / "8" / artifacts.MANIFEST
+    manifest.write_text(manifest.read_text().replace(word, word[:-2] + "~" + word[-1], 1))
+    assert int(train(config, workdir).step) == train_driver.STEPS
+    assert "checkpoint of step 8 is damaged" in caplog.text and "going on after step 6" in caplog.text
+
+
+def test_a_checkpoint_copied_over_another_is_not_taken_for_it(finished, caplog):
+    workdir, config = finished
+    shutil.rmtree(workdir / "checkpoints" / "8")
+    shutil.copytree(workdir / "checkpoints" / "6", workdir / "checkpoints" / "8")
+    assert int(train(config, workdir).step) == train_driver.STEPS
+    assert "holds step 6" in caplog.text and "going on after step 6" in caplog.text
 
 
 def test_a_loss_that_is_not_finite_stops_training_and_is_not_saved(whole, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from sret_jax.data.lists import NAMED
 from sret_jax.data.names import RowsByName, composed
-from sret_jax.datasets.tables import csv_columns, numbered_csv
+from sret_jax.datasets.tables import csv_columns, from_harmless, numbered_csv
 from sret_jax.errors import UserError
 
 OWN = ("query", "rank", "photo")  # columns of `rankings.csv`
@@ -53,14 +53,14 @@ def _ranked_lines(path: str | Path) -> Iterator[tuple[str, str, list[str]]]:
     found: dict[str, dict[int, str]] = {}
     first: dict[str, str] = {}
     for number, row in numbered_csv(path, OWN):
-        where, query = f"{path}, line {number}", row["query"]
+        where, query = f"{path}, line {number}", from_harmless(row["query"])
         if not row["rank"].strip().isdecimal():
             raise UserError(f"{where}: rank {row['rank']!r} is no number")
         first.setdefault(query, where)
         own, rank = found.setdefault(query, {}), int(row["rank"])
         if rank in own:
             raise UserError(f"{where}: query {query!r} has rank {rank} twice")
-        own[rank] = row["photo"]
+        own[rank] = from_harmless(row["photo"])
     for query, own in found.items():
         yield first[query], query, [own[rank] for rank in sorted(own)]
 

@@ -1,9 +1,9 @@
 """How training went, as the report shows it: the score on held-out instances, step by step."""
 
-import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sret_jax.storage.metrics_file import read_metrics
 from sret_jax.storage.workdir import UNTRAINED, Workdir
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 640, 200, 56, 28  # pixels; of the axes
@@ -19,28 +19,18 @@ class Validated(NamedTuple):
 
 def read_curve(place: Workdir) -> list[Validated]:
     """The validations that the run in a workdir has logged; none where there is no run, or it did not validate."""
-    if place.tag == UNTRAINED or not place.metrics.is_file():
+    if place.tag == UNTRAINED:
         return []
-    found = []
-    for line in place.metrics.read_text(encoding="utf-8").splitlines():
-        try:
-            values = json.loads(line)
-            found.append(Validated(int(values["step"]), float(values["val_mAP"]), int(values["val_best_step"])))
-        except (ValueError, KeyError, TypeError):  # a line of losses, or one that a kill has cut
-            continue
-    return found
+    lines = [values for _, values in read_metrics(place.metrics) if {"val_mAP", "val_best_step"} <= values.keys()]
+    found = [Validated(int(line["step"]), line["val_mAP"], int(line["val_best_step"])) for line in lines]
+    steps = {point.step for point in found}
+    return [point for point in found if point.best in steps]  # a line of it may be damaged
 
 
 def read_losses(place: Workdir) -> list[tuple[int, float]]:
     """(step, loss) of every logged step of the run in a workdir; none where there is no run."""
-    found = []
-    for line in place.metrics.read_text(encoding="utf-8").splitlines() if place.metrics.is_file() else ():
-        try:
-            values = json.loads(line)
-            found.append((int(values["step"]), float(values["loss"])))
-        except (ValueError, KeyError, TypeError):  # a validation, or a line that a kill has cut
-            continue
-    return found
+    lines = [values for _, values in read_metrics(place.metrics) if "loss" in values]
+    return [(int(line["step"]), float(line["loss"])) for line in lines]
 
 
 def curve_section(curve: Sequence[Validated]) -> str:

@@ -1,7 +1,7 @@
 """How training went, as a picture: loss, learning rate, and the score on held-out instances, step by step."""
 
 import io
-import json
+import logging
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,9 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sret_jax.config import Config, from_dict
+from sret_jax.config.run_config import read_run_file
 from sret_jax.evaluation.report.curve import Validated, read_curve, read_losses
+from sret_jax.storage.artifacts import DamagedError
 from sret_jax.storage.workdir import Workdir
 from sret_jax.training.optimizer import Lengths, learning_rate
+
+log = logging.getLogger(__name__)
 
 INK, SOFT, LINE, ACCENT = "#1c2430", "#5b6675", "#d5d9df", "#1d5fd1"  # as in a report
 SMOOTHED = 15  # parts of a run that the running mean of its losses tells apart
@@ -23,7 +27,13 @@ def curve_png(place: Workdir) -> bytes | None:
     losses, curve = read_losses(place), read_curve(place)
     if not losses:
         return None
-    run = json.loads(place.config.read_bytes())
+    try:
+        run = read_run_file(place.root)
+    except FileNotFoundError:
+        return None
+    except DamagedError as error:
+        log.warning("%s; there is no picture of the run", error)
+        return None
     config: Config = from_dict(run["config"])
     lengths = tuple((int(done), int(steps)) for done, steps in run.get("lengths", ()))
     panels = 3 if curve else 2

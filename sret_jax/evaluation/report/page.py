@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sret_jax.config.paths import listed_paths
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.regions import Region
 from sret_jax.evaluation.benchmark import Benchmark
@@ -170,11 +171,25 @@ def _head(results: Results, benchmark: Benchmark) -> str:
         "Ground truth": results.ground_truth if metrics else "",
         "Photographs": results.photographs if metrics else "",
         "Ranked": results.ranked,
+        "Training": f"step {results.step}" if results.step else "",
     }
+    facts = {name: _without_folders(str(value or ""), benchmark, results) for name, value in facts.items()}
     lead = "".join(f"<dt>{name}</dt><dd>{escaped(value)}</dd>" for name, value in facts.items() if value)
     boxes = (f'<div class="card {kind}"><b>{value}</b><span>{name}</span></div>' for kind, value, name in cards)
     title = f"Retrieval, benchmark {escaped(row_name(results.benchmark, results))}" if metrics else "Search results"
     return f"<h1>{title}</h1><dl>{lead}</dl><div class=cards>{''.join(boxes)}</div>"
+
+
+def _without_folders(text: str, benchmark: Benchmark, results: Results) -> str:
+    """The text with the names of folders and files instead of where they lie: a report is passed on."""
+    request, config = benchmark.request, results.config or {}
+    given = [request.root, request.queries, request.gnd, request.masks, *request.distractors]
+    given += [config.get(part, {}).get(name, "") for part, name in (("data", "root"), ("data", "splits"))]
+    given += [config.get("eval", {}).get("root", ""), str(benchmark.folder or "")]
+    paths = {path for one in given if one for path in listed_paths(one) if Path(path).is_absolute()}
+    for path in sorted(paths, key=len, reverse=True):
+        text = text.replace(path, Path(path).name)
+    return text
 
 
 def _tables(results: Results) -> str:

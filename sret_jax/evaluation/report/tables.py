@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sret_jax.datasets.tables import harmless
 from sret_jax.evaluation.benchmark import Benchmark
 from sret_jax.evaluation.scorers import Scores
 
@@ -17,14 +18,14 @@ def rankings_csv(scores: Scores, benchmark: Benchmark) -> bytes:
     for query, ids, values in zip(scores.queries, scores.ids, scores.scores, strict=True):
         for rank, (i, score) in enumerate(zip(ids, values, strict=True), 1):
             if i >= 0:
-                rows.append([queries[query], rank, names[i], f"{score:.6f}"])
+                rows.append([harmless(queries[query]), rank, harmless(names[i]), f"{score:.6f}"])
     return _csv(rows)
 
 
 def queries_csv(scores: Scores, benchmark: Benchmark) -> bytes:
     """The average precision of every query, percent; one with nothing to find has an empty cell."""
     cells = ["" if np.isnan(ap) else f"{100 * ap:.4f}" for ap in scores.ap]
-    names = [benchmark.query_photos.names[query] for query in scores.queries]
+    names = [harmless(benchmark.query_photos.names[query]) for query in scores.queries]
     return _csv([["query", "AP"], *map(list, zip(names, cells, strict=True))])
 
 

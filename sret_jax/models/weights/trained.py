@@ -16,7 +16,7 @@ from sret_jax.models.weights.folder import RETRIEVER, is_saved
 from sret_jax.models.weights.source import located
 from sret_jax.models.whitening import LearnedWhitening
 from sret_jax.storage.artifacts import verify_folder
-from sret_jax.storage.checkpoint import Step, newest_step, read_step
+from sret_jax.storage.checkpoint import Step, newest_step, read_step, verify_step
 from sret_jax.storage.workdir import Workdir, is_checkpoint
 
 Tree = dict[str, Any]
@@ -30,7 +30,7 @@ class TrainedNetwork(NamedTuple):
     config: Config
     variables: Tree  # {"params", "batch_stats"}
     whitening: LearnedWhitening | None
-    step: int
+    step: int | None  # None where it is not known
 
 
 def holds_trained(path: Path) -> bool:
@@ -96,7 +96,7 @@ def step_folder(path: Path) -> Path:
     Raises `UserError` where there is none.
     """
     if is_checkpoint(path):
-        verify_folder(path)
+        verify_step(path)
         return path
     step = newest_step(Workdir(path).checkpoints)
     if step is None:
@@ -129,6 +129,6 @@ def read_saved(folder: Path) -> TrainedNetwork:
         learned = named.get("learned")
         config = from_dict(about["config"])
         variables = {"batch_stats": {}} | named["network"]
-        return TrainedNetwork(config, variables, learned and LearnedWhitening(**learned), 0)
+        return TrainedNetwork(config, variables, learned and LearnedWhitening(**learned), None)
     except (ValueError, KeyError, TypeError, SafetensorError, UserError) as error:
         raise UserError(f"{folder}: not a retriever that this version saved ({error}); save it again") from None

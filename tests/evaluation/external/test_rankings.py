@@ -13,6 +13,7 @@ from sret_jax.evaluation.external import scoring
 from sret_jax.evaluation.external.named import read_answers
 from sret_jax.evaluation.external.rankings import ranked_depth
 from sret_jax.evaluation.request import Request
+from sret_jax.storage.artifacts import read_sealed
 from tests.support.commands import run_eval
 from tests.support.miniatures import gldv2, ilias, labelled, masked_paintings, million, write_benchmark
 from tests.support.networks import NETWORK, VARIABLES
@@ -99,8 +100,8 @@ def test_our_own_rankings_are_worth_the_same(tmp_path, benchmark, capsys):
     path, out = answers(tmp_path / "s.csv", rows), tmp_path / "scored"
     own = scoring.score_rankings(benchmark, tmp_path / "run/rankings.csv", out, request, cache_dir=tmp_path / "cache")
     scored = scoring.score_rankings(benchmark, path, out, request, cache_dir=tmp_path / "cache")
-    assert scored.metrics == own.metrics == measured["metrics"] and scored.to_dict() == json.loads(
-        (out / "results.json").read_text()
+    assert scored.metrics == own.metrics == measured["metrics"] and scored.to_dict() == read_sealed(
+        out / "results.json"
     )
     assert f"mAP{'@1000' * (benchmark == 'ilias')}, %" in capsys.readouterr().out
 
@@ -143,7 +144,7 @@ def test_the_completeness_of_predicted_masks_is_reported(tmp_path, capsys):
     found = scoring.score_marks(
         "proxford", tmp_path / "m.json", tmp_path / "out", *options, rankings=str(tmp_path / "r.npy")
     )
-    assert found.to_dict() == json.loads((tmp_path / "out/results.json").read_text())
+    assert found.to_dict() == read_sealed(tmp_path / "out/results.json")
     assert found.marked == (
         "marks for 2 of 4 relevant pairs; the others count as not found: 'query_1' in 'photo_1', 'query_1' in 'photo_3'"
     )

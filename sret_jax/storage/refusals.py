@@ -1,0 +1,70 @@
+"""What the system refuses: a full disk, a limit, a folder that cannot be written to or is gone; in one line each."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from sret_jax.errors import UserError
+
+_GOES_ON = "run the same command again, which goes on from what is saved"
+_ELSEWHERE = "choose another folder (--workdir, --out, config.data.cache_dir)"
+SPACE = {
+    errno.ENOSPC: f"free space and {_GOES_ON}",
+    errno.EDQUOT: f"free space and {_GOES_ON}",
+    errno.EFBIG: f"raise the limit of a file's size (ulimit -f) and {_GOES_ON}",
+}
+REMEDIES = SPACE | {
+    errno.EROFS: _ELSEWHERE,
+    errno.EACCES: f"give yourself the permission, or {_ELSEWHERE}",
+    errno.EPERM: f"give yourself the permission, or {_ELSEWHERE}",
+    errno.EMFILE: f"raise the limit of open files (ulimit -n) and {_GOES_ON}",
+    errno.ENFILE: f"close other programs, whose files are too many, and {_GOES_ON}",
+    errno.ENOENT: f"put it back and {_GOES_ON}",
+    errno.ENOTDIR: f"put the folder back and {_GOES_ON}",
+    errno.ESTALE: f"mount it again and {_GOES_ON}",
+    errno.EIO: f"look after the disk or the network, and {_GOES_ON}",
+}
+
+
+PLAIN = (*SPACE, errno.EROFS, errno.EMFILE, errno.ENFILE)  # mean the same whoever met them
+SHOWN = 300  # characters of what a library says
+
+
+def refusal(error: OSError, place: str | Path = "") -> UserError | None:
+    """Path, cause and remedy of an error of the system; None of one that nobody can remedy.
+
+    Args:
+      place: what is named where the error names no file.
+    """
+    named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(place)
+    if error.errno not in REMEDIES or (not named and error.errno == errno.ENOENT):
+        return None
+    return UserError(f"{named or 'the system'}: {os.strerror(error.errno)}; {REMEDIES[error.errno]}")
+
+
+def refusal_behind(error: BaseException) -> UserError | None:
+    """`refusal` of an error, or of the one behind it: libraries wrap what the system says, or only repeat its words."""
+    if isinstance(error, OSError):
+        return refusal(error)
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, OSError) and behind.errno in PLAIN:
+            return refusal(behind)
+        for number in PLAIN:
+            if os.strerror(number) in str(behind):
+                return UserError(f"{' '.join(str(behind).split())[:SHOWN]}; {REMEDIES[number]}")
+        behind = behind.__cause__ or behind.__context__
+    return None
+
+
+@contextlib.contextmanager
+def enough_space(folder: Path) -> Iterator[None]:
+    """Turns the system's error of a full disk, or of a file that may not grow, into a `UserError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in SPACE:
+            raise
+        raise refusal(error, folder) or error from error

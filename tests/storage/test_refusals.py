@@ -1,0 +1,92 @@
+"""What the system refuses becomes one line with path, cause and remedy; everything else stays what it is."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sret_jax.errors import UserError
+from sret_jax.storage.artifacts import lock_folder, write_file
+from sret_jax.storage.refusals import REMEDIES, enough_space, refusal, refusal_behind
+
+POSSIBLE = [(name, getattr(errno, name)) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EMFILE", "EIO")]
+
+
+@pytest.mark.parametrize("name, number", POSSIBLE)
+def test_path_cause_and_remedy_are_said_in_one_line(name, number):
+    text = str(refusal(OSError(number, os.strerror(number), "/runs/a/x.npy")))
+    assert text.startswith(f"/runs/a/x.npy: {os.strerror(number)}; ") and text.endswith(REMEDIES[number])
+    assert "\n" not in text
+    assert str(refusal(OSError(number, "no name"), "/runs/a")).startswith("/runs/a: ")
+
+
+def test_what_nobody_can_remedy_stays_an_error():
+    assert refusal(OSError(errno.EBADF, "x", "/y")) is None
+    assert refusal(FileNotFoundError(errno.ENOENT, "no name")) is None
+    assert refusal_behind(ValueError("something else")) is None
+    with pytest.raises(UserError), enough_space(Path("/x")):
+        raise OSError(errno.EFBIG, "large")
+
+
+def test_what_a_library_makes_of_it_is_found():
+    try:
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/runs/a")
+        except OSError as error:
+            raise RuntimeError("could not write") from error
+    except RuntimeError as error:
+        assert str(refusal_behind(error)).startswith("/runs/a: No space left on device; free space")
+    told = refusal_behind(RuntimeError("INTERNAL: write failed\nNo space left on device [/cache/x]"))
+    assert "No space left on device [/cache/x]; free space" in str(told) and "\n" not in str(told)
+    # What came up while something that is no matter of the system's was handled says nothing about it.
+    try:
+        try:
+            raise FileNotFoundError(errno.ENOENT, "x", "/optional")
+        except OSError:
+            raise KeyError("a mistake") from None
+    except KeyError as error:
+        assert refusal_behind(error) is None
+
+
+def test_a_file_that_may_not_grow_leaves_what_was_there(tmp_path):
+    write_file(tmp_path / "a", b"before")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError) as raised:
+            write_file(tmp_path / "a", bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert f"{tmp_path / 'a'}: File too large; raise the limit" in str(refusal(raised.value))
+    assert (tmp_path / "a").read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
+
+
+UNPRIVILEGED = """
+import os, sys
+from pathlib import Path
+from sret_jax.storage.artifacts import lock_folder
+from sret_jax.storage.refusals import refusal
+os.setuid(65534)
+try:
+    with lock_folder(Path(sys.argv[1])):
+        pass
+except OSError as error:
+    print(refusal(error))
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_a_folder_of_somebody_else_is_named(tmp_path):
+    folder = tmp_path / "theirs"
+    with lock_folder(folder):
+        pass
+    for place in (tmp_path, *list(tmp_path.parents)[:3]):
+        place.chmod(0o755)
+    folder.chmod(0o555)
+    (folder / ".lock").chmod(0o444)
+    said = subprocess.run([sys.executable, "-c", UNPRIVILEGED, str(folder)], capture_output=True, text=True)
+    assert said.stdout.startswith(f"{folder}/.lock: Permission denied; give yourself the permission"), said.stderr
