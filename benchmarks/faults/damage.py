@@ -8,7 +8,8 @@ value. Then the command that reads the file runs in this process, and ends in on
 
     traceback   an exception that is no line for a person: none is allowed
     silent      other results, and not a word: none is allowed
-    made again  the same results, and a line that says what was made anew, fell back, or was left out
+    made again  the same results, and a line that says what was made anew
+    left out    other results, and a line that says what is missing: lines of a log, what was measured before
     refused     one line that names the file and the remedy
     same        the damage changed nothing that is read
 
@@ -45,9 +46,10 @@ from sret_jax.evaluation.training_run import train
 from sret_jax.reranking.hypergraph_building import VerifiedPairs, build_hypergraph, read_hypergraph
 from sret_jax.retriever import Retriever, load
 from sret_jax.storage.artifacts import SEAL
+from sret_jax.storage.metrics_file import read_metrics
 from sret_jax.storage.workdir import Workdir
 
-OUTCOMES = ("traceback", "silent", "made again", "refused", "same")
+OUTCOMES = ("traceback", "silent", "made again", "left out", "refused", "same")
 KINDS = {  # kind of file: (patterns below the copied folder, the command that reads it)
     "config.json": (("run/config.json",), "resume"),
     "metrics.jsonl": (("run/metrics.jsonl",), "resume"),
@@ -129,7 +131,7 @@ class Commands:
         train(self.settings, "run")
         get_config("run")
         run = json.loads(Path("run/config.json").read_bytes())
-        lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+        lines = [values for _, values in read_metrics(Path("run/metrics.jsonl"))]
         kept = Path("run/checkpoints/4/record.json").is_file()
         return {"run": run["config"], "logged": [(line["step"], line.get("loss")) for line in lines], "kept": kept} | (
             _results(Path("run/eval/folder"))
@@ -144,7 +146,7 @@ class Commands:
         place = Workdir(Path("run"))
         evaluate(retriever, opened, place.evaluation("folder"), workdir=place)
         found = retriever.local_features(opened.photos, place.local_features("folder", "sift"))
-        return _results(place.evaluation("folder")) | {"local": [_plain(found[i]) for i in range(3)]}
+        return _results(place.evaluation("folder")) | {"local": _plain(list(found(np.arange(3))))}
 
     def graph(self) -> Any:
         try:
@@ -156,7 +158,7 @@ class Commands:
         return _plain(list(found))
 
     def search(self) -> Any:
-        collection = Collection(Path("collection"))
+        collection = Collection(Path("collection/c"))
         collection.update()
         name = sorted(collection.names)[0]
         return [(answer.name, round(answer.score, 5)) for answer in collection.search(name, k=8, mark=False).answers]
@@ -291,9 +293,10 @@ def outcome(command: Callable[[], Any], expected: Any, usual: set[str]) -> tuple
     finally:
         logging.getLogger("sret_jax").removeHandler(heard)
     said = [line for line in heard.lines if line not in usual]
+    same = json.dumps(found) == json.dumps(expected)
     if said:
-        return "made again", said[0]
-    return ("same", "") if json.dumps(found) == json.dumps(expected) else ("silent", "")
+        return "made again" if same else "left out", said[0]
+    return ("same", "") if same else ("silent", "")
 
 
 def damaged_outcomes(count: int, seed: int, tell: Callable[[str], None]) -> dict[str, Counter[str]]:

@@ -33,7 +33,7 @@ from sret_jax.training.checkpoint import Checkpoint, Checkpoints, TrainedNetwork
 from sret_jax.training.delg_loss import init_delg_loss
 from sret_jax.training.local_features import reduced_start
 from sret_jax.training.losses import init_loss, init_loss_state
-from sret_jax.training.metrics_log import MetricsLog
+from sret_jax.training.metrics_log import MetricsLog, check_log
 from sret_jax.training.mining import MinedBatches
 from sret_jax.training.optimizer import Lengths, build_optimizer
 from sret_jax.training.run_record import check_same_devices, check_same_run, describe_run, grown, write_run
@@ -189,6 +189,8 @@ def _train(
         state = _run_steps(config, workdir, photos, step, parallel.place(state), batches, run, checkpoints, validation)
     else:
         log.warning("%s is finished%s", workdir, "; it is measured again" if measure else "")
+        if parallel.is_main():
+            check_log(workdir, done, config.train.log_every)
     used = TrainedNetwork(config, _variables(state), whitening, int(state.step))
     if validation is not None:
         log.warning("%s", validation.verdict())

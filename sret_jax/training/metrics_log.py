@@ -1,5 +1,6 @@
 """What a run says while it runs: a live line, `metrics.jsonl`, and TensorBoard events."""
 
+import logging
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from sret_jax.storage.artifacts import write_file
 from sret_jax.storage.metrics_file import metrics_line, read_metrics
 from sret_jax.storage.workdir import Workdir
+
+log = logging.getLogger(__name__)
 
 
 class MetricsLog:
@@ -99,6 +102,14 @@ class MetricsLog:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def check_log(workdir: Path, step: int, log_every: int) -> None:
+    """Says in one line what the log of a run that has come to a step lacks: damaged lines, and those of its end."""
+    path = Workdir(workdir).metrics
+    last = max((values["step"] for _, values in read_metrics(path)), default=0)
+    if last < step // log_every * log_every:
+        log.warning("%s: has no line after step %d of %d", path, last, step)
 
 
 def _keep_until(path: Path, step: int) -> None:

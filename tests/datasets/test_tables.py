@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from sret_jax.datasets.tables import csv_columns, numbered_csv, read_csv
+from sret_jax.datasets.tables import csv_columns, from_harmless, harmless, numbered_csv, read_csv
 from sret_jax.errors import UserError
 
 ROWS = [{"id": "a", "images": "x, y; z"}, {"id": "ü", "images": ""}]
@@ -47,3 +47,10 @@ def test_the_line_that_is_wrong_is_named(tmp_path):
         (tmp_path / "x.csv").write_bytes(data)
         with pytest.raises(UserError, match="x.csv"):
             list(read_csv(tmp_path / "x.csv", ("id",)))
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+x", "-x", "@x", "\t=x", "'=x", "''=x", "'x", "x=1", "a-b", ""])
+def test_a_harmless_cell_is_read_as_the_name_it_was(name):
+    assert harmless(name)[:1] not in tuple("=+-@\t\r")
+    assert from_harmless(harmless(name)) == name
+    assert harmless(name) == name or harmless(name) == f"'{name}"

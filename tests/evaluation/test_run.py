@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
+import re
 import shutil
+import subprocess
 import tracemalloc
 from dataclasses import replace
 from functools import partial
@@ -18,10 +21,12 @@ from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
 from sret_jax.evaluation import training_run
 from sret_jax.evaluation.benchmark import Benchmark, open_benchmark
+from sret_jax.evaluation.external.named import _ranked_lines as read_ranked
 from sret_jax.evaluation.features import Features
 from sret_jax.evaluation.report.table import print_results
 from sret_jax.evaluation.request import Request
 from sret_jax.evaluation.results import read_results
+from sret_jax.evaluation.run import evaluate as measure_retriever
 from sret_jax.evaluation.scorers import InstanceScorer
 from sret_jax.evaluation.search import open_search
 from sret_jax.evaluation.timings import Timings
@@ -34,6 +39,8 @@ from sret_jax.storage.artifacts import read_sealed
 from sret_jax.storage.row_store import RowStore
 from sret_jax.storage.workdir import Workdir
 from sret_jax.training.checkpoint import TrainedNetwork
+from sret_jax.training.loop import train
+from tests.support import train_driver
 from tests.support.commands import CONFIG, REPOSITORY, run_eval
 from tests.support.networks import NETWORK, VARIABLES
 from tests.support.photos import write_photos
@@ -95,6 +102,87 @@ def test_the_figures_before_training_stand_beside_those_after(tmp_path):
     assert after["before_training"] == {name: before["metrics"][name] for name in ("mAP", "R@1")}
     write_photos(tmp_path / "others", instances=2, seed=1)
     assert evaluate(tmp_path, root=str(tmp_path / "others"))["before_training"] == {}  # of other photographs
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: b"[]",
+        lambda data: data.replace(b'"mAP"', b'"mAQ"', 1),
+        lambda data: data.replace(b'"metrics": {', b'"metrics": [], "old": {', 1),
+        lambda data: data.replace(b'"benchmark": "folder"', b'"benchmark": "foldes"', 1),
+    ],
+)
+def test_damaged_figures_of_the_start_are_left_out_and_said(tmp_path, damage, caplog):
+    write_photos(tmp_path / "photos")
+    evaluate(tmp_path)
+    first = tmp_path / "run/eval/folder/results.json"
+    start = tmp_path / "run/eval/folder-untrained/results.json"
+    start.parent.mkdir()
+    start.write_bytes(damage(first.read_bytes()))
+    assert start.read_bytes() != first.read_bytes()
+    assert evaluate(tmp_path)["before_training"] == {}
+    assert caplog.text.count("these results are left out, evaluate again") == 1
+
+
+def test_no_name_in_a_table_is_a_formula_and_the_report_shows_no_folder(tmp_path):
+    root = write_photos(tmp_path / "photos")
+    for number, name in enumerate(["=1+1", "@sum", "+3", "-3", "'=quoted"]):
+        (root / name).mkdir()
+        for photo in sorted((root / "tower 1").iterdir())[:2]:
+            (root / name / photo.name).write_bytes(photo.read_bytes() + bytes([number]))
+    evaluate(tmp_path)
+    out = tmp_path / "run/eval/folder"
+    for table, columns in (("rankings.csv", ("query", "photo")), ("queries.csv", ("query",))):
+        rows = list(csv.DictReader((out / table).open(encoding="utf-8", newline="")))
+        cells = [row[column] for row in rows for column in columns]
+        assert cells and not [cell for cell in cells if cell[0] in "=+-@"]
+        assert any(cell.startswith("'=1+1/") for cell in cells) and any(cell.startswith("''=quoted/") for cell in cells)
+    named = {name for _, query, names in read_ranked(out / "rankings.csv") for name in (query, *names)}
+    assert {name.split("/")[0] for name in named} >= {"=1+1", "@sum", "+3", "-3", "'=quoted"}
+    shown = re.sub(r'href="[^"]*"', "", (out / "report.html").read_text())  # links lead to the originals
+    assert str(tmp_path) not in shown and "<dd>photos</dd>" in shown
+
+
+def test_results_say_the_step_that_was_measured(tmp_path):
+    write_photos(tmp_path / "photos")
+    settings = config(tmp_path / "photos")
+    opened = open_benchmark("folder", config=settings, cache=tmp_path / "cache")
+    retriever = Retriever(NETWORK, VARIABLES, settings, step=40)
+    assert measure_retriever(retriever, opened, tmp_path / "out").step == 40
+    assert "<dd>step 40</dd>" in (tmp_path / "out/report.html").read_text()
+
+
+def test_what_a_killed_evaluation_left_is_cleared(tmp_path):
+    write_photos(tmp_path / "photos")
+    left = tmp_path / "run/eval/folder/.rankings.csv.another-host.7.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_text("half")
+    os.utime(left, (0, 0))
+    evaluate(tmp_path)
+    assert not left.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a folder that cannot be written to")
+def test_a_run_that_cannot_be_written_to_is_measured_elsewhere(tmp_path):
+    settings = train_driver.small_config(tmp_path / "cache", plain=True)
+    settings.model.stage, settings.train.steps = "c1", 2
+    train(settings, tmp_path / "run")
+    if subprocess.run(["mount", "--bind", tmp_path / "run", tmp_path / "run"], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", tmp_path / "run"], check=True)
+        flags = [f"--workdir={tmp_path / 'run'}", "--benchmark=synthetic", "--config.eval.synthetic_instances=4"]
+        refused = run_eval(*flags, cwd=tmp_path)
+        assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+        assert f"{tmp_path / 'run'}: cannot be written to; give --out=DIR" in refused.stderr
+        done = run_eval(*flags, f"--out={tmp_path / 'out'}", cwd=tmp_path)
+    finally:
+        subprocess.run(["umount", tmp_path / "run"], check=True)
+    assert done.returncode == 0, done.stderr
+    assert read_sealed(tmp_path / "out/results.json")["step"] == 2
 
 
 def test_new_photographs_are_noticed(tmp_path):

@@ -5,7 +5,7 @@ import json
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sret_jax.storage.metrics_file import read_metrics
-from sret_jax.training.metrics_log import MetricsLog
+from sret_jax.training.metrics_log import MetricsLog, check_log
 
 
 def run(workdir, start, stop, loss):
@@ -95,3 +95,16 @@ def test_every_flipped_bit_of_a_line_is_noticed_or_changes_nothing(tmp_path):
             path.write_bytes(line[:at] + bytes([line[at] ^ 1 << bit]) + line[at + 1 :])
             for _, values in read_metrics(path):
                 assert {name: values.get(name) for name in written} == written
+
+
+def test_a_log_that_ends_too_early_is_said(tmp_path, caplog):
+    first, second, third = write_lines(tmp_path)
+    check_log(tmp_path, 30, 10)
+    check_log(tmp_path, 34, 10)
+    assert not caplog.text
+    (tmp_path / "metrics.jsonl").write_bytes(first + second + third[:9])
+    check_log(tmp_path, 30, 10)
+    assert caplog.text.count("metrics.jsonl: has no line after step 20 of 30") == 1
+    (tmp_path / "metrics.jsonl").unlink()
+    check_log(tmp_path, 30, 10)
+    assert "has no line after step 0 of 30" in caplog.text
