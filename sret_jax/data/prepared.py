@@ -34,6 +34,7 @@ from sret_jax.storage.artifacts import (
     verify_folder,
     write_json,
 )
+from sret_jax.storage.refusals import refusal_behind
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -97,7 +98,7 @@ def prepared(folder: Path, make: Callable[[RecordIndex, Path], PhotoBuilder]) ->
     Of several processes one makes it and the others wait. A kill leaves nothing that is later taken for whole. A cache
     that cannot be written to is used as it is where it holds the folder.
 
-    Raises `UserError` where it would have to be made and the cache cannot be written to.
+    Raises `UserError` where it would have to be made and the cache cannot be written to, or is full.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -113,10 +114,13 @@ def prepared(folder: Path, make: Callable[[RecordIndex, Path], PhotoBuilder]) ->
         recover_folder(folder)
         _clear_orphans(folder.parent)
         if not _whole(folder):
-            with commit_folder(folder) as building:
-                index = RecordIndex()
-                make(index, building).write()
-                index.write(building)
+            try:
+                with commit_folder(folder) as building:
+                    index = RecordIndex()
+                    make(index, building).write()
+                    index.write(building)
+            except (OSError, RuntimeError, ValueError) as error:
+                raise refusal_behind(error, folder.parent) or error from error
     return folder
 
 

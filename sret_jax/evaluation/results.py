@@ -109,6 +109,10 @@ def read_results(folder: Path) -> Results | None:
     except DamagedError as error:
         log.warning("%s; these results are left out, evaluate again", error)
         return None
+    except FileNotFoundError:
+        if folder.is_dir():
+            log.warning("%s: holds no %s; these results are left out, evaluate again", folder, FILE)
+        return None
     except (OSError, TypeError):  # of a version with other fields
         return None
     return found

@@ -4,8 +4,10 @@ A step is one folder, `<checkpoints>/<step>/`: `arrays/` (orbax) and `record.jso
 manifest before it gets its name, so a listed step is a whole one.
 """
 
+import gc
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,9 +33,31 @@ class Step(NamedTuple):
 def write_step(folder: Path, arrays: Tree, record: Tree) -> None:
     """Writes a step folder whole or not at all. tensorstore reports a full disk as a ValueError."""
     with artifacts.commit_folder(folder) as built:
-        with _orbax() as checkpointer:
-            checkpointer.save(built.absolute() / "arrays", args=ocp.args.PyTreeSave(arrays))
+        _save(built.absolute() / "arrays", arrays)
         artifacts.write_json(built / RECORD, record)
+
+
+def _save(folder: Path, arrays: Tree) -> None:
+    """Saves; of an error only what is raised is seen, not what orbax's threads and loops print as they end with it."""
+    failed, hook, told = "", sys.unraisablehook, logging.getLogger("absl")
+    sys.unraisablehook = lambda _: None
+    told.addFilter(_not_of_threads)
+    try:
+        try:
+            with _orbax() as checkpointer:
+                checkpointer.save(folder, args=ocp.args.PyTreeSave(arrays))
+        except ValueError as error:
+            failed = str(error)  # the error itself keeps the loops
+        if failed:
+            gc.collect()
+            raise ValueError(failed)
+    finally:
+        sys.unraisablehook = hook
+        told.removeFilter(_not_of_threads)
+
+
+def _not_of_threads(record: logging.LogRecord) -> bool:
+    return "_SignalingThread" not in record.getMessage()
 
 
 def read_step(folder: Path) -> Step:

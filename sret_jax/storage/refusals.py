@@ -44,17 +44,18 @@ def refusal(error: OSError, place: str | Path = "") -> UserError | None:
     return UserError(f"{named or 'the system'}: {os.strerror(error.errno)}; {REMEDIES[error.errno]}")
 
 
-def refusal_behind(error: BaseException) -> UserError | None:
+def refusal_behind(error: BaseException, place: str | Path = "") -> UserError | None:
     """`refusal` of an error, or of the one behind it: libraries wrap what the system says, or only repeat its words."""
     if isinstance(error, OSError):
-        return refusal(error)
+        return refusal(error, place)
     behind: BaseException | None = error
     while behind is not None:
         if isinstance(behind, OSError) and behind.errno in PLAIN:
-            return refusal(behind)
+            return refusal(behind, place)
         for number in PLAIN:
             if os.strerror(number) in str(behind):
-                return UserError(f"{' '.join(str(behind).split())[:SHOWN]}; {REMEDIES[number]}")
+                said = " ".join(str(behind).split())[:SHOWN]
+                return refusal(OSError(number, "", str(place))) if place else UserError(f"{said}; {REMEDIES[number]}")
         behind = behind.__cause__ or behind.__context__
     return None
 

@@ -27,6 +27,7 @@ from sret_jax.models.weights.trained import learned_whitening, read_run
 from sret_jax.models.whitening import LearnedWhitening
 from sret_jax.storage import artifacts
 from sret_jax.storage.checkpoint import Step, newest_step, read_step, write_step
+from sret_jax.storage.refusals import refusal_behind
 from sret_jax.storage.workdir import steps_in
 from sret_jax.training import parallel
 
@@ -87,6 +88,8 @@ class Checkpoints:
             write_step(self.folder / str(step), arrays, record)
         except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError
             where = self.folder / str(step)
+            if refused := refusal_behind(error, self.folder):
+                raise UserError(f"{where} could not be saved: {refused}") from error
             raise UserError(f"{where} could not be saved ({error}); free space or check the permissions") from error
         for old in steps_in(self.folder)[: -self.keep]:
             doomed = self.folder / f".{old}.deleting"

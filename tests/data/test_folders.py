@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -488,6 +489,25 @@ def test_an_index_that_is_no_index_is_damage_though_its_manifest_agrees(folder, 
         with pytest.raises(DamagedError, match=r"index.json or skipped.json is not what was written"):
             prepare_folder(folder, cache)
         damage_cache(cache, "index.json", lambda data, whole=whole: whole)
+
+
+def test_a_cache_whose_files_may_not_grow_is_named_and_left_as_it_was(folder, cache):
+    prepare_folder(folder, cache)
+    before = {path: path.read_bytes() for path in cache.rglob("*") if path.is_file()}
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        noise = rng.integers(0, 255, (100, 100, 3)).astype(np.uint8)
+        (folder / "a" / f"noise {number}.png").write_bytes(files.encode(files.Image.fromarray(noise), "PNG"))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limit[1]))
+    try:
+        with pytest.raises(UserError, match=r"image_folder: File too large; raise the limit of a file's size"):
+            prepare_folder(folder, cache)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    after = {path: path.read_bytes() for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"}
+    assert after == {path: data for path, data in before.items() if path.suffix != ".lock"}
+    assert len(prepare_folder(folder, cache)) == 15  # once it may
 
 
 def test_what_a_killed_process_had_begun_to_prepare_is_cleared(folder, cache):

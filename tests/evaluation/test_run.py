@@ -109,6 +109,7 @@ def test_the_figures_before_training_stand_beside_those_after(tmp_path):
     [
         lambda data: data[: len(data) // 2],
         lambda data: b"[]",
+        lambda data: None,
         lambda data: data.replace(b'"mAP"', b'"mAQ"', 1),
         lambda data: data.replace(b'"metrics": {', b'"metrics": [], "old": {', 1),
         lambda data: data.replace(b'"benchmark": "folder"', b'"benchmark": "foldes"', 1),
@@ -120,8 +121,10 @@ def test_damaged_figures_of_the_start_are_left_out_and_said(tmp_path, damage, ca
     first = tmp_path / "run/eval/folder/results.json"
     start = tmp_path / "run/eval/folder-untrained/results.json"
     start.parent.mkdir()
-    start.write_bytes(damage(first.read_bytes()))
-    assert start.read_bytes() != first.read_bytes()
+    damaged = damage(first.read_bytes())
+    assert damaged != first.read_bytes()
+    if damaged is not None:
+        start.write_bytes(damaged)
     assert evaluate(tmp_path)["before_training"] == {}
     assert caplog.text.count("these results are left out, evaluate again") == 1
 
