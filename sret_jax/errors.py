@@ -3,9 +3,18 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MOST = 4000  # characters of an error
+
 
 class UserError(Exception):
-    """Bad use or bad input. The commands print its text as one line and exit with 2."""
+    """Bad use or bad input. The commands print its text as one line and exit with 2.
+
+    A text in which a file speaks is cut in its middle: what is wrong stands at its beginning, the remedy at its end.
+    """
+
+    def __init__(self, text: object = ""):
+        words = str(text)
+        super().__init__(words if len(words) <= MOST else f"{words[: MOST - 1000]} ... {words[-1000:]}")
 
 
 def choices(given: str, known: Iterable[str]) -> str:

@@ -6,7 +6,6 @@ cameras and systems write beside photographs, see `side_files`, are not looked a
 
 import dataclasses
 import hashlib
-import json
 import logging
 import os
 from collections import Counter
@@ -24,7 +23,8 @@ from sret_jax.data.photo_set import PhotoSet, joined, named_sources, one_instanc
 from sret_jax.data.prepared import PhotoBuilder, RecordIndex, in_order, open_prepared, prepared
 from sret_jax.data.side_files import lies_beside
 from sret_jax.errors import UserError
-from sret_jax.storage.files import Unreadable, read_file
+from sret_jax.storage.files import Unreadable, named, read_file
+from sret_jax.storage.foreign import a_list, a_text, an_object, read_json
 
 log = logging.getLogger(__name__)
 
@@ -190,25 +190,20 @@ def _prepare(root: Path, found: list[FolderEntry], cache_dir: str | Path, labell
 def has_split(splits: str | Path, split: str) -> bool:
     """Whether a splits file names such a split; an unreadable file is left to whoever reads it."""
     try:
-        return split in json.loads(Path(splits).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+        table = read_json(splits)
+    except Unreadable:
         return False
+    return isinstance(table, dict) and split in table
 
 
 def _read_split(path: Path, split: str) -> list[str]:
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no splits file {str(path)!r}: give a JSON file {{split: [instance, ...]}}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"splits file {path}: {error}") from None
-    if not isinstance(table, dict) or split not in table:
-        known = ", ".join(sorted(table)) if isinstance(table, dict) else "it is not a JSON object"
-        raise UserError(f"splits file {path} has no split {split!r}; known: {known}")
-    names = table[split]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"splits file {path}: split {split!r} must be a list of instance names")
-    return names
+    if not path.exists():
+        raise UserError(f"no splits file {str(path)!r}: give a JSON file {{split: [instance, ...]}}")
+    with named(f"splits file {path}", "give a JSON file {split: [instance, ...]}"):
+        table = an_object(read_json(path), "it")
+        if split not in table:
+            raise UserError(f"splits file {path} has no split {split!r}; known: {', '.join(sorted(table)[:20])}")
+        return [a_text(name, f"an instance of {split!r}") for name in a_list(table[split], f"the split {split!r}")]
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".JPG", "")  # in which a listed name is looked for
 NAMED, LOGGED = 5, 1000  # of the photographs that are missing, in the error and in the log
+MAX_NAME, MAX_PART = 3000, 250  # letters of a path and bytes of a name in it, which a file system takes with an ending
 BLOCK = 50_000  # photographs that are prepared at once: a kill costs no more
 
 
@@ -109,7 +110,9 @@ def _check_list(benchmark: str, entries: Sequence[FolderEntry]) -> None:
 
 def listed(folder: Path, name: str, instance: str | None = None) -> FolderEntry:
     """The entry of a list for the photograph `name` below `folder`, given there with or without its ending."""
-    if name.startswith("/") or ".." in PurePosixPath(name).parts or not name.isprintable():
+    parts = PurePosixPath(name).parts
+    long = len(name) > MAX_NAME or any(len(part.encode(errors="replace")) > MAX_PART for part in parts)
+    if name.startswith("/") or ".." in parts or not name.isprintable() or long:
         return FolderEntry(name, "", instance, "not a name below the photo folder")
     for ending in ENDINGS:
         path = on_disk(folder, name + ending)

@@ -4,7 +4,6 @@ A pickle can name no Python object here, so nothing in it is called: see `object
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,7 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sret_jax.errors import UserError
-from sret_jax.storage.files import Unreadable, read_file
+from sret_jax.storage.files import named, read_file
+from sret_jax.storage.foreign import parse_json, short
 from sret_jax.storage.object_pickle import read_objects
 from sret_jax.storage.plain_pickle import MALFORMED, Refused
 
@@ -38,10 +38,8 @@ def read_plain_pickle(path: str | Path, remedy: str = "fetch it again from its a
 
 
 def _bytes(path: str | Path, remedy: str) -> bytes:
-    try:
+    with named(path, remedy):
         return read_file(path)  # from a regular file of bounded size, whatever it holds
-    except Unreadable as rejected:
-        raise UserError(f"{path}: {rejected.reason}; {remedy}") from None
 
 
 def _plain(data: bytes, path: str | Path, remedy: str) -> Any:
@@ -91,10 +89,8 @@ def read_ground_truth(path: str | Path, benchmark: str = "") -> GroundTruth:
     if known and known != benchmark and published:
         raise UserError(f"{path}: the ground truth of {known}, not of {benchmark}; give gnd_{benchmark}.pkl")
     if str(path).endswith(".json"):
-        try:
-            value = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: not JSON ({error}); {remedy}") from None
+        with named(path, remedy):
+            value = parse_json(data)
     else:
         value = _plain(data, path, remedy)
     if not isinstance(value, dict) or not {"imlist", "qimlist", "gnd"} <= set(value):
@@ -123,9 +119,9 @@ def _names(value: Any, where: str) -> list[str]:
     for name in value:
         parts = PurePosixPath(name).parts
         if name in seen:
-            raise UserError(f"{where}: {name!r} is listed twice; every photograph has one place in the list")
+            raise UserError(f"{where}: {short(name)} is listed twice; every photograph has one place in the list")
         if name.startswith("/") or ".." in parts or not name.isprintable():
-            raise UserError(f"{where}: {name!r} is not a name below the photo folder")
+            raise UserError(f"{where}: {short(name)} is not a name below the photo folder")
         seen.add(name)
     return value
 
@@ -137,7 +133,9 @@ def _entry(entry: Any, photos: list[str], where: str) -> dict[str, Any]:
     if not isinstance(box, list | tuple) or len(box) != 4 or not all(type(x) in (int, float) for x in box):
         raise UserError(f"{where}: bbx must be four numbers: left, top, right, bottom")
     if not (0 <= box[0] < box[2] < 1e6 and 0 <= box[1] < box[3] < 1e6):
-        raise UserError(f"{where}: bbx {list(box)} is not left, top, right, bottom with left < right and top < bottom")
+        raise UserError(
+            f"{where}: bbx {short(list(box))} is not left, top, right, bottom with left < right and top < bottom"
+        )
     read: dict[str, Any] = {"bbx": box}
     owner: dict[int, str] = {}
     for kind in ("easy", "hard", "junk"):
@@ -146,7 +144,7 @@ def _entry(entry: Any, photos: list[str], where: str) -> dict[str, Any]:
             raise UserError(f"{where}: {kind!r} must be a list of indices into imlist")
         for row in rows:
             if not 0 <= row < len(photos):
-                raise UserError(f"{where}: {kind!r} holds index {row}, but there are {len(photos)} photographs")
+                raise UserError(f"{where}: {kind!r} holds index {short(row)}, but there are {len(photos)} photographs")
             if row in owner:
                 raise UserError(f"{where}: {photos[row]!r} is in {owner[row]!r} and in {kind!r}; it can be in one only")
             owner[row] = kind

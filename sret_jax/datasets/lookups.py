@@ -4,10 +4,10 @@ Each is read from the folder and the files in which its authors publish it, and 
 """
 
 import dataclasses
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -17,8 +17,11 @@ from sret_jax.data.lists import Builder, ListedPhotos, dataset_folder, listed, p
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.datasets.tables import read_csv
 from sret_jax.errors import UserError
+from sret_jax.storage.files import Unreadable, named
+from sret_jax.storage.foreign import a_list, a_text, an_object, numbers, one_of, read_json, read_lines, short
 
 NO_GROUP = ""
+MOST_BOXES = 1 << 20  # bytes of the boxes of a photograph
 Lists = dict[str, list[FolderEntry]]  # what has to be there, by the name of each list
 
 
@@ -101,8 +104,8 @@ def gldv2_recognition_solution(root: Path) -> dict[str, tuple[list[int], str]]:
             raise UserError(f"{path}: query {row['id']!r} has Usage {row['Usage']!r}; Public, Private or Ignored")
         if row["id"] in solution:
             raise UserError(f"{path}: query {row['id']!r} is listed twice")
-        if not all(landmark.isdecimal() for landmark in row["landmarks"].split()):
-            raise UserError(f"{path}: query {row['id']!r} has landmarks {row['landmarks']!r}, not numbers")
+        if not all(landmark.isdecimal() and len(landmark) < 19 for landmark in row["landmarks"].split()):
+            raise UserError(f"{path}: query {row['id']!r} has landmarks {short(row['landmarks'])}, not numbers")
         if row["Usage"] != "Ignored":
             solution[row["id"]] = [int(landmark) for landmark in row["landmarks"].split()], row["Usage"].lower()
     return solution
@@ -204,9 +207,9 @@ def ilias_lists(root: Path) -> Lists:
 def _union(path: Path, size: Int[np.ndarray, "2"]) -> Int[np.ndarray, "4"]:
     """(left, top, right, bottom) around all boxes of a file, cut at the border of the photograph."""
     try:
-        rows = [[int(float(x)) for x in line.split()] for line in path.read_text().splitlines() if line.strip()]
-        left, top, width, height = np.array(rows, np.int64).reshape(len(rows), 4).T
-    except (OSError, ValueError, OverflowError) as error:
+        rows = [[int(float(x)) for x in line.split()] for line in read_lines(path, MOST_BOXES) if line.strip()]
+        left, top, width, height = np.array(rows, np.int32).astype(np.int64).reshape(len(rows), 4).T
+    except (Unreadable, ValueError, OverflowError) as error:
         raise UserError(f"{path}: no lines of left, top, width and height ({error})") from None
     edge = np.array([size[1], size[0], size[1], size[0]])
     around = np.array([left.min(), top.min(), (left + width).max(), (top + height).max()]) if len(rows) else edge
@@ -246,16 +249,39 @@ def paintings_lists(root: Path) -> Lists:
 def _shown(root: Path) -> list[tuple[str, list[str]]]:
     """The photographs, each with the paintings that it shows."""
     path = root / "ground_truth.json"
-    try:
-        entries = json.loads(path.read_bytes())
-        shown = [(str(e["image"]), [o["painting"] for o in e["objects"] if o["painting"] is not None]) for e in entries]
-    except FileNotFoundError:
-        raise UserError(f"paintings: no {path}; give its folder by --root=DIR") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: not a list of images with their objects ({error!r})") from None
+    shown = [(e.image, [painting for painting, _ in e.objects]) for e in paintings_entries(root)]
     if not any(paintings for _, paintings in shown):
         raise UserError(f"{path}: no photograph shows a painting; there is nothing to search for")
     return shown
+
+
+class PaintingsEntry(NamedTuple):
+    """A photograph of museum visitors: its file, its mask, and (painting, box or None) of those that it shows."""
+
+    image: str
+    mask: str
+    objects: list[tuple[str, list[float] | None]]
+
+
+def paintings_entries(root: Path) -> list[PaintingsEntry]:
+    """What `<root>/ground_truth.json` says. Raises `UserError` that names what is not as `prepare_paintings` has it."""
+    path = root / "ground_truth.json"
+    if not path.exists():
+        raise UserError(f"paintings: no {path}; give its folder by --root=DIR")
+    with named(path, "it is not a list of images with their objects; fetch it again from its authors"):
+        return [_entry(value, f"entry {i}") for i, value in enumerate(a_list(read_json(path), "it"))]
+
+
+def _entry(value: Any, what: str) -> PaintingsEntry:
+    entry, objects = an_object(value, what), []
+    for one in a_list(one_of(entry, "objects", what), f"the objects of {what}"):
+        found = an_object(one, f"an object of {what}")
+        if one_of(found, "painting", f"an object of {what}") is not None:
+            box = found.get("box_xyxy")
+            box = box and numbers(box, f"box_xyxy of {what}", 4)
+            objects.append((a_text(found["painting"], f"the painting of {what}"), box))
+    image = a_text(one_of(entry, "image", what), f"the image of {what}")
+    return PaintingsEntry(image, a_text(entry.get("mask", ""), f"the mask of {what}"), objects)
 
 
 LOOKUPS: dict[str, Callable[..., Lookup]] = {
@@ -278,5 +304,7 @@ def prepare_million(root: Path, cache_dir: str | Path, builder: Builder = Listed
 
 
 def million_list(root: Path) -> list[FolderEntry]:
-    names = (root / "revisitop1m.txt").read_text(encoding="utf-8").splitlines()
+    path = root / "revisitop1m.txt"
+    with named(path, "fetch it again from its authors"):
+        names = read_lines(path)
     return [listed(root / "jpg", name) for name in names if name]

@@ -1,24 +1,24 @@
 """Which pixels of a photograph show the object of a query, as the authors of a benchmark have drawn them."""
 
-import json
 import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.datasets.ground_truth import GroundTruth
-from sret_jax.datasets.lookups import Lookup
+from sret_jax.datasets.lookups import Lookup, paintings_entries
 from sret_jax.datasets.mask_file import find_mask, read_mask
 from sret_jax.datasets.object_file import read_npy_dict
 from sret_jax.datasets.polygons import polygon, polygon_mask
 from sret_jax.errors import UserError
+from sret_jax.storage.files import Unreadable
+from sret_jax.storage.foreign import a_list, an_object, one_of, read_json, short
 
 log = logging.getLogger(__name__)
 
@@ -112,18 +112,21 @@ def paintings_truth(root: Path, lookup: Lookup) -> PixelTruth:
 
     Raises `UserError` naming a mask that is missing, no mask, or of another size than its photograph.
     """
-    entries = {str(e["image"]): e for e in json.loads((root / "ground_truth.json").read_bytes())}
+    entries = {entry.image: entry for entry in paintings_entries(root)}
 
     def mask(query: int, photo: int) -> np.ndarray:
         entry = entries[lookup.photos.names[photo]]
-        whole = read_mask(root / str(entry["mask"]), lookup.photos.sizes[photo])
+        path = root / entry.mask
+        if ".." in path.parts or not path.is_relative_to(root):
+            raise UserError(f"{root / 'ground_truth.json'}: the mask {short(entry.mask)} is not below its folder")
+        whole = read_mask(path, lookup.photos.sizes[photo])
         out = np.zeros_like(whole)
-        for found in entry["objects"]:
-            if found["painting"] == lookup.queries.names[query]:
-                left, top, right, bottom = (int(x) for x in found["box_xyxy"])
+        for painting, box in entry.objects:
+            if painting == lookup.queries.names[query] and box:
+                left, top, right, bottom = (max(0, int(x)) for x in box)
                 out[top:bottom, left:right] = whole[top:bottom, left:right]
         if not out.any():
-            raise UserError(f"{root / str(entry['mask'])}: nothing of {lookup.queries.names[query]!r} is in its box")
+            raise UserError(f"{path}: nothing of {lookup.queries.names[query]!r} is in its box")
         return out
 
     nothing = [np.array([], np.int64)] * len(lookup.queries)
@@ -193,12 +196,13 @@ def read_labelme(path: Path, size: tuple[int, int]) -> list[Int[np.ndarray, "_ 2
       UserError: it has no polygons, says that it was drawn on a photo of another size, or reaches far beyond this one.
     """
     try:
-        label: dict[str, Any] = json.loads(path.read_bytes())
-        polygons = [polygon(shape["points"]) for shape in label["shapes"]]
+        label = an_object(read_json(path), "it")
+        shapes = a_list(one_of(label, "shapes", "it"), "its shapes")
+        polygons = [polygon(one_of(an_object(shape, "a shape"), "points", "a shape")) for shape in shapes]
         if not polygons:
             raise ValueError("it has no shapes")
         own = label.get("imageHeight"), label.get("imageWidth")
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (Unreadable, ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{path}: not a labelme file with polygons ({error})") from None
     height, width = size
     if any(given not in (None, real) for given, real in zip(own, size, strict=True)):

@@ -8,12 +8,16 @@ import numpy as np
 from jaxtyping import Bool, Int
 from scipy.spatial import cKDTree
 
+from sret_jax.storage.foreign import a_number
+
 MAX_COORDINATE = 1 << 15  # of a point: the published evaluator of pixel retrieval draws on a square of that side
 MOST_POINTS = 1 << 14  # of the borders that are joined to one polygon; what they need grows with the square
 
 
 def polygon(points: Any) -> Int[np.ndarray, "p 2"]:
-    """A list of x and y, cut to whole pixels; `ValueError` or `TypeError` if it is anything else."""
+    """A list of x and y, cut to whole pixels; `ValueError`, `TypeError` or `Unreadable` if it is anything else."""
+    if isinstance(points, list | tuple):  # a pickle may hold one list of points a thousand times
+        points = [[a_number(x, "a coordinate") for x in point] for point in points]
     found = np.trunc(np.asarray(points, np.float64))
     if found.ndim != 2 or found.shape[1] != 2 or not len(found) or not (np.abs(found) <= MAX_COORDINATE).all():
         raise ValueError(f"a polygon is a list of x and y, at most {MAX_COORDINATE}")

@@ -1,17 +1,23 @@
 """Unpacks a tar archive that strangers made: all of its files or none, and nothing outside of the folder."""
 
+import contextlib
 import gzip
 import io
+import os
 import shutil
 import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
 
 from sret_jax.errors import UserError
+from sret_jax.storage.files import named, open_file
+from sret_jax.storage.foreign import short
 
 BLOCK = 1 << 20  # bytes
 # Photographs do not shrink: what unpacks to much more, or into more files than any benchmark has, fills the disk.
 MAX_GROWTH, MAX_FILES = 10, 1_000_000
+MAX_NAME = 1024  # characters of a member's path
+MAX_BYTES = 1 << 40
 SPARE = 1 << 20  # bytes that an archive may grow by in any case
 
 
@@ -56,25 +62,31 @@ def unpack(archive: Path, folder: Path, name: str, flat: bool) -> None:
 
 
 def _extract(archive: Path, building: Path, name: str, flat: bool) -> None:
-    with open(archive, "rb") as raw:
+    with contextlib.ExitStack() as opened:
+        with named(archive, f"fetch {name} again from its authors"):
+            raw = opened.enter_context(open_file(archive, MAX_BYTES))
+        most = MAX_GROWTH * os.fstat(raw.fileno()).st_size + SPARE
         packed = raw.read(2) == b"\x1f\x8b"
-    most = MAX_GROWTH * archive.stat().st_size + SPARE
-    size = 0
-    with (gzip.open if packed else open)(archive, "rb") as file:
-        stream = _Stream(file)
+        raw.seek(0)
+        stream = _Stream(opened.enter_context(gzip.open(raw, "rb")) if packed else raw)
+        size = 0
         with tarfile.open(fileobj=stream, mode="r:") as tar:
-            for count, member in enumerate(tar, 1):
+            count = 0
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined] # it keeps every one, for whoever asks for it by its name
+                count += 1
                 path = PurePosixPath(member.name)
-                if not (member.isfile() or member.isdir()) or path.is_absolute() or ".." in path.parts:
+                sound = (member.isfile() or member.isdir()) and not member.issparse()
+                if not sound or path.is_absolute() or ".." in path.parts or len(path.as_posix()) > MAX_NAME:
                     raise UserError(
-                        f"{name}: its member {member.name!r} is a link, a device or leads out of the folder; "
-                        "nothing of it is unpacked, fetch it from its authors"
+                        f"{name}: its member {short(member.name)} is a link, a device, full of holes, or leads out of "
+                        "the folder; nothing of it is unpacked, fetch it from its authors"
                     )
-                size += member.size
+                size = member.offset_data + max(0, member.size)  # headers count too: an empty file has one
                 if member.size < 0 or size > most or count > MAX_FILES:
                     raise UserError(
                         f"{name}: unpacks to more than {most / 1e6:.0f} MB or {MAX_FILES} files at its member "
-                        f"{member.name!r}; nothing of it is unpacked, fetch it from its authors"
+                        f"{short(member.name)}; nothing of it is unpacked, fetch it from its authors"
                     )
                 if member.isdir():
                     continue

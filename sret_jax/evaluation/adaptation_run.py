@@ -2,10 +2,8 @@
 
 import dataclasses
 import io
-import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -18,11 +16,14 @@ from sret_jax.errors import UserError
 from sret_jax.models.whitening import LearnedWhitening, apply_whitening
 from sret_jax.retriever import Retriever
 from sret_jax.storage.artifacts import write_file, write_json
+from sret_jax.storage.files import named
+from sret_jax.storage.foreign import a_list, a_text, open_npy, read_json, read_lines
 from sret_jax.storage.workdir import Workdir
 from sret_jax.training import loop
 from sret_jax.training.adaptation import Adaptation, Labelled, adapt
 
 log = logging.getLogger(__name__)
+MOST_BYTES = 64 << 30  # of a file of descriptors
 
 
 def adapt_retriever(
@@ -116,13 +117,11 @@ def read_labels(labels: str, names: str, count: int) -> Int[np.ndarray, "n"]:
             "descriptors need the instance of each: give --labels=FILE, or --names=FILE of <instance>/<photo>"
         )
     path = Path(labels or names)
-    try:
-        text = path.read_text(encoding="utf-8")
-        entries = json.loads(text) if path.suffix == ".json" else text.splitlines()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(entries, list) or not all(entry is None or isinstance(entry, str | int) for entry in entries):
-        raise UserError(f"{path}: must hold one name a line, or a JSON list of names")
+    with named(path, "it must hold one name a line, or a JSON list of names"):
+        entries = a_list(read_json(path), "it") if path.suffix == ".json" else read_lines(path)
+        for entry in entries:
+            if entry is not None and (isinstance(entry, bool) or not isinstance(entry, int)):
+                a_text(entry, "a name")
     if len(entries) != count:
         raise UserError(f"{path}: {len(entries)} names of {count} descriptors; give one each, in their order")
     instances = ["" if entry is None else str(entry).strip() for entry in entries]
@@ -150,13 +149,8 @@ def held_out_rows(labels: Int[np.ndarray, "n"], settings: AdaptConfig) -> np.nda
 
 
 def _read_descriptors(path: Path) -> Float[np.ndarray, "n c"]:
-    try:
-        x: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, TypeError, OverflowError) as error:  # a shape may hold anything
-        raise UserError(f"{path}: not a .npy file of descriptors ({error})") from None
-    if not isinstance(x, np.ndarray) or x.ndim != 2 or x.dtype.kind not in "fi":
-        raise UserError(f"{path}: not a .npy file of numbers with one descriptor a row")
-    return x.astype(np.float32)
+    with named(path, "give a .npy file of numbers with one descriptor a row"):
+        return open_npy(path, MOST_BYTES, "fi", 2).astype(np.float32)
 
 
 def _write_record(out: Path, found: Adaptation, settings: AdaptConfig, source: dict[str, str]) -> None:

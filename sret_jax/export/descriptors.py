@@ -21,12 +21,15 @@ from jaxtyping import Float, Shaped
 
 from sret_jax.errors import UserError, choices
 from sret_jax.extraction.origin import Descriptors
-from sret_jax.storage.artifacts import DamagedError, commit_folder, new_folder, verify_folder, write_json
+from sret_jax.storage.artifacts import MANIFEST, DamagedError, commit_folder, new_folder, verify_folder, write_json
+from sret_jax.storage.files import Unreadable, named, open_file
+from sret_jax.storage.foreign import open_npy, read_json
 
 FORMAT = "sret_jax descriptors 1"
 DTYPES, SCALES, FORMS = ("float32", "float16", "int8"), ("dimension", "vector"), ("npy", "parquet")
 STEMS = ("about", "names", "descriptors", "scale")  # of the files
 ROWS = 65536  # converted at once
+MOST_BYTES, MOST_NAMES = 64 << 30, 256 << 20  # of what is read again
 
 
 def quantized(x: Float[np.ndarray, "n d"], scale: Float[np.ndarray, "..."]) -> Shaped[np.ndarray, "n d"]:
@@ -134,21 +137,25 @@ def read_descriptors(folder: str | Path) -> tuple[Float[np.ndarray, "n d"], list
     folder = Path(folder).expanduser()
     if not (folder / "about.json").is_file():
         raise UserError(f"{folder}: no descriptors there; `sret export-descriptors` writes them")
+    for path in folder.iterdir():
+        if path.stem in STEMS or path.name == MANIFEST:
+            with named(path, "export them again"), open_file(path, MOST_BYTES):
+                pass  # no pipe and no device
     verify_folder(folder, only=[path.name for path in folder.iterdir() if path.stem in STEMS])
     try:
-        about, names = (json.loads((folder / name).read_bytes()) for name in ("about.json", "names.json"))
+        about, names = (read_json(folder / name, MOST_NAMES) for name in ("about.json", "names.json"))
         if about["format"] != FORMAT:
             raise UserError(f"{folder}: written as {about['format']!r}, this version reads {FORMAT!r}")
         form, dtype, per = about["form"], about["dtype"], about.get("scale_per", "")
         if form == "npy":
-            stored = np.load(folder / "descriptors.npy", mmap_mode="r", allow_pickle=False)
+            stored = open_npy(folder / "descriptors.npy", MOST_BYTES, "fi", 2)
         else:
             stored = _read_parquet(folder / "descriptors.parquet")
         x = np.asarray(stored, np.float32)
         if dtype == "int8":
-            scale = np.load(folder / "scale.npy", allow_pickle=False)
+            scale = open_npy(folder / "scale.npy", MOST_BYTES, "f", 1)
             x = x * (scale[None] if per == "dimension" else scale[:, None])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, Unreadable) as error:
         raise DamagedError(f"{folder}: not descriptors that this version wrote ({error}); export them again") from None
     if x.shape != (about["rows"], about["dimensions"]) or len(names) != len(x):
         raise DamagedError(f"{folder}: {list(x.shape)} numbers for {len(names)} names; export them again")

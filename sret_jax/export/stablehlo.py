@@ -11,8 +11,10 @@ from jaxtyping import Bool, Float, UInt8
 from sret_jax.errors import UserError
 from sret_jax.export.program import check_exportable, convention, free_inputs, program
 from sret_jax.retriever import Retriever
+from sret_jax.storage.files import named, read_file
 
 FILE = "model.stablehlo"
+MOST_BYTES = 2 << 30
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
@@ -44,8 +46,10 @@ class StableHLO:
         path = path / FILE if path.is_dir() else path
         if not path.is_file():
             raise UserError(f"{path}: no such file; `sret export RUN DIR --stablehlo` writes one")
+        with named(path, "`sret export RUN DIR --stablehlo` writes one"):
+            data = read_file(path, MOST_BYTES)
         try:
-            self._exported = export.deserialize(bytearray(path.read_bytes()))
+            self._exported = export.deserialize(bytearray(data))
         except Exception as error:
             raise UserError(
                 f"{path}: not a program that JAX {jax.__version__} reads ({type(error).__name__})"

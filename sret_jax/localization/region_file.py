@@ -1,6 +1,5 @@
 """What of their own photographs people ask for: a box, a click or a mask of each, from a file."""
 
-import json
 import os
 from pathlib import Path
 
@@ -11,7 +10,8 @@ from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.regions import checked_region
 from sret_jax.datasets.mask_file import read_mask
 from sret_jax.errors import UserError
-from sret_jax.storage.files import Unreadable, read_file
+from sret_jax.storage.files import Unreadable, named
+from sret_jax.storage.foreign import a_text, an_object, numbers, read_json, short
 
 FORM = '{"<photo>": [left, top, right, bottom] or [x, y] or "<mask>.png"}, pixels'
 
@@ -28,41 +28,27 @@ def read_regions(path: str | Path, queries: PhotoSet) -> dict[int, np.ndarray]:
       UserError: names the entry that is no region of its photo.
     """
     path = Path(path)
-    try:
-        entries = json.loads(read_file(path))
-        if not isinstance(entries, dict):
-            raise ValueError("it holds no object")
-    except Unreadable as rejected:
-        raise UserError(f"{path}: {rejected.reason}; give {FORM}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: no file of regions ({error}); give {FORM}") from None
+    with named(path, f"it is no file of regions; give {FORM}"):
+        entries = an_object(read_json(path), "it")
     rows, out = RowsByName(queries.names), {}
     for name, region in entries.items():
         if name not in rows:
-            raise UserError(f"{path}: unknown query {name!r}; query names look like {queries.names[0]!r}")
+            raise UserError(f"{path}: unknown query {short(name)}; query names look like {queries.names[0]!r}")
         if rows[name] in out:
             raise UserError(f"{path}: {name!r} is there twice, its accents written in two ways; keep one")
         height, width = queries.sizes[rows[name]].tolist()
         try:
-            found = (
-                read_mask(on_disk(path.parent, region), (height, width))
-                if isinstance(region, str)
-                else _numbers(region)
-            )
+            if isinstance(region, str):
+                found = read_mask(on_disk(path.parent, a_text(region, "the mask")), (height, width))
+            else:
+                found = np.array(numbers(region, "the region", 2, 4))
             checked_region(found, (height, width))  # says what is wrong with it
+        except Unreadable as rejected:
+            raise UserError(f"{path}: {name!r}: {rejected.reason}; give {FORM}") from None
         except UserError as error:
             raise UserError(f"{path}: {name!r}: {error}") from None
         out[rows[name]] = found
     return out
-
-
-def _numbers(region: object) -> np.ndarray:
-    try:
-        if isinstance(region, list) and any(isinstance(number, bool) for number in region):
-            raise TypeError
-        return np.asarray(region, np.float64).reshape(-1)
-    except (ValueError, TypeError, OverflowError):  # of other things than numbers, or of one with 400 digits
-        raise UserError(f"no region; give {FORM}") from None
 
 
 def region_of(text: str, size: tuple[int, int]) -> np.ndarray:

@@ -1,7 +1,5 @@
 """What a client asks for, checked once: names, regions and numbers out of JSON or an address."""
 
-import json
-import reprlib
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,15 +7,14 @@ from typing import Any, Literal
 
 from sret_jax.errors import UserError
 from sret_jax.server.responses import Refused
+from sret_jax.storage.files import Unreadable
+from sret_jax.storage.foreign import parse_json, short
 
 MOST_ANSWERS, MOST_NAMES = 100, 500  # of one request
 FARTHEST = 1_000_000  # pixel, and answer, that a request may name
 OBJECT: Literal["object"] = "object"  # a region that object discovery finds
 
 Asked = list[float] | Literal["object"] | None
-
-_SHORT = reprlib.Repr()  # bounded in depth as well, which `repr` is not
-_SHORT.maxstring = _SHORT.maxother = 80
 
 
 @dataclass(frozen=True)
@@ -94,17 +91,13 @@ def known_name(given: Any, names: Sequence[str]) -> str:
 def json_object(data: bytes) -> dict[str, Any]:
     """Raises `UserError` for whatever is no JSON object."""
     try:
-        value = json.loads(data, parse_constant=_no_number)
-    except (ValueError, RecursionError):
-        raise UserError("the body is not JSON") from None
+        value = parse_json(data)
+    except Unreadable as rejected:
+        raise UserError(f"the body is {rejected.reason}") from None
     if not isinstance(value, dict):
         raise UserError('the body has to be a JSON object, such as {"name": "a photograph.jpg"}')
     return value
 
 
-def _no_number(_: str) -> float:
-    raise ValueError("JSON knows neither infinity nor nan")
-
-
 def _shown(value: Any) -> str:
-    return _SHORT.repr(value)
+    return short(value)

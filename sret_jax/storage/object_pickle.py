@@ -14,7 +14,8 @@ from sret_jax.storage.numpy_pickle import NUMPY, OPCODES, NumpyUnpickler, Pickle
 from sret_jax.storage.plain_pickle import MALFORMED, TEXT_OPCODES, Refused, Stream
 
 MAX_DEPTH = 20
-MAX_ENCODED = 1 << 30
+SPARE = 1_000_000  # parts that a list which is used several times may add, in any file
+SPARE_TEXT = 16 << 20  # bytes that text which is used several times may become
 TEXT = re.compile(r"U\d{1,4}")  # an array of texts, by the letters of the longest
 
 
@@ -97,15 +98,15 @@ class ObjectUnpickler(NumpyUnpickler):
     def load_bytes(self) -> None:
         """Those that may change, of protocol 5; as many as there are, whatever the file claims."""
         (size,) = struct.unpack("<Q", self.read(8))
-        data = self.read(size) if size < MAX_ENCODED else b""
+        data = self.read(min(size, self.size + 1))
         if len(data) != size:
             raise Refused("bytes that are not all there")
         self.append(data)
 
     def _count(self, made: Any) -> None:
         self.encoded += len(made) if type(made) is bytes else 0
-        if self.encoded > MAX_ENCODED:
-            raise Refused(f"its text becomes more than {MAX_ENCODED >> 20} MiB of numbers")
+        if self.encoded > self.size + SPARE_TEXT:
+            raise Refused("its text becomes more than its own size of numbers")
 
     def load_build(self) -> None:
         state, made = self.stack[-1], self.stack[-2]
@@ -147,7 +148,7 @@ def read_objects(data: bytes, most: int, *, keep_arrays: bool = False) -> Any:
     """
     try:
         return _read(data, most, "utf-8", keep_arrays)
-    except MALFORMED as first:
+    except UnicodeError as first:
         try:  # Python 2 writes the bytes of numbers as text
             return _read(data, most, "latin1", keep_arrays)
         except MALFORMED:
@@ -159,7 +160,7 @@ def _read(data: bytes, most: int, encoding: str, keep_arrays: bool) -> Any:
     value = ObjectUnpickler(stream, encoding=encoding).load()
     if stream.read(1):
         raise Refused("bytes after its end")
-    return _Plain(most, keep_arrays).of(value, MAX_DEPTH)[0]
+    return _Plain(min(most, SPARE + len(data)), keep_arrays).of(value, MAX_DEPTH)[0]
 
 
 class _Plain:
@@ -183,8 +184,8 @@ class _Plain:
 
     def _container(self, value: Any, depth: int) -> tuple[Any, int]:
         if isinstance(value, ObjectArray) and value.content is None and value.value is not None:
-            if self.keep_arrays:
-                return value.value, 1
+            if self.keep_arrays:  # whoever takes it may copy it at each use
+                return value.value, 1 + value.value.size
             self.left -= max(value.value.size, value.value.nbytes // 8)  # arrays may share their bytes, lists do not
             if self.left < 0:
                 raise Refused(f"its arrays have more than {self.most:,} parts")

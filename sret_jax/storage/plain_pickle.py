@@ -28,6 +28,13 @@ OPCODES = (
 ).split()
 TEXT_OPCODES = "PUT GET INT LONG FLOAT STRING UNICODE LIST DICT TUPLE"  # of protocol 0, which is written in text
 Load = Callable[[Any], None]  # what an unpickler does for an opcode
+# Opcodes that take a byte or two and a hundred bytes of memory: those of containers, and those that remember one.
+MAKERS = "EMPTY_DICT EMPTY_LIST EMPTY_SET MARK LIST DICT TUPLE TUPLE1 TUPLE2 TUPLE3 FROZENSET REDUCE NEWOBJ".split()
+KEEPERS = "PUT BINPUT LONG_BINPUT MEMOIZE".split()
+NUMBERS = "INT LONG LONG1 LONG4".split()
+FREE, PER_PART = 250_000, 8  # containers that any pickle may have, and bytes of it for each one more: [[1, 2], ...]
+MAX_MARKS = 1000  # open at once: as deep as anything is nested
+MAX_BITS = 128  # of a whole number
 
 
 class Refused(ValueError):
@@ -40,6 +47,7 @@ class Stream(io.BytesIO):
     def __init__(self, data: bytes, most: int):
         super().__init__(data)
         self.reads, self.most = 0, most
+        self.size = len(data)
 
     @no_type_check  # called for every opcode
     def read(self, size: int | None = -1) -> bytes:
@@ -69,6 +77,17 @@ class PlainUnpickler(pickle._Unpickler):
     load_binget: Callable[[], None]
     load_long_binget: Callable[[], None]
     load_reduce: Callable[[], None]
+
+    def __init__(self, stream: Stream, *, encoding: str = "ASCII"):
+        super().__init__(stream, encoding=encoding)
+        self.size = stream.size
+        self.left = dict.fromkeys(("containers", "references"), FREE + stream.size // PER_PART)
+
+    def spend(self, kind: str) -> None:
+        """Counts one more of what takes far more memory than bytes of the file."""
+        self.left[kind] -= 1
+        if self.left[kind] < 0:
+            raise Refused(f"it has more {kind} than a file of its size needs")
 
     def load_frame(self) -> None:
         """Frames only say how much to read at once."""
@@ -106,7 +125,8 @@ class PlainUnpickler(pickle._Unpickler):
         table = {code: _refuse(names.get(code, hex(code))) for code in range(256)}
         for name in OPCODES + more.split():
             code = getattr(pickle, name)[0]
-            table[code] = methods.get(name, pickle._Unpickler.dispatch[code])
+            load = methods.get(name, pickle._Unpickler.dispatch[code])
+            table[code] = _counted(load, name)
         return table
 
 
@@ -115,3 +135,26 @@ def _refuse(opcode: str) -> Load:
         raise Refused(f"it is damaged, or needs more than such a file may hold (opcode {opcode})")
 
     return refuse
+
+
+def _counted(load: Load, name: str) -> Load:
+    """What an opcode does, within the budget of what it makes."""
+
+    def make(unpickler: Any) -> None:
+        unpickler.spend("containers")
+        if len(unpickler.metastack) > MAX_MARKS:
+            raise Refused("its lists are nested too deeply")
+        load(unpickler)
+
+    def keep(unpickler: Any) -> None:
+        unpickler.spend("references")
+        load(unpickler)
+
+    def number(unpickler: Any) -> None:
+        load(unpickler)
+        if unpickler.stack[-1].bit_length() > MAX_BITS:
+            raise Refused(f"a number of more than {MAX_BITS} bits")
+
+    if name in MAKERS:
+        return make
+    return keep if name in KEEPERS else number if name in NUMBERS else load

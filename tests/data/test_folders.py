@@ -196,7 +196,7 @@ def test_splits_share_one_prepared_set(folder, cache, tmp_path):
         prepare_folder(folder, cache, splits=splits, split="val")
     with pytest.raises(UserError, match="no instance 'zz'"):
         prepare_folder(folder, cache, splits=splits, split="wrong")
-    with pytest.raises(UserError, match="must be a list"):
+    with pytest.raises(UserError, match="the split 'odd' is 'a', not a list"):
         prepare_folder(folder, cache, splits=splits, split="odd")
     with pytest.raises(UserError, match="no splits file"):
         prepare_folder(folder, cache, splits=tmp_path / "none.json", split="train")

@@ -1,9 +1,11 @@
 """CSV files as programs write them and as spreadsheets save them again."""
 
 import csv
+import os
 
 import pytest
 
+from sret_jax.datasets import tables
 from sret_jax.datasets.tables import csv_columns, from_harmless, harmless, numbered_csv, read_csv
 from sret_jax.errors import UserError
 
@@ -54,3 +56,18 @@ def test_a_harmless_cell_is_read_as_the_name_it_was(name):
     assert harmless(name)[:1] not in tuple("=+-@\t\r")
     assert from_harmless(harmless(name)) == name
     assert harmless(name) == name or harmless(name) == f"'{name}"
+
+
+def test_lines_and_headers_that_would_fill_the_memory_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "MAX_LINE", 1000)
+    for data in (b"id,images\na," + b"x" * 2000, b"id,images\n" + b"," * 900, b"id," * 100_000):
+        monkeypatch.setattr(tables, "MAX_FIELDS", 100)
+        (tmp_path / "x.csv").write_bytes(data)
+        with pytest.raises(UserError, match=r"x\.csv"):
+            list(read_csv(tmp_path / "x.csv", ("id",)))
+
+
+def test_a_pipe_is_no_table(tmp_path):
+    os.mkfifo(tmp_path / "x.csv")
+    with pytest.raises(UserError, match="x.csv: not a regular file"):
+        csv_columns(tmp_path / "x.csv")

@@ -130,10 +130,10 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(UserError, match="short.txt: 2 names of 100 descriptors"):
         adapt_descriptors(path, tmp_path / "out", SETTINGS, labels=str(tmp_path / "short.txt"))
     np.save(tmp_path / "objects.npy", np.array([{"a": 1}], object), allow_pickle=True)
-    with pytest.raises(UserError, match="objects.npy: not a .npy file"):
+    with pytest.raises(UserError, match="objects.npy: .*not numbers along 2 axes"):
         adapt_descriptors(tmp_path / "objects.npy", tmp_path / "out", SETTINGS, labels=str(tmp_path / "short.txt"))
     np.save(tmp_path / "flat.npy", np.zeros(4))
-    with pytest.raises(UserError, match="flat.npy: not a .npy file of numbers with one descriptor a row"):
+    with pytest.raises(UserError, match="flat.npy: .*not numbers along 2 axes; give a .npy file"):
         adapt_descriptors(tmp_path / "flat.npy", tmp_path / "out", SETTINGS, labels=str(tmp_path / "short.txt"))
 
 

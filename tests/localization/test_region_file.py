@@ -55,19 +55,19 @@ def test_a_mask_in_the_form_of_another_tool(tmp_path):
         ({"a.jpg": [40, 3]}, r"'a.jpg': query click \(40, 3\): outside the photograph of 40x30 pixels"),
         ({"a.jpg": [50, 0, 60, 30]}, "'a.jpg': query box .* no area inside the photograph"),
         ({"a.jpg": [5, 5, 5, 20]}, "no area inside the photograph"),
-        ({"a.jpg": [1, 2, 3]}, r"give a box \(left, top, right, bottom\) or a click"),
-        ({"a.jpg": []}, "give a box"),
-        ({"a.jpg": [1, [2]]}, "'a.jpg': no region; give"),
-        ({"a.jpg": [0, 0, 9, 10**400]}, "'a.jpg': no region; give"),
-        ({"a.jpg": [True, 9]}, "'a.jpg': no region; give"),
-        ({"a.jpg": None}, "'a.jpg': query region"),
-        ({"a.jpg": {"x": 1}}, "'a.jpg': no region; give"),
-        ({"a.jpg": [1, float("nan")]}, "give a box"),
+        ({"a.jpg": [1, 2, 3]}, r"'a.jpg': the region is \[1, 2, 3\], not 2 or 4 numbers; give"),
+        ({"a.jpg": []}, "not 2 or 4 numbers"),
+        ({"a.jpg": [1, [2]]}, r"'a.jpg': the region is \[2\], not a number"),
+        ({"a.jpg": [1, True]}, "'a.jpg': the region is True, not a number"),
+        ({"a.jpg": [1, 10**400]}, "'a.jpg': the region is a number of many digits, not a number up to"),
+        ({"a.jpg": None}, "'a.jpg': the region is None, not a list; give"),
+        ({"a.jpg": {"x": 1}}, "'a.jpg': the region is .*, not a list; give"),
+        ({"a.jpg": [1, float("nan")]}, "NaN is no number of JSON"),
         ({"a.jpg": "none.png"}, "none.png: cannot be opened"),
         ({"a.jpg": "empty.png"}, "'a.jpg': query mask: it is empty"),
         ({"a.jpg": "grey.png"}, "grey.png: is grey 90 everywhere"),
         ({"a.jpg": "small.png"}, "small.png: a mask of 20x20 for a photo of 40x30 pixels"),
-        ([1], "it holds no object"),
+        ([1], r"it is \[1\], not an object"),
     ],
 )
 def test_what_is_no_region_is_named(tmp_path, regions, says):
@@ -93,7 +93,7 @@ def test_names_and_masks_by_either_way_of_writing_accents(tmp_path):
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "r.json").write_bytes(b"\xff[")
-    with pytest.raises(UserError, match="r.json: no file of regions"):
+    with pytest.raises(UserError, match="r.json: not JSON .*it is no file of regions"):
         read_regions(tmp_path / "r.json", QUERIES)
     with pytest.raises(UserError, match="none.json: cannot be opened"):
         read_regions(tmp_path / "none.json", QUERIES)

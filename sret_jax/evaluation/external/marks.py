@@ -1,6 +1,5 @@
 """What other methods have marked, in the files that they write: COCO's results, pictures, or pixel retrieval's .npy."""
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from sret_jax.datasets.pixel_truth import PAIR, Mask
 from sret_jax.datasets.polygons import MAX_COORDINATE, outline_polygon, polygon, polygon_mask
 from sret_jax.datasets.run_length import decode_runs
 from sret_jax.errors import UserError
-from sret_jax.storage.files import Unreadable, read_file
+from sret_jax.storage.files import Unreadable, named
+from sret_jax.storage.foreign import a_list, a_number, a_whole_number, an_object, numbers, read_json, short
 
 FORMATS = "COCO's results (.json), a folder of <query>_<photo>.png, or pixel retrieval's dict of polygons (.npy)"
 PICTURE = PAIR, "<query>_<photo>"  # how a pair is named
@@ -103,9 +103,9 @@ def _polygons(path: Path, queries: Sequence[str], photos: PhotoSet) -> dict[tupl
     for key, points in read_npy_dict(path).items():
         pair = _pair(key, MATCH, queries, photos, path)
         try:
-            found[pair] = polygon(points) if np.size(points) else np.empty((0, 2), np.int64)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path}: {key!r} is no polygon [[x, y], ...] ({error})") from None
+            found[pair] = polygon(points) if len(points) else np.empty((0, 2), np.int64)
+        except (Unreadable, ValueError, TypeError) as error:
+            raise UserError(f"{path}: {short(key)} is no polygon [[x, y], ...] ({error})") from None
     return found
 
 
@@ -116,28 +116,21 @@ def _pair(
     numbers = pattern.fullmatch(key)
     if not numbers or int(numbers[1]) >= len(queries) or int(numbers[2]) >= len(photos):
         numbered = f"{len(queries)} queries and {len(photos)} photos, numbered from 0"
-        raise UserError(f"{path}: {key!r} is no {form} of the benchmark's {numbered}")
+        raise UserError(f"{path}: {short(key)} is no {form} of the benchmark's {numbered}")
     return int(numbers[1]), int(numbers[2])
 
 
 def _coco(path: Path, queries: Sequence[str], photos: PhotoSet) -> PairMasks:
-    try:
-        entries = json.loads(read_file(path))
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise ValueError("it holds no list of objects")
-    except Unreadable as rejected:
-        raise UserError(f"{path}: {rejected.reason}; give {FORMATS}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not COCO's results ({error}); give {FORMATS}") from None
+    with named(path, f"it is not COCO's results; give {FORMATS}"):
+        entries = [an_object(entry, "an entry") for entry in a_list(read_json(path), "it")]
     rows = {"category_id": RowsByName(queries), "image_id": RowsByName(photos.names)}
     best: dict[tuple[int, int], tuple[float, list[Any]]] = {}
     for number, entry in enumerate(entries):
         where = f"{path}, entry {number}"
         query, photo = (_row(entry.get(key), of, f"{where}: {key}") for key, of in rows.items())
         pair = query, photo
-        score = entry.get("score", 0)
-        if not isinstance(score, int | float) or score != score:
-            raise UserError(f"{where}: score {score!r} is no number")
+        with named(where, "correct it"):
+            score = a_number(entry.get("score", 0), "score")
         draw = _drawn(entry, where)
         if pair not in best or score > best[pair][0]:
             best[pair] = score, [draw]
@@ -152,7 +145,7 @@ def _row(value: Any, names: RowsByName, where: str) -> int:
         return names[value]
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
         return value
-    raise UserError(f"{where} {value!r} is no name or number of the benchmark")
+    raise UserError(f"{where} {short(value)} is no name or number of the benchmark")
 
 
 def _drawn(entry: Mapping[str, Any], where: str) -> Callable[[Size], Bool[np.ndarray, "h w"]]:
@@ -160,21 +153,23 @@ def _drawn(entry: Mapping[str, Any], where: str) -> Callable[[Size], Bool[np.nda
     segmentation = entry.get("segmentation")
     try:
         if isinstance(segmentation, dict):
-            counts, (height, width) = segmentation["counts"], segmentation["size"]
+            counts, given = segmentation["counts"], a_list(segmentation["size"], "size")
+            height, width = (a_whole_number(n, "size") for n in given)
             return lambda size: _runs(counts, (height, width), size, where)
         if segmentation:
-            return _filled([polygon(np.reshape(points, (-1, 2))) for points in segmentation])
-        left, top, width, height = (float(value) for value in entry["bbox"])
-        corners = np.array([left, top, left + width, top + height])
-        if not np.isfinite(corners).all() or width <= 0 or height <= 0:
+            flat = [numbers(points, "a polygon") for points in a_list(segmentation, "segmentation")]
+            return _filled([polygon(np.reshape(points, (-1, 2))) for points in flat])
+        left, top, wide, high = numbers(entry["bbox"], "bbox", 4)
+        corners = np.array([left, top, left + wide, top + high])
+        if wide <= 0 or high <= 0:
             raise ValueError("a box without area")
         box = np.round(corners).clip(0, MAX_COORDINATE).astype(np.int64)
         return lambda size: _box(box, size)
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
+    except (Unreadable, ValueError, TypeError, KeyError, OverflowError) as error:
         raise UserError(f"{where}: neither run lengths, nor polygons, nor a box ({error})") from None
 
 
-def _runs(counts: Any, own: tuple[Any, Any], size: Size, where: str) -> Bool[np.ndarray, "h w"]:
+def _runs(counts: Any, own: tuple[int, int], size: Size, where: str) -> Bool[np.ndarray, "h w"]:
     if own != size:
         raise UserError(f"{where}: a mask of {own[1]}x{own[0]} for a photo of {size[1]}x{size[0]} pixels")
     try:

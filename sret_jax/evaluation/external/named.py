@@ -12,6 +12,7 @@ from sret_jax.data.lists import NAMED
 from sret_jax.data.names import RowsByName, composed
 from sret_jax.datasets.tables import csv_columns, from_harmless, numbered_csv
 from sret_jax.errors import UserError
+from sret_jax.storage.foreign import short
 
 OWN = ("query", "rank", "photo")  # columns of `rankings.csv`
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
@@ -54,8 +55,8 @@ def _ranked_lines(path: str | Path) -> Iterator[tuple[str, str, list[str]]]:
     first: dict[str, str] = {}
     for number, row in numbered_csv(path, OWN):
         where, query = f"{path}, line {number}", from_harmless(row["query"])
-        if not row["rank"].strip().isdecimal():
-            raise UserError(f"{where}: rank {row['rank']!r} is no number")
+        if not row["rank"].strip().isdecimal() or len(row["rank"]) > 18:
+            raise UserError(f"{where}: rank {short(row['rank'])} is no number")
         first.setdefault(query, where)
         own, rank = found.setdefault(query, {}), int(row["rank"])
         if rank in own:

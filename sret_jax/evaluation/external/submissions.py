@@ -3,11 +3,6 @@
 import csv
 import io
 import logging
-import math
-import os
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,24 +13,14 @@ from jaxtyping import Bool, Int
 from sret_jax.datasets.tables import csv_columns, numbered_csv
 from sret_jax.errors import UserError
 from sret_jax.evaluation.external.named import landmark_id, named_lists
+from sret_jax.storage.files import Unreadable, named
+from sret_jax.storage.foreign import a_number, is_zip, open_npy, read_npz_array, short
 
 log = logging.getLogger(__name__)
 
 # Of a file of ranks: a million photographs for every query of ROxford5k, in 64 bits, thirty times.
 MOST_BYTES = 16 << 30
 MOST_UNPACKED = 2 << 30  # of an array in a .npz file, which cannot be read in parts
-UNREADABLE = (  # what numpy and zipfile raise of damaged files
-    OSError,
-    ValueError,
-    EOFError,
-    SyntaxError,
-    RuntimeError,
-    TypeError,  # of a shape such as (True, 70)
-    OverflowError,
-    zipfile.BadZipFile,
-    zlib.error,
-    tokenize.TokenError,
-)
 
 
 def ranks_file(rankings: Int[np.ndarray, "q k"]) -> bytes:
@@ -73,15 +58,11 @@ def read_ranks(path: str | Path, queries: int, photos: int) -> Int[np.ndarray, "
     Raises:
       UserError: names what does not fit, or that photos are numbered from 1. Nothing in the file is executed.
     """
-    try:
-        if not Path(path).is_file() or os.path.getsize(path) > MOST_BYTES:
-            raise UserError(f"{path}: no such file, or larger than {MOST_BYTES >> 30} GiB; give a .npy file of ranks")
-        zipped = zipfile.is_zipfile(path)
-        ranks = _zipped(path) if zipped else np.load(path, mmap_mode="r", allow_pickle=False)
-    except UNREADABLE as error:
-        raise UserError(f"{path}: not a .npy file of integers, nor a .npz with one ({error})") from None
-    if ranks.ndim != 2 or ranks.dtype.kind not in "iu":
-        raise UserError(f"{path}: {ranks.dtype} {list(ranks.shape)}; ranks are integers [photos, {queries} queries]")
+    with named(path, f"give a .npy file of integers [photos, {queries} queries], or a .npz with one, named 'ranks'"):
+        if is_zip(path):
+            ranks = read_npz_array(path, MOST_UNPACKED, "iu", 2, "ranks")
+        else:
+            ranks = open_npy(path, MOST_BYTES, "iu", 2)
     if ranks.shape[1] != queries:
         turned = "; it is turned, save its transpose" if ranks.shape[0] == queries else ""
         raise UserError(f"{path}: {ranks.shape[1]} columns, but the benchmark has {queries} queries{turned}")
@@ -110,29 +91,6 @@ def _suspect_numbers_from_1(path: str | Path, rankings: np.ndarray, known: Bool[
         path,
         photos,
     )
-
-
-def _zipped(path: str | Path) -> np.ndarray:
-    """The array of ranks in a .npz file, whose sizes are checked before anything is unpacked."""
-    with zipfile.ZipFile(path) as file:
-        arrays = {
-            info.filename.removesuffix(".npy"): info for info in file.infolist() if info.filename.endswith(".npy")
-        }
-        if not arrays:
-            raise UserError(f"{path}: holds no array; save it with numpy.savez(path, ranks=ranks)")
-        if len(arrays) > 1 and "ranks" not in arrays:
-            raise UserError(f"{path}: holds the arrays {', '.join(arrays)}; save only the ranks, or name them 'ranks'")
-        info = arrays["ranks"] if "ranks" in arrays else next(iter(arrays.values()))
-        if info.file_size > MOST_UNPACKED:
-            raise UserError(f"{path}: {info.filename} is larger than {MOST_UNPACKED >> 30} GiB; give it as .npy")
-        data = io.BytesIO(file.read(info))
-    version = np.lib.format.read_magic(data)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(data)
-    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data.getvalue()) - data.tell():
-        raise ValueError(f"{info.filename} is {dtype} {list(shape)} in {info.file_size} bytes")
-    data.seek(0)
-    return np.load(data, allow_pickle=False)
 
 
 def retrieval_csv(queries: Sequence[str], answers: Sequence[Sequence[str]]) -> bytes:
@@ -180,9 +138,9 @@ def read_recognition_csv(path: str | Path, queries: Collection[str]) -> Mapping[
         if row["landmarks"].strip():
             try:
                 landmark, confidence = row["landmarks"].split()
-                answers[query] = int(landmark), float(confidence)
-            except ValueError:
+                answers[query] = int(landmark), a_number(float(confidence), "the confidence")
+            except (ValueError, Unreadable):
                 raise UserError(
-                    f"{path}, line {number}: {row['landmarks']!r} is not a landmark number and a confidence"
+                    f"{path}, line {number}: {short(row['landmarks'])} is not a landmark number and a confidence"
                 ) from None
     return answers

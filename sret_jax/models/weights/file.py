@@ -5,7 +5,6 @@ named as something to leave out. Which of several networks in a file is meant sa
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,11 +25,12 @@ from sret_jax.models.weights.preprocessing import preprocessing
 from sret_jax.models.weights.source import Place, located
 from sret_jax.models.weights.torch_file import TorchFile, read_bytes, read_torch
 from sret_jax.storage.artifacts import write_file
+from sret_jax.storage.files import Unreadable
+from sret_jax.storage.foreign import check_safetensors
 
 log = logging.getLogger(__name__)
 Tree = dict[str, Any]
 FORMAT = "sret_jax"  # entry of our own files' metadata
-MAX_HEADER = 100 << 20  # bytes, of a safetensors file, as its authors' reader has it
 PLAIN = "the names without a prefix"  # in what is said of a choice
 DIR_POWER = 0.25  # of the variance; its authors' scripts give `--whitenp 0.25`
 _TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
@@ -252,10 +252,10 @@ def write_weights(path: str | Path, weights: Weights) -> None:
 
 def _read_safetensors(path: Path, data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
+        about = check_safetensors(data)
         entries = safetensors.deserialize(data)
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{path}: damaged or not a safetensors file{_where_cut(data)} ({error})") from None
-    about = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
+    except (Unreadable, safetensors.SafetensorError) as error:
+        raise UserError(f"{path}: damaged or not a safetensors file: {error}; fetch or convert it again") from None
     state = {}
     for name, entry in entries:
         kind = np.dtype(ml_dtypes.bfloat16) if entry["dtype"] == "BF16" else _TYPES.get(entry["dtype"])
@@ -263,19 +263,6 @@ def _read_safetensors(path: Path, data: bytes) -> tuple[dict[str, np.ndarray], d
             raise UserError(f"{path}: {name!r} is of type {entry['dtype']}; save it as float32, float16 or bfloat16")
         state[name] = np.frombuffer(entry["data"], kind).reshape(entry["shape"])
     return state, about
-
-
-def _where_cut(data: bytes) -> str:
-    """The first tensor that reaches beyond the end of a safetensors file; nothing where its header does not tell."""
-    start = 8 + int.from_bytes(data[:8], "little")
-    if start > min(len(data), MAX_HEADER):
-        return ""
-    try:
-        entries = [(e["data_offsets"], k) for k, e in json.loads(data[8:start]).items() if k != "__metadata__"]
-        name = next((name for (_, end), name in sorted(entries) if start + end > len(data)), "")
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        return ""
-    return f": {name[:80]!r} is cut off" if name else ""
 
 
 def _own(path: Path, state: State, about: Mapping[str, str]) -> Weights:

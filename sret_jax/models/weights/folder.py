@@ -6,13 +6,14 @@ config.json                of transformers: what the network is; of timm: `archi
 preprocessor_config.json   of transformers: mean and deviation of photographs, and the filter that resizes them
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sret_jax.errors import UserError
-from sret_jax.models.weights.torch_file import read_bytes
+from sret_jax.storage import foreign
+from sret_jax.storage.files import Unreadable, named
+from sret_jax.storage.foreign import an_object, short
 
 MODELS = (  # the first that is there
     *("model.safetensors", "model.safetensors.index.json", "open_clip_model.safetensors"),
@@ -21,7 +22,6 @@ MODELS = (  # the first that is there
 CONFIG, PREPROCESSOR = BESIDE = ("config.json", "preprocessor_config.json")
 WEIGHTS = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 RETRIEVER = "sret_jax retriever 1"  # what `Retriever.save` writes, as "format" in config.json
-MAX_JSON = 64 << 20  # bytes
 _KINDS = {bool: "true or false", float: "a number", str: "a string", list: "a list", dict: "an object"}
 
 
@@ -37,8 +37,8 @@ class SavedFolder(NamedTuple):
 def is_saved(folder: Path) -> bool:
     """Whether `Retriever.save` wrote the folder, in whichever version."""
     try:
-        about = json.loads((folder / CONFIG).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        about = foreign.read_json(folder / CONFIG)
+    except Unreadable:
         return False
     return isinstance(about, dict) and str(about.get("format")).startswith(RETRIEVER.rsplit(" ", 1)[0])
 
@@ -78,16 +78,8 @@ def shard_names(index: Path) -> list[str]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object. Raises `UserError` naming it."""
-    data = read_bytes(path)
-    try:
-        if len(data) > MAX_JSON:
-            raise ValueError(f"{len(data)} bytes")
-        value = json.loads(data)
-        if not isinstance(value, dict):
-            raise ValueError("no JSON object")
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: damaged ({error}); save or fetch the folder again") from None
-    return value
+    with named(path, "save or fetch the folder again"):
+        return an_object(foreign.read_json(path), "it")
 
 
 def value_of(about: Mapping[str, Any], name: str, kind: type, default: Any, source: Any, file: str) -> Any:
@@ -104,7 +96,7 @@ def value_of(about: Mapping[str, Any], name: str, kind: type, default: Any, sour
     if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53:
         return float(value)
     raise UserError(
-        f"{source}: {name!r} in {file} is {repr(value)[:80]}, not {_KINDS[kind]}; correct it, or fetch the file again"
+        f"{source}: {name!r} in {file} is {short(value)}, not {_KINDS[kind]}; correct it, or fetch the file again"
     )
 
 

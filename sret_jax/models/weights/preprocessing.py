@@ -7,6 +7,7 @@ import numpy as np
 
 from sret_jax.errors import UserError
 from sret_jax.models.weights.folder import CONFIG, PREPROCESSOR, value_of
+from sret_jax.storage.foreign import short
 
 # cirtorch shrinks by Pillow's `thumbnail` with Lanczos, and SOLAR and HOW with its code; with the Pillow of then.
 THUMBNAILS = ("cirtorch", "solar", "how")
@@ -81,7 +82,7 @@ def _checked(pair: Any, source: Any) -> tuple[np.ndarray, np.ndarray]:
         mean, deviation = (values.astype(np.float32).reshape(3) for values in given)
     except (TypeError, ValueError):
         raise UserError(
-            f"{source}: its mean and std of photographs are not three numbers each: {repr(pair)[:200]}"
+            f"{source}: its mean and std of photographs are not three numbers each: {short(pair)}"
         ) from None
     if not ((0 <= mean) & (mean <= 1) & (deviation > 0) & (deviation <= 1)).all():
         raise UserError(f"{source}: mean {mean.tolist()} and std {deviation.tolist()} are not of photographs in 0..1")

@@ -21,7 +21,8 @@ from sret_jax.storage.plain_pickle import MALFORMED, Refused, Stream
 
 MAX_READS = 4_000_000  # a checkpoint of 5,000 tensors and an optimiser needs 400,000; each may allocate some 100 bytes
 MAX_DEPTH = 32  # of nested dicts, lists and tuples
-MAX_ENCODED = 1 << 30  # bytes made of text, as Python 2 and protocol 2 write those of numbers
+MAX_PARTS = 1_000_000  # of an entry that is made plain, each use of a list counted
+SPARE_TEXT = 16 << 20  # bytes that text which is used several times may become, as protocol 2 writes those of numbers
 _STORAGES = {
     "FloatStorage": np.dtype("<f4"),
     "DoubleStorage": np.dtype("<f8"),
@@ -119,6 +120,9 @@ class _Unpickler(NumpyUnpickler):
 
     def __init__(self, stream: Stream):
         super().__init__(stream, encoding="utf-8")
+        self.left = {
+            kind: min(left, MAX_PARTS) for kind, left in self.left.items()
+        }  # an old file has tensors behind it
         self.storages: dict[str, Storage | Unread] = {}
 
     def find_class(self, module: str, name: str) -> Any:
@@ -147,8 +151,8 @@ class _Unpickler(NumpyUnpickler):
             self.append(Unread(str(error)))
         made = self.stack[-1]
         self.encoded += len(made) if type(made) is bytes else 0
-        if self.encoded > MAX_ENCODED:
-            raise Refused(f"its text becomes more than {MAX_ENCODED >> 20} MiB of numbers")
+        if self.encoded > self.size + SPARE_TEXT:
+            raise Refused("its text becomes more than its own size of numbers")
 
     def load_newobj(self) -> None:
         arguments, kind = self.stack.pop(), self.stack.pop()
@@ -270,31 +274,38 @@ def load_with_storages(stream: Stream) -> tuple[Any, dict[str, Storage | Unread]
 def plain(root: Any, array_of: Callable[[str, Tensor], np.ndarray]) -> Any:
     """`root` with every `Tensor` replaced by `array_of(name, tensor)` and every numpy record by its array.
 
-    What is neither plain values nor arrays, or nested too deeply, is an `Unread` in it.
+    What is neither plain values nor arrays, nested too deeply, or too much where each use of a list is counted, is an
+    `Unread` in it.
     """
-    done: dict[int, Any] = {}
+    done: dict[int, tuple[Any, int]] = {}
 
-    def convert(name: str, value: Any, depth: int) -> Any:
+    def convert(name: str, value: Any, depth: int) -> tuple[Any, int]:
         if depth > MAX_DEPTH:
-            return Unread(f"its entry {name[:80]!r} is nested too deeply")
+            return Unread(f"its entry {name[:80]!r} is nested too deeply"), 1
         if id(value) in done:
             return done[id(value)]
         if isinstance(value, Tensor):
-            return array_of(name, value)
+            array = array_of(name, value)
+            return array, 1
         if isinstance(value, PickledArray | PickledDtype):
-            return Unread("a numpy array without content") if value.value is None else value.value
+            return Unread("a numpy array without content") if value.value is None else value.value, 1
         if isinstance(value, _Pca):
             value = value.state
         made: Any
         if isinstance(value, dict):
-            made = {k: convert(str(k), v, depth + 1) for k, v in value.items()}
+            items = [(k, *convert(str(k), v, depth + 1)) for k, v in value.items()]
+            made, size = {k: v for k, v, _ in items}, sum(size for _, _, size in items)
         elif type(value) in (list, tuple):
-            made = type(value)(convert(name, v, depth + 1) for v in value)
+            parts = [convert(name, v, depth + 1) for v in value]
+            made = type(value)(v for v, _ in parts)
+            size = sum(size + (v.size if isinstance(v, np.ndarray) else 0) for v, size in parts)  # numpy copies them
         elif value is None or isinstance(value, bool | int | float | str | bytes | Unread):
-            return value
+            return value, 1
         else:
-            return Unread(f"its entry {name[:80]!r} is neither plain values nor arrays")
-        done[id(value)] = made
-        return made
+            return Unread(f"its entry {name[:80]!r} is neither plain values nor arrays"), 1
+        if size >= MAX_PARTS:
+            made, size = Unread(f"its entry {name[:80]!r} has more than {MAX_PARTS:,} parts"), 1
+        done[id(value)] = made, size + 1
+        return made, size + 1
 
-    return convert("root", root, 0)
+    return convert("root", root, 0)[0]

@@ -7,8 +7,6 @@ tensor becomes an array only when it is needed, and after its geometry has been 
 
 import functools
 import math
-import os
-import stat
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +19,8 @@ import numpy as np
 from sret_jax.errors import UserError
 from sret_jax.models.weights.entries import CHOOSE, Found, Unclear, find_state, is_array
 from sret_jax.models.weights.restricted_pickle import Tensor, Unread, load, load_with_storages, plain, stream
+from sret_jax.storage.files import Unreadable, named, read_file
+from sret_jax.storage.foreign import open_zip
 from sret_jax.storage.plain_pickle import MALFORMED, Refused
 
 MAX_FILE = 2 << 30  # bytes; the largest checkpoint of the field has 1.2 GB
@@ -59,20 +59,9 @@ def read_torch(path: str | Path, data: bytes | None = None, part: str = "") -> T
 
 
 def read_bytes(path: Path) -> bytes:
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO must not block
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the weights file: {error.strerror}; check the path") from None
-    try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path}: not a regular file; give the path of a torch checkpoint")
-        if status.st_size > MAX_FILE:
-            raise UserError(f"{path}: {status.st_size} bytes; a weights file may have {MAX_FILE} at most")
-        with open(handle, "rb", closefd=False) as f:
-            return f.read(status.st_size)
-    finally:
-        os.close(handle)
+    """The bytes of a file of weights. Raises `UserError` naming it where it cannot be one."""
+    with named(path, "check the path, and give the file of a checkpoint"):
+        return read_file(path, MAX_FILE)
 
 
 def _decode(data: bytes, part: str) -> TorchFile:
@@ -183,19 +172,17 @@ def _storage_of(root: Any, key: str) -> str:
 
 def _decode_zip(data: bytes) -> tuple[Any, Content]:
     try:
-        archive = zipfile.ZipFile(BytesIO(data))
+        archive, names = open_zip(BytesIO(data))
     except zipfile.BadZipFile as error:
         error.add_note(_last_part(data))
         raise
-    entries = archive.infolist()
-    names = {entry.filename for entry in entries}
+    except Unreadable as error:
+        raise Refused(error.reason) from None
     pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
-    if len(pickles) != 1 or len(entries) != len(names):
-        raise Refused("its archive does not hold exactly one data.pkl, or a name twice")
-    if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(data) for entry in entries):
+    if len(pickles) != 1:
+        raise Refused("its archive does not hold exactly one data.pkl")
+    if any(e.compress_type != zipfile.ZIP_STORED or e.file_size != e.compress_size for e in names.values()):
         raise Refused("its archive is compressed, which torch never does")
-    if sum(entry.file_size for entry in entries) > len(data):
-        raise Refused("its archive entries overlap")
     folder = pickles[0].removesuffix("data.pkl")
     if f"{folder}byteorder" in names and _read(archive, f"{folder}byteorder") != b"little":
         raise Refused("it was written on a big-endian machine")

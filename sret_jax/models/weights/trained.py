@@ -1,6 +1,5 @@
 """Networks that were trained here, as a run or a saved retriever keeps them: with the config that they belong to."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +13,12 @@ from sret_jax.models.backbones.base import used_stage
 from sret_jax.models.weights.file import Weights
 from sret_jax.models.weights.folder import RETRIEVER, is_saved
 from sret_jax.models.weights.source import located
+from sret_jax.models.weights.torch_file import MAX_FILE
 from sret_jax.models.whitening import LearnedWhitening
-from sret_jax.storage.artifacts import verify_folder
+from sret_jax.storage.artifacts import MANIFEST, verify_folder
 from sret_jax.storage.checkpoint import Step, newest_step, read_step, verify_step
+from sret_jax.storage.files import named, open_file, read_file
+from sret_jax.storage.foreign import a_text, an_object, check_safetensors, one_of, read_json
 from sret_jax.storage.workdir import Workdir, is_checkpoint
 
 Tree = dict[str, Any]
@@ -115,20 +117,23 @@ def read_saved(folder: Path) -> TrainedNetwork:
 
     Raises `UserError` naming the folder that this version did not save, or that is damaged.
     """
+    for name in (MANIFEST, "config.json", PARAMETERS):
+        with named(folder / name, "save the retriever again"), open_file(folder / name, MAX_FILE):
+            pass  # no pipe and no device
     verify_folder(folder, only=("config.json", PARAMETERS))
-    try:
-        about = json.loads((folder / "config.json").read_bytes())
-        written = about["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / 'config.json'}: not of a retriever ({error!r}); save it again") from None
+    with named(folder / "config.json", "it is not of a retriever; save it again"):
+        about = an_object(read_json(folder / "config.json"), "it")
+        written = a_text(one_of(about, "format", "it"), "its format")
     if written != RETRIEVER:
         raise UserError(f"{folder}: written as {written!r}, this version reads {RETRIEVER!r}; save it again")
     try:
-        arrays = safetensors.numpy.load_file(folder / PARAMETERS)
-        named = unflatten_dict({tuple(name.split("/")): x for name, x in arrays.items()})
-        learned = named.get("learned")
+        data = read_file(folder / PARAMETERS, MAX_FILE)
+        check_safetensors(data)
+        arrays = safetensors.numpy.load(data)
+        tree = unflatten_dict({tuple(name.split("/")): x for name, x in arrays.items()})
+        learned = tree.get("learned")
         config = from_dict(about["config"])
-        variables = {"batch_stats": {}} | named["network"]
+        variables = {"batch_stats": {}} | tree["network"]
         return TrainedNetwork(config, variables, learned and LearnedWhitening(**learned), None)
-    except (ValueError, KeyError, TypeError, SafetensorError, UserError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, UserError) as error:
         raise UserError(f"{folder}: not a retriever that this version saved ({error}); save it again") from None
