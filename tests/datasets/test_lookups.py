@@ -164,7 +164,7 @@ def test_recognition_answers_are_scored(tmp_path):
         ("z,7 0.5", "line 2: unknown query 'z'; query names look like"),
         ("a,7", "'7' is not a landmark number and a confidence"),
         ("a,7 x", "'7 x' is not"),
-        ("a,7 nan", "confidence of query 'a' is nan"),
+        ("a,7 nan", "'7 nan' is not a landmark number and a confidence"),
     ]:
         (tmp_path / "s.csv").write_text("id,landmarks\n" + text + "\n")
         with pytest.raises(UserError, match=reason):

@@ -58,7 +58,7 @@ def test_what_older_numpy_wrote_is_read(tmp_path, protocol):
     ("value", "reason"),
     [
         ({"a": Evil()}, "posix.system"),
-        ([1, 2], r"int64 \[2\], not one dict"),
+        ([1, 2], r"'int64' \[2\], not one dict"),
         (np.array(None), "holds no dict"),
         ({"a": {1, 2}}, "refused"),
     ],

@@ -8,6 +8,7 @@ from scipy.spatial.distance import cdist
 
 from sret_jax.datasets import polygons
 from sret_jax.datasets.polygons import MAX_COORDINATE, outline_polygon, polygon, polygon_mask
+from sret_jax.storage.files import Unreadable
 
 
 def blobs(rng) -> np.ndarray:
@@ -73,7 +74,7 @@ def test_the_smallest_masks():
     "points", [[], [[]], [1, 2], [[1, 2, 3]], [[1, 2], [3]], "ab", [[0, MAX_COORDINATE + 1]], [[0, float("nan")]]]
 )
 def test_what_is_no_polygon(points):
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises((ValueError, TypeError, Unreadable)):
         polygon(points)
 
 

@@ -126,7 +126,7 @@ def test_a_zipped_file_that_is_none_of_ranks(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", np.zeros((100, 2), int))
     for shape in (b"(True,2)", b"(-1, 2) "):
         (tmp_path / "y.npy").write_bytes((tmp_path / "x.npy").read_bytes().replace(b"(100, 2)", shape))
-        with pytest.raises(UserError, match="y.npy: not a .npy file of integers"):
+        with pytest.raises(UserError, match="y.npy: .*give a .npy file of integers"):
             read_ranks(tmp_path / "y.npy", 2, 3)
     for shape in (b"(999, 2)", b"(1 << 40"):  # it claims more than it holds, or nothing that is a shape
         with zipfile.ZipFile(path, "w") as file:
