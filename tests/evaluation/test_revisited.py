@@ -259,7 +259,7 @@ def test_ranks_survive_the_file_and_what_does_not_fit_is_named(tmp_path):
     np.save(tmp_path / "x.npy", np.array([{"a": 1}], object), allow_pickle=True)
     with pytest.raises(UserError, match="give a .npy file of integers"):
         read_ranks(tmp_path / "x.npy", 3, 3)
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="No such file"):
         read_ranks(tmp_path / "none.npy", 3, 3)
 
 
