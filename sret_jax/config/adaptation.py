@@ -14,7 +14,7 @@ class AdaptConfig:
     # of the layer: "random" as published, or in closed form "pca", "within"
     start: Annotated[str, OneOf("within", "pca", "random")] = "within"
     ridge: Ridge = 1.0  # of "within": in units of the mean variance; 0: by cross-validation over instances
-    epochs: Annotated[int, Between(1, 100_000)] = 10
+    epochs: Annotated[int, Between(0, 100_000)] = 10  # 0: the start alone
     batch_size: Annotated[int, Between(1, 1_000_000)] = 128  # descriptors
     learning_rate: Rate = 3e-4
     weight_decay: Annotated[float, Between(0, 100)] = 1e-6  # part of the gradient
