@@ -42,7 +42,7 @@ def main(words: Sequence[str]) -> None:
     weights = read_weights(given.input, given.layout, given.learned_whitening, part, given.backbone)
     write_weights(given.output, weights)
     modules = ", ".join(
-        [*weights.variables["params"], *(["learned whitening"] if "whitening" in weights.variables else [])]
+        [*sorted(weights.variables["params"]), *(["learned whitening"] if "whitening" in weights.variables else [])]
     )
     where = f", from {weights.part}" if weights.part else ""
     print(f"{given.output}: {weights.backbone} up to {weights.stage}, layout {weights.layout}{where}; holds {modules}")
