@@ -238,7 +238,7 @@ def test_a_damaged_folder_is_refused(retriever, tmp_path, name, damage):
             {"config": {"nothing": 1}},
             r"saved: not a retriever that this version saved \(config: unknown field 'nothing'",
         ),
-        (None, "saved/config.json: not of a retriever"),
+        (None, "saved/config.json: not JSON .* it is not of a retriever; save it again"),
     ],
 )
 def test_a_folder_of_another_version_is_refused(retriever, tmp_path, about, says):

@@ -68,7 +68,10 @@ def parse_json(data: bytes) -> Any:
     except RecursionError:
         raise Unreadable(f"JSON that is nested more than {MAX_DEPTH} deep") from None
     except ValueError as error:
-        raise Unreadable(f"not JSON ({str(error)[:200]})") from None
+        digits = "digits" in str(error) and not isinstance(
+            error, json.JSONDecodeError
+        )  # Python names a switch of its own
+        raise Unreadable(f"not JSON ({'a number of many digits' if digits else str(error)[:200]})") from None
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [part for one in level for part in _parts(one) if isinstance(part, list | dict)]

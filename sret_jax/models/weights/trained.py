@@ -117,9 +117,10 @@ def read_saved(folder: Path) -> TrainedNetwork:
 
     Raises `UserError` naming the folder that this version did not save, or that is damaged.
     """
-    for name in (MANIFEST, "config.json", PARAMETERS):
-        with named(folder / name, "save the retriever again"), open_file(folder / name, MAX_FILE):
-            pass  # no pipe and no device
+    for path in (folder / name for name in (MANIFEST, "config.json", PARAMETERS)):
+        if path.exists():  # what is missing is said below
+            with named(path, "save the retriever again"), open_file(path, MAX_FILE):
+                pass  # no pipe and no device
     verify_folder(folder, only=("config.json", PARAMETERS))
     with named(folder / "config.json", "it is not of a retriever; save it again"):
         about = an_object(read_json(folder / "config.json"), "it")
