@@ -68,9 +68,8 @@ def parse_json(data: bytes) -> Any:
     except RecursionError:
         raise Unreadable(f"JSON that is nested more than {MAX_DEPTH} deep") from None
     except ValueError as error:
-        digits = "digits" in str(error) and not isinstance(
-            error, json.JSONDecodeError
-        )  # Python names a switch of its own
+        # Of long numbers Python says how programmers raise its limit.
+        digits = "digits" in str(error) and not isinstance(error, json.JSONDecodeError)
         raise Unreadable(f"not JSON ({'a number of many digits' if digits else str(error)[:200]})") from None
     level = [value]
     for _ in range(MAX_DEPTH):
