@@ -1,6 +1,5 @@
 """Archives of strangers: all of their files or none, member by member within limits."""
 
-import io
 import os
 import tarfile
 
@@ -8,16 +7,11 @@ import pytest
 
 from sret_jax.datasets.unpacking import unpack
 from sret_jax.errors import UserError
+from tests.support.archives import tar_of
 
 
 def archive(path, members, packing="", **fields):
-    with tarfile.open(path, f"w:{packing}", format=tarfile.GNU_FORMAT) as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            for key, value in fields.items():
-                setattr(info, key, value)
-            tar.addfile(info, io.BytesIO(data))
+    path.write_bytes(tar_of(members, packing, **fields))
     return path
 
 
