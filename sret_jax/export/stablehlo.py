@@ -44,8 +44,6 @@ class StableHLO:
         """
         path = Path(path).expanduser()
         path = path / FILE if path.is_dir() else path
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; `sret export RUN DIR --stablehlo` writes one")
         with named(path, "`sret export RUN DIR --stablehlo` writes one"):
             data = read_file(path, MOST_BYTES)
         try:

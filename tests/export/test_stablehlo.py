@@ -80,7 +80,7 @@ def test_several_scales_are_no_program():
 
 
 def test_a_file_that_is_none_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no such file; `sret export RUN DIR --stablehlo` writes one"):
+    with pytest.raises(UserError, match="No such file or directory; `sret export RUN DIR --stablehlo` writes one"):
         StableHLO(tmp_path)
     (tmp_path / FILE).write_bytes(b"nothing of the kind")
     with pytest.raises(UserError, match="not a program that JAX"):

@@ -11,7 +11,8 @@ from sret_jax.errors import UserError
 from sret_jax.models.backbones.vit_specs import SPECS
 from sret_jax.models.weights.file import read_weights
 from sret_jax.models.weights.layouts import FORMS
-from sret_jax.models.weights.layouts.transformers import NAMINGS, transformer_layout
+from sret_jax.models.weights.layouts.transformer_names import NAMINGS
+from sret_jax.models.weights.layouts.transformers import transformer_layout
 
 SMALL = {"width": 24, "depth": 2, "heads": 3, "grid": 4}
 NETWORKS = {  # layout: backbone

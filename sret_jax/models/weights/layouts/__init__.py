@@ -51,7 +51,7 @@ def find_layout(
         raise UserError(f"{source}: no known layout has entries like {some}; choose from {', '.join(_MARKS)}")
     if names[0] not in _MARKS:
         raise UserError(f"unknown layout {names[0]!r}; choose auto or one of {', '.join(_MARKS)}")
-    if names[0] in transformers.NAMINGS:
+    if names[0] in transformers.MARKS:
         return transformers.transformer_layout(names[0], state, source, backbone, about or {})
     if names[0] in convnext.NAMINGS:
         return convnext.convnext_layout(names[0], state, source)
