@@ -1,7 +1,6 @@
 """Where a collection is kept, and what is written of it there: `collection.json`."""
 
 import contextlib
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,15 @@ from sret_jax.data.folders import plain_name
 from sret_jax.errors import UserError
 from sret_jax.models.weights.shipped import DEFAULT, shipped_names
 from sret_jax.retriever import Retriever, load
-from sret_jax.storage.artifacts import DamagedError, fingerprint, lock_folder, unavailable, write_json
+from sret_jax.storage.artifacts import (
+    SEAL,
+    ChangedError,
+    DamagedError,
+    lock_folder,
+    read_sealed,
+    unavailable,
+    write_sealed,
+)
 from sret_jax.storage.refusals import enough_space
 
 log = logging.getLogger(__name__)
@@ -27,29 +34,19 @@ def read_about(folder: Path) -> dict[str, Any]:
     """
     path = folder / "collection.json"
     try:
-        about: dict[str, Any] = json.loads(path.read_bytes())
-        digest = about.pop("digest", None)  # none before there was one
-        if digest is not None and digest != fingerprint(about):
-            raise DamagedError(
-                f'{path}: changed since it was written; where it says the right things again, take its "digest" out, '
-                f"or else delete {folder} and index again"
-            )
-        about = {"local": NONE} | about
+        about = {"local": NONE} | read_sealed(path)
         if about["format"] != FORMAT or not isinstance(about["retriever"], str) or about["local"] not in SOURCES:
             raise ValueError(f"written as {about['format']!r}")
         if not Path(about["root"]).is_absolute():
             raise ValueError(f"photographs at {about['root']!r}")
+    except ChangedError as error:
+        raise DamagedError(
+            f'{error}; where it says the right things again, take its "{SEAL}" out, or else delete {folder} and '
+            "index again"
+        ) from None
     except FileNotFoundError:
         raise UserError(f"no collection {str(folder)!r}; `sret index PHOTOS` makes one") from None
-    except (
-        IsADirectoryError,
-        NotADirectoryError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+    except (DamagedError, IsADirectoryError, NotADirectoryError, ValueError, LookupError, TypeError) as error:
         raise DamagedError(
             f"{path}: not of a collection of this version ({error}); delete {folder} and index again"
         ) from None
@@ -169,4 +166,4 @@ def _about_of(folder: Path) -> dict[str, Any]:
 def write_about(folder: Path, about: dict[str, Any]) -> None:
     """Writes what `read_about` reads; of whoever holds the lock of the collection."""
     with enough_space(folder):
-        write_json(folder / "collection.json", about | {"digest": fingerprint(about)})
+        write_sealed(folder / "collection.json", about)

@@ -68,11 +68,16 @@ def _of_checkpoint(workdir: Path) -> dict[str, Any]:
     for step in reversed(steps_in(Workdir(workdir).checkpoints)):
         folder = Workdir(workdir).checkpoint(step)
         try:
-            verify_folder(folder, only=(RECORD,))
-            return configs.to_dict(configs.from_dict(json.loads((folder / RECORD).read_bytes())["config"]))
+            return configs.to_dict(_of_step(folder))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
             continue
     return {}
+
+
+def _of_step(folder: Path) -> Config:
+    """The config in the sealed record of one step."""
+    verify_folder(folder, only=(RECORD,))
+    return configs.from_dict(json.loads((folder / RECORD).read_bytes())["config"])
 
 
 def get_config(workdir: str) -> Config:
@@ -85,8 +90,7 @@ def get_config(workdir: str) -> Config:
     folder = Path(workdir)
     try:
         if is_checkpoint(folder):
-            verify_folder(folder, only=(RECORD,))
-            return configs.from_dict(json.loads((folder / RECORD).read_bytes())["config"])
+            return _of_step(folder)
         return configs.from_dict(read_run_file(folder)["config"])
     except FileNotFoundError:
         raise UserError(

@@ -1,6 +1,5 @@
 """The card of an exported network: what it is, how it was made, how good it is, how to use it. Markdown."""
 
-import json
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -10,6 +9,7 @@ from sret_jax.config import Config, differences, to_dict
 from sret_jax.models.weights.shipped import FOLDER, shipped_names
 from sret_jax.models.weights.trained import PARAMETERS, step_folder, used_step
 from sret_jax.retriever import Retriever
+from sret_jax.storage.artifacts import DamagedError, read_sealed
 from sret_jax.storage.workdir import RECORD, UNTRAINED
 
 OF_THE_NETWORK = ("seed", "data.", "mining.", "model.", "train.", "whitening.", "extract.")  # settings that are listed
@@ -95,10 +95,9 @@ def _words(text: Any) -> str:
 
 def _json(path: Path) -> Facts:
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return read_sealed(path)
+    except (OSError, DamagedError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def card(retriever: Retriever, name: str, about: Facts, shown: Facts) -> str:

@@ -29,6 +29,10 @@ class DamagedError(UserError):
     """An artefact on disk is not what was written."""
 
 
+class ChangedError(DamagedError):
+    """A file that can be read, but does not say what was written."""
+
+
 def unavailable(error: OSError) -> UserError:
     """What is said of a file that the system does not give now, which says nothing about what is in it."""
     return UserError(f"{error.filename}: {error.strerror}; nothing was changed, so try again when this has passed")
@@ -112,15 +116,20 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        DamagedError: it is not what was written.
+        ChangedError: its digest is another one's.
+        DamagedError: it is no such object.
     """
     try:
         values = json.loads(path.read_bytes())
-        sealed = values.pop(SEAL, None)
-        if sealed is not None and sealed != fingerprint(values):
-            raise ValueError("changed since it was written")
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        if not isinstance(values, dict):
+            raise ValueError("no object")
+        if not isinstance(values.get(SEAL, ""), str):
+            raise ValueError("its digest is no text")
+    except (ValueError, RecursionError) as error:
         raise DamagedError(f"{path}: unreadable ({error})") from None
+    sealed = values.pop(SEAL, None)
+    if sealed is not None and sealed != fingerprint(values):
+        raise ChangedError(f"{path}: changed since it was written")
     return values
 
 

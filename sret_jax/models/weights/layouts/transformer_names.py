@@ -1,16 +1,16 @@
 """What vision transformers' entries are called, by whoever wrote the file: one `Naming` a layout.
 
-    layout               a block's keys                          what marks it
-    dinov2               blocks.0.attn.qkv, .mlp.fc1, .ls1       register_tokens; Meta's
-    dinov3               the same, or .mlp.w1 and w2             storage_tokens, rope_embed; Meta's
-    pe                   transformer.resblocks.0.attn.in_proj    Meta's; with visual. beside a text tower
-    timm                 as dinov2                               reg_token, and then positions without the class token's
-    timm-dinov3          blocks.0.attn.qkv, .mlp.fc1, .gamma_1   LingBot-Vision too
-    timm-pe              blocks.0.attn.qkv, .mlp.fc1             norm_pre
-    timm-siglip          the same                                no class token; visual.trunk. beside a text tower
-    transformers-dinov2  encoder.layer.0.attention               embeddings.position_embeddings
-    transformers-dinov3  layer.0.attention.q_proj                embeddings.register_tokens
-    transformers-siglip  encoder.layers.0.self_attn.q_proj       vision_model. beside a text tower
+layout               a block's keys                          what marks it
+dinov2               blocks.0.attn.qkv, .mlp.fc1, .ls1       register_tokens; Meta's
+dinov3               the same, or .mlp.w1 and w2             storage_tokens, rope_embed; Meta's
+pe                   transformer.resblocks.0.attn.in_proj    Meta's; with visual. beside a text tower
+timm                 as dinov2                               reg_token, and then positions without the class token's
+timm-dinov3          blocks.0.attn.qkv, .mlp.fc1, .gamma_1   LingBot-Vision too
+timm-pe              blocks.0.attn.qkv, .mlp.fc1             norm_pre
+timm-siglip          the same                                no class token; visual.trunk. beside a text tower
+transformers-dinov2  encoder.layer.0.attention               embeddings.position_embeddings
+transformers-dinov3  layer.0.attention.q_proj                embeddings.register_tokens
+transformers-siglip  encoder.layers.0.self_attn.q_proj       vision_model. beside a text tower
 """
 
 from typing import NamedTuple
