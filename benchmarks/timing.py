@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shlex
 import sys
 import time
@@ -45,13 +46,14 @@ def machine() -> str:
 
 
 def command() -> str:
-    """The command line that runs this benchmark, in Markdown; a path of this host becomes the name of its option."""
+    """The command line that runs this benchmark, in Markdown; of a path of this host the last two names."""
     words = ["python", f"benchmarks/{Path(sys.argv[0]).name}"]
-    for word in sys.argv[1:]:
-        option, path, _ = word.partition("=/")
-        named = option.rpartition("=")[2].lstrip("-").upper()
-        words.append(shlex.quote(f"{option}={named}" if path else word))
-    return f"`{' '.join(word for word in words if word != '--save')}`"
+    words += [shlex.quote(re.sub(r"(?<![^=,;])/[^,;]+", _short, word)) for word in sys.argv[1:] if word != "--save"]
+    return f"`{' '.join(words)}`"
+
+
+def _short(path: re.Match[str]) -> str:
+    return "/".join(Path(path[0]).parts[1:][-2:])
 
 
 def save(name: str, text: str) -> Path:
