@@ -56,6 +56,15 @@ Params: TypeAlias = dict[str, Any]  # of a primitive
 Shapes: TypeAlias = Sequence[Any]  # of its outputs, `.shape` and `.dtype`
 Rule: TypeAlias = Callable[["Graph", Sequence[Value], Params, Shapes], Sequence[Value]]
 RULES: dict[str, Rule] = {}
+FOLDED: dict[str, Callable[..., np.ndarray]] = {  # nodes that only change the shape: of a constant a constant
+    "Unsqueeze": lambda x, axes: np.expand_dims(x, tuple(axes)),
+    "Transpose": lambda x, perm: x.transpose(perm),
+}
+FINITE = {  # nodes that make finite numbers of finite numbers
+    *("Conv", "MatMul", "MaxPool", "Add", "Sub", "Mul", "Relu", "Clip", "Max", "Min", "Neg", "Abs", "Tanh", "Sigmoid"),
+    *("Cast", "Transpose", "Unsqueeze", "Squeeze", "Reshape", "Expand", "Slice", "Pad", "Concat", "ReduceSum"),
+    *("Shape", "Mod", "Range", "Not", "And", "Or", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"),
+}
 KNOWN: dict[str, Callable[..., Any]] = {}  # how numpy computes a primitive of arrays that are known, and its parameters
 
 
@@ -76,25 +85,49 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, np.ndarray] = {}
         self.symbols: dict[str, str] = {}  # name of a free size -> int64 [1] that holds it
+        self.finite: set[str] = set()  # what holds neither NaN nor infinity, whatever photographs come in
         self._made: dict[Any, tuple[str, ...]] = {}
+        self._makers: dict[str, tuple[str, tuple[str, ...]]] = {}
 
     def node(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
         """The name of the (first) output; `several` gives all."""
         return self.several(kind, *inputs, outputs=outputs, **attributes)[0]
 
     def several(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> tuple[str, ...]:
+        if kind in FOLDED and all(name in self.constants for name in inputs):
+            return (self.constant(FOLDED[kind](*(self.constants[name] for name in inputs), **attributes)),)
         key = kind, inputs, outputs, repr(sorted(attributes.items()))
         if key not in self._made:
             names = tuple(f"{kind.lower()}_{len(self.nodes)}_{i}" for i in range(outputs))
             self.nodes.append(helper.make_node(kind, inputs, names, **attributes))
             self._made[key] = names
+            self._makers[names[0]] = kind, inputs
+            if self._stays_finite(kind, inputs):
+                self.finite.update(names)
         return self._made[key]
+
+    def _stays_finite(self, kind: str, inputs: tuple[str, ...]) -> bool:
+        known = kind in FINITE or (
+            kind == "Div" and inputs[1] in self.constants and bool(self.constants[inputs[1]].all())
+        )
+        return known and self.finite.issuperset(inputs)
+
+    def maker(self, name: str) -> tuple[str, tuple[str, ...]]:
+        """Kind and inputs of the node whose first output this is; empty for constants and the graph's own inputs."""
+        return self._makers.get(name, ("", ()))
+
+    def scalar(self, name: str) -> float | None:
+        """The one number that a constant holds; None of all else."""
+        array = self.constants.get(name)
+        return None if array is None or array.size != 1 else float(array.item())
 
     def constant(self, array: Any) -> str:
         array = np.asarray(array, order="C")
         digest = hashlib.sha256(array.tobytes()).hexdigest()[:16]
         name = f"{array.dtype}_{'x'.join(map(str, array.shape))}_{digest}"
         self.constants[name] = array
+        if np.isfinite(array).all():
+            self.finite.add(name)
         return name
 
     def integers(self, *values: int) -> str:
@@ -193,6 +226,7 @@ def convert(
 
     closed = jax.make_jaxpr(function)(*(shape for _, shape in inputs))
     graph = Graph()
+    graph.finite.update(name for name, _ in inputs)
     arguments = [Tensor(name, tuple(given.shape), str(given.dtype)) for name, given in inputs]
     for axis, size in enumerate(arguments[0].shape):
         if any(size is wanted or str(size) == str(wanted) for wanted in sizes):

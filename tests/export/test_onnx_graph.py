@@ -9,7 +9,7 @@ from jax import export, lax
 from sret_jax.errors import UserError
 
 pytestmark = pytest.mark.parity
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 RNG = np.random.default_rng(0)
@@ -37,6 +37,21 @@ FUNCTIONS = {
         jnp.sum(x, (1, 2)) + jnp.max(x, (1, 2)) + m.any(2).sum(1)[:, None] + m.all((1, 2))[:, None]
     ),
     "logsumexp": lambda x, m: jax.nn.logsumexp(x, axis=(1, 2), where=(m | ~m.any((1, 2), keepdims=True))[..., None]),
+    "bounds": lambda x, m: (
+        jnp.maximum(x, 0)
+        + jnp.maximum(0, -x)
+        + jnp.minimum(jnp.maximum(x, 0), 0.5)
+        + lax.clamp(0.0, x, 0.2)
+        + lax.clamp(-0.3, x, 0.3)
+        + jnp.minimum(x, 0.1)
+        + jnp.minimum(jnp.maximum(x, x[..., :1]), 0.4)
+        + jnp.maximum(jnp.int32(3 * x), 0)
+    ),
+    "zero outside a mask, of what is not finite": lambda x, m: (
+        jnp.where(m[..., None], x, jnp.log(0 * x)).clip(-9, 9)
+        + jnp.where(m[..., None], 0.0, x)
+        + jnp.where((x > 0), jnp.log(jnp.maximum(x, 0)), 0)
+    ),
     "convolution": lambda x, m: jnp.clip(
         lax.conv_general_dilated(x, K, (2, 2), ((0, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")) + 1, 0, 6
     ),
@@ -89,6 +104,16 @@ def test_onnx_runtime_computes_what_jax_does(name):
         mask = RNG.random(shape) > 0.3
         expected = np.asarray(FUNCTIONS[name](jnp.asarray(x), jnp.asarray(mask))).reshape(-1, 1)
         np.testing.assert_allclose(session.run(None, {"x": x, "m": mask})[0], expected, atol=2e-5, rtol=2e-5)
+
+
+def test_what_runtimes_compute_together_with_a_convolution_is_said_as_they_look_for_it():
+    def block(x, m):
+        strided, m = lax.slice(x / 2, (0, 0, 0, 0), x.shape, (1, 2, 2, 1)), lax.slice(m, (0, 0, 0), m.shape, (1, 2, 2))
+        y = lax.conv_general_dilated(strided, K, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jnp.where(m[..., None], jnp.clip(y, 0, 6), 0) + jnp.where(m[..., None], jnp.maximum(y, 0), 0)
+
+    kinds = [node.op_type for node in onnx.load_from_string(converted(block)).graph.node]
+    assert {"Clip", "Relu", "Mul"} <= set(kinds) and not {"Max", "Min", "Where"} & set(kinds)
 
 
 def test_a_loop_is_refused_with_the_place_where_it_is():

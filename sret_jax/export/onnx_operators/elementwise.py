@@ -30,8 +30,6 @@ BINARY = {
     "sub": "Sub",
     "mul": "Mul",
     "div": "Div",
-    "max": "Max",
-    "min": "Min",
     "pow": "Pow",
     "and": "And",
     "or": "Or",
@@ -150,13 +148,45 @@ def convert_element_type(graph: Graph, given: Sequence[Value], params: Params, s
     return [graph.cast(graph.held(given[0]), str(shapes[0].dtype))]
 
 
+def _bounded(graph: Graph, given: Sequence[Value], shapes: Shapes) -> tuple[list[Tensor], int | None]:
+    """The two operands of a maximum or minimum, and which of them is one known number, of floats."""
+    operands = aligned(graph, given)
+    known = [i for i, x in enumerate(operands) if graph.scalar(x.name) is not None]
+    return operands, known[0] if len(known) == 1 and str(shapes[0].dtype) == "float32" else None
+
+
+@rule("max")
+def maximum(graph: Graph, given: Sequence[Value], params: Params, shapes: Shapes) -> Sequence[Value]:
+    """Of an array and zero `Relu`, which runtimes compute together with the convolution before it."""
+    operands, known = _bounded(graph, given, shapes)
+    if known is not None and graph.scalar(operands[known].name) == 0:
+        return [like(graph.node("Relu", operands[1 - known].name), operands, shapes)]
+    return [like(graph.node("Max", *(x.name for x in operands)), operands, shapes)]
+
+
+@rule("min")
+def minimum(graph: Graph, given: Sequence[Value], params: Params, shapes: Shapes) -> Sequence[Value]:
+    """Of what `Relu` returns and a number `Clip`, for the same reason."""
+    operands, known = _bounded(graph, given, shapes)
+    if known is not None:
+        kind, inputs = graph.maker(operands[1 - known].name)
+        if kind == "Relu":
+            ends = (graph.constant(np.float32(end)) for end in (0, graph.scalar(operands[known].name)))
+            return [like(graph.node("Clip", inputs[0], *ends), operands, shapes)]
+    return [like(graph.node("Min", *(x.name for x in operands)), operands, shapes)]
+
+
 @rule("clamp")
 def clamp(graph: Graph, given: Sequence[Value], params: Params, shapes: Shapes) -> Sequence[Value]:
     least, x, most = given
-    return [elementwise(graph, "Min", [elementwise(graph, "Max", [x, least], shapes), most], shapes)]
+    return minimum(graph, [*maximum(graph, [x, least], params, shapes), most], params, shapes)
 
 
 @rule("select_n")
 def select_n(graph: Graph, given: Sequence[Value], params: Params, shapes: Shapes) -> Sequence[Value]:
+    """Where a mask makes zeros of finite numbers, they are multiplied by it: runtimes do that eight times as fast."""
     which, no, yes = given
+    zero = graph.scalar(graph.held(no).name) == 0
+    if zero and isinstance(yes, Tensor) and yes.dtype == "float32" and yes.name in graph.finite:
+        return [elementwise(graph, "Mul", [graph.cast(graph.held(which), "float32"), yes], shapes)]
     return [elementwise(graph, "Where", [which, yes, no], shapes)]
