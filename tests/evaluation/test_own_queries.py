@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -58,9 +59,10 @@ def test_what_is_found_of_a_click_a_box_or_a_mask_is_shown(tmp_path, regions):
     for method in ("discovery", "lost"):
         assert sum(text.startswith(f"{method}: found in ") for text in page.texts) == (3 if regions else 4)
     assert not [text for text in page.texts if "IoU" in text or "show it" in text or "AP" in text]
-    assert {(tmp_path / "mine" / name).as_uri() for name in (*QUERIES, "d.png")} < set(page.links)
-    photos = {path.as_uri() for path in (tmp_path / "photos").rglob("*") if path.is_file()}
-    assert len(photos & set(page.links)) >= 10  # the answers of one query are all of different photographs
+    linked = {(out / unquote(link)).resolve() for link in page.links}
+    assert {tmp_path / "mine" / name for name in (*QUERIES, "d.png")} < linked
+    photos = {path for path in (tmp_path / "photos").rglob("*") if path.is_file()}
+    assert len(photos & linked) >= 10  # the answers of one query are all of different photographs
 
 
 def answers(out, query):

@@ -1,16 +1,14 @@
 """Pictures in a page: each is enlarged by a click, and named by the file it shows."""
 
-from pathlib import Path
-
 from PIL import Image
 
 from sret_jax.evaluation.report.pictures import escaped, picture_uri
 
 
-def named(name: str, original: Path | None = None) -> str:
-    """A file's name, isolated from the direction of the text around it, and a link to the file where it is known."""
+def named(name: str, original: str = "") -> str:
+    """A file's name, isolated from the direction of the text around it, and a link to the file where that is known."""
     shown = f"<bdi>{escaped(name)}</bdi>"
-    return shown if original is None else f'<a href="{escaped(original.as_uri())}">{shown}</a>'
+    return f'<a href="{escaped(original)}">{shown}</a>' if original else shown
 
 
 class Album:
@@ -19,15 +17,13 @@ class Album:
     def __init__(self) -> None:
         self._pictures = 0
 
-    def figure(
-        self, image: Image.Image, name: str, caption: str = "", *, original: Path | None = None, kind: str = ""
-    ) -> str:
+    def figure(self, image: Image.Image, name: str, caption: str = "", *, original: str = "", kind: str = "") -> str:
         """A figure.
 
         Args:
           name: of the photograph; shown as text, whatever is in it.
           caption: HTML.
-          original: the photograph on disk.
+          original: link to the photograph on disk.
           kind: class of the figure.
         """
         self._pictures += 1

@@ -1,6 +1,7 @@
 """A query and its answers in a page: what was searched for, what was found, and where in it the object is."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -29,12 +30,14 @@ class QueryCards:
         marked: Sequence[MarkedAnswers],
         regions: Mapping[int, Region],
         album: Album,
+        out: Path,
     ):
         """
         Args:
           marked: what methods of localization mark in the first answers to some queries.
           regions: what of some queries is searched for, by row.
           album: of the page.
+          out: folder of the page.
         """
         self._scores, self._regions, self._album = scores, regions, album
         self._queries, self._photos = benchmark.query_photos, benchmark.database
@@ -42,7 +45,7 @@ class QueryCards:
         self._marked: dict[int, list[MarkedAnswers]] = {}
         for one in marked:
             self._marked.setdefault(one.query, []).append(one)
-        self._query_file, self._photo_file = originals(benchmark)
+        self._query_link, self._photo_link = originals(benchmark, out)
 
     def card(self, q: int) -> str:
         """The query at position q of the scores, its answers best first, and below them what each method marks."""
@@ -58,13 +61,13 @@ class QueryCards:
     def _asked(self, q: int, row: int) -> str:
         name, ap = self._queries.names[row], self._scores.ap[q]
         image, what = asked(self._queries, row, self._regions)
-        lines = [f'<span class="name">{named(name, self._query_file(name))}</span>']
+        lines = [f'<span class="name">{named(name, self._query_link(name))}</span>']
         if what or self._own:
             lines.append(f"searched for: {what or 'the whole photograph'}")
         if not np.isnan(ap):
             lines.append(f"AP {100 * ap:.1f}, {first_right(q, self._scores)}")
         return self._album.figure(
-            image, name, "".join(f"<div>{line}</div>" for line in lines), original=self._query_file(name), kind="asked"
+            image, name, "".join(f"<div>{line}</div>" for line in lines), original=self._query_link(name), kind="asked"
         )
 
     def _answers(self, q: int, marked: MarkedAnswers | None) -> list[str]:
@@ -81,9 +84,9 @@ class QueryCards:
             else:
                 image = reduced(self._photos.photo(i), self._photos.mask(i))
             caption = f"{rank} · <b>{sign} {score:.3f}</b> {chip}" if sign else f"{rank} · {score:.3f} {chip}"
-            file = self._photo_file(name)
-            caption += f'<span class="name">{named(name, file)}</span>'
-            out.append(self._album.figure(image, name, caption, original=file, kind=kind))
+            link = self._photo_link(name)
+            caption += f'<span class="name">{named(name, link)}</span>'
+            out.append(self._album.figure(image, name, caption, original=link, kind=kind))
         return out
 
     def _method(self, one: MarkedAnswers, first: bool) -> str:
@@ -93,9 +96,9 @@ class QueryCards:
             figures = []
             for place, photo in enumerate(one.rows):
                 name = self._photos.names[photo]
-                file = self._photo_file(name)
-                caption = f'{mark_chip(one, place)}<span class="name">{named(name, file)}</span>'
-                figures.append(self._album.figure(marked_large(one, place, self._photos), name, caption, original=file))
+                link = self._photo_link(name)
+                caption = f'{mark_chip(one, place)}<span class="name">{named(name, link)}</span>'
+                figures.append(self._album.figure(marked_large(one, place, self._photos), name, caption, original=link))
             rows.append(f'<div class="row">{"".join(figures)}</div>')
         if heat := heat_row(one, self._photos, self._album):
             rows.append(heat)

@@ -58,7 +58,7 @@ def write_report(
     """
     queries, photos, album = benchmark.query_photos, benchmark.database, Album()
     best, worst = choose_queries(scores, queries)
-    cards = QueryCards(scores, benchmark, marked, regions, album)
+    cards = QueryCards(scores, benchmark, marked, regions, album, out)
     body, colours = [_head(results, benchmark)], legend(marked)
     for title, chosen in _sections(scores, benchmark, {one.query for one in marked}):
         if chosen:
