@@ -73,7 +73,18 @@ def read_ranks(path: str | Path, queries: int, photos: int) -> Int[np.ndarray, "
     if not known.any():
         raise UserError(f"{path}: none of the {photos} photos of the benchmark is ranked; numbers follow its imlist")
     _suspect_numbers_from_1(path, rankings, known)
+    _check_once_each(path, rankings, photos)
     return rankings
+
+
+def _check_once_each(path: str | Path, rankings: Int[np.ndarray, "q k"], photos: int) -> None:
+    """Of photos of the benchmark alone: many distractors may share one number."""
+    for query, row in enumerate(rankings):
+        found, times = np.unique(row[(row >= 0) & (row < photos)], return_counts=True)
+        if len(twice := found[times > 1]):
+            raise UserError(
+                f"{path}: query {query} has photo {twice[0]} twice ({len(twice)} such); every photo has one rank"
+            )
 
 
 def _suspect_numbers_from_1(path: str | Path, rankings: np.ndarray, known: Bool[np.ndarray, "n"]) -> None:

@@ -139,6 +139,17 @@ def test_a_zipped_file_that_is_none_of_ranks(tmp_path, monkeypatch):
         read_ranks(path, 2, 3)
 
 
+def test_a_photo_has_one_rank_and_distractors_may_share_a_number(tmp_path):
+    path = tmp_path / "ranks.npy"
+    ranks = np.array([[0, 2], [7, 1], [1, 7], [7, 7], [2, -1], [-1, -1]])
+    np.save(path, ranks)
+    assert np.array_equal(read_ranks(path, 2, 3), ranks.T)
+    ranks[4, 0] = 0
+    np.save(path, ranks)
+    with pytest.raises(UserError, match=r"query 0 has photo 0 twice \(1 such\); every photo has one rank"):
+        read_ranks(path, 2, 3)
+
+
 def test_numbers_from_1_are_suspected(tmp_path, caplog):
     path = tmp_path / "r.npy"
     np.save(path, RANKS + 1)
