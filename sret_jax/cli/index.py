@@ -1,6 +1,6 @@
 """Keeps an index of a folder of photographs.
 
-    sret index PHOTOS [--name=NAME] [--retriever=RUN] [--local=sift]
+    sret index PHOTOS [--name=NAME] [--retriever=RUN] [--local=sift] [--shard=NUMBER/OF]
     sret index [--collection=NAME]
 
 PHOTOS is any folder; photographs may lie at any depth, and stay where they are. The first time all of them are
@@ -13,6 +13,9 @@ the package.
 
 With `--local=sift`, or `head` for those of a network that has its own, local features of the photographs are kept
 besides, by which `sret search --verify` verifies answers. `--local=none` leaves them out again.
+
+With `--shard=3/100` the fourth of a hundred parts is described, as a collection of its own; `sret merge PHOTOS` makes
+one of all. `--shard=auto` takes the part that Slurm (arrays and tasks) or Open MPI says.
 """
 
 import contextlib
@@ -40,16 +43,22 @@ def main(words: Sequence[str]) -> None:
     arguments.add_argument("--name", default="", help="of the collection; by default the folder's")
     arguments.add_argument("--retriever", type=expanded, default=None, help="what describes the photographs")
     arguments.add_argument("--local", default=None, metavar="SOURCE", help="local features that are kept: " + kinds)
+    arguments.add_argument("--shard", default="", metavar="NUMBER/OF", help="the part that is described here")
     arguments.add_argument("--forget", action="store_true", help="also where no photograph is there any more")
     given = arguments.parse_args(words)
     if given.photos == "":
         raise UserError('index "": give the folder of the photographs, or nothing for all collections')
-    if given.photos is None and (given.name or given.retriever or given.local is not None):
-        raise UserError("--name, --retriever and --local are for a folder: give it first")
+    if given.photos is None and (given.name or given.retriever or given.shard or given.local is not None):
+        raise UserError("--name, --retriever, --shard and --local are for a folder: give it first")
     if given.photos:
         name = given.name or given.collection
         opened = Collection.open(
-            given.photos, workdir=given.workdir, name=name, retriever=given.retriever or None, local=given.local
+            given.photos,
+            workdir=given.workdir,
+            name=name,
+            retriever=given.retriever or None,
+            local=given.local,
+            shard=given.shard or None,
         )
         update(opened, given.forget)
         return

@@ -8,6 +8,7 @@ from sret_jax.errors import UserError, choices
 
 COMMANDS = {
     "index": "keep an index of a folder of photographs, and bring it up to date",
+    "merge": "make one of an index that was described in parts",
     "search": "find the photographs of it that show a thing in a photograph",
     "serve": "point at things and find them, in the browser",
     "remove": "take photographs out of it",

@@ -14,11 +14,13 @@ from jaxtyping import Float, UInt8
 from sret_jax.collection.answers import Answer, Found, Status
 from sret_jax.collection.local import NONE, LocalFinder, finder_of
 from sret_jax.collection.marking import discovered_box
-from sret_jax.collection.place import locked, place_of, read_about, write_about
+from sret_jax.collection.merging import finished_shards, rows_by_name
+from sret_jax.collection.place import folder_of, locked, place_of, read_about, write_about
 from sret_jax.collection.query import Query
 from sret_jax.collection.scan import find_changes
+from sret_jax.collection.shard import Shard
 from sret_jax.collection.state import State, StoredPhoto
-from sret_jax.collection.store import Store
+from sret_jax.collection.store import Store, write_generation
 from sret_jax.collection.update import Progress, Update, check_there, store_for_update, update_store
 from sret_jax.collection.verification import VERIFIED, verified
 from sret_jax.collection.view import View, check_known, has_photos
@@ -48,6 +50,7 @@ class Collection:
       folder: where the collection is kept.
       name: of this folder.
       root: of the photographs.
+      shard: the part of them that it holds; None: all.
     """
 
     def __init__(self, folder: str | Path):
@@ -59,6 +62,7 @@ class Collection:
         about = read_about(self.folder)
         self.name, self.root, self._source = self.folder.name, Path(about["root"]), about["retriever"]
         self._root_before = about["root"]
+        self.shard = Shard.parse(about["shard"]) if about.get("shard") else None
         self._view = View(self.folder)
         self._updating = threading.Lock()
         self._progress = (0, 0)
@@ -73,6 +77,7 @@ class Collection:
         name: str = "",
         retriever: Retriever | str | Path | None = None,
         local: str | None = None,
+        shard: Shard | str | None = None,
     ) -> "Collection":
         """The collection of a folder of photographs, made where there is none yet; `update` fills it.
 
@@ -91,10 +96,40 @@ class Collection:
           UserError: no such folder, a name that another folder's collection has, a retriever that cannot be loaded, or
             local features that are not kept or that it has not.
         """
-        folder, resolved = place_of(root, Path(workdir).expanduser(), name, retriever, local)
+        part = Shard.parse(shard) if isinstance(shard, str) else shard
+        folder, resolved = place_of(root, Path(workdir).expanduser(), name, retriever, local, part)
         opened = cls(folder)
         opened.root = resolved  # of photographs that were moved, which the next update looks for here
         return opened
+
+    @classmethod
+    def merge(cls, root: str | Path, *, workdir: str | Path = COLLECTIONS, name: str = "") -> "Collection":
+        """The collection of a folder, made of its shards: what `update` without them would have made, bit for bit.
+
+        The shards have to lie in its folder, as `open` makes them or copied there from elsewhere, and are not needed
+        any more afterwards. What was taken out of the collection before stays out.
+
+        Args:
+          root: of the photographs, as they are seen here.
+          workdir: where collections are kept.
+          name: of the collection; by default the folder's.
+
+        Raises:
+          UserError: a shard is missing, not finished, or described by another retriever; the disk is full.
+          DamagedError: something of a shard is not what was written; the collection is what it was.
+        """
+        folder = folder_of(Path(root).expanduser().resolve(), Path(workdir).expanduser(), name)
+        parts = finished_shards(folder)
+        about, first = parts[0]
+        made = about["retriever"] or load(about["folder"] / "retriever")
+        opened = cls.open(root, workdir=workdir, name=folder.name, retriever=made, local=about["local"])
+        stores = [store for _, store in parts]
+        skipped = {name: why for store in stores for name, why in store.state.skipped.items()}
+        with locked(folder):
+            excluded = dict(Store(folder).state.excluded) if has_photos(folder) else {}
+            write_generation(folder, first.state.header, rows_by_name(stores, excluded), skipped, excluded)
+            write_about(folder, read_about(folder) | {"root": str(opened.root), "updated": _now()})
+        return cls(folder)
 
     @property
     def names(self) -> list[str]:
@@ -146,9 +181,9 @@ class Collection:
         if about["root"] not in (self._root_before, str(self.root)):
             raise UserError(f"{self.name}: its photographs are those of {about['root']} by now; open it again")
         finder = finder_of(self.retriever, about["local"])
-        kept = [path.parent for path in self.folder.parent.glob("*/collection.json")]
+        kept = [self.folder, *(path.parent for path in self.folder.parent.glob("*/collection.json"))]
         there = Store(self.folder) if has_photos(self.folder) else None
-        changes = find_changes(self.root, there.state if there else State(), kept)
+        changes = find_changes(self.root, there.state if there else State(), kept, self.shard)
         moved = about["root"] != str(self.root)
         if there and not forget:
             check_there(there, changes, self.root, moved)
@@ -157,7 +192,7 @@ class Collection:
             self._root_before = str(self.root)
         store = store_for_update(self.folder, there, self.retriever, self.stage, finder)
         if store is not there:
-            changes = find_changes(self.root, store.state, kept)
+            changes = find_changes(self.root, store.state, kept, self.shard)
 
         def tell(done: int, total: int) -> None:
             self._progress = done, total
@@ -168,8 +203,7 @@ class Collection:
         done = update_store(store, changes, self.root, extractor, self.stage, tell, finder)
         if store.outgrown:
             store.compact()
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_about(self.folder, read_about(self.folder) | {"updated": now})
+        write_about(self.folder, read_about(self.folder) | {"updated": _now()})
         with self._view.computing:
             if self.names:
                 self._view.searchable(self.retriever)
@@ -424,6 +458,10 @@ class Collection:
             return decode_photo(data, WORKING_SIDE)
 
         return read
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _decoded(data: bytes, query: Photo) -> UInt8[np.ndarray, "h w 3"]:

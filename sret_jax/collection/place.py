@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sret_jax.collection.local import NONE, SOURCES, LocalFinder, check_source
+from sret_jax.collection.shard import SHARDS, Shard
 from sret_jax.data.folders import plain_name
 from sret_jax.errors import UserError
 from sret_jax.models.weights.shipped import DEFAULT, shipped_names
@@ -63,9 +64,10 @@ def folder_of(root: Path, workdir: Path, name: str) -> Path:
     taken: dict[str, Path | None] = {
         path.name: None for path in workdir.glob("*") if path.resolve() == root or not _is_begun(path)
     }
-    for about in sorted(workdir.glob("*/collection.json")):
+    of_shards = sorted(workdir.glob(f"*/{SHARDS}/*/collection.json"))
+    for about in (*of_shards, *sorted(workdir.glob("*/collection.json"))):
         try:
-            taken[about.parent.name] = Path(read_about(about.parent)["root"])
+            taken[about.relative_to(workdir).parts[0]] = Path(read_about(about.parent)["root"])
         except UserError as error:
             log.warning("%s", error)
     if not name:
@@ -90,7 +92,7 @@ def _is_begun(folder: Path) -> bool:
     """Whether nothing is there but what a process that makes a collection writes first."""
     if not folder.is_dir():
         return False
-    return all(path.name.startswith(".") or path.name == "retriever" for path in folder.iterdir())
+    return all(path.name.startswith(".") or path.name in ("retriever", SHARDS) for path in folder.iterdir())
 
 
 @contextlib.contextmanager
@@ -106,7 +108,12 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def place_of(
-    root: str | Path, workdir: Path, name: str, retriever: Retriever | str | Path | None, local: str | None
+    root: str | Path,
+    workdir: Path,
+    name: str,
+    retriever: Retriever | str | Path | None,
+    local: str | None,
+    shard: Shard | None = None,
 ) -> tuple[Path, Path]:
     """The folder of a collection, made where there is none, with what is written of it as `Collection.open` was given;
     and the folder of the photographs, resolved.
@@ -122,6 +129,8 @@ def place_of(
         raise UserError(f"no folder {str(given)!r}: give the folder of the photographs")
     root = root.resolve()
     folder = folder_of(root, workdir, name)
+    if shard:
+        folder = folder / SHARDS / shard.folder
     if root == folder.resolve() or folder.resolve() in root.parents:
         raise UserError(f"{root}: is kept by a collection itself; choose another --workdir or --name")
     before = _about_of(folder)
@@ -141,6 +150,7 @@ def place_of(
             "local features; they can be given after that"
         )
     new: dict[str, Any] = {"retriever": DEFAULT, "local": NONE, "format": FORMAT, "root": str(root)}
+    new |= {"shard": str(shard)} if shard else {}
     about = new | before | changes
     if about == before and not own:
         return folder, root
@@ -155,7 +165,7 @@ def place_of(
             write_about(folder, new | now | changes)
             return folder, root
     # While a retriever was loaded, another process has given the name to other photographs.
-    return place_of(root, workdir, name, own or retriever, local)
+    return place_of(root, workdir, name, own or retriever, local, shard)
 
 
 def _about_of(folder: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sret_jax.collection.shard import Shard
 from sret_jax.collection.state import State
 from sret_jax.data.folders import FolderEntry, walk
 
@@ -37,13 +38,14 @@ class Changes:
     unskipped: list[str]
 
 
-def find_changes(root: Path, state: State, leave_out: Sequence[Path]) -> Changes:
+def find_changes(root: Path, state: State, leave_out: Sequence[Path], shard: Shard | None = None) -> Changes:
     """What a tree has that the state of its collection has not, and the other way round.
 
     Photographs below a folder that cannot be listed are taken to be there still.
 
     Args:
       leave_out: folders that are not looked into, wherever they are: the collections' own.
+      shard: whose photographs alone count.
     """
     left_out = tuple(os.fspath(folder.resolve()) + os.sep for folder in leave_out)
     read, skipped, there, unlisted = [], [], set(), []
@@ -56,6 +58,8 @@ def find_changes(root: Path, state: State, leave_out: Sequence[Path]) -> Changes
             continue
         if entry.reason.startswith("cannot be listed"):
             unlisted.append(entry.name + "/")
+        if shard and not shard.has(entry.name):
+            continue
         stamp = _stamp(entry)
         there.add(entry.name)
         if entry.name in state.excluded:

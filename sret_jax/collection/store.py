@@ -322,41 +322,69 @@ class Store:
 
     def compact(self) -> None:
         """A new generation with the photographs that are there, by name; nothing that a search finds changes."""
-        name = next_generation(self.folder)
-        built = self.folder / name
-        shutil.rmtree(built, ignore_errors=True)
-        with enough_space(self.folder):
-            try:
-                built.mkdir()
-                self._write_anew(built)
-            except OSError:
-                shutil.rmtree(built, ignore_errors=True)  # which may be what fills the disk
-                raise
-            publish(self.folder, name)
+        state = self.state
+        rows = [(self, state.live[name]) for name in sorted(state.live)]
+        write_generation(self.folder, state.header, rows, state.skipped, state.excluded)
         self._open()
 
-    def _write_anew(self, built: Path) -> None:
-        state = self.state
-        journal, at = Journal(built / "journal"), [0, 0, 0]
-        journal.append([{"header": state.header}])
-        files: list[tuple[str, Callable[[int], np.ndarray | None]]]
-        files = [("descriptors", self.descriptor), ("maps", self.map)]
-        if self.local_about:
-            files.append(("local", self.local))
-        for file, _ in files:  # also where no row is left to be written
-            append_at(built / file, 0, b"")
-        rows = [state.live[own] for own in sorted(state.live)]
-        for start in range(0, len(rows), COPIED_AT_ONCE):
-            part = rows[start : start + COPIED_AT_ONCE]
-            for i, (file, row_of) in enumerate(files):
-                data = b"".join(own.tobytes() for row in part if (own := row_of(row)) is not None)
-                append_at(built / file, at[i], data)
-                at[i] += len(data)
-            photos = [state.photos[row] for row in part]
-            kept = [(start + i, state.local[row]) for i, row in enumerate(part) if row in state.local]
-            local = [[row, one.count, one.check] for row, one in kept]
-            added = [[p.name, p.size, p.digest, p.stamp, p.map, p.checks] for p in photos]
-            journal.append([{"add": added} | ({"local": local} if local else {})])
-        skipped = [[own, *rest] for own, rest in state.skipped.items()]
-        last = {"skip": skipped, "exclude": sorted(state.excluded.items())}
-        journal.append([{key: value for key, value in last.items() if value}])
+
+def write_generation(
+    folder: Path,
+    header: dict[str, Any],
+    rows: Sequence[tuple[Store, int]],
+    skipped: Mapping[str, tuple[str, tuple[int, int]]],
+    excluded: Mapping[str, str],
+) -> None:
+    """A generation of rows of stores, in their order, checked while they are copied; it counts from now on.
+
+    Args:
+      folder: of the collection.
+      header: of its journal, and of those of all stores.
+      skipped: as `State` has it.
+      excluded: as `State` has it.
+
+    Raises:
+      DamagedError: a row is not what was written; nothing has changed then.
+      UserError: the disk is full.
+    """
+    name = next_generation(folder)
+    built = folder / name
+    shutil.rmtree(built, ignore_errors=True)
+    with enough_space(folder):
+        try:
+            built.mkdir()
+            _write_rows(built, header, rows, skipped, excluded)
+        except (OSError, DamagedError):
+            shutil.rmtree(built, ignore_errors=True)  # which may be what fills the disk
+            raise
+        publish(folder, name)
+
+
+def _write_rows(
+    built: Path,
+    header: dict[str, Any],
+    rows: Sequence[tuple[Store, int]],
+    skipped: Mapping[str, tuple[str, tuple[int, int]]],
+    excluded: Mapping[str, str],
+) -> None:
+    journal, at = Journal(built / "journal"), [0, 0, 0]
+    journal.append([{"header": header}])
+    files: list[tuple[str, Callable[[Store, int], np.ndarray | None]]]
+    files = [("descriptors", Store.descriptor), ("maps", Store.map)]
+    if header.get("local"):
+        files.append(("local", Store.local))
+    for file, _ in files:  # also where no row is left to be written
+        append_at(built / file, 0, b"")
+    for start in range(0, len(rows), COPIED_AT_ONCE):
+        part = rows[start : start + COPIED_AT_ONCE]
+        for i, (file, row_of) in enumerate(files):
+            data = b"".join(own.tobytes() for store, row in part if (own := row_of(store, row)) is not None)
+            append_at(built / file, at[i], data)
+            at[i] += len(data)
+        photos = [store.state.photos[row] for store, row in part]
+        kept = [(start + i, store.state.local[row]) for i, (store, row) in enumerate(part) if row in store.state.local]
+        local = [[row, one.count, one.check] for row, one in kept]
+        added = [[p.name, p.size, p.digest, p.stamp, p.map, p.checks] for p in photos]
+        journal.append([{"add": added} | ({"local": local} if local else {})])
+    last = {"skip": [[own, *rest] for own, rest in skipped.items()], "exclude": sorted(excluded.items())}
+    journal.append([{key: value for key, value in last.items() if value}])

@@ -74,6 +74,23 @@ def test_a_folder_is_indexed_searched_and_changed(sret, tmp_path):
     assert sret("verify")[:2] == (0, "Pictures: all that is stored of 3 photographs is as it was written\n")
 
 
+def test_parts_are_indexed_apart_and_merged(sret, monkeypatch):
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
+    status, out, _ = sret("index", "Pictures", "--retriever=retriever", "--shard=auto")
+    assert status == 0 and out.startswith("1-of-2: ")
+    assert "0-of-2" not in out and sret("status")[0] == 2  # a part is not taken for the collection
+    assert "not there: 0/2; `sret index PHOTOS --shard=0/2` describes it" in sret("merge", "Pictures")[2]
+    assert sret("index", "Pictures", "--retriever=retriever", "--shard=0/2")[0] == 0
+    assert sret("merge", "Pictures")[1].startswith("Pictures: 4 photographs of ")
+    assert (
+        "(nothing new)" in sret("index", "Pictures")[1]
+        and len(sret("search", "cat/0.jpg", "--k=3")[1].splitlines()) == 3
+    )
+    assert "--shard=2/2: give NUMBER/OF" in sret("index", "Pictures", "--shard=2/2")[2]
+    assert "are for a folder: give it first" in sret("index", "--shard=0/2")[2]
+
+
 def test_local_features_are_kept_and_answers_verified(sret):
     sret("index", "Pictures", "--retriever=retriever")
     assert "(4 given local features)" in sret("index", "Pictures", "--local=sift")[1]
