@@ -16,7 +16,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from sret_jax.data.colour import in_srgb
-from sret_jax.data.formats import FORMATS, MAX_PIXELS, TOO_LARGE, is_heic, refusal, written
+from sret_jax.data.formats import FORMATS, TOO_LARGE, is_heic, refusal, too_large, written
 from sret_jax.storage.files import Unreadable
 
 DECODING_VERSION = 2  # of the pixels that `decode_photo` makes of a file: raise it when they change
@@ -31,6 +31,8 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+ON_ITS_SIDE, FROM_THE_END = (5, 6, 7, 8), (3, 4, 6, 7)  # turns: rows become columns; the first becomes the last
+BAND = 2**21  # pixels that are converted at once: a photograph of 50 megapixels takes 200 MB and its pixels 150
 
 # Pillow only warns between one and two times its own limit. `MAX_PIXELS` is stricter, so nothing is lost.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
@@ -57,9 +59,8 @@ def decode_photo(data: bytes, at_least: int | None = None, profile: bool = True)
             width, height = (math.ceil(side * at_least / max(image.size)) for side in image.size)
             image.draft(None, (width, height))
         image.load()
-        turn = TURNS.get(image.getexif().get(0x0112, 1))
-        image = _rgb(image, image.info.get("icc_profile") if profile else None)
-        return np.array(image if turn is None else image.transpose(turn))
+        turn = image.getexif().get(0x0112, 1)
+        return _pixels(image, image.info.get("icc_profile") if profile else None, turn if turn in TURNS else 1)
 
 
 def decode_mask(data: bytes) -> Bool[np.ndarray, "h w"]:
@@ -133,8 +134,9 @@ def _open(data: bytes, formats: Collection[str], known: str = "") -> Image.Image
         image = _open_heic(data) if heic else Image.open(io.BytesIO(data), formats=[x for x in formats if x != "HEIF"])
     except UnidentifiedImageError:
         raise PhotoRejected(f"not a {known or f'{written(formats)} photograph'}") from None
-    if image.width * image.height > MAX_PIXELS:
-        raise PhotoRejected(TOO_LARGE)
+    four = image.mode == "CMYK" and "progressive" in image.info
+    if reason := too_large(image.format or "", image.size, four):
+        raise PhotoRejected(reason)
     return image
 
 
@@ -142,9 +144,28 @@ def _open_heic(data: bytes) -> Image.Image:
     import pillow_heif  # an extra; `refusal` has seen that it is there
 
     file = pillow_heif.open_heif(data)
-    if file.size[0] * file.size[1] > MAX_PIXELS:
-        raise PhotoRejected(TOO_LARGE)
+    if reason := too_large("HEIF", file.size, four_channels="A" in file.mode):
+        raise PhotoRejected(reason)
     return file.to_pillow()
+
+
+def _pixels(image: Image.Image, profile: bytes | None, turn: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The whole image as RGB, turned as EXIF says; band by band, so that no second copy of it is ever there."""
+    width, height = image.size
+    rows = max(1, BAND // width)
+    if height <= rows:
+        return np.array(_turned(_rgb(image, profile), turn))
+    pixels = np.empty((width, height, 3) if turn in ON_ITS_SIDE else (height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        band = _turned(_rgb(image.crop((0, top, width, bottom)), profile), turn)
+        there = slice(height - bottom, height - top) if turn in FROM_THE_END else slice(top, bottom)
+        pixels[(slice(None), there) if turn in ON_ITS_SIDE else there] = np.asarray(band)
+    return pixels
+
+
+def _turned(image: Image.Image, turn: int) -> Image.Image:
+    return image.transpose(TURNS[turn]) if turn in TURNS else image
 
 
 def _rgb(image: Image.Image, profile: bytes | None) -> Image.Image:

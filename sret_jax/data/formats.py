@@ -15,6 +15,9 @@ from pathlib import PurePath
 from PIL import features
 
 MAX_PIXELS = 50_000_000  # of a photograph, and of any part of one; checked before it is decoded
+# Of these, whose decoders hold the photograph several times over: what none of them takes more than 512 MB for.
+FEWER_PIXELS = {"WEBP": 30_000_000, "AVIF": 30_000_000, "JPEG2000": 20_000_000}
+FEWER_OF_FOUR_CHANNELS = 40_000_000  # progressive JPEG of four inks, transparent HEIC
 MAX_PARTS = 200_000  # strips or tiles of a TIFF; even tiles of 16 x 16 pixels are fewer
 
 # Pillow's names of what is decoded -> how people write them.
@@ -86,6 +89,17 @@ def decoder(name: str) -> str:
     """What a file of this name needs beyond what every installation has, and whether it is there; "" for nothing."""
     needed = NOT_EVERYWHERE.get(PurePath(name).suffix.lower(), "")
     return needed and f"{needed} {installed(needed)}"
+
+
+def too_large(name: str, size: tuple[int, int], four_channels: bool = False) -> str:
+    """Why a photograph of a format and a size is not decoded; "" where it is. `four_channels`: all four are held."""
+    most = min(FEWER_PIXELS.get(name, MAX_PIXELS), FEWER_OF_FOUR_CHANNELS if four_channels else MAX_PIXELS)
+    if size[0] * size[1] > MAX_PIXELS:
+        return TOO_LARGE
+    if size[0] * size[1] > most:
+        kind = FORMATS.get(name, "JPEG")
+        return f"more than {most // 1_000_000} megapixels, too many for this kind of {kind}: save it as a PNG"
+    return ""
 
 
 def refusal(data: bytes) -> str:

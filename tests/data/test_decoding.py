@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, JpegImagePlugin, PngImagePlugin, features
 
+from sret_jax.data import decoding, formats
 from sret_jax.data.decoding import PhotoRejected, decode_mask, decode_photo, encode_jpeg, encode_mask
 from sret_jax.datasets.mask_file import decode_any_mask
 from sret_jax.storage.files import Unreadable, read_file
@@ -56,6 +57,32 @@ def test_every_exif_orientation(orientation):
     exif[0x0112] = orientation
     data = files.encode(files.Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif)
     np.testing.assert_array_equal(decode_photo(data), upright)
+
+
+@pytest.mark.parametrize("name", files.ACCEPTED)
+def test_a_photograph_that_is_converted_in_bands_has_the_same_pixels(monkeypatch, name):
+    whole = decode_photo(files.ACCEPTED[name][0])
+    monkeypatch.setattr(decoding, "BAND", 5 * files.W)  # the last band is shorter
+    np.testing.assert_array_equal(decode_photo(files.ACCEPTED[name][0]), whole)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_bands_are_put_where_they_belong_when_the_photograph_is_turned(monkeypatch, orientation):
+    photo = np.random.default_rng(0).integers(0, 256, (23, 31, 3), np.uint8)
+    exif = files.Image.Exif()
+    exif[0x0112] = orientation
+    data = files.encode(files.Image.fromarray(photo), "PNG", exif=exif)
+    whole = decode_photo(data)
+    monkeypatch.setattr(decoding, "BAND", 5 * 31)
+    np.testing.assert_array_equal(decode_photo(data), whole)
+
+
+def test_formats_whose_decoders_take_more_memory_may_have_fewer_pixels():
+    wide = {"WEBP": (5000, 6100), "AVIF": (5000, 6100), "JPEG2000": (4000, 5100)}
+    assert all(formats.too_large(name, size).startswith("more than") for name, size in wide.items())
+    assert not formats.too_large("JPEG", (7000, 7000)) and not formats.too_large("WEBP", (5000, 6000))
+    assert formats.too_large("JPEG", (7000, 7000), four_channels=True).startswith("more than 40 megapixels")
+    assert formats.too_large("PNG", (7000, 7200)) == formats.TOO_LARGE
 
 
 def test_the_limit_is_checked_before_pixels_are_made():
