@@ -24,6 +24,7 @@ from sret_jax.collection.store import Store, write_generation
 from sret_jax.collection.update import Progress, Update, check_there, store_for_update, update_store
 from sret_jax.collection.verification import VERIFIED, verified
 from sret_jax.collection.view import View, check_known, has_photos
+from sret_jax.data.apart import decode_apart
 from sret_jax.data.decoding import PhotoRejected, decode_photo
 from sret_jax.data.opening import Photo, encoded
 from sret_jax.data.regions import Box, Region
@@ -465,8 +466,8 @@ def _now() -> str:
 
 
 def _decoded(data: bytes, query: Photo) -> UInt8[np.ndarray, "h w 3"]:
-    try:
-        return decode_photo(data)
+    try:  # bytes come from whoever is connected to a server; a person names a path
+        return decode_apart(data) if isinstance(query, bytes) else decode_photo(data)
     except Unreadable as error:
         named = f"the query {query}" if isinstance(query, str | Path) else "the query"
         raise UserError(f"{named} is no photograph: {error.reason}") from None

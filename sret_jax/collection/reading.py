@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from sret_jax.collection.scan import FoundFile, settled
-from sret_jax.data.decoding import decode_photo
+from sret_jax.data.apart import DecoderFailed, decode_apart, read_apart
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import shown_sizes
 from sret_jax.data.resizing import resize
 from sret_jax.extraction.descriptors import Extractor
-from sret_jax.storage.files import Unreadable, read_file
+from sret_jax.storage.files import Unreadable
 
 UNKNOWN = (0, 0)  # the stamp of what is to be read again next time
 
@@ -76,7 +76,7 @@ def read_photo(
 ) -> ReadPhoto | Rejected:
     """Reads a file, and decodes it unless `row_of` its digest is known; `look` is given it as it is and as shown."""
     try:
-        data = read_file(file.path)
+        data = read_apart(file.path)
     except Unreadable as error:
         return Rejected(file, error.reason, UNKNOWN)
     file = dataclasses.replace(file, stamp=settled((len(data), file.stamp[1])))
@@ -85,7 +85,9 @@ def read_photo(
     if row is not None:
         return ReadPhoto(file, digest, (0, 0), None, row)
     try:
-        pixels = decode_photo(data)
+        pixels = decode_apart(data)
+    except DecoderFailed as error:
+        return Rejected(file, error.reason, UNKNOWN)
     except Unreadable as error:
         return Rejected(file, error.reason, file.stamp)
     size = pixels.shape[:2]

@@ -16,11 +16,12 @@ from sret_jax.collection.reading import ReadPhoto, Rejected, pixel_set, read_pho
 from sret_jax.collection.scan import Changes, FoundFile
 from sret_jax.collection.state import StoredPhoto
 from sret_jax.collection.store import AT_ONCE, Described, Store
+from sret_jax.data.apart import read_apart
 from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import Extractor
 from sret_jax.models.backbones import BACKBONES
 from sret_jax.retriever import Retriever
-from sret_jax.storage.files import Unreadable, read_file
+from sret_jax.storage.files import Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ def check_there(store: Store, changes: Changes, root: Path, moved: bool) -> None
         return
     for file in sorted(changes.read, key=lambda file: file.name not in live):
         try:
-            if hashlib.sha256(read_file(file.path)).hexdigest() in store.state.contents:
+            if hashlib.sha256(read_apart(file.path)).hexdigest() in store.state.contents:
                 return
         except Unreadable:
             continue

@@ -119,6 +119,8 @@ def damage_rejected() -> Iterator[None]:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PhotoRejected(TOO_LARGE) from None
+    except MemoryError:
+        raise PhotoRejected("takes more memory than there is") from None
     except Exception as error:
         raise PhotoRejected(f"damaged: {str(error) or type(error).__name__}") from None
 

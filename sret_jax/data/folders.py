@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from sret_jax.config.paths import listed_paths
-from sret_jax.data.decoding import decode_photo
+from sret_jax.data.apart import read_photo_apart
 from sret_jax.data.formats import decoder, written
 from sret_jax.data.names import RowsByName, on_disk
 from sret_jax.data.photo_set import PhotoSet, joined, named_sources, one_instance_each
 from sret_jax.data.prepared import PhotoBuilder, RecordIndex, in_order, open_prepared, prepared
 from sret_jax.data.side_files import lies_beside
 from sret_jax.errors import UserError
-from sret_jax.storage.files import Unreadable, named, read_file
+from sret_jax.storage.files import Unreadable, named
 from sret_jax.storage.foreign import a_list, a_text, an_object, read_json
 
 log = logging.getLogger(__name__)
@@ -287,9 +287,7 @@ def read_entry(entry: FolderEntry) -> tuple[bytes, tuple[int, int]] | str:
     if entry.reason:
         return entry.reason
     try:
-        data = read_file(entry.path)
-        height, width = decode_photo(data).shape[:2]
-        return data, (height, width)
+        return read_photo_apart(entry.path)
     except Unreadable as rejected:
         return rejected.reason
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from sret_jax.data.apart import read_apart, read_photo_apart, size_apart
 from sret_jax.data.colour import in_srgb
 from sret_jax.data.decoding import PhotoRejected, decode_photo
 from sret_jax.data.folders import FolderEntry, prepare_folder, walk
@@ -25,6 +26,7 @@ from sret_jax.storage.files import Unreadable, read_file
 
 log = logging.getLogger(__name__)
 
+FEW = 16  # photographs that a person named one by one, for which no process is started
 Photo = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 
@@ -43,7 +45,7 @@ class OpenedPhotos:
         photo = self.photos[index]
         if isinstance(photo, bytes):
             return {"image": photo}
-        data = read_file(photo)
+        data = read_apart(photo)
         if hashlib.sha256(data).hexdigest() != self.digests[index]:
             raise PhotoRejected("changed since it was opened; open the photographs again")
         return {"image": data}
@@ -90,11 +92,10 @@ def _folder(root: Path) -> PhotoSet:
         if entry.reason:
             return entry.reason
         try:
-            data = read_file(entry.path)
-            height, width = decode_photo(data).shape[:2]
+            data, size = read_photo_apart(entry.path)
         except Unreadable as rejected:
             return rejected.reason
-        return hashlib.sha256(data).hexdigest(), (height, width)
+        return hashlib.sha256(data).hexdigest(), size
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         outcomes = list(threads.map(checked, entries))
@@ -138,10 +139,11 @@ def _listed(photos: list[Any], names: Sequence[str] | None) -> PhotoSet:
         raise UserError(f"open_photos: {twice!r} is there twice; every photograph needs a name of its own")
     kept: list[bytes | str] = []
     sizes, digests = [], []
+    size_of = size_apart if len(photos) > FEW else lambda data: decode_photo(data).shape[:2]
     for name, photo in zip(names, photos, strict=True):
         try:
             data = encoded(photo)
-            sizes.append(decode_photo(data).shape[:2])
+            sizes.append(size_of(data))
         except Unreadable as rejected:
             raise UserError(f"{name}: {rejected.reason}; give a photograph, {written()}") from None
         digests.append(hashlib.sha256(data).hexdigest())

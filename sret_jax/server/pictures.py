@@ -9,6 +9,7 @@ from collections import OrderedDict
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from sret_jax.data.apart import decode_apart
 from sret_jax.data.decoding import decode_photo, encode_jpeg, encode_png
 from sret_jax.data.resizing import resize
 
@@ -38,7 +39,7 @@ def preview(data: bytes) -> tuple[bytes, tuple[int, int]]:
     Raises:
         PhotoRejected: it is no whole photograph.
     """
-    photo = decode_photo(data)
+    photo = decode_apart(data)
     height, width = photo.shape[:2]
     return _thumbnail(photo, SIZES[-1]), (height, width)
 
