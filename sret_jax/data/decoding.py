@@ -122,7 +122,8 @@ def damage_rejected() -> Iterator[None]:
     except MemoryError:
         raise PhotoRejected("takes more memory than there is") from None
     except Exception as error:
-        raise PhotoRejected(f"damaged: {str(error) or type(error).__name__}") from None
+        words = " ".join(str(error).split())  # libraries write several lines
+        raise PhotoRejected(f"damaged: {words or type(error).__name__}") from None
 
 
 def _open(data: bytes, formats: Collection[str], known: str = "") -> Image.Image:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from sret_jax.config import Config, DataConfig
-from sret_jax.data import folders, formats, prepared
+from sret_jax.data import apart, folders, formats, prepared
 from sret_jax.data.folders import folder_names, prepare_folder, prepare_folders, prepare_single_photos
 from sret_jax.data.opening import open_photos
 from sret_jax.data.pipeline import load
@@ -135,6 +135,7 @@ def test_heics_are_read_again_when_they_can_be_decoded(tmp_path, cache, monkeypa
     write_photos(tmp_path / "photos", 1, 1)
     (tmp_path / "photos/tower 0/phone.heic").write_bytes(files.HEIC_START)
     installed = formats.installed
+    monkeypatch.setattr(apart._processes, "none_start", True)  # another process would know what is installed
     monkeypatch.setattr(formats, "installed", lambda name: name != "HEIF" and installed(name))
     assert "sret_jax[heic]" in dict(prepare_folder(tmp_path / "photos", cache).skipped)["tower 0/phone.heic"]
     monkeypatch.setattr(formats, "installed", lambda name: True)
