@@ -43,6 +43,13 @@ from sret_jax.storage.files import MAX_BYTES, Unreadable
 
 log = logging.getLogger(__name__)
 PROGRAM = ["-P", "-m", "sret_jax.data.decoder_process"]  # -P: nothing is imported from the working directory
+ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    # glibc keeps what a photograph of a few megapixels took for the next one: else half of the time is the system's.
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**26),
+}
 PATIENCE = 20  # seconds for a photograph
 STARTING = 60  # seconds for a process
 
@@ -129,7 +136,7 @@ class _Decoder:
             stderr=subprocess.DEVNULL,
             bufsize=0,
             cwd="/",
-            env=os.environ | {"PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            env=os.environ | ENVIRONMENT | {"PYTHONPATH": places},
         )
         assert self.process.stdin and self.process.stdout
         self.requests, self.answers = self.process.stdin.fileno(), self.process.stdout.fileno()
@@ -182,7 +189,7 @@ class _Decoder:
         return outcome, (height, width), self._receive(length)
 
     def _receive(self, length: int) -> memoryview:
-        data = rest = memoryview(bytearray(length))
+        data = rest = np.empty(length, np.uint8).data
         while rest:
             try:
                 count = os.readv(self.answers, [rest])

@@ -22,10 +22,12 @@ from sret_jax.collection import update as updating
 from sret_jax.collection.collection import Collection
 from sret_jax.collection.place import read_about, write_about
 from sret_jax.config import Config, DataConfig, ExtractConfig, LocalizeConfig, ModelConfig
+from sret_jax.data import apart
 from sret_jax.errors import UserError
 from sret_jax.localization.presence import FOUND_WITH_COSINE
 from sret_jax.retriever import Retriever, load
 from sret_jax.storage.artifacts import DamagedError
+from tests.support import odd_decoder
 from tests.support.photos import write_long_ago
 
 CONFIG = Config(
@@ -161,6 +163,23 @@ def test_a_file_of_an_uncertain_time_is_read_again(collection, root, monkeypatch
     monkeypatch.setattr(updating, "read_photo", lambda file, **rest: (read.append(file.name), own(file, **rest))[1])
     collection.update()
     assert read == ["now.jpg"]
+
+
+def test_a_photograph_that_hurts_its_decoder_is_skipped_and_tried_again(collection, root, monkeypatch):
+    processes = apart._Processes()
+    monkeypatch.setattr(apart, "_processes", processes)
+    write_long_ago(root / "hurts.jpg", SCENES["cup"][:300])
+    write_long_ago(root / "new.jpg", SCENES["woman"][:300])
+    with open(root / "hurts.jpg", "ab") as file:
+        file.write(odd_decoder.CRASHES)
+    os.utime(root / "hurts.jpg", (1.6e9, 1.6e9))
+    with monkeypatch.context() as only_now:
+        only_now.setattr(apart, "PROGRAM", ["-P", "-m", "tests.support.odd_decoder"])
+        done = collection.update()
+        processes.end()
+    assert done.added == ["new.jpg"] and done.skipped == [("hurts.jpg", "its decoder ended with signal 11")]
+    assert collection.update().added == ["hurts.jpg"]  # by a decoder that it does not hurt
+    processes.end()
 
 
 def test_what_is_removed_stays_out_until_it_is_restored(collection, root):
