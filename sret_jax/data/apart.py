@@ -50,7 +50,7 @@ ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
     "MALLOC_TRIM_THRESHOLD_": str(2**26),
 }
-PATIENCE = 20  # seconds for a photograph
+PATIENCE = 20  # seconds for a photograph: those of the processor, and those in which its process does nothing
 STARTING = 60  # seconds for a process
 
 
@@ -144,7 +144,8 @@ class _Decoder:
             os.set_blocking(pipe, False)
             with contextlib.suppress(OSError, AttributeError):
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 2**20)
-        self.left = STARTING
+        self.left = float(STARTING)
+        self.used: float | None = None  # of the processor, when it was last looked at
         try:
             if self._receive_answer()[0] != DONE:
                 raise _Died
@@ -153,7 +154,7 @@ class _Decoder:
 
     def ask(self, wanted: bytes, payload: bytes, at_least: int) -> tuple[bytes, tuple[int, int], Body]:
         """Raises `_Died` or `_Hung`."""
-        self.left = PATIENCE
+        self.left, self.used = float(PATIENCE), None
         self._send(REQUEST.pack(wanted, at_least, len(payload)))
         self._send(payload)
         outcome, size, body = self._receive_answer()
@@ -204,13 +205,23 @@ class _Decoder:
         return data
 
     def _wait(self, pipe: int, event: int) -> None:
-        """Seconds are counted while nothing comes, so that those in which all was suspended do not."""
+        """A second in which the process waits for a processor is not the photograph's, nor is one of a suspension."""
         waiting = select.poll()
         waiting.register(pipe, event)
         while not waiting.poll(1000):
-            self.left -= 1
+            used = self._processor_seconds()
+            self.left -= used - (used if self.used is None else self.used) or 1
+            self.used = used
             if self.left <= 0:
                 raise _Hung
+
+    def _processor_seconds(self) -> float:
+        """That the process has used; always 0 where the system does not say."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # of the user and of the system
 
 
 class _Processes:

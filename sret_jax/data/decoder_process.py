@@ -10,6 +10,7 @@ import resource
 import select
 import signal
 import struct
+import threading
 from pathlib import Path
 
 from sret_jax.data.decoding import PhotoRejected, decode_photo
@@ -21,7 +22,7 @@ ANSWER = struct.Struct("<cIIQ")  # what became of it, height, width, bytes that 
 READ, PHOTO, SIZE, DECODE = b"r", b"p", b"s", b"d"  # of a path its bytes, or these and the size; of bytes size, pixels
 DONE, REJECTED, UNREADABLE = b"+", b"-", b"u"
 MEMORY = 2**30  # bytes that a photograph may take beside what the process has: none needs more than half of them
-LONGEST = 30  # seconds for a request, after which the process ends itself, for nobody else may be there to do it
+LONGEST = 600  # seconds for a request, after which the process ends itself, whatever holds it
 IDLE = 600  # seconds without a request after which it ends
 
 
@@ -44,6 +45,7 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the command, which ends its decoders
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     _limit_memory()
+    threading.Thread(target=_end_with_the_command, args=(requests,), daemon=True).start()
     with contextlib.suppress(ImportError):
         from PIL import AvifImagePlugin
 
@@ -66,6 +68,14 @@ def serve() -> None:
             _send(answers, body)
             del payload, body
             signal.alarm(0)
+
+
+def _end_with_the_command(requests: int) -> None:
+    """Also where a file system does not answer. Its death signal would be that of the thread that started this."""
+    closed = select.poll()
+    closed.register(requests, 0)  # the end of the other side is reported unasked
+    closed.poll()
+    os._exit(0)
 
 
 def _limit_memory() -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -148,23 +149,38 @@ def test_where_no_process_starts_this_one_decodes(processes, monkeypatch, caplog
     assert sum("none can be started" in line for line in caplog.messages) == 1
 
 
+def test_seconds_without_a_processor_are_not_the_photographs(odd, processes):
+    size_apart(PLAIN)
+    decoder = processes.borrow()
+    decoder.left, decoder.used = 2.0, 0.0
+    clock = iter([0.001 * second for second in range(1, 6)])  # of a process that hardly gets on, and then ends
+    decoder._processor_seconds = lambda: next(clock)
+    with pytest.raises(StopIteration):
+        decoder._wait(decoder.answers, select.POLLIN)
+    assert decoder.left > 1.9
+    decoder.end()
+
+
 PARENT = """
-import sys, time
+import sys
 from sret_jax.data import apart
-apart.size_apart(open(sys.argv[1], "rb").read())
-print(apart._processes.idle[0].process.pid, flush=True)
-if sys.argv[2] == "stays":
-    time.sleep(1000)
+apart.PROGRAM = ["-P", "-m", "tests.support.odd_decoder"]
+data = open(sys.argv[1], "rb").read()
+decoder = apart._processes.borrow()
+print(decoder.process.pid, flush=True)
+decoder.ask(apart.SIZE, data, 0)
+apart._processes.give_back(decoder)
 """
 
 
 @pytest.mark.parametrize("end", ["killed", "ends"])
 def test_no_process_outlives_the_command(tmp_path, end):
-    (tmp_path / "photo.jpg").write_bytes(PLAIN)
-    words = [sys.executable, "-c", PARENT, tmp_path / "photo.jpg", "ends" if end == "ends" else "stays"]
+    (tmp_path / "photo.jpg").write_bytes(PLAIN + (odd_decoder.HANGS if end == "killed" else b""))
+    words = [sys.executable, "-c", PARENT, tmp_path / "photo.jpg"]
     parent = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     pid = int(parent.stdout.readline())
     if end == "killed":
+        time.sleep(1)  # its decoder has begun
         parent.kill()
     _, errors = parent.communicate(timeout=20)
     assert end == "killed" or errors == ""
