@@ -11,7 +11,8 @@ The config file may hold parts of your own, or `--parts=FILE` bring them: docs/y
 error says where in them it comes from.
 """
 
-import jax
+import contextlib
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -21,6 +22,7 @@ from sret_jax.errors import UserError
 from sret_jax.evaluation.seeds import train_seeds
 from sret_jax.evaluation.training_run import train
 from sret_jax.training.loop import Stopped
+from sret_jax.training.peers import together
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, logs and results go.")
@@ -28,24 +30,21 @@ SEEDS = flags.DEFINE_integer("seeds", None, "Train so often, with seeds one afte
 COORDINATOR = flags.DEFINE_string("coordinator", None, 'Address of process 0, HOST:PORT; "auto" on a cluster.')
 PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.")
 PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
-HEARTBEAT = 30  # seconds without a sign of life after which a process counts as lost
 
 
 def main() -> None:
     if CONFIG.value is None or WORKDIR.value is None:
         raise UserError("give --config=NAME or a file, and --workdir=DIR")
     _check_processes()
-    if COORDINATOR.value == "auto":
-        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
-    elif COORDINATOR.value:
-        address = COORDINATOR.value, PROCESSES.value, PROCESS.value
-        jax.distributed.initialize(*address, heartbeat_timeout_seconds=HEARTBEAT)
+    workdir = expanded(WORKDIR.value)
     try:
-        workdir = expanded(WORKDIR.value)
-        if SEEDS.value is None:
-            train(CONFIG.value, workdir)
-        else:
-            print(train_seeds(CONFIG.value, workdir, SEEDS.value))
+        with contextlib.ExitStack() as stack:
+            if COORDINATOR.value:
+                stack.enter_context(together(COORDINATOR.value, PROCESSES.value, PROCESS.value, workdir))
+            if SEEDS.value is None:
+                train(CONFIG.value, workdir)
+            else:
+                print(train_seeds(CONFIG.value, workdir, SEEDS.value))
     except Stopped as stopped:
         command.leave(128 + stopped.number, str(stopped))
 
