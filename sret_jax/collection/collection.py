@@ -216,10 +216,14 @@ class Collection:
     def remove(self, names: Sequence[str]) -> None:
         """Takes photographs out, for good: `update` does not bring them back, nor by another name. Their files stay.
 
-        Raises `UserError` for a name that is not in the collection, with the nearest ones.
+        One that was taken out before stays out: a call that was killed may be made again.
+
+        Raises `UserError` for a name that was never in the collection, with the nearest ones.
         """
         with self._change() as store:
-            check_known(self.name, names, store.state.live)
+            live = store.state.live
+            names = [name for name in names if name in live or name not in store.state.excluded]
+            check_known(self.name, names, live)
             digests = [store.state.photos[store.state.live[name]].digest for name in names]
             store.change({"remove": list(names), "exclude": [list(pair) for pair in zip(names, digests, strict=True)]})
 

@@ -219,13 +219,20 @@ def _relay(near: socket.socket, address: tuple[str, int], gone: Callable[[], Non
     if left.is_set():
         near.close()
         return
-    try:
-        socket.create_connection(address, timeout=5).close()
-    except OSError:
+    if not _speaks(address):
         gone()
         return
     with contextlib.suppress(OSError):  # only this connection: a new one is made
         near.shutdown(socket.SHUT_RDWR)
+
+
+def _speaks(address: tuple[str, int]) -> bool:
+    """Whether the service is there: of HTTP/2 a server speaks first. A process that dies may still accept."""
+    try:
+        with socket.create_connection(address, timeout=5) as probe:
+            return bool(probe.recv(1))
+    except OSError:
+        return False
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
