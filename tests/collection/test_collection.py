@@ -194,6 +194,15 @@ def test_what_is_removed_stays_out_until_it_is_restored(collection, root):
         collection.remove(["cat/9.jpg"])
 
 
+def test_a_removal_that_was_killed_may_be_made_again(collection):
+    collection.remove(["cat/0.jpg"])
+    before = collection.names
+    collection.remove(["cat/0.jpg"])
+    assert collection.names == before and collection.status().excluded == ["cat/0.jpg"]
+    collection.remove(["cat/0.jpg", "cat/1.jpg"])
+    assert collection.status().excluded == ["cat/0.jpg", "cat/1.jpg"]
+
+
 def test_the_query_takes_no_place_among_its_answers(collection, root):
     shutil.copy(root / "cat/0.jpg", root / "copy.jpg")
     collection.update()
