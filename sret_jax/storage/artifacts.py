@@ -147,10 +147,14 @@ def seal_folder(folder: Path) -> None:
 def publish_folder(built: Path, path: Path) -> None:
     """Moves a sealed folder to its name; what stood there before is replaced."""
     replaced = _replaced(path)
-    if path.exists():
+    try:
+        os.rename(built, path)  # where nothing is, or an empty folder
+    except OSError:
+        if not path.exists():
+            raise
         shutil.rmtree(replaced, ignore_errors=True)
         os.rename(path, replaced)
-    os.rename(built, path)
+        os.rename(built, path)
     _sync(path.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
@@ -160,9 +164,15 @@ def _replaced(path: Path) -> Path:
 
 
 def recover_folder(path: Path) -> None:
-    """Puts the old folder back when a kill fell between the two renames of `publish_folder`."""
-    if not path.exists() and _replaced(path).exists():
-        os.rename(_replaced(path), path)
+    """Puts the old folder back when a kill fell between the two renames of `publish_folder`, or deletes what is left of
+    it when the kill came later."""
+    replaced = _replaced(path)
+    if not replaced.exists():
+        return
+    if path.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+    else:
+        os.rename(replaced, path)
 
 
 @contextlib.contextmanager

@@ -115,3 +115,61 @@ def test_a_file_that_changed_but_not_in_size_is_damage_unless_only_sizes_count(s
     with pytest.raises(DamagedError, match=r"b\.npy: changed since it was written"):
         verify_folder(sealed)
     verify_folder(sealed, only_sizes=["b.npy"])
+
+
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+from sret_jax.storage.artifacts import commit_folder, recover_folder, verify_folder
+
+def commit(path, text):
+    with commit_folder(path) as built:
+        (built / "a").write_text(text)
+
+def strike(n):
+    left = [n]
+    for module, name in ((os, "rename"), (os, "replace"), (os, "fsync"), (os, "unlink"), (os, "rmdir"), (os, "mkdir")):
+        def counted(*args, call=getattr(module, name), **more):
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*args, **more)
+        setattr(module, name, counted)
+
+for n in range(1, 100):
+    path = Path(sys.argv[1]) / str(n) / "x"
+    if sys.argv[2] == "old":
+        commit(path, "old")
+    elif sys.argv[2] == "empty":
+        path.mkdir(parents=True)
+    pid = os.fork()
+    if not pid:
+        strike(n)
+        commit(path, "new")
+        os._exit(0)
+    if not os.waitpid(pid, 0)[1]:
+        break  # it ended before it was killed
+    recover_folder(path)
+    if path.exists() and any(path.iterdir()):
+        verify_folder(path)
+    kept = (path / "a").read_text() if (path / "a").exists() else "nothing"
+    beside = sorted(one.name for one in path.parent.iterdir()) if path.parent.exists() else []
+    commit(path, "again")
+    verify_folder(path)
+    print(kept, (path / "a").read_text(), *beside, "|", *(one.name for one in path.parent.iterdir()))
+"""
+
+
+@pytest.mark.parametrize("before", ["old", "empty", "none"])
+def test_a_kill_at_any_call_leaves_the_old_folder_or_the_new_one_and_nothing_beside(tmp_path, before):
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path, before], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    states = [line.split()[0] for line in lines]
+    start = "old" if before == "old" else "nothing"
+    assert set(states) == {start, "new"} and states == sorted(states, key=[start, "new"].index)
+    for line in lines:
+        state, again, *rest = line.split()
+        beside, after = rest[: rest.index("|")], rest[rest.index("|") + 1 :]
+        assert again == "again" and after == ["x"]
+        assert set(beside) <= ({"x"} if state == "new" else {"x", ".x.building"})
