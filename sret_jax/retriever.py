@@ -38,6 +38,7 @@ from sret_jax.models.weights.trained import PARAMETERS, TrainedNetwork, read_sav
 from sret_jax.models.whitening import LearnedWhitening
 from sret_jax.storage.artifacts import commit_folder, write_file, write_json
 from sret_jax.storage.compilation_cache import keep_compiled_programs
+from sret_jax.storage.refusals import plainly
 from sret_jax.training.checkpoint import check_same_model, load_network
 
 
@@ -127,9 +128,13 @@ class Retriever:
         few = len(rows) <= self.extractor.batch_size // 4
         return Descriptors.of(self.extractor.describe(photos, rows, batch_size=1 if few else None), self.fingerprint)
 
-    def extract(self, photos: PhotoSet, folder: str | Path) -> Extraction:
-        """Descriptors of all photographs, kept in a store in `folder`: reused while nothing has changed, resumable."""
-        return extract(self.extractor, photos, Path(folder))
+    def extract(self, photos: PhotoSet, folder: str | Path, shared: Path | None = None) -> Extraction:
+        """Descriptors of all photographs, kept in a store in `folder`: reused while nothing has changed, resumable.
+
+        Args:
+          shared: of another store, which is only read: it is used instead where it has all of these descriptors.
+        """
+        return extract(self.extractor, photos, Path(folder), shared)
 
     def local_features(self, photos: PhotoSet, folder: str | Path, learned_from: PhotoSet | None = None) -> StoredLocal:
         """The local features that `config.local` names, kept in a store in `folder`, resumable.
@@ -174,11 +179,13 @@ class Retriever:
         Args:
           about: more sections of config.json, by name.
           beside: more files, by name.
+
+        Raises `UserError` where the system does not let it be written: a full disk, a folder without permission.
         """
-        with commit_folder(Path(folder).expanduser()) as built:
+        with plainly(folder), commit_folder(Path(folder).expanduser()) as built:
             named = {"network": self.variables, "learned": self.whitening._asdict() if self.whitening else {}}
             arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(named, sep="/").items()}
-            write_file(built / PARAMETERS, safetensors.numpy.save(arrays))  # a full disk is an `OSError`
+            write_file(built / PARAMETERS, safetensors.numpy.save(arrays))
             shown = preprocessing(self.network, self.variables, self.config)
             config = to_dict(with_sources(self.config))
             sections = {"format": RETRIEVER, "config": config, "preprocessing": shown} | dict(about or {})

@@ -5,6 +5,7 @@ import sys
 import sret_jax
 from sret_jax.cli.own_parts import TRACED, said, take_parts
 from sret_jax.errors import UserError, choices
+from sret_jax.storage.refusals import plainly
 
 COMMANDS = {
     "index": "keep an index of a folder of photographs, and bring it up to date",
@@ -33,13 +34,10 @@ def main() -> None:
         print(usage())
     elif command == "--version":
         print(sret_jax.__version__)
-    elif command in FLAGGED:
-        from sret_jax.cli.command import run
-
-        run(command, words)
     else:
         try:
-            _plain(command, words)
+            with plainly():
+                _flagged(command, words) if command in FLAGGED else _plain(command, words)
         except KeyboardInterrupt:
             sys.exit(130)
         except BrokenPipeError:  # whoever read the output has seen enough
@@ -56,6 +54,12 @@ def main() -> None:
 def _of_system(error: OSError) -> str:
     """A folder that may not be written, a full disk: what it is about, and what the system says."""
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
+def _flagged(command: str, words: list[str]) -> None:
+    from sret_jax.cli.command import run
+
+    run(command, words)
 
 
 def _plain(command: str, words: list[str]) -> None:

@@ -33,7 +33,7 @@ from sret_jax.localization.methods import WORKING_SIDE
 from sret_jax.models.backbones import BACKBONES
 from sret_jax.retriever import Retriever, load
 from sret_jax.storage.files import Unreadable, read_file
-from sret_jax.storage.refusals import enough_space
+from sret_jax.storage.refusals import plainly
 from sret_jax.storage.workdir import COLLECTIONS
 
 
@@ -70,6 +70,7 @@ class Collection:
         self._retriever: Retriever | None = None
 
     @classmethod
+    @plainly()
     def open(
         cls,
         root: str | Path,
@@ -153,6 +154,7 @@ class Collection:
         stages, pooled = BACKBONES[self.retriever.config.model.backbone].stages, self.retriever.network.stage
         return "c4" if "c4" in stages and list(stages).index("c4") <= list(stages).index(pooled) else pooled
 
+    @plainly()
     def update(self, progress: Progress | None = None, forget: bool = False) -> Update:
         """Brings the collection up to date with its folder; a call that is killed has lost the last hundred files.
 
@@ -209,10 +211,11 @@ class Collection:
             if self.names:
                 self._view.searchable(self.retriever)
                 assert self._view.index is not None
-                with enough_space(self.folder):
+                with plainly(self.folder):
                     self._view.index.keep()
         return done
 
+    @plainly()
     def remove(self, names: Sequence[str]) -> None:
         """Takes photographs out, for good: `update` does not bring them back, nor by another name. Their files stay.
 
@@ -227,6 +230,7 @@ class Collection:
             digests = [store.state.photos[store.state.live[name]].digest for name in names]
             store.change({"remove": list(names), "exclude": [list(pair) for pair in zip(names, digests, strict=True)]})
 
+    @plainly()
     def restore(self, names: Sequence[str]) -> None:
         """Lets photographs that were taken out come back with the next `update`."""
         with self._change() as store:
@@ -383,6 +387,7 @@ class Collection:
                 local=self._view.store.local_about.get("source", "") if self._view.store else "",
             )
 
+    @plainly()
     def verify(self, mend: bool = False) -> list[str]:
         """Names of the photographs, also of those that are gone, of which something stored is not what was written.
 
@@ -411,11 +416,13 @@ class Collection:
             store.check_end()
         return names
 
+    @plainly()
     def compact(self) -> None:
         """Writes the collection anew without the rows of photographs that are gone; nothing that it finds changes."""
         with self._change() as store:
             store.compact()
 
+    @plainly()
     def prepare(self) -> None:
         """Makes ready for searching now, so that the first query does not wait: index, network, compiled programs."""
         if not self.names:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sret_jax.storage.artifacts import DamagedError, unavailable, write_file
 from sret_jax.storage.journal import Entry, Journal, append_at
-from sret_jax.storage.refusals import enough_space
+from sret_jax.storage.refusals import plainly
 
 CURRENT = "CURRENT"
 
@@ -57,7 +57,7 @@ def begin(folder: Path, entries: list[Entry]) -> None:
     name = next_generation(folder)
     shutil.rmtree(folder / name, ignore_errors=True)
     with_local = bool(entries[0]["header"].get("local"))
-    with enough_space(folder):
+    with plainly(folder):
         (folder / name).mkdir()
         Journal(folder / name / "journal").append(entries)
         for file in ("descriptors", "maps", "local")[: 2 + with_local]:

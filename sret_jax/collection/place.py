@@ -21,7 +21,7 @@ from sret_jax.storage.artifacts import (
     unavailable,
     write_sealed,
 )
-from sret_jax.storage.refusals import enough_space
+from sret_jax.storage.refusals import plainly
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ def place_of(
         now = _about_of(folder)
         if now.get("root", str(root)) == before.get("root", str(root)):
             if own:
-                with enough_space(folder):
+                with plainly(folder):
                     own.save(folder / "retriever")
             write_about(folder, new | now | changes)
             return folder, root
@@ -175,5 +175,5 @@ def _about_of(folder: Path) -> dict[str, Any]:
 
 def write_about(folder: Path, about: dict[str, Any]) -> None:
     """Writes what `read_about` reads; of whoever holds the lock of the collection."""
-    with enough_space(folder):
+    with plainly(folder):
         write_sealed(folder / "collection.json", about)

@@ -35,7 +35,7 @@ from sret_jax.collection.state import State, StoredPhoto
 from sret_jax.extraction.local_features import feature_dtype
 from sret_jax.storage.artifacts import DamagedError, unavailable
 from sret_jax.storage.journal import Entry, Journal, append_at
-from sret_jax.storage.refusals import enough_space
+from sret_jax.storage.refusals import plainly
 
 FORMAT = 1
 ATTEMPTS = 5  # at opening a generation while another process puts others in its place
@@ -206,7 +206,7 @@ class Store:
         rows = np.ascontiguousarray(described.descriptors, np.float32)
         maps = [np.ascontiguousarray(x) for x in described.maps]
         checks = [(zlib.crc32(x.data), zlib.crc32(m.data)) for x, m in zip(rows, maps, strict=True)]
-        with enough_space(self.folder):
+        with plainly(self.folder):
             append_at(path / "descriptors", 4 * self.dim * len(state.photos), rows.tobytes())
             append_at(path / "maps", state.map_bytes, b"".join(x.tobytes() for x in maps))
             added = [
@@ -219,7 +219,7 @@ class Store:
 
     def add_local(self, local: Mapping[int, Shaped[np.ndarray, "_"]]) -> None:
         """Commits local features of rows that are there, in one change."""
-        with enough_space(self.folder):
+        with plainly(self.folder):
             self.change({"local": self._append_local(local)})
 
     def _append_local(self, local: Mapping[int, Shaped[np.ndarray, "_"]]) -> list[tuple[int, int, int]]:
@@ -242,7 +242,7 @@ class Store:
         """Commits one change; what is empty in it is left out."""
         entry = {key: value for key, value in entry.items() if value}
         if entry:
-            with enough_space(self.folder):
+            with plainly(self.folder):
                 self._files.journal.append([entry])
             self.state.apply(entry)
 
@@ -350,7 +350,7 @@ def write_generation(
     name = next_generation(folder)
     built = folder / name
     shutil.rmtree(built, ignore_errors=True)
-    with enough_space(folder):
+    with plainly(folder):
         try:
             built.mkdir()
             _write_rows(built, header, rows, skipped, excluded)

@@ -18,6 +18,7 @@ from sret_jax.retriever import Retriever
 from sret_jax.storage.artifacts import write_file, write_json
 from sret_jax.storage.files import named
 from sret_jax.storage.foreign import a_list, a_text, open_npy, read_json, read_lines
+from sret_jax.storage.refusals import plainly
 from sret_jax.storage.workdir import Workdir
 from sret_jax.training import loop
 from sret_jax.training.adaptation import Adaptation, Labelled, adapt
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 MOST_BYTES = 64 << 30  # of a file of descriptors
 
 
+@plainly()
 def adapt_retriever(
     retriever: Retriever, root: str, out: Path, settings: AdaptConfig, splits: str = "", cache: str = ""
 ) -> tuple[Retriever, Adaptation]:
@@ -75,6 +77,7 @@ def adapt_retriever(
     return adapted, found
 
 
+@plainly()
 def adapt_descriptors(
     descriptors: Path, out: Path, settings: AdaptConfig, labels: str = "", names: str = ""
 ) -> tuple[LearnedWhitening, Adaptation]:

@@ -35,11 +35,13 @@ from sret_jax.retrieval.index import Index
 from sret_jax.retrieval.recall import index_recall
 from sret_jax.retriever import Retriever
 from sret_jax.storage.artifacts import clear_temporaries, write_file, write_json
+from sret_jax.storage.refusals import plainly
 from sret_jax.storage.workdir import UNTRAINED, Workdir
 
 QUERIES_AT_ONCE = 256  # a full ranking of so many queries is held at once
 
 
+@plainly()
 def evaluate(
     retriever: Retriever,
     benchmark: Benchmark,

@@ -13,6 +13,7 @@ from sret_jax.evaluation.request import Request, variant
 from sret_jax.evaluation.results import read_results
 from sret_jax.evaluation.training_run import train
 from sret_jax.storage.artifacts import write_file, write_json
+from sret_jax.storage.refusals import plainly
 from sret_jax.storage.workdir import Workdir
 from sret_jax.training import parallel
 
@@ -20,6 +21,7 @@ Row = dict[str, float]
 KEPT = "step kept"
 
 
+@plainly()
 def train_seeds(config: Config, workdir: str | Path, count: int) -> str:
     """Trains and measures seeds `config.seed`, `config.seed` + 1, ... in `workdir`/seed-N; prepared photographs are
     shared.

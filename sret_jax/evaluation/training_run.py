@@ -11,11 +11,13 @@ from sret_jax.evaluation.request import Request, variant
 from sret_jax.evaluation.run import evaluate
 from sret_jax.retriever import Retriever, load
 from sret_jax.storage.artifacts import write_file
+from sret_jax.storage.refusals import plainly
 from sret_jax.storage.workdir import UNTRAINED, Workdir
 from sret_jax.training import loop, parallel
 from sret_jax.training.checkpoint import TrainedNetwork
 
 
+@plainly()
 def train(config: Config, workdir: str | Path) -> Retriever:
     """Trains the network of a config, measures it on `config.eval.benchmarks`, and returns it, ready to use.
 

@@ -21,9 +21,19 @@ from jaxtyping import Float, Shaped
 
 from sret_jax.errors import UserError, choices
 from sret_jax.extraction.origin import Descriptors
-from sret_jax.storage.artifacts import MANIFEST, DamagedError, commit_folder, new_folder, verify_folder, write_json
+from sret_jax.storage.artifacts import (
+    MANIFEST,
+    DamagedError,
+    commit_folder,
+    new_folder,
+    verify_folder,
+    write_array,
+    write_json,
+    write_rows,
+)
 from sret_jax.storage.files import Unreadable, named, open_file
 from sret_jax.storage.foreign import open_npy, read_json
+from sret_jax.storage.refusals import plainly
 
 FORMAT = "sret_jax descriptors 1"
 DTYPES, SCALES, FORMS = ("float32", "float16", "int8"), ("dimension", "vector"), ("npy", "parquet")
@@ -83,19 +93,16 @@ def write_descriptors(
     scale = scale_of(parts, per) if dtype == "int8" else None
     about = {"format": FORMAT, "dtype": dtype, "form": form, "rows": rows, "dimensions": parts[0].shape[1]}
     about |= {"retriever": retriever} | ({"scale_per": per} if scale is not None else {})
-    with commit_folder(folder) as built:
+    with plainly(folder), commit_folder(folder) as built:
         chunks = _stored(parts, dtype, per, scale)
         if form == "npy":
-            out = np.lib.format.open_memmap(built / "descriptors.npy", "w+", np.dtype(dtype), (rows, parts[0].shape[1]))
-            for start, chunk in chunks:
-                out[start : start + len(chunk)] = chunk
-            out.flush()
-            del out
+            shape = rows, parts[0].shape[1]
+            write_rows(built / "descriptors.npy", (chunk for _, chunk in chunks), np.dtype(dtype), shape)
         else:
             own = about | ({"scale": scale.tolist()} if scale is not None and per == "dimension" else {})
             _write_parquet(built / "descriptors.parquet", chunks, names, own, scale if per == "vector" else None)
         if scale is not None:
-            np.save(built / "scale.npy", scale)
+            write_array(built / "scale.npy", scale)
         write_json(built / "names.json", list(names))
         write_json(built / "about.json", about)
 

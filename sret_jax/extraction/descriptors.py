@@ -229,11 +229,11 @@ class Extractor:
         return np.stack([found[row] for row in rows])
 
 
-def extract(extractor: Extractor, photos: PhotoSet, folder: Path) -> Extraction:
+def extract(extractor: Extractor, photos: PhotoSet, folder: Path, shared: Path | None = None) -> Extraction:
     """Descriptors of all photos, in their order, kept in a store in `folder`.
 
     What the store has already is reused when its fingerprint (parameters, photographs, settings, versions of the code)
-    is the same, and made again otherwise. A kill costs one chunk.
+    is the same, and made again otherwise. A kill costs one chunk. `shared`: as for `fill_store`.
 
     Raises:
       UserError: a descriptor is not finite (the photo is named), or the whitening is of another length; another process
@@ -254,7 +254,7 @@ def extract(extractor: Extractor, photos: PhotoSet, folder: Path) -> Extraction:
 
     key = extraction_fingerprint(extractor, photos)
     rows = extractor.config.extract.chunk_rows
-    store = fill_store(folder, photos.names, key, rows, rows_of, extractor.fingerprint)
+    store = fill_store(folder, photos.names, key, rows, rows_of, extractor.fingerprint, shared)
     return Extraction(
         chunks=store.parts(),
         fingerprint=key,

@@ -122,8 +122,12 @@ class StoredLocal:
         return unpack(self._rows[rows])
 
 
-def store_local(source: FeatureSource, photos: PhotoSet, config: Config, folder: Path) -> RowStore:
+def store_local(
+    source: FeatureSource, photos: PhotoSet, config: Config, folder: Path, shared: Path | None = None
+) -> RowStore:
     """The local features of all photos, kept in `folder` and used again while nothing has changed.
+
+    `shared`: as for `fill_store`.
 
     Raises:
       UserError: a feature is not finite, another process writes to `folder`, the disk is full (what is in the store
@@ -135,7 +139,7 @@ def store_local(source: FeatureSource, photos: PhotoSet, config: Config, folder:
         return pack([found[row] for row in rows])
 
     key = fingerprint(source.fingerprint, photos.fingerprint)
-    return fill_store(folder, photos.names, key, config.local.chunk_rows, rows_of)
+    return fill_store(folder, photos.names, key, config.local.chunk_rows, rows_of, shared=shared)
 
 
 def open_source(extractor: Extractor, photos: PhotoSet, config: Config) -> FeatureSource:

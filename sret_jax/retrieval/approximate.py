@@ -1,5 +1,6 @@
 """ScaNN: building a searcher, searching with it, and reading it from disk. Only this file knows the library."""
 
+import errno
 import importlib.util
 import os
 import re
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sret_jax.storage.artifacts import DamagedError
+from sret_jax.storage.journal import append_at
 
 SCANN_FILES = {
     "ah_codebook.pb",
@@ -72,6 +74,27 @@ def scann_insert(scann: Any, x: Float[np.ndarray, "n d"]) -> None:
 def scann_delete(scann: Any, slots: list[int]) -> None:
     """Takes rows out, one after the other: each time the last row moves into the place that is free."""
     scann.searcher.delete(slots)
+
+
+def save_scann(scann: Any, folder: Path) -> None:
+    """Writes a searcher to a new folder.
+
+    ScaNN does not say why it could not write a file, and nothing at all of a small one that was cut: one more byte at
+    the end of each file makes the system say so.
+
+    Raises `OSError` that names the file.
+    """
+    folder.mkdir()
+    failed: RuntimeError | None = None
+    try:
+        scann.serialize(str(folder), relative_path=True)
+    except RuntimeError as error:
+        failed = error
+    for path in sorted(folder.iterdir()):
+        append_at(path, path.stat().st_size, b"\n")
+        append_at(path, path.stat().st_size - 1, b"")
+    if failed:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder)) from failed
 
 
 def load_scann(folder: Path, n: int) -> Any:

@@ -17,7 +17,7 @@ from sret_jax.retrieval.codebook import kmeans
 from sret_jax.retrieval.index import SearchResult
 from sret_jax.retrieval.inverted_file import InvertedFile
 from sret_jax.retriever import Retriever
-from sret_jax.storage.artifacts import commit_folder, fingerprint, open_or_build, verify_folder, write_json
+from sret_jax.storage.artifacts import commit_folder, fingerprint, open_or_build, verify_folder, write_array, write_json
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def open_codebook(retriever: Retriever, photos: PhotoSet, folder: Path) -> Codeb
             )
         codebook = Codebook(kmeans(features, words), key, len(rows))
         with commit_folder(folder) as built:
-            np.save(built / "centroids.npy", codebook.centroids)
+            write_array(built / "centroids.npy", codebook.centroids)
             write_json(built / ABOUT, {"fingerprint": key, "photos": len(rows)})
         return codebook
 

@@ -12,9 +12,16 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sret_jax.config import SearchConfig
-from sret_jax.retrieval.approximate import build_scann, load_scann, scann_delete, scann_insert, scann_top_k
+from sret_jax.retrieval.approximate import (
+    build_scann,
+    load_scann,
+    save_scann,
+    scann_delete,
+    scann_insert,
+    scann_top_k,
+)
 from sret_jax.retrieval.index import APPROXIMATE, REORDER, choose_method, method_settings
-from sret_jax.storage.artifacts import DamagedError, commit_folder, verify_folder
+from sret_jax.storage.artifacts import DamagedError, commit_folder, verify_folder, write_array, write_json
 
 LEAST = 16  # rows that an approximate index needs
 GROWTH = 1.5  # times the rows that it was built over, from which on an approximate index is built anew
@@ -116,10 +123,9 @@ class ChangingIndex:
         """Writes an approximate index to a folder, with what identifies the rows that it was built over."""
         with commit_folder(folder) as built:
             about = {"key": key, "method": self.method, "built_over": self.built_over, "settings": self._settings}
-            (built / "index.json").write_text(json.dumps(about))
-            np.save(built / "ids.npy", self._ids.used)
-            (built / "scann").mkdir()
-            self._scann.serialize(str(built / "scann"), relative_path=True)
+            write_json(built / "index.json", about)
+            write_array(built / "ids.npy", self._ids.used)
+            save_scann(self._scann, built / "scann")
 
     @classmethod
     def load(cls, folder: Path, key: str, config: SearchConfig | None = None) -> "ChangingIndex | None":

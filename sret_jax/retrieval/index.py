@@ -14,9 +14,10 @@ from jaxtyping import Float, Int
 from sret_jax.config import SearchConfig
 from sret_jax.errors import UserError
 from sret_jax.extraction.origin import Descriptors, check_same_retriever, retriever_of
-from sret_jax.retrieval.approximate import build_scann, has_scann, load_scann, scann_top_k
+from sret_jax.retrieval.approximate import build_scann, has_scann, load_scann, save_scann, scann_top_k
 from sret_jax.retrieval.exact import cosines, exact_top_k, normalized, queries_at_once
-from sret_jax.storage.artifacts import DamagedError, commit_folder, fingerprint, verify_folder
+from sret_jax.storage.artifacts import DamagedError, commit_folder, fingerprint, verify_folder, write_array, write_json
+from sret_jax.storage.refusals import plainly
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +175,7 @@ class Index:
 
     def save(self, path: Path) -> None:
         """Writes the index as a folder that can be moved; a kill at any moment leaves the old one or the new one."""
-        with commit_folder(Path(path)) as folder:
+        with plainly(path), commit_folder(Path(path)) as folder:
             about = {
                 "method": self.method,
                 "settings": self.settings,
@@ -184,12 +185,11 @@ class Index:
                 "retriever": self.retriever,
                 "names": self.names,
             }
-            (folder / "index.json").write_text(json.dumps(about, indent=1) + "\n")
+            write_json(folder / "index.json", about)
             if self._scann is None:
-                np.save(folder / "descriptors.npy", self.descriptors)
+                write_array(folder / "descriptors.npy", self.descriptors)
             else:  # writes them too
-                (folder / "scann").mkdir()
-                self._scann.serialize(str(folder / "scann"), relative_path=True)
+                save_scann(self._scann, folder / "scann")
 
     @classmethod
     def load(cls, path: Path) -> "Index":

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Float32, Int, Int32, Int64, Shaped
 
 from sret_jax.errors import UserError
 from sret_jax.retrieval.asmk import AggregatedFeatures, aggregate, selectivity, similarity
-from sret_jax.storage.artifacts import DamagedError, commit_folder, verify_folder, write_json
+from sret_jax.storage.artifacts import DamagedError, commit_folder, verify_folder, write_array, write_json
 
 STRETCH = 64  # entries of one list that are compared together
 STRETCHES = 4096  # of them in one call
@@ -158,10 +158,10 @@ class InvertedFile:
         """Writes the index to the folder `path`, whole or not at all."""
         self._seal()
         with commit_folder(Path(path)) as folder:
-            np.save(folder / "centroids.npy", self.centroids)
+            write_array(folder / "centroids.npy", self.centroids)
             for i, part in enumerate(self._parts):
                 for name in FIELDS:
-                    np.save(folder / f"{i:05d}.{name}.npy", getattr(part, name))
+                    write_array(folder / f"{i:05d}.{name}.npy", getattr(part, name))
             about = {"parts": len(self._parts), "binary": self.binary, "photos_per_part": self.photos_per_part}
             write_json(folder / ABOUT, about | {"fingerprint": self.fingerprint, "names": self.names})
 

@@ -7,15 +7,18 @@ syncs, lists every file with its sha256 in `MANIFEST.json`, and renames; `verify
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import logging
 import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
 
 from sret_jax.errors import UserError
 
@@ -75,6 +78,20 @@ def write_file(path: Path, data: bytes) -> None:
     _sync(path.parent)
 
 
+def write_whole(file: io.FileIO, data: bytes) -> None:
+    """Writes all of it to a file that is open without a buffer, whose `OSError` names it.
+
+    Of a buffer an error would come again with the closing of the file.
+    """
+    left = memoryview(data)
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except OSError as error:
+        error.filename = file.name
+        raise
+
+
 def clear_temporaries(folder: Path) -> None:
     """Removes what `write_file` left in a folder when it was killed: files of processes that are gone.
 
@@ -100,6 +117,30 @@ def _lives(process: int) -> bool:
 
 def write_json(path: Path, value: Any) -> None:
     write_file(path, (json.dumps(value, indent=1) + "\n").encode("utf-8", "surrogateescape"))
+
+
+def write_rows(path: Path, parts: Iterable[np.ndarray], dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    """A .npy file, in a folder that is being built, of arrays one after the other along their first axis.
+
+    By plain writes: numpy's own do not say why one failed, and where a page of a mapped file finds no room on the disk
+    the process ends.
+
+    Raises `OSError` that names the file.
+    """
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    try:
+        with open(path, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for part in parts:
+                file.write(np.ascontiguousarray(part, dtype).data)
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)
+        raise
+
+
+def write_array(path: Path, x: np.ndarray) -> None:
+    """`write_rows` of one array."""
+    write_rows(path, [x], x.dtype, x.shape)
 
 
 SEAL = "digest"  # the last key of an object that `write_sealed` wrote
@@ -261,17 +302,23 @@ class Fingerprinted(Protocol):
 F = TypeVar("F", bound=Fingerprinted)
 
 
-def open_or_build(folder: Path, key: str, load: Callable[[Path], F], build: Callable[[], F]) -> F:
-    """What `load` finds in `folder` if it is sound and has the fingerprint `key`, else what `build` makes and saves."""
-    if folder.is_dir():
-        try:
-            found = load(folder)
-        except DamagedError as error:
-            log.warning("%s; it is built again", error)
-        else:
-            if found.fingerprint == key:
-                return found
-            log.info("%s: was built from something else, it is built again", folder)
+def open_or_build(
+    folder: Path, key: str, load: Callable[[Path], F], build: Callable[[], F], shared: Path | None = None
+) -> F:
+    """What `load` finds in `folder` if it is sound and has the fingerprint `key`, else what `build` makes and saves.
+
+    `shared`: a folder that is only read, which is looked into as well.
+    """
+    for place in filter(None, (folder, shared)):
+        if place.is_dir():
+            try:
+                found = load(place)
+            except DamagedError as error:
+                log.warning("%s; it is built again", error)
+            else:
+                if found.fingerprint == key:
+                    return found
+                log.info("%s: was built from something else, it is built again", place)
     return build()
 
 

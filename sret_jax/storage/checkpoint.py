@@ -8,6 +8,9 @@ import gc
 import json
 import logging
 import sys
+import traceback
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,26 +41,52 @@ def write_step(folder: Path, arrays: Tree, record: Tree) -> None:
 
 
 def _save(folder: Path, arrays: Tree) -> None:
-    """Saves; of an error only what is raised is seen, not what orbax's threads and loops print as they end with it."""
-    failed, hook, told = "", sys.unraisablehook, logging.getLogger("absl")
-    sys.unraisablehook = lambda _: None
-    told.addFilter(_not_of_threads)
+    """Saves; of an error only what is raised is seen, not what orbax's threads and loops say as they end with it.
+
+    They may end after it, so what is left out of that stays left out.
+    """
+    failed: Exception | None = None
+    before, told = (sys.unraisablehook, sys.excepthook), [logging.getLogger(name) for name in ("absl", "asyncio")]
+    sys.unraisablehook, sys.excepthook = _without_loops(sys.unraisablehook), _without_loops(sys.excepthook)
+    for logger in told:
+        logger.addFilter(_not_of_threads)
     try:
-        try:
-            with _orbax() as checkpointer:
-                checkpointer.save(folder, args=ocp.args.PyTreeSave(arrays))
-        except ValueError as error:
-            failed = str(error)  # the error itself keeps the loops
-        if failed:
-            gc.collect()
-            raise ValueError(failed)
-    finally:
-        sys.unraisablehook = hook
-        told.removeFilter(_not_of_threads)
+        with _orbax() as checkpointer:
+            checkpointer.save(folder, args=ocp.args.PyTreeSave(arrays))
+    except (OSError, ValueError) as error:
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        failed = _alone(error)  # the error itself keeps the loops
+    if failed:
+        gc.collect()
+        raise failed
+    sys.unraisablehook, sys.excepthook = before
+    for logger in told:
+        logger.removeFilter(_not_of_threads)
+
+
+def _alone(error: Exception) -> Exception:
+    """The same without its traceback."""
+    if isinstance(error, OSError):
+        return OSError(error.errno, error.strerror, error.filename)
+    return ValueError(str(error))
+
+
+def _without_loops(hook: Callable[..., Any]) -> Callable[..., None]:
+    """The same hook for errors that nobody catches, but for those of event loops that are closed."""
+
+    def own(raised: Any, *rest: Any) -> None:
+        value, trace = rest or (raised.exc_value, raised.exc_traceback)
+        frames = traceback.extract_tb(trace)
+        of_loop = isinstance(value, RuntimeError | AttributeError) and frames and "asyncio" in frames[-1].filename
+        if not of_loop:
+            hook(raised, *rest)
+
+    return own
 
 
 def _not_of_threads(record: logging.LogRecord) -> bool:
-    return "_SignalingThread" not in record.getMessage()
+    said = record.getMessage()
+    return "_SignalingThread" not in said and "exception was never retrieved" not in said
 
 
 def read_step(folder: Path) -> Step:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sret_jax.storage.artifacts import DamagedError
+from sret_jax.storage.artifacts import DamagedError, write_whole
 
 Entry = dict[str, Any]
 ATTEMPTS = 3
@@ -124,10 +124,8 @@ def append_at(path: Path, offset: int, data: bytes) -> None:
     try:
         with open(path, "ab", buffering=0) as file:
             file.truncate(offset)
-            left = memoryview(data)
             try:
-                while left:
-                    left = left[file.write(left) :]
+                write_whole(file, data)
                 os.fsync(file.fileno())
             except OSError:
                 file.truncate(offset)

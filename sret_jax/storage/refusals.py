@@ -61,11 +61,18 @@ def refusal_behind(error: BaseException, place: str | Path = "") -> UserError | 
 
 
 @contextlib.contextmanager
-def enough_space(folder: Path) -> Iterator[None]:
-    """Turns the system's error of a full disk, or of a file that may not grow, into a `UserError` that names it."""
+def plainly(place: str | Path = "") -> Iterator[None]:
+    """Turns what the system refuses, and what libraries make of that, into a `UserError`: path, cause and remedy.
+
+    With parentheses it decorates a function as well. Other errors stay what they are.
+
+    Args:
+      place: as for `refusal`.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno not in SPACE:
+    except Exception as error:
+        refused = None if isinstance(error, UserError) else refusal_behind(error, place)
+        if refused is None:
             raise
-        raise refusal(error, folder) or error from error
+        raise refused from error

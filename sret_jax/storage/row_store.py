@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int, Shaped
 from sret_jax.errors import UserError
 from sret_jax.storage.artifacts import DamagedError, file_digest, lock_folder, write_file
 from sret_jax.storage.journal import Entry, Journal
-from sret_jax.storage.refusals import enough_space
+from sret_jax.storage.refusals import plainly
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +108,24 @@ class RowStore:
             )
         return store
 
+    @classmethod
+    def complete(cls, folder: Path, names: list[str], fingerprint: str) -> "RowStore | None":
+        """The store in `folder`, which is only read, where it is whole and of these photographs; None where it is not.
+
+        A damaged one is none, which is said in one line.
+        """
+        try:
+            store = cls.load(folder, fingerprint)
+            damaged = store._damaged()
+        except DamagedError as error:
+            log.warning("%s", error)
+            return None
+        except UserError:
+            return None
+        if damaged:
+            log.warning("%s: damaged, what is stored beside it is not used", Path(folder) / damaged[0])
+        return store if store.names == names and not store.missing() and not damaged else None
+
     def chunks(self) -> list[tuple[int, int, int]]:
         """`(chunk, first photo, one past the last photo)` of every chunk there has to be."""
         starts = range(0, len(self.names), self.chunk_rows)
@@ -188,6 +206,7 @@ def fill_store(
     chunk_rows: int,
     make_rows: Callable[[range], Shaped[np.ndarray, "m *d"]],
     retriever: str = "",
+    shared: Path | None = None,
 ) -> RowStore:
     """The complete store in `folder`: what is missing of it is made and committed chunk by chunk.
 
@@ -198,13 +217,16 @@ def fill_store(
       chunk_rows: photos per chunk; a kill costs one chunk.
       make_rows: the rows of a range of photos.
       retriever: fingerprint of what describes them, of descriptors.
+      shared: of another store, which is only read: it is returned instead where it has all of these rows.
 
     Raises:
-      UserError: a row is not finite (the photo is named), another process writes to `folder`, or the disk is full; what
-        is in the store stays.
+      UserError: a row is not finite (the photo is named), another process writes to `folder`, or the system refuses to
+        write there, as on a full disk; what is in the store stays.
     """
     folder = Path(folder)
-    with lock_folder(folder), enough_space(folder):
+    if shared is not None and (found := RowStore.complete(shared, names, fingerprint)):
+        return found
+    with plainly(folder), lock_folder(folder):
         store = RowStore.resume(folder, names, fingerprint, chunk_rows, retriever)
         for chunk, start, stop in store.missing():
             store.write(chunk, make_rows(range(start, stop)))

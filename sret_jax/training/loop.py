@@ -26,7 +26,7 @@ from sret_jax.models.descriptor import build_network, descriptor_length, init_ne
 from sret_jax.storage.allocator import keep_freed_memory
 from sret_jax.storage.artifacts import fingerprint, lock_folder
 from sret_jax.storage.provenance import enough_memory
-from sret_jax.storage.refusals import enough_space
+from sret_jax.storage.refusals import plainly
 from sret_jax.storage.workdir import UNTRAINED, Workdir
 from sret_jax.training import parallel
 from sret_jax.training.checkpoint import Checkpoint, Checkpoints, TrainedNetwork, restore
@@ -82,7 +82,7 @@ def train(config: Config, workdir: Path, measure: Measure | None = None) -> Trai
     validate(config)
     workdir = Path(workdir)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(enough_space(workdir))
+        stack.enter_context(plainly(workdir))
         if parallel.is_main():
             stack.enter_context(lock_folder(workdir))
         parallel.connect()
@@ -339,6 +339,7 @@ def _run_steps(
             if stop or ends or step % settings.save_every == 0 or step == settings.steps:
                 stop = finish_running() or stop
                 chosen = validation.arrays() if validation else None
+                metrics_log.sync()
                 checkpoints.save(step, state, _record(run, batches, validation), chosen=chosen)
             if stop:
                 checkpoints.wait()

@@ -1,6 +1,9 @@
 """What a run says while it runs: a live line, `metrics.jsonl`, and TensorBoard events."""
 
+import io
 import logging
+import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -10,9 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 
-from sret_jax.storage.artifacts import write_file
+from sret_jax.storage.artifacts import write_file, write_whole
 from sret_jax.storage.metrics_file import metrics_line, read_metrics
 from sret_jax.storage.workdir import Workdir
 
@@ -30,13 +33,14 @@ class MetricsLog:
     def __init__(self, workdir: Path, start: int, steps: int, log_every: int, photos_per_step: int, active: bool):
         self._every, self._photos, self._last = log_every, photos_per_step, (time.perf_counter(), start)
         self._steps = steps
-        self._file = None
+        self._file: io.FileIO | None = None
         if not active:
             return
         path = Workdir(workdir).metrics
         _keep_until(path, start or -1)
-        self._file = open(path, "a", encoding="utf-8")
-        self._events = EventFileWriter(str(Workdir(workdir).tensorboard), flush_secs=10)
+        self._file = open(path, "ab", buffering=0)
+        self._events = _event_file(Workdir(workdir).tensorboard)
+        self._event(0, file_version="brain.Event:2")  # which TensorBoard looks for
         first = start + 1 if start else 0
         self._event(first, session_log=SessionLog(status=SessionLog.START))  # what is there from then on is not shown
         console = Console(stderr=True)
@@ -83,13 +87,19 @@ class MetricsLog:
 
     def _record(self, step: int, values: dict[str, float]) -> None:
         assert self._file is not None
-        self._file.write(metrics_line(step, values))
-        self._file.flush()
+        write_whole(self._file, metrics_line(step, values).encode())
         scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._event(step, summary=Summary(value=scalars))
 
     def _event(self, step: int, **what: Any) -> None:
-        self._events.add_event(Event(wall_time=time.time(), step=step, **what))
+        record = io.BytesIO()
+        RecordWriter(record).write(Event(wall_time=time.time(), step=step, **what).SerializeToString())
+        write_whole(self._events, record.getvalue())
+
+    def sync(self) -> None:
+        """Waits for the disk, so that no checkpoint that is saved after this is ahead of the log."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         if self._file is not None:
@@ -104,6 +114,13 @@ class MetricsLog:
         self.close()
 
 
+def _event_file(folder: Path) -> io.FileIO:
+    """A new file of TensorBoard events, whose own writer has a thread, which only prints what goes wrong in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+    return open(folder / name, "ab", buffering=0)
+
+
 def check_log(workdir: Path, step: int, log_every: int) -> None:
     """Says in one line what the log of a run that has come to a step lacks: damaged lines, and those of its end."""
     path = Workdir(workdir).metrics
@@ -113,6 +130,5 @@ def check_log(workdir: Path, step: int, log_every: int) -> None:
 
 
 def _keep_until(path: Path, step: int) -> None:
-    """Keeps the sound lines up to `step`; a kill can leave later ones, and half a line at the end."""
-    if path.exists():
-        write_file(path, b"".join(line for line, values in read_metrics(path) if values["step"] <= step))
+    """Keeps the sound lines up to `step`: a kill can leave later ones, and half a line at the end."""
+    write_file(path, b"".join(line for line, values in read_metrics(path) if values["step"] <= step))

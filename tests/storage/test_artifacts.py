@@ -17,9 +17,22 @@ from sret_jax.storage.artifacts import (
     read_sealed,
     seal_folder,
     verify_folder,
+    write_array,
     write_file,
+    write_rows,
     write_sealed,
 )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "int64", [("a", "f4", 3), ("b", "i4")]])
+def test_rows_are_written_as_numpy_writes_them(tmp_path, dtype):
+    x = np.zeros((7, 3) if isinstance(dtype, str) else 7, dtype)
+    x.reshape(-1).view(np.uint8)[:] = np.arange(x.nbytes) % 60
+    np.save(tmp_path / "numpy.npy", x)
+    write_rows(tmp_path / "own.npy", [x[:4], x[4:4], x[4:]], x.dtype, x.shape)
+    assert (tmp_path / "own.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+    write_array(tmp_path / "turned.npy", np.asfortranarray(x))
+    np.testing.assert_array_equal(np.load(tmp_path / "turned.npy"), x)
 
 
 @pytest.fixture

@@ -2,16 +2,25 @@
 
 import errno
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from sret_jax.config import SearchConfig
 from sret_jax.errors import UserError
+from sret_jax.export.descriptors import write_descriptors
+from sret_jax.retrieval.approximate import build_scann, load_scann, save_scann
+from sret_jax.retrieval.index import Index
+from sret_jax.retriever import Retriever
 from sret_jax.storage.artifacts import lock_folder, write_file
-from sret_jax.storage.refusals import REMEDIES, enough_space, refusal, refusal_behind
+from sret_jax.storage.refusals import REMEDIES, plainly, refusal, refusal_behind
+from sret_jax.storage.row_store import fill_store
+from tests.support.limits import largest_file
+from tests.support.networks import NETWORK
+from tests.support.tiny_training import config, start
 
 POSSIBLE = [(name, getattr(errno, name)) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EMFILE", "EIO")]
 
@@ -28,7 +37,7 @@ def test_what_nobody_can_remedy_stays_an_error():
     assert refusal(OSError(errno.EBADF, "x", "/y")) is None
     assert refusal(FileNotFoundError(errno.ENOENT, "no name")) is None
     assert refusal_behind(ValueError("something else")) is None
-    with pytest.raises(UserError), enough_space(Path("/x")):
+    with pytest.raises(UserError), plainly(Path("/x")):
         raise OSError(errno.EFBIG, "large")
 
 
@@ -54,13 +63,8 @@ def test_what_a_library_makes_of_it_is_found():
 
 def test_a_file_that_may_not_grow_leaves_what_was_there(tmp_path):
     write_file(tmp_path / "a", b"before")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        with pytest.raises(OSError) as raised:
-            write_file(tmp_path / "a", bytes(5000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with largest_file(1000), pytest.raises(OSError) as raised:
+        write_file(tmp_path / "a", bytes(5000))
     assert f"{tmp_path / 'a'}: File too large; raise the limit" in str(refusal(raised.value))
     assert (tmp_path / "a").read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
 
@@ -91,3 +95,32 @@ def test_a_folder_of_somebody_else_is_named(tmp_path):
     command = [sys.executable, "-c", UNPRIVILEGED, folder.name]
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert said.stdout.startswith(f"{folder.name}/.lock: Permission denied; give yourself the permission"), said.stderr
+
+
+X = np.eye(20, 8, dtype=np.float32)[np.arange(20) % 8]
+LIBRARY = {
+    "Retriever.save": lambda folder: Retriever(NETWORK, start(), config()).save(folder / "out"),
+    "Index.save": lambda folder: Index.build(X, list(map(str, range(20)))).save(folder / "out"),
+    "an exact Index.save": lambda folder: Index.build(X, list("abcdefghijklmnopqrst"), EXACT).save(folder / "out"),
+    "write_descriptors": lambda folder: write_descriptors(folder / "out", X, list(map(str, range(20)))),
+    "fill_store": lambda folder: fill_store(folder / "out", list("ab"), "key", 1, lambda rows: X[:1]),
+}
+EXACT = SearchConfig(method="exact")
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+@pytest.mark.parametrize("size", [0, 100])
+def test_who_calls_the_library_meets_the_same_line(tmp_path, name, size):
+    with largest_file(size), pytest.raises(UserError, match=f"^{tmp_path}/[^;]*: File too large; raise the limit"):
+        LIBRARY[name](tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".") and path.name != ".lock"]
+    LIBRARY[name](tmp_path)
+
+
+@pytest.mark.parametrize("method, size", [("brute_force", 200), ("ah", 20), ("ah", 300)])
+def test_a_file_of_scann_that_was_cut_is_noticed(tmp_path, method, size):
+    searcher = build_scann(np.eye(64, 16, dtype=np.float32)[np.arange(64) % 16], method, {})
+    with largest_file(size), pytest.raises(OSError, match="File too large"):
+        save_scann(searcher, tmp_path / "cut")
+    save_scann(searcher, tmp_path / "whole")
+    assert load_scann(tmp_path / "whole", 64).size() == 64

@@ -12,7 +12,7 @@ import pytest
 from sret_jax.errors import UserError
 from sret_jax.storage.artifacts import DamagedError, seal_folder
 from sret_jax.storage.journal import Journal
-from sret_jax.storage.row_store import STORE, RowStore, joined
+from sret_jax.storage.row_store import STORE, RowStore, fill_store, joined
 
 NAMES = [f"église/{i}.jpg" for i in range(10)]
 X = np.random.default_rng(0).normal(size=(10, 8)).astype(np.float32)
@@ -50,6 +50,29 @@ def test_a_single_chunk_is_not_copied(tmp_path):
     np.testing.assert_array_equal(found, X)
     with pytest.raises(ValueError, match="read-only"):  # it is the file, which nobody may write to
         found[0] = 0
+
+
+def test_a_whole_store_elsewhere_is_used_and_not_written_to(tmp_path, caplog):
+    other, own, made = tmp_path / "other", tmp_path / "own", []
+
+    def rows_of(rows):
+        made.append(rows)
+        return X[rows.start : rows.stop]
+
+    def filled(names=NAMES, fingerprint="net"):
+        made.clear()
+        return fill_store(own, names, fingerprint, 3, rows_of, shared=other)
+
+    fill(resume(other))
+    before = content(other)
+    np.testing.assert_array_equal(filled().read(), X)
+    assert not made and not own.exists() and content(other) == before
+    assert filled(fingerprint="other net").folder == own and len(made) == 4
+    assert filled(names=NAMES[::-1]).folder == own and len(made) == 4
+    (other / "00001.npy").write_bytes(bytes(10))
+    assert filled().folder == own and len(made) == 4 and "00001.npy" in caplog.text
+    fill(resume(tmp_path / "half"), limit=2)
+    assert fill_store(own, NAMES, "net", 3, rows_of, shared=tmp_path / "half").folder == own
 
 
 def test_an_interrupted_store_goes_on_and_ends_the_same(tmp_path):

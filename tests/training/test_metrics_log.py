@@ -1,11 +1,16 @@
 """What a run leaves to look at, read as the viewer reads it."""
 
 import json
+import os
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sret_jax.storage.metrics_file import read_metrics
+from sret_jax.training.checkpoint import Checkpoints
 from sret_jax.training.metrics_log import MetricsLog, check_log
+from tests.support.limits import largest_file
+from tests.support.tiny_training import config
 
 
 def run(workdir, start, stop, loss):
@@ -38,6 +43,35 @@ def test_a_run_that_is_killed_before_its_first_checkpoint_shows_its_start_once(t
     shown = EventAccumulator(str(tmp_path / "tensorboard"))
     shown.Reload()
     assert [(event.step, event.value) for event in shown.Scalars("val_mAP")] == [(0, 2.0), (10, 3.0)]
+
+
+def test_no_checkpoint_is_ahead_of_the_log_on_the_disk(tiny, tmp_path, monkeypatch):
+    synced, save, done = os.fsync, Checkpoints.save, []
+
+    def sync(handle):
+        done.append(os.readlink(f"/proc/self/fd/{handle}"))
+        synced(handle)
+
+    def saved(self, step, *rest, **named):
+        last = json.loads((tmp_path / "metrics.jsonl").read_bytes().splitlines()[-1])["step"]
+        assert last == step and done[-1] == str(tmp_path / "metrics.jsonl")
+        save(self, step, *rest, **named)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Checkpoints, "save", saved)
+    tiny(config(steps=2, log_every=1), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard/events"])
+def test_a_file_of_the_log_that_may_not_grow_is_named(tmp_path, name):
+    with MetricsLog(tmp_path, 0, 30, log_every=10, photos_per_step=4, active=True) as log:
+        log.write(10, {"loss": 1.0})
+        (grown,) = tmp_path.glob(f"{name}*")
+        other = max(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file() and path != grown)
+        with open(grown, "ab") as file:  # the longer of the two, so that it is the one that is cut
+            file.write(bytes(other))
+        with largest_file(grown.stat().st_size + 5), pytest.raises(OSError, match=name):
+            log.write(20, {"loss": 1.0})
 
 
 def test_an_inactive_log_writes_nothing(tmp_path):

@@ -19,10 +19,12 @@ from sret_jax.evaluation.pixel_protocol import pixel_protocol
 from sret_jax.evaluation.report.table import print_marks, print_rankings
 from sret_jax.evaluation.request import Request, plain_benchmark
 from sret_jax.evaluation.results import Results
+from sret_jax.storage.refusals import plainly
 
 EXAMPLES = 3  # of relevant pairs that are not marked
 
 
+@plainly()
 def score_rankings(
     benchmark: str,
     file: Path,
@@ -56,6 +58,7 @@ def score_rankings(
     return results
 
 
+@plainly()
 def score_marks(
     benchmark: str, file: Path, out: Path, request: Request, cache_dir: str | Path, rankings: str = ""
 ) -> Results:

@@ -27,6 +27,7 @@ from sret_jax.models.weights.torch_file import TorchFile, read_bytes, read_torch
 from sret_jax.storage.artifacts import write_file
 from sret_jax.storage.files import Unreadable
 from sret_jax.storage.foreign import check_safetensors
+from sret_jax.storage.refusals import plainly
 
 log = logging.getLogger(__name__)
 Tree = dict[str, Any]
@@ -243,6 +244,7 @@ def convert(state: State, layout: Layout, *, source: str | Path) -> Tree:
     return unflatten_dict(flat)
 
 
+@plainly()
 def write_weights(path: str | Path, weights: Weights) -> None:
     """One tensor per variable, its path joined by dots; what else is known goes into the file's metadata."""
     flat = {name: np.asarray(v, order="C") for name, v in flatten_dict(weights.variables, sep=".").items()}
