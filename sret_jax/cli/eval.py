@@ -58,10 +58,11 @@ docs/your-own-parts.md. With `--traceback` an error says where in them it comes 
 
 Prints the table and writes results.json, rankings.csv, queries.csv, report.html, strip.png and skipped.json to
 `<workdir>/eval/<benchmark>` (untrained: `runs/untrained-<config>/eval/<benchmark>`), or to `--out`. With another
-protocol, re-ranking or distractors, by flag or by config, the folder has their names too. Of a workdir that cannot be
-written to, `--out` gets what is extracted as well.
+protocol, re-ranking or distractors, by flag or by config, the folder has their names too. What a workdir
+that cannot be written to has stored is used, and `--out` gets what it lacks as well.
 """
 
+import errno
 import logging
 import os
 from collections.abc import Sequence
@@ -166,10 +167,12 @@ def chosen_retriever(config: Config | None, workdir: str | None, out: str | None
 
 
 def _instead_of(place: Workdir, out: str | None) -> Workdir:
-    """Where a run that others share, to read only, keeps what is extracted of it."""
+    """Where what is extracted of a run that others share, to read only, is kept, where the run does not have it."""
     if not out:
-        raise UserError(f"{place.root}: cannot be written to; give --out=DIR for the results and what is extracted")
-    return Workdir(Path(out), place.tag)
+        mounted = os.statvfs(place.root).f_flag & os.ST_RDONLY
+        cause = os.strerror(errno.EROFS if mounted else errno.EACCES)
+        raise UserError(f"{place.root}: {cause}; give --out=DIR for the results and what is extracted")
+    return Workdir(Path(out), place.tag, place.root)
 
 
 def _check_flags(request: Request) -> None:

@@ -54,7 +54,7 @@ class Features:
         """Descriptors of the database as they were extracted; not kept, for those of unit length are."""
         with self.timings("extract"):
             for name, photos in self.benchmark.sets.items():
-                self.extractions.append(self.retriever.extract(photos, self.place.descriptors(name)))
+                self.extractions.append(self._extracted(photos, name))
         return joined([chunk for part in self.extractions for chunk in part.chunks])
 
     @cached_property
@@ -67,8 +67,11 @@ class Features:
         if described is None:
             return self.unit_descriptors
         with self.timings("extract queries"):
-            folder = self.place.descriptors(self.benchmark.query_set)
-            return self.retriever.extract(described, folder).descriptors
+            return self._extracted(described, self.benchmark.query_set).descriptors
+
+    def _extracted(self, photos: PhotoSet, name: str) -> Extraction:
+        folder = self.place.descriptors(name)
+        return self.retriever.extract(photos, folder, self.place.in_shared(folder))
 
     def local(self, sets: Mapping[str, PhotoSet], kind: str) -> StoredLocal:
         """Local features of photo sets, of a kind that `config.local.source` names."""
@@ -77,6 +80,11 @@ class Features:
         with self.timings("local features"):
             if kind not in self._sources:
                 self._sources[kind] = self.retriever.feature_source(self.benchmark.photos, config)
-            folders = {name: self.place.local_features(name, kind) for name in sets}
             source = self._sources[kind]
-            return StoredLocal([store_local(source, part, config, folders[name]) for name, part in sets.items()])
+            folders = [self.place.local_features(name, kind) for name in sets]
+            return StoredLocal(
+                [
+                    store_local(source, part, config, folder, self.place.in_shared(folder))
+                    for part, folder in zip(sets.values(), folders, strict=True)
+                ]
+            )

@@ -39,8 +39,9 @@ def _vector_index(features: Features) -> tuple[Index, Search]:
         index.save(folder)
         return index
 
+    key, shared = content_fingerprint(descriptors, names, config), features.place.in_shared(folder)
     with features.timings("index"):
-        index = open_or_build(folder, content_fingerprint(descriptors, names, config), Index.load, build)
+        index = open_or_build(folder, key, Index.load, build, shared)
     features.unit_descriptors = index.descriptors  # what searches and what re-ranks is held once
 
     def search(rows: Int[np.ndarray, "q"], k: int) -> Answers:

@@ -24,11 +24,17 @@ COLLECTIONS = Path("runs/collections")  # each in a folder of its own: `collecti
 class Workdir:
     """The paths of one run.
 
-    tag  ends the names of what a second network, measured in the same workdir, leaves there: `UNTRAINED`, or ""
+    tag     ends the names of what a second network, measured in the same workdir, leaves there: `UNTRAINED`, or ""
+    shared  of a run that may only be read: what it has stored is used, and what it lacks is kept here; or None
     """
 
     root: Path
     tag: str = ""
+    shared: Path | None = None
+
+    def in_shared(self, path: Path) -> Path | None:
+        """Where the run that is shared has what is here at `path`."""
+        return self.shared / path.relative_to(self.root) if self.shared else None
 
     @property
     def config(self) -> Path:
