@@ -15,6 +15,7 @@ from typing import Any
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sret_jax import config as configs
@@ -77,7 +78,8 @@ class Checkpoints:
         arrays = {"state": _to_dict(parallel.fetch(state))} | ({"whitening": whitening._asdict()} if whitening else {})
         arrays |= {"chosen": _to_dict(chosen)} if chosen else {}
         for name, value in _flatten(arrays).items():
-            if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+            # Of bfloat16 numpy does not know that it is a kind of floating point.
+            if jnp.issubdtype(value.dtype, jnp.inexact) and not np.isfinite(value).all():
                 raise UserError(f"step {step}: {name} is not finite, so it was not saved; lower the learning rate")
         self._saving = self._thread.submit(self._write, step, arrays, record | {"step": step})
 

@@ -140,12 +140,41 @@ def test_leftovers_of_a_kill_are_cleaned_and_a_replaced_step_comes_back(tmp_path
         assert checkpoints.latest().step == 2
 
 
-def test_values_that_are_not_finite_are_not_saved(tmp_path):
-    bad = state()
-    bad.params["network"]["a"] = bad.params["network"]["a"].at[1, 1].set(jnp.nan)
+FLOATS = [
+    jax.tree_util.keystr(path)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state())
+    if jnp.issubdtype(leaf.dtype, jnp.inexact)
+]
+
+
+def test_a_state_has_parameters_statistics_and_moments_that_may_not_be_finite():
+    assert {name.split("[")[0].split(".")[1] for name in FLOATS} == {"params", "batch_stats", "opt_state"}
+    assert len(FLOATS) >= 6
+
+
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf, -jnp.inf])
+@pytest.mark.parametrize("name", FLOATS)
+def test_no_value_of_a_state_that_is_not_finite_is_saved(tmp_path, name, value):
+    def spoiled(path, leaf):
+        return leaf.at[(0,) * leaf.ndim].set(value) if jax.tree_util.keystr(path) == name else leaf
+
+    bad = jax.tree_util.tree_map_with_path(spoiled, state())
     with Checkpoints(tmp_path, keep=2) as checkpoints:
-        with pytest.raises(UserError, match="step 9: state/params/network/a is not finite"):
+        checkpoints.save(8, state(), {})
+        with pytest.raises(UserError, match="step 9: state/.* is not finite, so it was not saved"):
             checkpoints.save(9, bad, {})
+    assert steps(tmp_path) == ["8"] and newest_step(tmp_path) == 8
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nothing_beside_the_state_that_is_not_finite_is_saved(tmp_path, value):
+    learned = LEARNED._replace(mean=np.array([0, value]))
+    chosen = {"variables": {"params": {"a": jnp.full(3, value, jnp.bfloat16)}}}
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        with pytest.raises(UserError, match="step 9: whitening/mean is not finite"):
+            checkpoints.save(9, state(), {}, learned)
+        with pytest.raises(UserError, match="step 9: chosen/variables/params/a is not finite"):
+            checkpoints.save(9, state(), {}, LEARNED, chosen)
     assert steps(tmp_path) == []
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 
 import jax
 import numpy as np
@@ -103,6 +104,32 @@ def test_a_disk_that_fills_up_in_the_log_loses_no_checkpoint(tiny, whole, tmp_pa
         with pytest.raises(UserError) as raised:
             tiny(settings(), tmp_path)
     assert "metrics.jsonl: No space left on device; free space" in one_line(raised)
+    assert_goes_on(tiny, tmp_path, 2, whole)
+
+
+@pytest.mark.parametrize("what", ["batch_stats", "opt_state", "loss_state"])
+def test_what_is_not_finite_while_the_loss_is_never_becomes_the_latest(tiny, whole, tmp_path, monkeypatch, what):
+    compiled, calls = parallel.data_parallel, []
+
+    def spoiling(step, by):
+        run = compiled(step, by)
+
+        def third_spoils(*args):
+            state, metrics = run(*args)
+            calls.append(args)
+            if len(calls) == 3:
+                value = getattr(state, what) or {"mean": metrics["loss"]}  # this network and loss have none of the two
+                value = jax.tree.map(lambda x: x * np.float32("nan") if x.dtype == np.float32 else x, value)
+                state = state.replace(**{what: value})
+            return state, metrics
+
+        return third_spoils
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parallel, "data_parallel", spoiling)
+        with pytest.raises(UserError) as raised:
+            tiny(settings(), tmp_path)
+    assert re.match(rf"step 3: state/{what}/.* is not finite, so it was not saved; lower", one_line(raised))
     assert_goes_on(tiny, tmp_path, 2, whole)
 
 
