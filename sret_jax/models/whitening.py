@@ -101,6 +101,8 @@ def pair_whitening(
     rows = np.concatenate([queries, positives])
     if rows.min() < 0 or rows.max() >= len(x):
         raise UserError(f"whitening from pairs: rows must lie in 0..{len(x) - 1}, got {rows.min()}..{rows.max()}")
+    if not np.ptp(x, axis=0).any():
+        raise UserError("whitening from pairs: all descriptors are equal; give photographs that differ")
     mean = x[queries].mean(0)
     difference = x[queries] - x[positives]
     values, u = np.linalg.eigh(_positive_definite(difference.T @ difference / len(difference)))

@@ -272,6 +272,7 @@ TWOS = np.repeat(np.arange(30), 2)
         (lambda x: pca_whitening(np.where(np.arange(60)[:, None] == 3, np.nan, x), 2), "1 of 60"),
         (lambda x: pair_whitening(x, PAIR[0][:0], PAIR[1][:0], 2), "no matching pair"),
         (lambda x: pair_whitening(x, PAIR[0], PAIR[1] + 59, 2), "60"),
+        (lambda x: pair_whitening(np.full((3, 5), np.float32(0.1)), *PAIR, 2), "from pairs: all descriptors are equal"),
         (lambda x: pair_whitening(x[:1], *PAIR, 2), "at least 2"),
         (lambda x: pair_whitening(x, *PAIR, -1), "dim=-1"),
         (lambda x: within_whitening(x, TWOS, 9, 1.0), "dim=9 of descriptors of 8; choose 1..8"),
