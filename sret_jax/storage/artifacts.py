@@ -5,6 +5,7 @@ syncs, lists every file with its sha256 in `MANIFEST.json`, and renames; `verify
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import io
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from sret_jax.errors import UserError
+from sret_jax.storage.refusals import REMEDIES
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,9 @@ class ChangedError(DamagedError):
 
 def unavailable(error: OSError) -> UserError:
     """What is said of a file that the system does not give now, which says nothing about what is in it."""
-    return UserError(f"{error.filename}: {error.strerror}; nothing was changed, so try again when this has passed")
+    waits = "nothing was changed, so try again when this has passed"
+    remedy = REMEDIES[error.errno] if error.errno in (errno.EMFILE, errno.ENFILE) else waits
+    return UserError(f"{error.filename}: {error.strerror}; {remedy}")
 
 
 def fingerprint(*parts: Any) -> str:
@@ -326,15 +330,14 @@ def open_or_build(
 def lock_folder(path: Path) -> Iterator[None]:
     """Holds `path` for this process; a second one gets a `UserError` that names the holder. Dies with the process."""
     path.mkdir(parents=True, exist_ok=True)
-    with open(path / ".lock", "a+") as f:
+    with open(path / ".lock", "ab+", buffering=0) as f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             f.seek(0)
-            holder = f.read().strip() or "another process"
+            holder = f.read().decode(errors="replace").strip() or "another process"
             raise UserError(f"{path} is in use by {holder}; wait for it or choose another folder") from None
         f.truncate(0)
-        f.write(f"process {os.getpid()} on {socket.gethostname()}")
-        f.flush()
+        write_whole(f, f"process {os.getpid()} on {socket.gethostname()}".encode())
         clear_temporaries(path)
         yield

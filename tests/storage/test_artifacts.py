@@ -1,5 +1,6 @@
 """Manifests and sealed JSON: whatever is changed in them is damage, and nothing else is."""
 
+import errno
 import json
 import os
 import socket
@@ -16,12 +17,14 @@ from sret_jax.storage.artifacts import (
     lock_folder,
     read_sealed,
     seal_folder,
+    unavailable,
     verify_folder,
     write_array,
     write_file,
     write_rows,
     write_sealed,
 )
+from tests.support.limits import largest_file
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "int64", [("a", "f4", 3), ("b", "i4")]])
@@ -186,3 +189,16 @@ def test_a_kill_at_any_call_leaves_the_old_folder_or_the_new_one_and_nothing_bes
         beside, after = rest[: rest.index("|")], rest[rest.index("|") + 1 :]
         assert again == "again" and after == ["x"]
         assert set(beside) <= ({"x"} if state == "new" else {"x", ".x.building"})
+
+
+def test_a_lock_that_cannot_be_written_is_named(tmp_path):
+    with largest_file(0), pytest.raises(OSError, match=rf"File too large: .*{tmp_path.name}/.lock"):
+        with lock_folder(tmp_path):
+            raise AssertionError
+    with lock_folder(tmp_path):
+        assert (tmp_path / ".lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def test_a_file_that_cannot_be_opened_now_has_a_remedy():
+    assert "; raise the limit of open files" in str(unavailable(OSError(errno.EMFILE, "too many", "/x")))
+    assert "; nothing was changed" in str(unavailable(OSError(errno.EIO, "disk", "/x")))
