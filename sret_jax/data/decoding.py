@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from sret_jax.data.colour import in_srgb
 from sret_jax.data.formats import FORMATS, TOO_LARGE, is_heic, refusal, too_large, written
 from sret_jax.storage.files import Unreadable
+from sret_jax.storage.refusals import of_process
 
 DECODING_VERSION = 2  # of the pixels that `decode_photo` makes of a file: raise it when they change
 MIN_SIDE = 16  # pixels, of the whole photograph
@@ -122,6 +123,8 @@ def damage_rejected() -> Iterator[None]:
     except MemoryError:
         raise PhotoRejected("takes more memory than there is") from None
     except Exception as error:
+        if of_process(error):  # a reader of Pillow is loaded when it is first needed
+            raise
         words = " ".join(str(error).split())  # libraries write several lines
         raise PhotoRejected(f"damaged: {words or type(error).__name__}") from None
 

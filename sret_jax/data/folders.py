@@ -25,6 +25,7 @@ from sret_jax.data.side_files import lies_beside
 from sret_jax.errors import UserError
 from sret_jax.storage.files import Unreadable, named
 from sret_jax.storage.foreign import a_list, a_text, an_object, read_json
+from sret_jax.storage.refusals import of_process
 
 log = logging.getLogger(__name__)
 
@@ -230,6 +231,8 @@ def _walk_instances(root: Path) -> Iterator[FolderEntry]:
         try:
             inside = _entries(entry.path)
         except OSError as error:
+            if of_process(error):
+                raise
             yield FolderEntry(name, entry.path, None, f"cannot be listed: {error.strerror}")
             continue
         if not inside:
@@ -246,6 +249,8 @@ def walk(folder: str | Path, prefix: str = "") -> Iterator[FolderEntry]:
     try:
         entries = _entries(os.fspath(folder))
     except OSError as error:
+        if of_process(error):
+            raise
         yield FolderEntry(prefix.rstrip("/"), os.fspath(folder), None, f"cannot be listed: {error.strerror}")
         return
     for entry in entries:

@@ -23,6 +23,7 @@ from sret_jax.data.names import on_disk
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
 from sret_jax.storage.files import Unreadable, read_file
+from sret_jax.storage.refusals import plainly
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class OpenedPhotos:
         return {"image": data}
 
 
+@plainly()
 def open_photos(
     source: Photo | Iterable[Photo], *, names: Sequence[str] | None = None, cache: str | Path | None = None
 ) -> PhotoSet:

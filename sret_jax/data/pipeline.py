@@ -23,6 +23,7 @@ from sret_jax.data.resizing import bucket_shapes, choose_bucket, content_size, p
 from sret_jax.data.sampling import VIEW, InstancePlan, Plan, make_plan
 from sret_jax.errors import UserError
 from sret_jax.storage.files import Unreadable
+from sret_jax.storage.refusals import of_process
 
 log = logging.getLogger(__name__)
 PhotoBatch = Mapping[str, np.ndarray]
@@ -109,6 +110,8 @@ def load(photos: PhotoSet, row: int, at_least: int | None = None) -> np.ndarray:
     try:
         return photos.photo(row, at_least)
     except (Unreadable, OSError, RuntimeError, ValueError) as error:
+        if of_process(error):
+            raise
         raise UserError(
             f"{photos.name}: photograph {photos.names[row]!r} cannot be read any more ({error}); "
             "put it back, or delete the data cache where it was prepared, and run again"

@@ -34,7 +34,7 @@ from sret_jax.storage.artifacts import (
     verify_folder,
     write_json,
 )
-from sret_jax.storage.refusals import refusal_behind
+from sret_jax.storage.refusals import of_process, refusal_behind
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -106,6 +106,8 @@ def prepared(folder: Path, make: Callable[[RecordIndex, Path], PhotoBuilder]) ->
     except OSError as error:
         if _whole(folder):
             return folder  # of a cache that others share, to read only
+        if of_process(error):
+            raise
         raise UserError(
             f"cannot write the data cache {folder.parent}: {error.strerror}; choose another config.data.cache_dir"
         ) from None

@@ -17,6 +17,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from sret_jax.data.prepared import RECORDS, SPLIT, PhotoBuilder
 from sret_jax.storage.artifacts import DamagedError
+from sret_jax.storage.refusals import of_process
 
 
 class Records:
@@ -40,6 +41,8 @@ class Records:
             self._source = ArrayRecordDataSource(files) if files else []
             count = len(self._source)
         except (RuntimeError, ValueError, OSError) as error:
+            if of_process(error):
+                raise
             raise self._damaged(str(error).splitlines()[0]) from None
         if count != len(digests):
             raise self._damaged(f"{count} records of {len(digests)} photographs")
@@ -54,7 +57,9 @@ class Records:
             features = tf_example_pb2.Example.FromString(self._source[index]).features.feature
             record = {key: features[key].bytes_list.value[0] for key in ("image", "mask") if key in features}
             sound = hashlib.sha256(record["image"]).hexdigest() == self._digests[index]
-        except (RuntimeError, ValueError, OSError, LookupError, DecodeError):
+        except (RuntimeError, ValueError, OSError, LookupError, DecodeError) as error:
+            if of_process(error):
+                raise
             sound = False
         if not sound:
             raise self._damaged(f"record {index} is not what was written")

@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from sret_jax.storage import artifacts
+from sret_jax.storage.refusals import of_process
 from sret_jax.storage.workdir import RECORD, steps_in
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,9 @@ def verify_step(folder: Path) -> None:
     artifacts.verify_folder(folder)
     try:
         step = json.loads((folder / RECORD).read_bytes())["step"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if of_process(error):
+            raise
         raise artifacts.DamagedError(f"{folder / RECORD}: unreadable; delete {folder} and run again") from None
     if folder.name.isdigit() and step != int(folder.name):
         raise artifacts.DamagedError(f"{folder}: holds step {step}; delete it or give it its name")

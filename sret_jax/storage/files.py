@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from io import BufferedReader
 
 from sret_jax.errors import UserError
+from sret_jax.storage.refusals import of_process
 
 MAX_BYTES = 64 * 2**20
 HOLLOW = 16 * 2**20  # bytes from which on holes are looked for
@@ -38,11 +39,16 @@ def named(path: str | os.PathLike[str], remedy: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_file(path: str | os.PathLike[str], most: int = MAX_BYTES) -> Iterator[BufferedReader]:
-    """A regular file of at most `most` bytes, opened to read; else `Unreadable`. No pipe or device is waited for."""
+    """A regular file of at most `most` bytes, opened to read; else `Unreadable`. No pipe or device is waited for.
+
+    An `OSError` where it is not the file's fault: too few file descriptors.
+    """
     try:
         # What kind of file it is can only be asked once it is open: a name may stand for another one a moment later.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except (OSError, ValueError) as error:
+        if of_process(error):
+            raise
         raise Unreadable(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
     try:
         status = os.fstat(handle)
@@ -64,6 +70,8 @@ def read_file(path: str | os.PathLike[str], most: int = MAX_BYTES) -> bytes:
         with open_file(path, most) as file:
             data = file.read(min(most, os.fstat(file.fileno()).st_size) + 1)
     except OSError as error:
+        if of_process(error):
+            raise
         raise Unreadable(f"cannot be read: {error.strerror}") from None
     if len(data) > most:  # it grew meanwhile
         raise Unreadable(_larger(most))

@@ -29,6 +29,7 @@ REMEDIES = SPACE | {
 
 
 PLAIN = (*SPACE, errno.EROFS, errno.EMFILE, errno.ENFILE)  # mean the same whoever met them
+NO_TEMPORARY = "No usable temporary directory"
 SHOWN = 300  # characters of what a library says
 
 
@@ -38,6 +39,8 @@ def refusal(error: OSError, place: str | Path = "") -> UserError | None:
     Args:
       place: what is named where the error names no file.
     """
+    if NO_TEMPORARY in str(error):  # which Python looks for by writing to each
+        return UserError(f"{error.strerror}; free space in one of these folders, or set TMPDIR to another")
     named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(place)
     if error.errno not in REMEDIES or (not named and error.errno == errno.ENOENT):
         return None
@@ -58,6 +61,12 @@ def refusal_behind(error: BaseException, place: str | Path = "") -> UserError | 
                 return refusal(OSError(number, "", str(place))) if place else UserError(f"{said}; {REMEDIES[number]}")
         behind = behind.__cause__ or behind.__context__
     return None
+
+
+def of_process(error: BaseException) -> bool:
+    """Whether an error is of too few file descriptors, which says nothing about the file that it met."""
+    numbers = errno.EMFILE, errno.ENFILE
+    return getattr(error, "errno", None) in numbers or any(os.strerror(number) in str(error) for number in numbers)
 
 
 @contextlib.contextmanager
