@@ -11,8 +11,9 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -24,6 +25,7 @@ from sret_jax.storage.workdir import RECORD, steps_in
 
 log = logging.getLogger(__name__)
 Tree = dict[str, Any]
+T = TypeVar("T")
 
 
 class Step(NamedTuple):
@@ -37,12 +39,25 @@ class Step(NamedTuple):
 def write_step(folder: Path, arrays: Tree, record: Tree) -> None:
     """Writes a step folder whole or not at all. tensorstore reports a full disk as a ValueError."""
     with artifacts.commit_folder(folder) as built:
-        _save(built.absolute() / "arrays", arrays)
+        _with_orbax(partial(_save, built.absolute() / "arrays", arrays))
         artifacts.write_json(built / RECORD, record)
 
 
 def _save(folder: Path, arrays: Tree) -> None:
-    """Saves; of an error only what is raised is seen, not what orbax's threads and loops say as they end with it.
+    with _orbax() as checkpointer:
+        checkpointer.save(folder, args=ocp.args.PyTreeSave(arrays))
+
+
+def _restore(folder: Path) -> Tree:
+    with _orbax() as checkpointer:
+        shapes = checkpointer.metadata(folder).item_metadata.tree
+        kind = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+        arrays: Tree = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=kind))
+        return arrays
+
+
+def _with_orbax(act: Callable[[], T]) -> T:
+    """What `act` gives; of an error only what is raised is seen, not what orbax's threads and loops say as they end.
 
     They may end after it, so what is left out of that stays left out.
     """
@@ -52,8 +67,7 @@ def _save(folder: Path, arrays: Tree) -> None:
     for logger in told:
         logger.addFilter(_not_of_threads)
     try:
-        with _orbax() as checkpointer:
-            checkpointer.save(folder, args=ocp.args.PyTreeSave(arrays))
+        found = act()
     except (OSError, ValueError) as error:
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         failed = _alone(error)  # the error itself keeps the loops
@@ -63,6 +77,7 @@ def _save(folder: Path, arrays: Tree) -> None:
     sys.unraisablehook, sys.excepthook = before
     for logger in told:
         logger.removeFilter(_not_of_threads)
+    return found
 
 
 def _alone(error: Exception) -> Exception:
@@ -93,10 +108,7 @@ def _not_of_threads(record: logging.LogRecord) -> bool:
 def read_step(folder: Path) -> Step:
     """Inverse of `write_step`: numpy arrays in nested dicts. Damage is for `artifacts.verify_folder` to find."""
     record = json.loads((folder / RECORD).read_bytes())
-    with _orbax() as checkpointer:
-        shapes = checkpointer.metadata(folder.absolute() / "arrays").item_metadata.tree
-        kind = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
-        arrays = checkpointer.restore(folder.absolute() / "arrays", args=ocp.args.PyTreeRestore(restore_args=kind))
+    arrays = _with_orbax(partial(_restore, folder.absolute() / "arrays"))
     return Step(record["step"], arrays, record)
 
 
