@@ -36,6 +36,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import safetensors.numpy
 
@@ -167,7 +168,9 @@ def run(words: Sequence[str], folder: Path, limits: Sequence[tuple[int, int]] = 
 
     command = [sys.executable, "-c", LIMITED, json.dumps(limits), "-m", "sret_jax.cli.main", *words]
     # Pipes: a file that may not grow would be stderr, too.
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    here = os.environ | {"JAX_NUM_CPU_DEVICES": str(jax.device_count())}  # as many as have made the world
+    process = subprocess.Popen(command, cwd=folder, text=True, env=here, **pipes)
     try:
         if watch:
             watch(process)
