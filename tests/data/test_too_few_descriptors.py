@@ -6,6 +6,7 @@ import os
 import pytest
 
 import sret_jax
+from sret_jax.data import apart
 from sret_jax.data.decoding import PhotoRejected, decode_photo
 from sret_jax.data.folders import prepare_folders
 from sret_jax.errors import UserError
@@ -25,6 +26,7 @@ def exhausted(monkeypatch):
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
         return opens(path, *rest, **named)
 
+    monkeypatch.setattr(apart._processes, "none_start", True)  # as none does where descriptors are too few
     monkeypatch.setattr(os, "open", limited)
     return monkeypatch
 
