@@ -21,6 +21,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from sret_jax.errors import UserError
+from sret_jax.models.backbones.attention import attend
 from sret_jax.models.backbones.base import ATTENTION_POOL, CLASS_TOKEN, STAGES, Backbone, Maps
 from sret_jax.models.backbones.layers import erase, strided
 from sret_jax.models.backbones.positions import (
@@ -86,7 +87,7 @@ class TransformerBlock(nn.Module):
         keys = k.reshape(b, n, c)
         if turn is not None:
             q, k = (rotated(part, turn, halves=spec.rotary == "centred") for part in (q, k))
-        y = jax.nn.dot_product_attention(q, k, v, mask=inside[:, None, None])
+        y = attend(q, k, v, inside)
         x = x + scaled(dense(c, "proj")(y.reshape(b, n, c)), "gamma1")
         y = _norm(spec, self.dtype, "norm2")(x)
         if spec.gated:
