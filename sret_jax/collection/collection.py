@@ -14,13 +14,13 @@ from jaxtyping import Float, UInt8
 from sret_jax.collection.answers import Answer, Found, Status
 from sret_jax.collection.local import NONE, LocalFinder, finder_of
 from sret_jax.collection.marking import discovered_box
-from sret_jax.collection.merging import finished_shards, rows_by_name
-from sret_jax.collection.place import folder_of, locked, place_of, read_about, write_about
+from sret_jax.collection.merging import finished_shards, merge_shards
+from sret_jax.collection.place import folder_of, kept_folders, locked, place_of, read_about, write_about
 from sret_jax.collection.query import Query
 from sret_jax.collection.scan import find_changes
 from sret_jax.collection.shard import Shard
 from sret_jax.collection.state import State, StoredPhoto
-from sret_jax.collection.store import Store, write_generation
+from sret_jax.collection.store import Store
 from sret_jax.collection.update import Progress, Update, check_there, store_for_update, update_store
 from sret_jax.collection.verification import VERIFIED, verified
 from sret_jax.collection.view import View, check_known, has_photos
@@ -93,10 +93,12 @@ class Collection:
           local: the local features that are kept besides, for `search(verify=True)`: "sift", "head" (of a network that
             has its own) or "none"; by default what the collection has, and for a new one none. `update` finds those
             that are missing, without describing a photograph again.
+          shard: "3/100" for the fourth of a hundred parts of the photographs, as a collection of its own, which `merge`
+            makes one of with the others; "auto" for the part that Slurm or Open MPI says.
 
         Raises:
-          UserError: no such folder, a name that another folder's collection has, a retriever that cannot be loaded, or
-            local features that are not kept or that it has not.
+          UserError: no such folder, a name that another folder's collection has, a retriever that cannot be loaded,
+            local features that are not kept or that it has not, or a shard that is none.
         """
         part = Shard.parse(shard) if isinstance(shard, str) else shard
         folder, resolved = place_of(root, Path(workdir).expanduser(), name, retriever, local, part)
@@ -105,6 +107,7 @@ class Collection:
         return opened
 
     @classmethod
+    @plainly()
     def merge(cls, root: str | Path, *, workdir: str | Path = COLLECTIONS, name: str = "") -> "Collection":
         """The collection of a folder, made of its shards: what `update` without them would have made, bit for bit.
 
@@ -121,15 +124,12 @@ class Collection:
           DamagedError: something of a shard is not what was written; the collection is what it was.
         """
         folder = folder_of(Path(root).expanduser().resolve(), Path(workdir).expanduser(), name)
-        parts = finished_shards(folder)
-        about, first = parts[0]
-        made = about["retriever"] or load(about["folder"] / "retriever")
-        opened = cls.open(root, workdir=workdir, name=folder.name, retriever=made, local=about["local"])
-        stores = [store for _, store in parts]
-        skipped = {name: why for store in stores for name, why in store.state.skipped.items()}
+        shards = finished_shards(folder)
+        made = shards[0].about["retriever"] or load(shards[0].store.folder / "retriever")
+        local = shards[0].about["local"]
+        opened = cls.open(root, workdir=workdir, name=folder.name, retriever=made, local=local)
         with locked(folder):
-            excluded = dict(Store(folder).state.excluded) if has_photos(folder) else {}
-            write_generation(folder, first.state.header, rows_by_name(stores, excluded), skipped, excluded)
+            merge_shards(folder, shards)
             write_about(folder, read_about(folder) | {"root": str(opened.root), "updated": _now()})
         return cls(folder)
 
@@ -184,7 +184,7 @@ class Collection:
         if about["root"] not in (self._root_before, str(self.root)):
             raise UserError(f"{self.name}: its photographs are those of {about['root']} by now; open it again")
         finder = finder_of(self.retriever, about["local"])
-        kept = [self.folder, *(path.parent for path in self.folder.parent.glob("*/collection.json"))]
+        kept = kept_folders(self.folder, self.shard)
         there = Store(self.folder) if has_photos(self.folder) else None
         changes = find_changes(self.root, there.state if there else State(), kept, self.shard)
         moved = about["root"] != str(self.root)

@@ -1,53 +1,72 @@
 """One collection of shards that were described apart: copied and checked row by row, ordered by name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sret_jax.collection.place import read_about
 from sret_jax.collection.shard import SHARDS, Shard
-from sret_jax.collection.store import Store
+from sret_jax.collection.store import Store, write_generation
+from sret_jax.collection.view import has_photos
 from sret_jax.errors import UserError
 
 SHOWN = 5  # shards that are named in an error
 
 
-def finished_shards(folder: Path) -> list[tuple[dict[str, Any], Store]]:
-    """Of a collection, all of them, in order: what is written of each, and its store.
+class DescribedShard(NamedTuple):
+    """What is written of a shard, and its photographs."""
+
+    about: dict[str, Any]
+    store: Store
+
+
+def finished_shards(folder: Path) -> list[DescribedShard]:
+    """All shards of a collection, in their order.
 
     Raises `UserError` where one is missing, has not been brought up to date to its end, or was described otherwise than
     the first; `DamagedError` where one is not what was written.
     """
-    abouts = [read_about(path.parent) | {"folder": path.parent} for path in folder.glob(f"{SHARDS}/*/collection.json")]
-    if not abouts:
+    there = {path.parent: read_about(path.parent) for path in folder.glob(f"{SHARDS}/*/collection.json")}
+    if not there:
         raise UserError(f"{folder / SHARDS}: no shards there; `sret index PHOTOS --shard=NUMBER/OF` makes one")
-    found = {Shard.parse(about["shard"]): about for about in abouts}
+    found = {Shard.parse(about["shard"]): (place, about) for place, about in there.items()}
     of = min(shard.of for shard in found)
     if others := sorted({shard.of for shard in found} - {of}):
         raise UserError(f"{folder / SHARDS}: shards of {of} and of {others[0]}; delete those that do not count")
     wanted = [Shard(number, of) for number in range(of)]
     for what, without in (
         ("not there", [shard for shard in wanted if shard not in found]),
-        ("not finished", [shard for shard in wanted if "updated" not in found.get(shard, {"updated": ""})]),
+        ("not finished", [shard for shard in wanted if shard in found and "updated" not in found[shard][1]]),
     ):
         if without:
             named = ", ".join(map(str, without[:SHOWN])) + (", …" if len(without) > SHOWN else "")
             raise UserError(
                 f"{folder / SHARDS}: {what}: {named}; `sret index PHOTOS --shard={without[0]}` describes it"
             )
-    parts = [(found[shard], Store(found[shard]["folder"])) for shard in wanted]
-    for about, store in parts:
-        if store.state.header != parts[0][1].state.header:
+    shards = [DescribedShard(about, Store(place)) for place, about in map(found.__getitem__, wanted)]
+    first = shards[0].store
+    for _, store in shards:
+        if store.state.header != first.state.header:
             raise UserError(
-                f"{about['folder']}: described by another retriever, or with other local features, than "
-                f"{parts[0][0]['folder'].name}; index both with the same"
+                f"{store.folder}: described by another retriever, or with other local features, than "
+                f"{first.folder.name}; index both with the same"
             )
-    return parts
+    return shards
 
 
-def rows_by_name(stores: Sequence[Store], excluded: Mapping[str, str]) -> list[tuple[Store, int]]:
-    """The photographs of stores, by name; without those that a person took out, by name or by content."""
+def merge_shards(folder: Path, shards: Sequence[DescribedShard]) -> None:
+    """Makes the photographs of shards those of the collection in `folder`, of whoever holds its lock.
+
+    What a person took out of it, by name or by content, stays out. Raises as `write_generation`.
+    """
+    excluded = dict(Store(folder).state.excluded) if has_photos(folder) else {}
     contents = {digest for digest in excluded.values() if digest}
-    rows = [(name, store, row) for store in stores for name, row in store.state.live.items() if name not in excluded]
-    kept = [(name, store, row) for name, store, row in rows if store.state.photos[row].digest not in contents]
-    return [(store, row) for _, store, row in sorted(kept, key=lambda entry: entry[0])]
+    states = [(store, store.state) for _, store in shards]
+    skipped = {name: why for _, state in states for name, why in state.skipped.items() if name not in excluded}
+    rows = {
+        name: (store, row)
+        for store, state in states
+        for name, row in state.live.items()
+        if name not in excluded and state.photos[row].digest not in contents
+    }
+    write_generation(folder, shards[0].store.state.header, [rows[name] for name in sorted(rows)], skipped, excluded)

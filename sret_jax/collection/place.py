@@ -88,6 +88,12 @@ def folder_of(root: Path, workdir: Path, name: str) -> Path:
     return workdir / name
 
 
+def kept_folders(folder: Path, shard: Shard | None) -> list[Path]:
+    """Those of all collections beside one, and of their shards: none of them holds photographs of anybody."""
+    workdir = folder.parents[2] if shard else folder.parent
+    return [folder, *(path.parent for path in workdir.glob("*/collection.json")), *workdir.glob(f"*/{SHARDS}")]
+
+
 def _is_begun(folder: Path) -> bool:
     """Whether nothing is there but what a process that makes a collection writes first."""
     if not folder.is_dir():

@@ -105,6 +105,19 @@ def test_a_shard_goes_on_with_its_own_photographs(kept, tmp_path, retriever):
     assert Collection.merge(tmp_path / "photos", workdir=tmp_path, name="parts").status().photos == 12 - 1 + 6
 
 
+def test_what_collections_keep_below_the_photographs_is_none_of_a_shard(kept, tmp_path, retriever):
+    shutil.copytree(kept / "photos", tmp_path / "photos")
+    for name, number in (("other", None), ("parts", 0), ("parts", 1), ("parts", 0)):
+        shard = None if number is None else f"{number}/2"
+        opened = Collection.open(
+            tmp_path / "photos", workdir=tmp_path / "photos/kept", name=name, retriever=retriever, shard=shard
+        )
+        opened._retriever = retriever
+        opened.update()
+    merged = Collection.merge(tmp_path / "photos", workdir=tmp_path / "photos/kept", name="parts")
+    assert [name for name, _ in merged.status().skipped] == ["notes.jpg"]
+
+
 def test_what_was_taken_out_stays_out(kept, parts):
     merged = Collection.merge(kept / "photos", workdir=parts, name="parts")
     merged.remove(["cat/1.jpg"])
