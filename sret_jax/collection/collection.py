@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from sret_jax.collection.marking import discovered_box
 from sret_jax.collection.merging import finished_shards, merge_shards
 from sret_jax.collection.place import folder_of, kept_folders, locked, place_of, read_about, write_about
 from sret_jax.collection.query import Query
+from sret_jax.collection.reading import pixels_of_answer, pixels_of_query
 from sret_jax.collection.scan import find_changes
 from sret_jax.collection.shard import Shard
 from sret_jax.collection.state import State, StoredPhoto
@@ -24,12 +26,9 @@ from sret_jax.collection.store import Store
 from sret_jax.collection.update import Progress, Update, check_there, store_for_update, update_store
 from sret_jax.collection.verification import VERIFIED, verified
 from sret_jax.collection.view import View, check_known, has_photos
-from sret_jax.data.apart import decode_apart
-from sret_jax.data.decoding import PhotoRejected, decode_photo
 from sret_jax.data.opening import Photo, encoded
 from sret_jax.data.regions import Box, Region
 from sret_jax.errors import UserError
-from sret_jax.localization.methods import WORKING_SIDE
 from sret_jax.models.backbones import BACKBONES
 from sret_jax.retriever import Retriever, load
 from sret_jax.storage.files import Unreadable, read_file
@@ -362,7 +361,7 @@ class Collection:
                 row = self._view.row(query, self._view.store)
                 assert self._view.store is not None
                 return self._view.store.state.photos[row].size
-        height, width = _decoded(encoded(query), query).shape[:2]
+        height, width = pixels_of_query(encoded(query), query).shape[:2]
         return height, width
 
     def status(self) -> Status:
@@ -458,27 +457,11 @@ class Collection:
         else:
             data = encoded(query)
         digest = hashlib.sha256(data).hexdigest()
-        return Query.of(digest, _decoded(data, query), region, self.retriever.extractor, self.stage, finder)
+        return Query.of(digest, pixels_of_query(data, query), region, self.retriever.extractor, self.stage, finder)
 
     def _reader(self, photo: StoredPhoto) -> Callable[[], UInt8[np.ndarray, "_ _ 3"]]:
-        """Reads the pixels of a photograph; raises `PhotoRejected` where the file is not the one that was described."""
-
-        def read() -> np.ndarray:
-            data = read_file(self.root / photo.name)
-            if hashlib.sha256(data).hexdigest() != photo.digest:
-                raise PhotoRejected("changed since it was indexed; index again")
-            return decode_photo(data, WORKING_SIDE)
-
-        return read
+        return partial(pixels_of_answer, self.root, photo)
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _decoded(data: bytes, query: Photo) -> UInt8[np.ndarray, "h w 3"]:
-    try:  # bytes come from whoever is connected to a server; a person names a path
-        return decode_apart(data) if isinstance(query, bytes) else decode_photo(data)
-    except Unreadable as error:
-        named = f"the query {query}" if isinstance(query, str | Path) else "the query"
-        raise UserError(f"{named} is no photograph: {error.reason}") from None

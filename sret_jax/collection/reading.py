@@ -4,18 +4,24 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 from sret_jax.collection.scan import FoundFile, settled
+from sret_jax.collection.state import StoredPhoto
 from sret_jax.data.apart import DecoderFailed, decode_apart, read_apart
+from sret_jax.data.decoding import PhotoRejected, decode_photo
+from sret_jax.data.opening import Photo
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import shown_sizes
 from sret_jax.data.resizing import resize
+from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import Extractor
-from sret_jax.storage.files import Unreadable
+from sret_jax.localization.methods import WORKING_SIDE
+from sret_jax.storage.files import Unreadable, read_file
 
 UNKNOWN = (0, 0)  # the stamp of what is to be read again next time
 
@@ -116,3 +122,23 @@ def as_shown(pixels: UInt8[np.ndarray, "h w 3"], extractor: Extractor) -> UInt8[
         alone, config.data.image_size, extractor.network.size_multiple, enlarged, config.data.rounding
     )
     return resize(pixels, size, config.data.filter)
+
+
+def pixels_of_answer(root: Path, photo: StoredPhoto) -> UInt8[np.ndarray, "_ _ 3"]:
+    """A photograph of a collection, no smaller than objects are looked for in.
+
+    Raises `PhotoRejected` where the file is not the one that was described.
+    """
+    data = read_file(root / photo.name)
+    if hashlib.sha256(data).hexdigest() != photo.digest:
+        raise PhotoRejected("changed since it was indexed; index again")
+    return decode_photo(data, WORKING_SIDE)
+
+
+def pixels_of_query(data: bytes, query: Photo) -> UInt8[np.ndarray, "h w 3"]:
+    """A query, of its encoded bytes. Raises `UserError` for what is no photograph."""
+    try:  # bytes come from whoever is connected to a server; a person names a path
+        return decode_apart(data) if isinstance(query, bytes) else decode_photo(data)
+    except Unreadable as error:
+        named = f"the query {query}" if isinstance(query, str | Path) else "the query"
+        raise UserError(f"{named} is no photograph: {error.reason}") from None
