@@ -155,15 +155,15 @@ class Retriever:
             self._check_filled("local")
         return open_source(self.extractor, photos, config)
 
-    def maps(self, photos: PhotoSet, folder: str | Path, image_size: int) -> StoredMaps:
+    def maps(self, photos: PhotoSet, folder: str | Path, image_size: int, shared: Path | None = None) -> StoredMaps:
         """The feature maps that `config.localize.source` names, kept in a store in `folder`, resumable.
 
         Args:
           image_size: longest side of a photograph, pixels.
+          shared: as for `extract`.
         """
-        return store_maps(
-            self.extractor, localizing_network(self.network, self.config), photos, image_size, Path(folder)
-        )
+        network = localizing_network(self.network, self.config)
+        return store_maps(self.extractor, network, photos, image_size, Path(folder), shared=shared)
 
     def save(
         self,

@@ -231,9 +231,16 @@ class Collection:
 
     @plainly()
     def restore(self, names: Sequence[str]) -> None:
-        """Lets photographs that were taken out come back with the next `update`."""
+        """Lets photographs that were taken out come back with the next `update`.
+
+        Of one that nobody took out, or that was let back before, nothing changes: a call may be made again.
+
+        Raises `UserError` for a name that the collection has never heard of, with the nearest ones.
+        """
         with self._change() as store:
             excluded = store.state.excluded
+            back = {photo.name for photo in store.state.photos} | set(store.state.skipped)
+            names = [name for name in names if name in excluded or name not in back]
             check_known(self.name, names, excluded)
             contents = {excluded[name] for name in names}
             # Of others of the same content the name alone stays out, or it would keep these out too.

@@ -11,6 +11,7 @@ none can be started, this process decodes itself, with a line in the log.
 
 import atexit
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -29,6 +30,7 @@ from sret_jax.data.decoder_process import (
     ANSWER,
     DECODE,
     DONE,
+    LIMITED,
     PHOTO,
     READ,
     REJECTED,
@@ -95,7 +97,10 @@ def _path(path: str | os.PathLike[str]) -> bytes:
 
 
 def _ask(wanted: bytes, payload: bytes, at_least: int = 0) -> tuple[tuple[int, int], Body]:
-    """As `decoder_process.answer`. One that dies may have been killed for what others did, so another one is asked."""
+    """As `decoder_process.answer`. One that dies may have been killed for what others did, so another one is asked.
+
+    An `OSError` where too few files may be open, here or there.
+    """
     died = ""
     for _ in range(2):
         decoder = _processes.borrow()
@@ -115,6 +120,9 @@ def _ask(wanted: bytes, payload: bytes, at_least: int = 0) -> tuple[tuple[int, i
         _processes.give_back(decoder)
         if outcome == DONE:
             return size, body
+        if outcome == LIMITED:  # which says nothing about the photograph
+            named = [os.fsdecode(payload)] if wanted in (READ, PHOTO) else []
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), *named)
         reason = bytes(body).decode("utf-8", "replace")
         raise PhotoRejected(reason) if outcome == REJECTED else Unreadable(reason)
     raise DecoderFailed(f"its decoder ended with {died}")
@@ -185,7 +193,7 @@ class _Decoder:
 
     def _receive_answer(self) -> tuple[bytes, tuple[int, int], Body]:
         outcome, height, width, length = ANSWER.unpack(self._receive(ANSWER.size))
-        if outcome not in (DONE, REJECTED, UNREADABLE) or length > max(MAX_BYTES, 3 * MAX_PIXELS):
+        if outcome not in (DONE, REJECTED, UNREADABLE, LIMITED) or length > max(MAX_BYTES, 3 * MAX_PIXELS):
             raise _Died
         return outcome, (height, width), self._receive(length)
 

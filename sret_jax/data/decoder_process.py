@@ -15,12 +15,13 @@ from pathlib import Path
 
 from sret_jax.data.decoding import PhotoRejected, decode_photo
 from sret_jax.storage.files import Unreadable, read_file
+from sret_jax.storage.refusals import of_process
 
 Body = bytes | memoryview
 REQUEST = struct.Struct("<cIQ")  # what is wanted, `at_least` or 0, bytes that follow
 ANSWER = struct.Struct("<cIIQ")  # what became of it, height, width, bytes that follow
 READ, PHOTO, SIZE, DECODE = b"r", b"p", b"s", b"d"  # of a path its bytes, or these and the size; of bytes size, pixels
-DONE, REJECTED, UNREADABLE = b"+", b"-", b"u"
+DONE, REJECTED, UNREADABLE, LIMITED = b"+", b"-", b"u", b"l"  # the last: this process may open too few files
 MEMORY = 2**30  # bytes that a photograph may take beside what the process has: none needs more than half of them
 LONGEST = 600  # seconds for a request, after which the process ends itself, whatever holds it
 IDLE = 600  # seconds without a request after which it ends
@@ -64,6 +65,10 @@ def serve() -> None:
                 body, outcome = rejected.reason.encode("utf-8", "backslashreplace"), REJECTED
             except Unreadable as rejected:
                 body, outcome = rejected.reason.encode("utf-8", "backslashreplace"), UNREADABLE
+            except Exception as error:
+                if not of_process(error):
+                    raise
+                body, outcome = b"", LIMITED
             _send(answers, ANSWER.pack(outcome, *size, memoryview(body).nbytes))
             _send(answers, body)
             del payload, body

@@ -105,7 +105,9 @@ def evaluate(
     if config.localize.methods:
         both = features.queries, features.database
         maps = place.maps(plain_benchmark(benchmark.name), config.localize.source)
-        localizer = Localizer(retriever, benchmark.query_photos, benchmark.photos, both, maps, benchmark.regions)
+        localizer = Localizer(
+            retriever, benchmark.query_photos, benchmark.photos, both, maps, benchmark.regions, place.in_shared(maps)
+        )
         localization = LocalizationScorer(localizer, truth, first.depth) if truth else None
 
     places = empty = 0

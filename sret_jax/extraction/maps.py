@@ -74,6 +74,7 @@ def store_maps(
     folder: Path,
     *,
     write: bool = True,
+    shared: Path | None = None,
 ) -> StoredMaps:
     """The maps of all photographs in 16 bits, kept in `folder` and used again while nothing has changed.
 
@@ -82,6 +83,7 @@ def store_maps(
       network: of `localizing_network`, which shares the parameters.
       photos: all in one square shape of `image_size`.
       write: False reads what another process has made.
+      shared: as for `fill_store`.
 
     Raises:
       UserError: another process writes to `folder`, the disk is full, or the device's memory too small.
@@ -95,7 +97,7 @@ def store_maps(
 
     if not write:
         return StoredMaps(RowStore.load(folder, key))
-    return StoredMaps(fill_store(folder, photos.names, key, config.localize.chunk_rows, rows_of))
+    return StoredMaps(fill_store(folder, photos.names, key, config.localize.chunk_rows, rows_of, shared=shared))
 
 
 def _records(

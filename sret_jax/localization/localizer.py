@@ -20,8 +20,10 @@ from sret_jax.reranking.answers import PhotoFeatures
 from sret_jax.reranking.matching import LocalFeatures
 from sret_jax.reranking.rerankers import verify_candidates
 from sret_jax.retriever import Retriever
+from sret_jax.storage.provenance import enough_memory
 
 MEAN_OF = 200  # photographs, evenly spread, whose mean direction stands for the collection's
+REMEDY = "localizing; lower config.localize.image_size"  # where the memory is full
 
 
 class Localizer:
@@ -43,19 +45,21 @@ class Localizer:
         features: tuple[PhotoFeatures, PhotoFeatures] | None = None,
         folder: str | Path = "maps",
         regions: Mapping[int, Region] | None = None,
+        shared: Path | None = None,
     ):
         """
         Args:
           features: of queries, cut to what is described of their regions, and of photos, for spatial verification; by
             default found when they are needed.
           folder: where maps, and local features that are found here, are kept.
+          shared: of maps that may only be read: those that are there are used.
 
         Raises:
           UserError: an unknown source of features.
         """
         self.queries, self.photos, self.regions = queries, photos, regions or {}
         self.config = retriever.config
-        self._retriever, self._folder = retriever, Path(folder)
+        self._retriever, self._folder, self._shared = retriever, Path(folder), shared
         self.described = cut_out(queries, self.regions)
         self._features = features or (
             self._own_features(self.described, "queries"),
@@ -102,20 +106,22 @@ class Localizer:
 
     @cached_property
     def maps(self) -> StoredMaps:
-        size = self.config.localize.image_size
-        return self._retriever.maps(self.photos, self._folder / "photos", size)
+        return self._stored(self.photos, "photos", self.config.localize.image_size)
 
     @cached_property
     def query_maps(self) -> StoredMaps:
         """Of the whole photographs: what is around a region is not cut away, its weights leave it out."""
-        whole, size = dataclasses.replace(self.queries, boxes=None), self.config.localize.query_size
-        return self._retriever.maps(whole, self._folder / "queries", size)
+        whole = dataclasses.replace(self.queries, boxes=None)
+        return self._stored(whole, "queries", self.config.localize.query_size)
 
     @cached_property
     def described_maps(self) -> StoredMaps:
         """Of the queries cut to what is described of their regions, which show these larger."""
-        size = self.config.localize.query_size
-        return self._retriever.maps(self.described, self._folder / "described", size)
+        return self._stored(self.described, "described", self.config.localize.query_size)
+
+    def _stored(self, photos: PhotoSet, name: str, image_size: int) -> StoredMaps:
+        shared = self._shared and self._shared / name
+        return self._retriever.maps(photos, self._folder / name, image_size, shared)
 
     @cached_property
     def mean(self) -> jax.Array:
@@ -149,7 +155,8 @@ class Localizer:
         (x,), (mask,) = self.described_maps(np.array([query]))
         pixels = self.described_pixels(query)
         weights = region_weights(pixels, pixels.shape, mask)
-        return np.asarray(presence(x, weights, *self.photo_maps(rows), self.mean))
+        with enough_memory(REMEDY):
+            return np.asarray(presence(x, weights, *self.photo_maps(rows), self.mean))
 
     def verified(self, query: int, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Inliers and transforms of spatial verification."""

@@ -26,7 +26,7 @@ from sret_jax.data.pipeline import load
 from sret_jax.errors import UserError, choices
 from sret_jax.localization.dense_matching import match_region
 from sret_jax.localization.geometric import warp_region
-from sret_jax.localization.localizer import Localizer
+from sret_jax.localization.localizer import REMEDY, Localizer
 from sret_jax.localization.object_discovery import DiscoveredObjects, discover, discover_several, facing_inwards
 from sret_jax.localization.pixels import (
     enlarge,
@@ -41,6 +41,7 @@ from sret_jax.localization.pixels import (
 from sret_jax.localization.presence import FOUND
 from sret_jax.localization.query_region import discover_region, region_heat
 from sret_jax.localization.regions import best_box, window_boxes
+from sret_jax.storage.provenance import enough_memory
 
 PHOTOS_AT_ONCE = 8  # those left over come one by one, so that two shapes are compiled
 WORKING_SIDE = 240  # longest of a photograph whose heat is made a mask, pixels; larger is slower and no better
@@ -67,7 +68,8 @@ def locate(localizer: Localizer, method: str, query: int, rows: Sequence[int]) -
     whole = len(rows) - len(rows) % PHOTOS_AT_ONCE
     parts = [rows[i : i + PHOTOS_AT_ONCE] for i in range(0, whole, PHOTOS_AT_ONCE)]
     for part in [*parts, *([row] for row in rows[whole:])]:
-        out += METHODS[method](localizer, query, part)
+        with enough_memory(REMEDY):
+            out += METHODS[method](localizer, query, part)
     return out
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from sret_jax.errors import UserError
+from sret_jax.storage.refusals import out_of_memory
 
 PACKAGES = ("sret_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "scann")
 
@@ -29,11 +30,11 @@ def environment() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def enough_memory(remedy: str) -> Iterator[None]:
-    """Turns the device's error of full memory into a `UserError`: "out of memory" and the remedy."""
+    """Turns the error of a full memory, the device's or the machine's, into a `UserError` that has the remedy."""
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not out_of_memory(error):
             raise
         raise UserError(f"out of memory {remedy}") from error
 

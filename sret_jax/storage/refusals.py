@@ -29,6 +29,9 @@ REMEDIES = SPACE | {
 
 
 PLAIN = (*SPACE, errno.EROFS, errno.EMFILE, errno.ENFILE)  # mean the same whoever met them
+MEMORY = (
+    "lower config.extract.batch_size, config.data.image_size or what is searched at once (config.search.chunk_rows)"
+)
 NO_TEMPORARY = "No usable temporary directory"
 SHOWN = 300  # characters of what a library says
 
@@ -51,6 +54,9 @@ def refusal_behind(error: BaseException, place: str | Path = "") -> UserError | 
     """`refusal` of an error, or of the one behind it: libraries wrap what the system says, or only repeat its words."""
     if isinstance(error, OSError):
         return refusal(error, place)
+    if out_of_memory(error):
+        said = " ".join(str(error).split())[:SHOWN]
+        return UserError(f"out of memory{said and f' ({said})'}; {MEMORY}")
     behind: BaseException | None = error
     while behind is not None:
         if isinstance(behind, OSError) and behind.errno in PLAIN:
@@ -61,6 +67,13 @@ def refusal_behind(error: BaseException, place: str | Path = "") -> UserError | 
                 return refusal(OSError(number, "", str(place))) if place else UserError(f"{said}; {REMEDIES[number]}")
         behind = behind.__cause__ or behind.__context__
     return None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of the machine, or of its device, is full."""
+    of_device = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
+    full = "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower()
+    return isinstance(error, MemoryError) or (of_device and full)
 
 
 def of_process(error: BaseException) -> bool:

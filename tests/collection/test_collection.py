@@ -189,9 +189,13 @@ def test_what_is_removed_stays_out_until_it_is_restored(collection, root):
     collection.update()
     assert "cat/0.jpg" not in reopened(collection).names and collection.status().excluded == ["cat/0.jpg", "cat/1.jpg"]
     collection.restore(["cat/0.jpg"])
+    collection.restore(["cat/0.jpg"])  # of a call that was killed
     assert collection.update().added == ["cat/0.jpg"]
-    with pytest.raises(UserError, match="no photograph 'cat/9.jpg'; did you mean 'cat/"):
-        collection.remove(["cat/9.jpg"])
+    collection.restore(["cat/0.jpg"])
+    assert collection.status().excluded == ["cat/1.jpg"] and not collection.update().anything
+    for change in (collection.remove, collection.restore):
+        with pytest.raises(UserError, match="no photograph 'cat/9.jpg'"):
+            change(["cat/9.jpg"])
 
 
 def test_a_removal_that_was_killed_may_be_made_again(collection):

@@ -17,7 +17,9 @@ from sret_jax.data.apart import DecoderFailed, decode_apart, read_apart, read_ph
 from sret_jax.data.decoding import PhotoRejected, decode_photo
 from sret_jax.data.folders import prepare_folder
 from sret_jax.data.opening import open_photos
+from sret_jax.errors import UserError
 from sret_jax.storage.files import Unreadable
+from sret_jax.storage.refusals import plainly
 from tests.support import odd_decoder, photo_files
 from tests.support.commands import REPOSITORY
 
@@ -103,6 +105,15 @@ def test_a_photograph_that_takes_all_memory_is_rejected_by_a_process_that_lives_
     with pytest.raises(PhotoRejected, match="takes more memory"):
         size_apart(PLAIN + odd_decoder.GREEDY)
     assert size_apart(PLAIN) and processes.idle == [process]
+
+
+def test_a_process_that_may_open_too_few_files_says_nothing_about_the_photograph(odd, processes, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(PLAIN + odd_decoder.LACKS_FILES)
+    with pytest.raises(OSError, match="Too many open files: .*photo.jpg"):
+        read_photo_apart(tmp_path / "photo.jpg")
+    with pytest.raises(UserError, match=f"{tmp_path}/photo.jpg: Too many open files; raise the limit"), plainly():
+        open_photos(tmp_path)
+    assert size_apart(PLAIN) and len(processes.idle) == 1  # it lives on
 
 
 def test_what_a_library_prints_is_no_answer(odd):

@@ -175,7 +175,8 @@ def test_a_run_that_cannot_be_written_to_is_measured_elsewhere(tmp_path):
     train(settings, tmp_path / "run")
     flags = [f"--workdir={tmp_path / 'run'}", "--benchmark=synthetic", "--config.eval.synthetic_instances=4"]
     flags.append("--config.local.source=sift")
-    assert run_eval(*flags, "--rerank=sv:3", cwd=tmp_path).returncode == 0
+    wanted = "--rerank=sv:3", "--localize=discovery", "--config.localize.image_size=64"
+    assert run_eval(*flags, *wanted, cwd=tmp_path).returncode == 0
     if subprocess.run(["mount", "--bind", tmp_path / "run", tmp_path / "run"], capture_output=True).returncode:
         pytest.skip("mounting is not allowed here")
     try:
@@ -183,14 +184,14 @@ def test_a_run_that_cannot_be_written_to_is_measured_elsewhere(tmp_path):
         refused = run_eval(*flags, cwd=tmp_path)
         assert refused.returncode == 2 and refused.stderr.count("\n") == 1
         assert f"{tmp_path / 'run'}: Read-only file system; give --out=DIR" in refused.stderr
-        done = run_eval(*flags, "--rerank=sv:3", f"--out={tmp_path / 'out'}", cwd=tmp_path)
+        done = run_eval(*flags, *wanted, f"--out={tmp_path / 'out'}", cwd=tmp_path)
     finally:
         subprocess.run(["umount", tmp_path / "run"], check=True)
     assert done.returncode == 0, done.stderr
     found, before = (read_sealed(tmp_path / name / "results.json") for name in ("out", "run/eval/synthetic+sv-3"))
     assert found["step"] == 2 and found["metrics"] == before["metrics"]
     assert found["extracted"] == 0  # the run had it all, and none of it is stored again
-    assert not {"descriptors", "local", "index"} & {path.name for path in (tmp_path / "out").iterdir()}
+    assert not {"descriptors", "local", "index", "maps"} & {path.name for path in (tmp_path / "out").iterdir()}
 
 
 def test_new_photographs_are_noticed(tmp_path):

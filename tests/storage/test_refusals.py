@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from sret_jax.retrieval.approximate import build_scann, load_scann, save_scann
 from sret_jax.retrieval.index import Index
 from sret_jax.retriever import Retriever
 from sret_jax.storage.artifacts import lock_folder, write_file
+from sret_jax.storage.provenance import enough_memory
 from sret_jax.storage.refusals import REMEDIES, plainly, refusal, refusal_behind
 from sret_jax.storage.row_store import fill_store
 from tests.support.limits import largest_file
@@ -59,6 +61,20 @@ def test_what_a_library_makes_of_it_is_found():
             raise KeyError("a mistake") from None
     except KeyError as error:
         assert refusal_behind(error) is None
+
+
+FULL = "INTERNAL: Failed to allocate 17179869184 bytes: Out of memory"
+
+
+@pytest.mark.parametrize("error", [MemoryError("Unable to allocate 9 TiB"), jax.errors.JaxRuntimeError(FULL)])
+def test_a_full_memory_is_said_in_one_line(error):
+    with pytest.raises(UserError, match="^out of memory .*allocate.*; lower config.extract.batch_size"), plainly():
+        raise error
+    with pytest.raises(UserError, match="^out of memory making maps; lower that$"), plainly():
+        with enough_memory("making maps; lower that"):
+            raise error
+    with pytest.raises(jax.errors.JaxRuntimeError), plainly(), enough_memory("x"):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
 
 def test_a_file_that_may_not_grow_leaves_what_was_there(tmp_path):

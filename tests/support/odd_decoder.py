@@ -3,6 +3,7 @@
 What a file does is said by bytes behind the end of its picture: `AILMENTS`.
 """
 
+import errno
 import os
 import signal
 import time
@@ -12,12 +13,13 @@ import numpy as np
 from sret_jax.data import decoder_process
 from sret_jax.data.decoding import damage_rejected, decode_photo
 
-AILMENTS = CRASHES, HANGS, CRASHES_ONCE, GREEDY, CHATTERS = (
+AILMENTS = CRASHES, HANGS, CRASHES_ONCE, GREEDY, CHATTERS, LACKS_FILES = (
     b"crashes",
     b"hangs",
     b"crashes once",
     b"greedy",
     b"chatters",
+    b"lacks files",
 )
 MARK = "ODD_DECODER_MARK"  # environment: the file that is there when `CRASHES_ONCE` has
 
@@ -35,6 +37,8 @@ def decode(data: bytes, at_least: int | None = None) -> np.ndarray:
             np.ones(2 * decoder_process.MEMORY, np.uint8)
     if data.endswith(CHATTERS):
         os.system("echo a library says something; echo and warns >&2")
+    if data.endswith(LACKS_FILES):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     return decode_photo(data, at_least)
 
 
