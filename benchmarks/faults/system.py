@@ -14,11 +14,12 @@ descriptors (RLIMIT_NOFILE), and a workdir that is renamed under its feet. It is
 
 Prints a table with a row for each command and kind; exits with 1 where anything is not so, or a limit was never met.
 Disks that fill up and read-only ones are mounted, which takes root and the right to mount: they are skipped without,
-and named on stderr.
+and named on stderr. `prepare` is tried where Apache Beam is installed.
 """
 
 import argparse
 import contextlib
+import importlib.util
 import io
 import json
 import logging
@@ -42,6 +43,7 @@ import safetensors.numpy
 
 from benchmarks.faults.damage import _network, _results, fresh, inside, make
 from sret_jax.collection.collection import Collection
+from sret_jax.datasets.lookups import prepare_million
 from sret_jax.errors import UserError
 from sret_jax.models.weights.pretrained import installed_weights
 from sret_jax.retriever import load
@@ -49,6 +51,7 @@ from sret_jax.storage.artifacts import MANIFEST, SEAL, read_sealed, verify_folde
 from sret_jax.storage.metrics_file import read_metrics
 from sret_jax.storage.refusals import REMEDIES
 from sret_jax.storage.row_store import STORE, RowStore
+from tests.support.miniatures import million
 
 KINDS = ("disk full", "file-size limit", "read-only", "too few descriptors", "workdir vanishes")
 MOUNTED = ("disk full", "read-only")
@@ -108,7 +111,16 @@ def commands(photos: Path, weights: str) -> dict[str, Command]:
             lambda: _network(load("out/retriever")),
         ),
         "convert": Command(("convert", weights, "out.safetensors"), lambda: _tensors(Path("out.safetensors"))),
-    }
+    } | ({"prepare": PREPARE} if importlib.util.find_spec("apache_beam") else {})
+
+
+def _prepared(cache: Path) -> Any:
+    photos = prepare_million(Path("million"), cache)
+    return [(name, photos.source[i]["image"].hex()) for i, name in enumerate(photos.names)]
+
+
+IN_ONE_PROCESS = "--beam_options=--runner=DirectRunner --direct_num_workers=1"
+PREPARE = Command(("prepare", "revisitop1m", "million", "out", IN_ONE_PROCESS), lambda: _prepared(Path("out")))
 
 
 def _run() -> Any:
@@ -267,6 +279,7 @@ class World:
         self.whole.mkdir()
         self.copies.mkdir()
         make(self.whole)
+        million(self.whole / "million")
         self.commands = commands(self.whole / "photos", installed_weights("efficientnet_lite0"))
         with disk(self.copies / "probe", ROOM) as self.mounts:
             pass

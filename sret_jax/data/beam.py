@@ -1,10 +1,14 @@
 """Benchmarks written by Apache Beam: the photographs are read, checked and written by many workers."""
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import importlib.util
 import json
+import logging
 import os
+import resource
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +21,9 @@ from sret_jax.data.lists import ListedPhotos
 from sret_jax.data.prepared import SPLIT, RecordIndex
 from sret_jax.data.records import PhotoRecords
 from sret_jax.errors import UserError
+from sret_jax.storage.refusals import REMEDIES, refusal_behind
 
+FILES = 256  # that Beam may open at once, and the libraries that it loads
 LIST, NOTES = "list.jsonl", "notes"  # beside the records while they are made: what to read, and what was found
 
 
@@ -47,7 +53,8 @@ class BeamPhotos(ListedPhotos):
             for number, entry in enumerate(self.entries):
                 file.write(json.dumps({"number": number} | dataclasses.asdict(entry)) + "\n")
         options = PipelineOptions(list(self.options))
-        BeamRecords(self).write(download_config=tfds.download.DownloadConfig(beam_options=options))
+        with _said_once():
+            BeamRecords(self).write(download_config=tfds.download.DownloadConfig(beam_options=options))
         self._read_notes(self.data_dir)
 
     def _read_notes(self, folder: Path) -> None:
@@ -90,6 +97,22 @@ class BeamRecords(PhotoRecords):
         return {SPLIT: read | "Photographs" >> beam.FlatMap(_example)}
 
 
+@contextlib.contextmanager
+def _said_once() -> Iterator[None]:
+    """Keeps Beam from saying, with a traceback, what the system refuses: the command ends with a line on that."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return error is None or refusal_behind(error) is None
+
+    logger = logging.getLogger("apache_beam.runners.common")
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
+
+
 AGAIN = "is the cache where every worker sees it? Run it again"
 ReadPhoto = tuple[int, str, bytes | None, tuple[int, int], str]  # number, name, photograph, size, why there is none
 
@@ -118,11 +141,14 @@ def _example(read: ReadPhoto) -> Iterator[tuple[int, dict[str, Any]]]:
 def with_beam(options: Sequence[str]) -> Callable[..., BeamPhotos]:
     """The builder of `prepare_listed` that runs on Beam; without options, by processes of this machine, one per core.
 
-    Raises `UserError` where Beam is not installed.
+    Raises `UserError` where Beam is not installed, or the process may open too few files for it.
     """
     if importlib.util.find_spec("apache_beam") is None:
         raise UserError(
             "Apache Beam is not installed: pip install 'sret_jax[beam]', or leave the preparation to eval.py"
         )
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if 0 <= most < FILES:  # with fewer its libraries abort the process
+        raise UserError(f"Apache Beam: {os.strerror(errno.EMFILE)} for a limit of {most}; {REMEDIES[errno.EMFILE]}")
     local = ["--runner=DirectRunner", "--direct_running_mode=multi_processing"]
     return partial(BeamPhotos, list(options) or [*local, f"--direct_num_workers={os.cpu_count() or 1}"])

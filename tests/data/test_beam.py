@@ -34,6 +34,13 @@ def test_without_beam_it_says_so(monkeypatch):
         beam.with_beam([])
 
 
+def test_with_too_few_files_it_does_not_begin(monkeypatch):
+    monkeypatch.setattr(beam.importlib.util, "find_spec", lambda _: "there")
+    monkeypatch.setattr(beam.resource, "getrlimit", lambda _: (12, 4096))
+    with pytest.raises(UserError, match=r"Beam: Too many open files for a limit of 12; raise .*\(ulimit -n\)"):
+        beam.with_beam([])
+
+
 @pytest.mark.slow
 def test_workers_write_the_same_set(tmp_path):
     pytest.importorskip("apache_beam")
