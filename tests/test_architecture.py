@@ -35,6 +35,8 @@ ONLY_IN = {
     "onnx": "export/",
     "onnxruntime": "export/",
     "pyarrow": "export/",
+    "pymilvus": "retrieval/milvus.py",
+    "psycopg": "retrieval/pgvector.py",
     "starlette": "server/",
     "huggingface_hub": "models/weights/hub.py",
     "uvicorn": "server/serving.py",

@@ -44,11 +44,16 @@ class ExtractConfig:
 @ruled
 @dataclass
 class SearchConfig:
-    # Of descriptors "exact", "brute_force", "ah", "tree_ah", or "auto" by the library's size rules; of local features
-    # "asmk": those of the network's own head, over local.scales
-    method: Annotated[str, OneOf("auto", "exact", "brute_force", "ah", "tree_ah", "asmk")] = "auto"
+    # Of descriptors "exact", "brute_force", "ah", "tree_ah", or "auto" by the library's size rules; of a server "auto",
+    # "exact" or "hnsw"; of local features "asmk": those of the network's own head, over local.scales
+    method: Annotated[str, OneOf("auto", "exact", "brute_force", "ah", "tree_ah", "hnsw", "asmk")] = "auto"
+    engine: Annotated[str, OneOf("local", "milvus", "pgvector")] = "local"  # where descriptors are searched
+    # of Milvus http://HOST:PORT or a file NAME.db; of PostgreSQL a URI or connection string, or "" for what PGHOST and
+    # the like say. Never a password: that is read from MILVUS_TOKEN, and PGPASSWORD or ~/.pgpass
+    server: Annotated[str, Text("address")] = ""
+    table: Annotated[str, Text("name", least=1, most=24)] = "sret"  # what names of tables in a server begin with
     leaves_to_search: Annotated[int, Between(0, 1_000_000)] = 0  # tree_ah; 0: chosen by size
-    reorder: Annotated[int, Between(0, 10_000_000)] = 0  # candidates re-scored exactly; 0: ten per answer
+    reorder: Annotated[int, Between(0, 10_000_000)] = 0  # candidates re-scored; 0: ten per answer, of a server two
     chunk_rows: ChunkRows = 131072  # rows scored at once by exact search (bounds its memory)
     # asmk: visual words; 0: 65,536, or one for 39 local features where there are fewer
     words: Annotated[int, Between(0, 10_000_000)] = 0

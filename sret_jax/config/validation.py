@@ -3,7 +3,10 @@
 What one field may hold stands beside it: `rules`.
 """
 
-from sret_jax.config import OF_TUPLES, Config, steps_per_epoch, trains_singles
+import re
+from urllib.parse import urlsplit
+
+from sret_jax.config import OF_TUPLES, Config, SearchConfig, steps_per_epoch, trains_singles
 from sret_jax.config.own_parts import named_parts, own_names, own_part, own_stages
 from sret_jax.config.rules import check, shown
 from sret_jax.errors import UserError, did_you_mean
@@ -11,6 +14,7 @@ from sret_jax.errors import UserError, did_you_mean
 LARGEST = 16_384  # pixels: the longest side of a photograph at its largest scale
 LEAST_STRIDE = {"c1": 2, "c2": 4, "c3": 8}  # of the map of a stage, of any backbone; of the others
 OF_OTHERS = 14
+OF_SERVERS = ("auto", "exact", "hnsw")  # methods
 
 
 def check_values(config: Config, *, to_train: bool = True) -> None:
@@ -43,6 +47,7 @@ def validate(config: Config, *, to_train: bool = True) -> None:
             'config.model.whitening_init="weights"'
         )
     _validate_sizes(config)
+    _validate_search(config.search)
     if to_train:
         _validate_trained(config)
         _validate_sampling(config)
@@ -71,6 +76,40 @@ def _validate_sizes(config: Config) -> None:
             f"config.model.smoothing.window={model.smoothing.window}: reaches {reach} positions "
             f"(dilation={model.smoothing.dilation}), and a map of at most {side:.0f} has none so far apart; make it "
             "smaller, or config.data.image_size larger"
+        )
+
+
+def _validate_search(search: SearchConfig) -> None:
+    """Which methods belong to which engine, and that no password is kept with a config."""
+    check_no_password(search.server)
+    if search.engine == "local":
+        if search.method == "hnsw":
+            raise UserError(
+                'config.search.method="hnsw" is of a server; set config.search.engine to milvus or pgvector, or choose '
+                "another method"
+            )
+        return
+    if search.method not in OF_SERVERS:
+        raise UserError(
+            f"config.search.method={search.method!r} is searched here; with config.search.engine={search.engine!r} "
+            f"choose one of {', '.join(OF_SERVERS)}"
+        )
+    if search.engine == "milvus" and not search.server:
+        raise UserError(
+            'config.search.engine="milvus": set config.search.server to http://HOST:19530, or a file NAME.db'
+        )
+
+
+def check_no_password(server: str) -> None:
+    """Raises `UserError`, which does not show it, for an address that holds a password: configs are kept and shown."""
+    try:
+        held = urlsplit(server).password
+    except ValueError:
+        held = None
+    if held or re.search(r"\b(ssl)?password\s*=|\btoken\s*=", server, re.IGNORECASE):
+        raise UserError(
+            "config.search.server holds a password, which would be kept with the config; take it out, and write it "
+            "into ~/.pgpass or PGPASSWORD for PostgreSQL, or MILVUS_TOKEN for Milvus"
         )
 
 

@@ -31,7 +31,7 @@ from sret_jax.localization.methods import check_methods
 from sret_jax.localization.region_file import read_regions
 from sret_jax.reranking.answers import Context
 from sret_jax.reranking.chain import Chain, parse_rerankers, uses_descriptors
-from sret_jax.retrieval.index import Index
+from sret_jax.retrieval.asmk_search import AsmkIndex
 from sret_jax.retrieval.recall import index_recall
 from sret_jax.retriever import Retriever
 from sret_jax.storage.artifacts import clear_temporaries, write_file, write_json
@@ -141,7 +141,7 @@ def evaluate(
             marked = marked_answers(localizer, benchmark.pixels, scores)
 
     recall: dict[str, float] = {}
-    if isinstance(index, Index):
+    if not isinstance(index, AsmkIndex):
         recall = index_recall(index, features.queries.descriptors, first.depth)
     about: dict[str, Any] = _about_protocol(benchmark) | scores.about
     about["ranked"] += _about_gaps(places, empty)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from sret_jax.config import Config
 from sret_jax.config.paths import listed_paths
@@ -14,24 +14,41 @@ from sret_jax.evaluation.benchmark import Benchmark
 from sret_jax.evaluation.features import Features
 from sret_jax.reranking.answers import Answers
 from sret_jax.retrieval.asmk_search import AsmkIndex, open_codebook, open_inverted_file
+from sret_jax.retrieval.engine import Engine
 from sret_jax.retrieval.index import Index, content_fingerprint
+from sret_jax.retrieval.served import ServedIndex
+from sret_jax.retrieval.servers import open_table, table_name
 from sret_jax.storage.artifacts import open_or_build
 from sret_jax.storage.workdir import Workdir
 
 Search = Callable[[Int[np.ndarray, "q"], int], Answers]  # (rows of queries, answers of each)
 
 
-def open_search(features: Features) -> tuple[Index | AsmkIndex, Search]:
-    """What `config.search.method` names, opened or built, and the search by the rows of the queries."""
+def open_search(features: Features) -> tuple[Engine | AsmkIndex, Search]:
+    """What `config.search` names, opened or built, and the search by the rows of the queries."""
     by_local_features = features.retriever.config.search.method == "asmk"
     return _asmk(features) if by_local_features else _vector_index(features)
 
 
-def _vector_index(features: Features) -> tuple[Index, Search]:
+def _vector_index(features: Features) -> tuple[Engine, Search]:
     """An index over the descriptors of the database, and the search by those of the queries."""
-    names, config = features.benchmark.database.names, features.retriever.config.search
     descriptors = features.extract()
     _ = features.benchmark.queries and features.query_descriptors
+    local = features.retriever.config.search.engine == "local"
+    with features.timings("index"):
+        index: Engine = _local_index(features, descriptors) if local else _served_index(features, descriptors)
+    features.unit_descriptors = index.descriptors  # what searches and what re-ranks is held once
+
+    def search(rows: Int[np.ndarray, "q"], k: int) -> Answers:
+        found = index.search(features.query_descriptors[rows], k)
+        return Answers(rows, found.ids, found.scores)
+
+    return index, search
+
+
+def _local_index(features: Features, descriptors: Float[np.ndarray, "n d"]) -> Index:
+    """The one in the workdir, or built and kept there."""
+    names, config = features.benchmark.database.names, features.retriever.config.search
     folder = features.place.index(features.benchmark.database_name)
 
     def build() -> Index:
@@ -40,15 +57,15 @@ def _vector_index(features: Features) -> tuple[Index, Search]:
         return index
 
     key, shared = content_fingerprint(descriptors, names, config), features.place.in_shared(folder)
-    with features.timings("index"):
-        index = open_or_build(folder, key, Index.load, build, shared)
-    features.unit_descriptors = index.descriptors  # what searches and what re-ranks is held once
+    return open_or_build(folder, key, Index.load, build, shared)
 
-    def search(rows: Int[np.ndarray, "q"], k: int) -> Answers:
-        found = index.search(features.query_descriptors[rows], k)
-        return Answers(rows, found.ids, found.scores)
 
-    return index, search
+def _served_index(features: Features, descriptors: Float[np.ndarray, "n d"]) -> ServedIndex:
+    """The one in the server that the config names, in a table for this database and this retriever."""
+    config, retriever = features.retriever.config.search, features.retriever.fingerprint
+    name = table_name(config.table, retriever[:8], features.benchmark.database_name)
+    table = open_table(config.engine, config.server, name)
+    return ServedIndex.build(descriptors, features.benchmark.database.names, table, config)
 
 
 def _asmk(features: Features) -> tuple[AsmkIndex, Search]:

@@ -3,14 +3,16 @@
 import numpy as np
 from jaxtyping import Float
 
-from sret_jax.retrieval.index import APPROXIMATE, Index
+from sret_jax.retrieval.engine import Engine
+from sret_jax.retrieval.index import Index
 
 RECALLS = (10, 100)
 SAMPLE = 100  # queries compared
+EXACT = ("exact", "brute_force")
 EQUAL = 1e-6  # cosines closer than this differ by rounding only
 
 
-def index_recall(index: Index, queries: Float[np.ndarray, "q d"], k: int) -> dict[str, float]:
+def index_recall(index: Engine, queries: Float[np.ndarray, "q d"], k: int) -> dict[str, float]:
     """Recall of the index against exact search over the same descriptors, percent, on a sample of the queries.
 
         recall@r = |found at r or before, and as near as the exact r-th| / r
@@ -25,7 +27,7 @@ def index_recall(index: Index, queries: Float[np.ndarray, "q d"], k: int) -> dic
     Returns:
       `{"recall@10", "recall@100", "queries", "asked"}`; no recall deeper than k. {} where the index is exact.
     """
-    if index.method not in APPROXIMATE:
+    if index.method in EXACT:
         return {}
     sample = np.sort(np.random.default_rng(0).permutation(len(queries))[:SAMPLE])
     depths = sorted({min(r, k) for r in RECALLS})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sret_jax.config import Config, LocalConfig
+from sret_jax.config import Config, LocalConfig, SearchConfig
 from sret_jax.config.validation import validate
 from sret_jax.errors import UserError
 
@@ -85,3 +85,28 @@ def test_a_network_without_its_whitening_layer_may_be_measured():
 def test_what_cannot_be_used_is_named(fields, text):
     with pytest.raises(UserError, match=text):
         validate(changed(**fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"engine": "vespa"}, "config.search.engine='vespa': choose one of local, milvus, pgvector"),
+        ({"method": "hnsw"}, "is of a server; set config.search.engine to milvus or pgvector"),
+        ({"engine": "pgvector", "method": "tree_ah"}, "is searched here; .* choose one of auto, exact, hnsw"),
+        ({"engine": "milvus", "server": "http://x", "method": "asmk"}, "choose one of auto, exact, hnsw"),
+        ({"engine": "milvus"}, "set config.search.server to http://HOST:19530"),
+        ({"server": "postgresql://me:hidden@host/db"}, "holds a password"),
+    ],
+)
+def test_a_search_engine_that_cannot_be_used_is_said(fields, why):
+    config = Config(search=SearchConfig(**fields))
+    with pytest.raises(UserError, match=why) as error:
+        validate(config, to_train=False)
+    assert "hidden" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "server", ["postgresql://me@host:5432/db", "host=db dbname=photos", "http://host:19530", "a.db"]
+)
+def test_an_address_without_a_password_is_taken(server):
+    validate(Config(search=SearchConfig(engine="milvus", server=server)), to_train=False)
