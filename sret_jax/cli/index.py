@@ -1,6 +1,7 @@
 """Keeps an index of a folder of photographs.
 
     sret index PHOTOS [--name=NAME] [--retriever=RUN] [--local=sift] [--shard=NUMBER/OF]
+                      [--engine=local|milvus|pgvector --server=ADDRESS]
     sret index [--collection=NAME]
 
 PHOTOS is any folder; photographs may lie at any depth, and stay where they are. The first time all of them are
@@ -16,6 +17,10 @@ besides, by which `sret search --verify` verifies answers. `--local=none` leaves
 
 With `--shard=3/100` the fourth of a hundred parts is described, as a collection of its own; `sret merge PHOTOS` makes
 one of all. `--shard=auto` takes the part that Slurm (arrays and tasks) or Open MPI says.
+
+With `--engine=pgvector --server=postgresql://USER@HOST/DATABASE`, or `--engine=milvus --server=http://HOST:19530`, the
+descriptors are kept in a table there as well, which finds the candidates of every search; `--engine=local` goes back.
+Passwords are read from ~/.pgpass, PGPASSWORD or MILVUS_TOKEN.
 """
 
 import contextlib
@@ -31,6 +36,7 @@ from sret_jax.collection.update import Progress as Tell
 from sret_jax.collection.update import Update
 from sret_jax.config.paths import expanded
 from sret_jax.errors import UserError
+from sret_jax.retrieval.servers import SERVERS
 
 SHOWN = 5  # skipped files that are named
 
@@ -44,12 +50,22 @@ def main(words: Sequence[str]) -> None:
     arguments.add_argument("--retriever", type=expanded, default=None, help="what describes the photographs")
     arguments.add_argument("--local", default=None, metavar="SOURCE", help="local features that are kept: " + kinds)
     arguments.add_argument("--shard", default="", metavar="NUMBER/OF", help="the part that is described here")
+    arguments.add_argument("--engine", default=None, choices=("local", *SERVERS), help="where it is searched")
+    arguments.add_argument("--server", default="", metavar="ADDRESS", help="of the engine, without a password")
     arguments.add_argument("--forget", action="store_true", help="also where no photograph is there any more")
     given = arguments.parse_args(words)
     if given.photos == "":
         raise UserError('index "": give the folder of the photographs, or nothing for all collections')
-    if given.photos is None and (given.name or given.retriever or given.shard or given.local is not None):
-        raise UserError("--name, --retriever, --shard and --local are for a folder: give it first")
+    of_folder = (
+        given.name,
+        given.retriever,
+        given.shard,
+        given.server,
+        given.local is not None,
+        given.engine is not None,
+    )
+    if given.photos is None and any(of_folder):
+        raise UserError("--name, --retriever, --shard, --local, --engine and --server are for a folder: give it first")
     if given.photos:
         name = given.name or given.collection
         opened = Collection.open(
@@ -59,6 +75,8 @@ def main(words: Sequence[str]) -> None:
             retriever=given.retriever or None,
             local=given.local,
             shard=given.shard or None,
+            engine=given.engine,
+            server=given.server,
         )
         update(opened, given.forget)
         return

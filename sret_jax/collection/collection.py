@@ -20,6 +20,7 @@ from sret_jax.collection.place import folder_of, kept_folders, locked, place_of,
 from sret_jax.collection.query import Query
 from sret_jax.collection.reading import pixels_of_answer, pixels_of_query
 from sret_jax.collection.scan import find_changes
+from sret_jax.collection.served_index import choose_engine
 from sret_jax.collection.shard import Shard
 from sret_jax.collection.state import State, StoredPhoto
 from sret_jax.collection.store import Store
@@ -79,6 +80,8 @@ class Collection:
         retriever: Retriever | str | Path | None = None,
         local: str | None = None,
         shard: Shard | str | None = None,
+        engine: str | None = None,
+        server: str = "",
     ) -> "Collection":
         """The collection of a folder of photographs, made where there is none yet; `update` fills it.
 
@@ -94,13 +97,23 @@ class Collection:
             that are missing, without describing a photograph again.
           shard: "3/100" for the fourth of a hundred parts of the photographs, as a collection of its own, which `merge`
             makes one of with the others; "auto" for the part that Slurm or Open MPI says.
+          engine: where it is searched: "local", or "milvus" or "pgvector", in a table of its own that `update` keeps
+            equal to the collection; by default where it was.
+          server: the address of that engine, without a password; see `config.search.server`.
 
         Raises:
           UserError: no such folder, a name that another folder's collection has, a retriever that cannot be loaded,
-            local features that are not kept or that it has not, or a shard that is none.
+            local features that are not kept or that it has not, a shard that is none, or that is to be searched in a
+            server.
         """
+        if engine is None and server:
+            raise UserError("--server: give --engine=milvus or --engine=pgvector with it")
+        if engine is not None and shard:
+            raise UserError("--engine: a shard is not searched; give it with `sret index` after `sret merge`")
         part = Shard.parse(shard) if isinstance(shard, str) else shard
         folder, resolved = place_of(root, Path(workdir).expanduser(), name, retriever, local, part)
+        if engine is not None:
+            choose_engine(folder, engine, server)
         opened = cls(folder)
         opened.root = resolved  # of photographs that were moved, which the next update looks for here
         return opened
@@ -164,6 +177,8 @@ class Collection:
         Raises:
           UserError: the folder is not there, or has lost all its photographs; another process or thread updates the
             collection; the disk is full (what is committed stays); a photograph has no descriptor (it is named).
+          ServerError: the server that is searched lacks what is new, because it does not answer or refuses it; what is
+            committed stays, is searched here, and is uploaded by the next call.
         """
         if not self.root.is_dir():
             raise UserError(

@@ -9,11 +9,14 @@ import numpy as np
 from sret_jax.collection.generations import current_generation
 from sret_jax.collection.local import Features, LocalFinder
 from sret_jax.collection.marking import Marker
+from sret_jax.collection.served_index import ServedStoreIndex, table_of
 from sret_jax.collection.store import Store
 from sret_jax.collection.store_index import StoreIndex
 from sret_jax.errors import UserError, did_you_mean
 from sret_jax.retrieval.changing_index import ChangingIndex
 from sret_jax.retriever import Retriever
+
+SearchedIndex = ChangingIndex | ServedStoreIndex  # here, or by a server
 
 
 class View:
@@ -36,7 +39,7 @@ class View:
         self.lock, self.computing = threading.RLock(), threading.RLock()
         self.store: Store | None = None
         self.names: list[str] = []
-        self.index: StoreIndex | None = None
+        self.index: StoreIndex | ServedStoreIndex | None = None
         self._marker: Marker | None = None
 
     def look(self) -> None:
@@ -54,7 +57,7 @@ class View:
         if self.store is not None:
             self.names = sorted(self.store.state.live)
 
-    def searchable(self, retriever: Retriever) -> tuple[Store, ChangingIndex]:
+    def searchable(self, retriever: Retriever) -> tuple[Store, SearchedIndex]:
         """The store and its index as they are now; under `computing`.
 
         Raises `UserError` for a collection without photographs, or that another retriever has described.
@@ -67,7 +70,11 @@ class View:
                 f"{self.folder.name}: described by another retriever, or another version of it; index it again"
             )
         if self.index is None or self.index.store is not store:
-            self.index, self._marker = StoreIndex(store, retriever.config.search, self.lock), None
+            search, table = retriever.config.search, table_of(self.folder)
+            self._marker = None
+            self.index = (
+                ServedStoreIndex(store, search, table, self.lock) if table else StoreIndex(store, search, self.lock)
+            )
         return store, self.index.follow()
 
     def _filled(self) -> Store:
@@ -75,7 +82,7 @@ class View:
             raise UserError(f"{self.folder.name}: it has no photographs yet; index its folder first")
         return self.store
 
-    def marker(self, store: Store, index: ChangingIndex, retriever: Retriever) -> Marker:
+    def marker(self, store: Store, index: SearchedIndex, retriever: Retriever) -> Marker:
         """What marks objects in photographs of the store; under `computing`, behind `searchable`."""
         if self._marker is None:
             rows = index.ids

@@ -13,12 +13,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from sret_jax.errors import UserError
+from sret_jax.retrieval.engine import ServerError
 from sret_jax.server.api import Api
 from sret_jax.server.guard import Guard
 from sret_jax.server.limits import Limits
 from sret_jax.server.protocols import Collection
 from sret_jax.server.readiness import Readiness
-from sret_jax.server.responses import Refused, answer_refused, answer_user_error, error
+from sret_jax.server.responses import Refused, answer_refused, answer_server_error, answer_user_error, error
 
 KINDS = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
@@ -66,6 +67,7 @@ def application(
         lifespan=lifespan,
         exception_handlers={
             Refused: answer_refused,
+            ServerError: answer_server_error,
             UserError: answer_user_error,
             HTTPException: _answer_http,
             ClientDisconnect: _answer_nobody,

@@ -130,7 +130,7 @@ WORDS = {
     408: "the body came too slowly",
     413: "the body is too large",
     415: "another kind of body",
-    503: "too busy; try again in a moment",
+    503: "too busy, or the server of vectors does not answer; try again in a moment",
 }
 
 

@@ -31,6 +31,11 @@ async def answer_refused(_: Request, exception: Exception) -> Response:
     return error(exception.status, str(exception))
 
 
+async def answer_server_error(_: Request, exception: Exception) -> Response:
+    """Where the server of vectors does not answer: whoever asked did nothing wrong, and may ask again."""
+    return error(503, str(exception))
+
+
 async def answer_user_error(_: Request, exception: Exception) -> Response:
     assert isinstance(exception, UserError)
     return error(400, str(exception))

@@ -16,6 +16,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from sret_jax.data.decoding import decode_photo
+from sret_jax.retrieval.engine import UnreachableError
 from sret_jax.server.app import application
 from sret_jax.server.limits import Limits
 from sret_jax.server.openapi import description
@@ -403,3 +404,15 @@ def test_the_page_needs_nothing_but_this_server(client):
         for module in re.findall(r'from "\./([^"]+)"', text):
             assert f"/static/{module}" in files
     assert client.get("/static/none.js").status_code == 404
+
+
+def test_a_server_of_vectors_that_does_not_answer_is_said_as_what_will_pass(collection, client, monkeypatch):
+    def search(*query, **how):
+        raise UnreachableError("PostgreSQL at db: does not answer; start it")
+
+    monkeypatch.setattr(collection, "search", search)
+    response = client.post("/search", json={"name": NAME})
+    conforms(response, "post", "/search")
+    assert response.status_code == 503 and response.headers["retry-after"] and "at db" in response.json()["error"]
+    monkeypatch.undo()
+    assert client.post("/search", json={"name": NAME}).status_code == 200
