@@ -5,7 +5,8 @@
 The queries of a benchmark like ROxford5k search its photographs and PHOTOS, with the network of RUN, or untrained
 EfficientNet-Lite0 with GeM. Beside our stages stand, on the same SIFT features, what they replace: the procedure of
 DELF (k-d tree, scikit-image's RANSAC, affine, 1,000 trials) and OpenCV's matcher and RANSAC. Then search, propagation
-and diffusion in drawn collections of growing size, in groups of 50 photographs that verify each other.
+and diffusion, whole and truncated, in drawn collections of growing size, in groups of 50 photographs that verify each
+other.
 """
 
 import argparse
@@ -40,6 +41,7 @@ from sret_jax.storage.workdir import Workdir
 TOP = 100  # verified
 DISTANCE, RESIDUAL, TRIALS = 0.9, 0.0195, 1000  # of DELF: features of unit length; 20 of 1024 pixels
 GROUP, INLIERS, DIM = 50, 30, 512  # of the drawn collections
+AMONG = 1000  # photographs that truncated diffusion walks among
 
 
 def main() -> None:
@@ -171,15 +173,16 @@ def of_a_drawn_collection(n: int) -> dict[str, str]:
     walk = affinity_graph(x, k=50, gamma=3.0, chunk_rows=Config().search.chunk_rows)
     made = time.perf_counter() - start
 
-    def diffuse(i: int) -> object:
+    def diffuse(i: int, photos: int = 0) -> object:
         settings = {"sources": 10, "alpha": 0.99, "tolerance": 1e-5, "most_iterations": 200}
-        return rerank_by_diffusion(queries[i][None], x, found[i].ids, walk, **settings)
+        return rerank_by_diffusion(queries[i][None], x, found[i].ids, walk, photos=photos, **settings)
 
     calls = {
         "search": lambda i: index.search(queries[i][None], 1000),
         "communities and uncertainty": lambda i: uncertainty(communities(graph, found[i].ids[0, :20])),
         "propagation": lambda i: propagate(graph, found[i].ids[0, :1], 3),
         "diffusion": diffuse,
+        f"diffusion among {AMONG:,}": lambda i: diffuse(i, AMONG),
     }
     cells = {name: f"{1000 * seconds_each(call, len(queries)):.1f}" for name, call in calls.items()}
     return cells | {"hypergraph": f"{size:.0f} MB", "diffusion graph made in": f"{made:.0f} s"}

@@ -110,6 +110,9 @@ class RerankConfig:
     diffusion_alpha: Annotated[float, Between(0, 1, below=True)] = 0.99  # diffusion: share that goes on at each step
     diffusion_gamma: Annotated[float, Between(0, 100)] = 3.0  # diffusion: edge = cosine^gamma
     diffusion_queries: Annotated[int, Between(1, 10_000)] = 10  # diffusion: photographs that a query starts from
+    # diffusion: photographs around these that a query walks among, so that its time does not grow with the collection;
+    # 0: all
+    diffusion_photos: Annotated[int, Between(0, 1_000_000)] = 0
     hops: Annotated[int, Between(1, 100)] = 3  # hypergraph: propagations
     inliers: Annotated[int, Between(1, 1_000_000)] = 20  # hypergraph: that make two photographs neighbours
     compat: bool = False  # hypergraph: as published, with its faults

@@ -6,6 +6,10 @@
 
 f_i is what a random walk from the query leaves at photograph i. The query itself is outside of the graph.
 
+Truncated, the walk stays among a number of photographs around the first answers (`neighbourhood`): the rows and columns
+of these are left of S, and f is 0 elsewhere. What a query takes then does not grow with the collection. Where the
+neighbourhood is all that can be reached, f is that of the whole.
+
 Reference: Iscen, Tolias, Avrithis, Furon, Chum, Efficient diffusion on region manifolds, CVPR 2017 (gamma = 3,
 alpha = 0.99, k = 50 and 10 sources there).
 """
@@ -42,6 +46,14 @@ class AffinityGraph(NamedTuple):
     neighbours: Int32[np.ndarray, "n k"]
     weights: Float32[np.ndarray, "n k"]
     gamma: float
+
+
+class Settings(NamedTuple):
+    """Of `diffuse`."""
+
+    alpha: float
+    tolerance: float
+    most_iterations: int
 
 
 class DiffusionResult(NamedTuple):
@@ -133,6 +145,37 @@ def diffuse(
     return DiffusionResult(f.T, residual, iterations)
 
 
+def neighbourhood(graph: AffinityGraph, first: Int[np.ndarray, "s"], most: int) -> Int[np.ndarray, "c"]:
+    """At most so many photographs around these, themselves included, sorted: step by step along the edges.
+
+    Of the last step, which does not fit, those with the largest sum of weights to the step before.
+    """
+    edge = chosen = np.unique(first[:most])
+    while len(edge) and len(chosen) < most:
+        weights = graph.weights[edge]
+        near, which = np.unique(graph.neighbours[edge][weights > 0], return_inverse=True)
+        strength = np.bincount(which, weights[weights > 0], len(near))
+        new = ~np.isin(near, chosen, assume_unique=True)
+        near, strength = near[new], strength[new]
+        edge = near[np.lexsort((near, -strength))[: most - len(chosen)]]
+        chosen = np.union1d(chosen, edge)
+    return chosen
+
+
+def _diffuse_among(
+    graph: AffinityGraph, chosen: np.ndarray, size: int, sources: np.ndarray, weight: np.ndarray, settings: Settings
+) -> tuple[np.ndarray, float]:
+    """f of the chosen photographs, and the residual; compiled once for all of at most `size`."""
+    neighbours, weights = np.zeros((2, size, graph.neighbours.shape[1]))
+    place = np.searchsorted(chosen, graph.neighbours[chosen]).clip(max=len(chosen) - 1)
+    inside = chosen[place] == graph.neighbours[chosen]
+    neighbours[: len(chosen)], weights[: len(chosen)] = place, np.where(inside, graph.weights[chosen], 0)
+    y = np.zeros((1, size), np.float32)
+    np.add.at(y[0], np.searchsorted(chosen, sources), weight)
+    solved = diffuse(neighbours.astype(np.int32), weights.astype(np.float32), jnp.asarray(y), *settings)
+    return np.asarray(solved.f)[0, : len(chosen)], float(solved.residual[0])
+
+
 def rerank_by_diffusion(
     queries: Float[np.ndarray, "q d"],
     database: Float[np.ndarray, "n d"],
@@ -143,6 +186,7 @@ def rerank_by_diffusion(
     alpha: float,
     tolerance: float,
     most_iterations: int,
+    photos: int = 0,
 ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
     """Each ranking by falling f of its photographs; ids and f. What no walk reaches has f = 0 and keeps its order.
 
@@ -154,24 +198,43 @@ def rerank_by_diffusion(
         graph: of the database.
         sources: photographs of the ranking, from the first on, in which the walk starts.
         alpha, tolerance, most_iterations: of `diffuse`.
+        photos: that the walk stays among; 0: all.
     """
     n, first = len(database), ids[:, :sources]
     similarity = cosines(queries, database, np.maximum(first, 0))
     weight = np.where(first >= 0, np.maximum(similarity, 0) ** graph.gamma, 0)
     new, residual = np.empty(ids.shape, np.float32), np.empty(len(ids))
+    settings = Settings(alpha, tolerance, most_iterations)
+    if 0 < photos < n:
+        for q, own in enumerate(ids):
+            there = first[q] >= 0
+            sources_of = first[q][there][:photos]
+            new[q], residual[q] = 0, 0
+            if len(sources_of):
+                chosen = neighbourhood(graph, sources_of, photos)
+                walked = _diffuse_among(graph, chosen, photos, sources_of, weight[q][there][:photos], settings)
+                f, residual[q] = np.maximum(walked[0], 0), walked[1]
+                place = np.searchsorted(chosen, own).clip(max=len(chosen) - 1)
+                new[q] = np.where(chosen[place] == own, f[place], 0)
+        _warn_of(residual, settings)
+        return reorder(ids, new, new)
     edges = jnp.asarray(graph.neighbours), jnp.asarray(graph.weights)
     for start in range(0, len(ids), QUERIES_AT_ONCE):
         rows = slice(start, min(start + QUERIES_AT_ONCE, len(ids)))
         y = np.zeros((QUERIES_AT_ONCE, n), np.float32)  # the last ones may belong to no query, and cost no iteration
         np.add.at(y, (np.arange(rows.stop - start)[:, None], np.maximum(first[rows], 0)), weight[rows])
-        solved = diffuse(*edges, jnp.asarray(y), alpha, tolerance, most_iterations)
+        solved = diffuse(*edges, jnp.asarray(y), *settings)
         f = np.maximum(np.asarray(solved.f)[: rows.stop - start], 0)  # the exact f is not negative
         new[rows] = np.take_along_axis(f, np.maximum(ids[rows], 0), 1)
         residual[rows] = np.asarray(solved.residual)[: rows.stop - start]
-    worse = residual > 10 * tolerance  # rounding leaves a little more than the iteration itself knows of
+    _warn_of(residual, settings)
+    return reorder(ids, new, new)
+
+
+def _warn_of(residual: Float[np.ndarray, "q"], settings: Settings) -> None:
+    worse = residual > 10 * settings.tolerance  # rounding leaves a little more than the iteration itself knows of
     if worse.any():
         log.warning(
             "diffusion: %d of %d queries not converged after %d iterations (residual %.1e); allow more",
-            *(worse.sum(), len(ids), most_iterations, residual.max()),
+            *(worse.sum(), len(residual), settings.most_iterations, residual.max()),
         )
-    return reorder(ids, new, new)

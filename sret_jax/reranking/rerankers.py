@@ -109,6 +109,7 @@ def _diffusion(number: int, context: Context) -> Step:
             alpha=settings.diffusion_alpha,
             tolerance=TOLERANCE,
             most_iterations=ITERATIONS,
+            photos=settings.diffusion_photos,
         )
         return dataclasses.replace(candidates, ids=ids, scores=scores)
 

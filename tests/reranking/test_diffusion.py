@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sret_jax.reranking import diffusion
-from sret_jax.reranking.diffusion import affinity_graph, diffuse, rerank_by_diffusion
+from sret_jax.reranking.diffusion import affinity_graph, diffuse, neighbourhood, rerank_by_diffusion
 
 D, K, GAMMA, ALPHA = 8, 6, 3.0, 0.99
 SOLVER = {"alpha": ALPHA, "tolerance": 1e-6, "most_iterations": 200}
@@ -148,3 +148,68 @@ def test_identical_photographs_and_a_single_one():
     graph = affinity_graph(x[:1], k=2, gamma=GAMMA, chunk_rows=2)
     found, f = rerank_by_diffusion(x[:1], x[:1], np.array([[0, -1]]), graph, sources=2, **SOLVER)
     assert found.tolist() == [[0, -1]] and f[0, 0] == pytest.approx(1)
+
+
+def neighbourhood_in_loops(s, first, most):
+    """From the definition, of S as a matrix."""
+    chosen = sorted(set(first[:most]))
+    edge = list(chosen)
+    while edge and len(chosen) < most:
+        strength = {}
+        for i in edge:
+            for j in range(len(s)):
+                if s[i, j] > 0 and j not in chosen:
+                    strength[j] = strength.get(j, 0) + s[i, j]
+        edge = sorted(strength, key=lambda j: (-strength[j], j))[: most - len(chosen)]
+        chosen += edge
+    return sorted(chosen)
+
+
+@pytest.mark.parametrize("most", [1, 2, 9, 25, 59])
+def test_the_neighbourhood_is_that_of_loops(most):
+    _, x = collection()
+    graph = affinity_graph(x, k=K, gamma=GAMMA, chunk_rows=100)
+    for first in ([4, 9, 4], [17], [59, 3]):  # 59: nobody's neighbour
+        expected = neighbourhood_in_loops(as_matrix(graph), first, most)
+        assert neighbourhood(graph, np.array(first), most).tolist() == expected
+
+
+def test_truncated_diffusion_is_the_whole_where_its_neighbourhood_is_all_that_is_reached():
+    queries, x = collection()
+    graph = affinity_graph(x, k=K, gamma=GAMMA, chunk_rows=100)
+    ids = np.argsort(-queries @ x.T, axis=1)
+    ids[2, 2:], ids[3] = -1, -1
+    whole, f = rerank_by_diffusion(queries, x, ids, graph, sources=4, **SOLVER)
+    for photos in (59, 60, 1000):  # one is reached by no walk that did not start there
+        found, truncated = rerank_by_diffusion(queries, x, ids, graph, sources=4, photos=photos, **SOLVER)
+        np.testing.assert_allclose(truncated, f, atol=2e-5 * f.max())
+        for new, old, score in zip(found, whole, f, strict=True):
+            moved = np.flatnonzero(new != old)  # only what rounding cannot tell apart
+            assert all(np.abs(score[i] - score[list(old).index(new[i])]) <= 2e-5 * f.max() for i in moved)
+
+
+def test_truncated_diffusion_equals_a_dense_solve_of_the_photographs_left():
+    queries, x = collection()
+    graph = affinity_graph(x, k=K, gamma=GAMMA, chunk_rows=100)
+    ids = np.argsort(-queries @ x.T, axis=1)[:, :40]
+    found, f = rerank_by_diffusion(queries, x, ids, graph, sources=4, photos=15, **SOLVER)
+    s = as_matrix(graph)
+    for q, own, row, scores in zip(queries, ids, found, f, strict=True):
+        chosen = neighbourhood_in_loops(s, own[:4].tolist(), 15)
+        y = np.array([max(float(x[i] @ q), 0) ** GAMMA if i in own[:4] else 0 for i in chosen])
+        right = np.linalg.solve(np.eye(len(chosen)) - ALPHA * s[np.ix_(chosen, chosen)], y)
+        expected = np.zeros(len(x))
+        expected[chosen] = np.maximum(right, 0)
+        np.testing.assert_allclose(scores, expected[row], atol=1e-5 * expected.max())
+        assert set(row.tolist()) == set(own.tolist()) and (np.diff(scores) <= 0).all()
+        rest = [i for i in row if i not in chosen]
+        assert rest == [i for i in own if i not in chosen]  # what is not reached keeps its order, behind the others
+
+
+def test_truncated_diffusion_that_has_not_converged_says_so(caplog):
+    queries, x = collection()
+    graph = affinity_graph(x, k=K, gamma=GAMMA, chunk_rows=100)
+    ids = np.tile(np.arange(10), (4, 1))
+    few = {"alpha": ALPHA, "tolerance": 1e-6, "most_iterations": 2}
+    rerank_by_diffusion(queries, x, ids, graph, sources=3, photos=20, **few)
+    assert "of 4 queries not converged after 2 iterations" in caplog.text
