@@ -92,17 +92,36 @@ def top_k(scores: Float[Array, "q n"], k: int) -> tuple[Float[Array, "q {k}"], I
 def cosines(
     queries: Float[np.ndarray, "q d"], rows: Float[np.ndarray, "n d"], ids: Int[np.ndarray, "q k"]
 ) -> Float[np.ndarray, "q k"]:
-    """Dot products of each query with its own rows, summed in float64 and rounded to float32.
+    """Dot products of each query with its own rows, both of unit length: the sum, rounded to float64 and to float32.
 
-    Whoever found the rows, their scores are the same, but for one rounding in 10^8.
+    Whoever found the rows, among however many and in which order, their scores have the same bits. A sum in float64 is
+    so close that its order shows only where the sum lies between two numbers of float32; there it is made exactly.
     """
     out = np.empty(ids.shape, np.float32)
     if 4 * ids.shape[1] < len(rows):
         for i, (query, own) in enumerate(zip(queries, ids, strict=True)):
-            out[i] = rows[own].astype(np.float64) @ query.astype(np.float64)
+            out[i] = _dot_products(query[None], rows[own])[0]
         return out
     everything = np.empty((len(queries), len(rows)), np.float32)
     for start in range(0, len(rows), ROWS_AT_ONCE):
-        part = rows[start : start + ROWS_AT_ONCE].astype(np.float64)
-        everything[:, start : start + ROWS_AT_ONCE] = queries.astype(np.float64) @ part.T
+        part = slice(start, start + ROWS_AT_ONCE)
+        everything[:, part] = _dot_products(queries, rows[part])
     return np.take_along_axis(everything, ids, 1)
+
+
+def _dot_products(queries: Float[np.ndarray, "q d"], rows: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "q m"]:
+    q, x = queries.astype(np.float64), rows.astype(np.float64)
+    total = q @ x.T
+    error = x.shape[1] * np.finfo(np.float64).eps  # of a sum in any order, of vectors of unit length
+    total -= error
+    out = total.astype(np.float32)
+    total += 2 * error
+    query, row = np.nonzero(out != total.astype(np.float32))  # one of both is right
+    for start in range(0, len(query), ROWS_AT_ONCE):
+        some = slice(start, start + ROWS_AT_ONCE)
+        products = q[query[some]] * x[row[some]]  # exact: each has 48 bits
+        exact = np.zeros(len(products))
+        for i in np.flatnonzero(products.any(1)):
+            exact[i] = math.fsum(products[i])
+        out[query[some], row[some]] = exact.astype(np.float32)
+    return out
