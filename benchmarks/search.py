@@ -6,7 +6,8 @@
     python benchmarks/search.py --photos=FOLDER         # windows of photographs, asked for by windows of others
 
 - exact, AH and tree + AH are `sret_jax.retrieval.index.Index`; ScaNN keeps 4 bits per 2 numbers and re-scores by the
-  full descriptors.
+  full descriptors. "tuned 0.95" chose its settings itself, as `--config.search.recall=0.95` does; the others go through
+  all of theirs. float16, int8: `--config.search.store`. In shards: `--config.search.shards`.
 - FAISS: flat; IVF with the same codes (its fast scan), re-scoring and number of leaves; HNSW of 32 links.
 
 All queries are asked at once, with the same number of threads everywhere, for 10 answers and for 100; recall is of as
@@ -49,7 +50,17 @@ SHARES = (0.01, 0.0125, 0.015, 0.0175, 0.02, 0.025, 0.03, 0.04, 0.05, 0.1, 0.25,
 ALONE = 50  # single queries timed, after one that compiles
 LINKS, BREADTHS = 32, (128, 192, 256, 512, 1024)  # HNSW: of a photo, and kept while searching
 FLAT = "FAISS flat"
-OURS = {"exact": "exact", "AH (ScaNN)": "ah", "tree + AH (ScaNN)": "tree_ah"}
+OURS = {
+    "exact": SearchConfig(method="exact"),
+    "exact float16": SearchConfig(method="exact", store="float16"),
+    "exact int8": SearchConfig(method="exact", store="int8"),
+    "exact 2 shards": SearchConfig(method="exact", shards=2),
+    "AH (ScaNN)": SearchConfig(method="ah"),
+    "tree + AH (ScaNN)": SearchConfig(method="tree_ah"),
+    "tuned 0.95 (ScaNN)": SearchConfig(method="tree_ah", recall=0.95),
+    "tuned 0.99 (ScaNN)": SearchConfig(method="tree_ah", recall=0.99),
+    "tuned 0.99 int8 (ScaNN)": SearchConfig(method="tree_ah", recall=0.99, store="int8"),
+}
 THEIRS = (FLAT, "FAISS IVF-PQ + refine", "FAISS HNSW")
 
 Call = Callable[[np.ndarray], np.ndarray]  # queries [q d] -> ids [q k]
@@ -70,7 +81,7 @@ def build(name: str, folder: Path, threads: int) -> dict[str, Any]:
     x = np.load(folder / "descriptors.npy")
     start = time.perf_counter()
     if name in OURS:
-        index = Index.build(x, [str(i) for i in range(len(x))], SearchConfig(method=OURS[name]))
+        index = Index.build(x, [str(i) for i in range(len(x))], OURS[name])
     else:
         import faiss
 
@@ -84,10 +95,17 @@ def build(name: str, folder: Path, threads: int) -> dict[str, Any]:
     if name in OURS:
         index.save(folder / "ours")
         size = sum(file.stat().st_size for file in (folder / "ours").rglob("*") if file.is_file())
+        index.close()
     else:
         faiss.write_index(index, str(folder / "theirs"))
         size = (folder / "theirs").stat().st_size
     return {"name": name, "build": seconds, "peak": peak, "size": size}
+
+
+def of_workers(kind: str) -> int:
+    """Bytes that the processes which this one started hold: those of shards."""
+    children = Path("/proc/self/task").glob("*/children")
+    return sum(memory(kind, int(child)) for file in children for child in file.read_text().split())
 
 
 def serve(name: str, folder: Path, threads: int, rounds: int) -> list[dict[str, Any]]:
@@ -101,7 +119,7 @@ def serve(name: str, folder: Path, threads: int, rounds: int) -> list[dict[str, 
         speed = {"qps": len(queries) / seconds.min(), "median": len(queries) / np.median(seconds)}
         speed["alone"] = 1000 * np.median([seconds_of(call, query[None]) for query in queries[: ALONE + 1]][1:])
         rows.append(speed | {"k": k, "setting": setting, "recall": recall})
-    held = memory("VmRSS") - before
+    held = memory("VmRSS") - before + of_workers("VmRSS")
     return [row | {"held": held} for row in rows]
 
 
@@ -114,15 +132,15 @@ def seconds_of(call: Call, queries: np.ndarray) -> float:
 def ours(folder: Path, threads: int) -> Iterator[tuple[int, str, Call]]:
     """The searches of an index: answers asked for, settings, and the call."""
     index = Index.load(folder / "ours")
-    if index.method != "exact":
+    if index._scann is not None:
         index._scann.set_num_threads(threads)
     for k, depths in RESCORED.items():
 
         def call(q: np.ndarray, k: int = k) -> np.ndarray:
             return index.search(q, k).ids
 
-        if index.method == "exact":
-            yield k, "", call
+        if index.method == "exact" or "recall" in index.settings:
+            yield k, said(index.settings), call
             continue
         for rescored in depths:
             index.config = dataclasses.replace(index.config, reorder=rescored)
@@ -132,6 +150,14 @@ def ours(folder: Path, threads: int) -> Iterator[tuple[int, str, Call]]:
             for searched in shares(len(index)):
                 index.settings = {"leaves": leaves(len(index)), "leaves_to_search": searched}
                 yield k, f"{rescored} re-scored, {searched} leaves", call
+
+
+def said(settings: dict[str, Any]) -> str:
+    """What an index chose for a recall, and measured."""
+    if "recall" not in settings:
+        return ""
+    of = f"{settings['leaves_to_search']} of {settings['leaves']} leaves"
+    return f"{settings['reorder']} re-scored for ten, {of}, {settings['recall']:.3f} on itself"
 
 
 def theirs(name: str, folder: Path, threads: int) -> Iterator[tuple[int, str, Call]]:
@@ -158,9 +184,9 @@ def theirs(name: str, folder: Path, threads: int) -> Iterator[tuple[int, str, Ca
                 yield k, f"breadth {index.hnsw.efSearch}", call
 
 
-def memory(kind: str) -> int:
-    """Bytes that this process holds ("VmRSS"), or held at most ("VmHWM")."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+def memory(kind: str, process: int | str = "self") -> int:
+    """Bytes that a process holds ("VmRSS"), or held at most ("VmHWM")."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
     return int(status[kind].split()[0]) * 1024
 
 

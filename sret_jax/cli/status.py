@@ -35,6 +35,8 @@ def tell(found: Sequence[Status], whole: bool) -> None:
     """Prints each; `whole`: with the names of what is not searched."""
     for status in found:
         print(f"{status.name}: {status.photos} photographs of {status.root}, {updated(status)}")
+        if status.recall:
+            print(f"  search: {status.search}, recall@10 {status.recall:.4g} on its own photographs")
         if status.local:
             print(f"  local features: {status.local}")
         if whole:

@@ -48,6 +48,8 @@ class Status:
     excluded  names that were taken out by hand
     indexing  whether this process brings it up to date, and has read `done` of `total` files
     updated   when it last was, ISO 8601; "" if never
+    search    how it is searched: "exact", "ah" or "tree_ah"; "" before it first was
+    recall    recall@10 of the index, measured when it was built for `config.search.recall`; 0 where none was asked for
     local     the local features that are kept for spatial verification, "" for none
     """
 
@@ -64,3 +66,4 @@ class Status:
     search: str
     left_behind: int
     local: str = ""
+    recall: float = 0.0

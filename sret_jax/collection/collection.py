@@ -24,6 +24,7 @@ from sret_jax.collection.served_index import choose_engine
 from sret_jax.collection.shard import Shard
 from sret_jax.collection.state import State, StoredPhoto
 from sret_jax.collection.store import Store
+from sret_jax.collection.store_index import StoreIndex, kept_about
 from sret_jax.collection.update import Progress, Update, check_there, store_for_update, update_store
 from sret_jax.collection.verification import VERIFIED, verified
 from sret_jax.collection.view import View, check_known, has_photos
@@ -392,6 +393,10 @@ class Collection:
             self._view.look()
             state = self._view.store.state if self._view.store else None
             about = read_about(self.folder)
+            index, store = self._view.index, self._view.store
+            search, recall = kept_about(store) if store and not about.get("search") else ("", 0.0)
+            if index and index.method:
+                search, recall = index.method, index.recall if isinstance(index, StoreIndex) else 0.0
             return Status(
                 name=self.name,
                 root=str(self.root),
@@ -403,7 +408,8 @@ class Collection:
                 total=self._progress[1],
                 updated=about.get("updated", ""),
                 retriever=self._source or "its own",
-                search=self._view.index.method if self._view.index else "",
+                search=search,
+                recall=recall,
                 left_behind=self._view.store.left_behind if self._view.store else 0,
                 local=self._view.store.local_about.get("source", "") if self._view.store else "",
             )

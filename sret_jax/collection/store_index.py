@@ -1,5 +1,6 @@
 """The index over the rows of a store, which follows what is added to it and taken from it."""
 
+import json
 import logging
 import threading
 from contextlib import AbstractContextManager
@@ -13,6 +14,18 @@ from sret_jax.retrieval.changing_index import ChangingIndex
 from sret_jax.storage.artifacts import DamagedError
 
 log = logging.getLogger(__name__)
+
+
+def kept_about(store: Store) -> tuple[str, float]:
+    """How the index that is kept beside a store searches, and the recall@10 that was measured; ("", 0.0) of none.
+
+    Nothing is loaded, and nothing checked: it is only said.
+    """
+    try:
+        about = json.loads((store.generation / "index" / "index.json").read_bytes())
+        return str(about["method"]), float(about["settings"].get("recall", 0.0))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "", 0.0
 
 
 class StoreIndex:
@@ -37,6 +50,11 @@ class StoreIndex:
     def method(self) -> str:
         """How it searches; "" before it first did."""
         return self._index.method if self._index else ""
+
+    @property
+    def recall(self) -> float:
+        """Recall@10 that its settings were chosen for, as it was measured; 0 where none was asked for."""
+        return self._index.recall if self._index else 0.0
 
     def follow(self) -> ChangingIndex:
         """The index over what is in the store now; it is built anew where it has outgrown itself."""

@@ -55,6 +55,14 @@ class SearchConfig:
     leaves_to_search: Annotated[int, Between(0, 1_000_000)] = 0  # tree_ah; 0: chosen by size
     reorder: Annotated[int, Between(0, 10_000_000)] = 0  # candidates re-scored; 0: ten per answer, of a server two
     chunk_rows: ChunkRows = 131072  # rows scored at once by exact search (bounds its memory)
+    # ah, tree_ah: share of the exact first ten answers that is found, measured on the photographs searched; leaves,
+    # leaves_to_search and reorder are chosen for it. 0: these by size
+    recall: Share = 0.0
+    # What is searched by: "float32"; "float16" or "int8" take a half or a quarter of it, and what may be among the
+    # answers is scored again by float32, which stays on the disk. Collections keep float32
+    store: Annotated[str, OneOf("float32", "float16", "int8")] = "float32"
+    # parts of an index, each searched by a process of its own. Collections are searched by one
+    shards: Annotated[int, Between(1, 1024)] = 1
     # asmk: visual words; 0: 65,536, or one for 39 local features where there are fewer
     words: Annotated[int, Between(0, 10_000_000)] = 0
     # asmk: folder whose photographs, at any depth, the words are learned on; "": those of data.root and data.split, or

@@ -83,6 +83,7 @@ def _validate_search(search: SearchConfig) -> None:
     """Which methods belong to which engine, and that no password is kept with a config."""
     check_no_password(search.server)
     if search.engine == "local":
+        validate_index(search)
         if search.method == "hnsw":
             raise UserError(
                 'config.search.method="hnsw" is of a server; set config.search.engine to milvus or pgvector, or choose '
@@ -94,6 +95,12 @@ def _validate_search(search: SearchConfig) -> None:
             f"config.search.method={search.method!r} is searched here; with config.search.engine={search.engine!r} "
             f"choose one of {', '.join(OF_SERVERS)}"
         )
+    for name, plain in (("recall", 0.0), ("store", "float32"), ("shards", 1)):
+        if getattr(search, name) != plain:
+            raise UserError(
+                f"config.search.{name}={shown(getattr(search, name))} is of an index here; with "
+                f"config.search.engine={search.engine!r} leave it at {shown(plain)}"
+            )
     if search.engine == "milvus" and not search.server:
         raise UserError(
             'config.search.engine="milvus": set config.search.server to http://HOST:19530, or a file NAME.db'
@@ -110,6 +117,22 @@ def check_no_password(server: str) -> None:
         raise UserError(
             "config.search.server holds a password, which would be kept with the config; take it out, and write it "
             "into ~/.pgpass or PGPASSWORD for PostgreSQL, or MILVUS_TOKEN for Milvus"
+        )
+
+
+def validate_index(search: SearchConfig) -> None:
+    """Raises `UserError` for settings of an index that contradict each other, or that it does not have."""
+    for name in ("leaves_to_search", "reorder"):
+        if search.recall and getattr(search, name):
+            raise UserError(
+                f"config.search.recall={search.recall!r} chooses {name}: leave config.search.{name} at 0, or set the "
+                "recall to 0"
+            )
+    if search.method == "brute_force" and (search.store != "float32" or search.shards > 1):
+        field = "store" if search.store != "float32" else "shards"
+        raise UserError(
+            f"config.search.{field}={shown(getattr(search, field))}: ScaNN's brute force has neither codes nor shards; "
+            'set config.search.method="exact", which finds the same'
         )
 
 

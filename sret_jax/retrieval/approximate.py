@@ -29,8 +29,11 @@ def has_scann() -> bool:
     return importlib.util.find_spec("scann") is not None
 
 
-def build_scann(descriptors: np.ndarray, method: str, settings: dict[str, int]) -> Any:
-    """A searcher over these descriptors of unit length; it keeps a copy of them."""
+def build_scann(descriptors: np.ndarray, method: str, settings: dict[str, int], bare: bool = False) -> Any:
+    """A searcher over these descriptors of unit length.
+
+    It keeps a copy of them, by which it scores again what it finds; `bare`, it keeps codes of 2 bits a number only.
+    """
     from scann import scann_ops_pybind
 
     builder = scann_ops_pybind.builder(descriptors, min(10, len(descriptors)), "dot_product")
@@ -43,7 +46,8 @@ def build_scann(descriptors: np.ndarray, method: str, settings: dict[str, int]) 
             training_sample_size=min(len(descriptors), 250_000),
             spherical=True,  # centroids of unit length, as the descriptors: a leaf is a direction
         )
-    return builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(min(len(descriptors), 100)).build()
+    builder = builder.score_ah(2, anisotropic_quantization_threshold=0.2)
+    return (builder if bare else builder.reorder(min(len(descriptors), 100))).build()
 
 
 def scann_top_k(

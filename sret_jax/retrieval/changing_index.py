@@ -5,6 +5,7 @@ else moves.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,19 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sret_jax.config import SearchConfig
+from sret_jax.config.validation import validate_index
 from sret_jax.retrieval.approximate import (
-    build_scann,
     load_scann,
     save_scann,
     scann_delete,
     scann_insert,
     scann_top_k,
 )
-from sret_jax.retrieval.index import APPROXIMATE, REORDER, choose_method, method_settings
+from sret_jax.retrieval.index import choose_method, method_settings
+from sret_jax.retrieval.index_parts import LEAST, build_part
+from sret_jax.retrieval.searcher import APPROXIMATE, rescored
 from sret_jax.storage.artifacts import DamagedError, commit_folder, verify_folder, write_array, write_json
 
-LEAST = 16  # rows that an approximate index needs
 GROWTH = 1.5  # times the rows that it was built over, from which on an approximate index is built anew
 
 
@@ -40,16 +42,23 @@ class ChangingIndex:
         Args:
           ids: a number for each row, none twice.
           x: float32, of unit length.
-          config: `method` "auto" is exact below 20,000 rows, and then as for `Index`.
+          config: `method` "auto" is exact below 20,000 rows, and then as for `Index`; `recall` counts where it is
+            built, and what comes later is searched with the same settings. Rows are held as float32, by one process.
+
+        Raises `UserError` for settings that contradict each other.
         """
         self.config = config or SearchConfig()
+        validate_index(self.config)
         self.method = _method(self.config, len(ids))
         self.built_over, self._ids = len(ids), _Numbers(ids)
         self._settings = method_settings(self.method, max(1, len(ids)), self.config)
         if self.method == "exact":
             self._rows = np.array(x, np.float32)
         else:
-            self._scann: Any = build_scann(np.ascontiguousarray(x, np.float32), self.method, self._settings)
+            own = replace(self.config, store="float32", shards=1)
+            x = np.ascontiguousarray(x, np.float32)
+            self._settings, scann = build_part(x, self.method, self._settings, own)
+            self._scann: Any = scann
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -61,6 +70,11 @@ class ChangingIndex:
     def ids(self) -> Int[np.ndarray, "n"]:
         """The rows that are there, in no particular order."""
         return self._ids.used.copy()
+
+    @property
+    def recall(self) -> float:
+        """Recall@10 that was measured when it was built for `config.recall`; 0 where none was asked for."""
+        return float(self._settings.get("recall", 0.0))
 
     @property
     def outgrown(self) -> bool:
@@ -109,7 +123,7 @@ class ChangingIndex:
             slots = np.flatnonzero(cosine >= cosine[slots].min()) if k < len(self) else slots  # and whatever ties
             scores = cosine[slots]
         else:
-            settings = {"pre_reorder_num_neighbors": min(len(self), max(k, self.config.reorder or REORDER * k))}
+            settings = {"pre_reorder_num_neighbors": min(len(self), rescored(k, self._settings, self.config))}
             if self.method == "tree_ah":
                 settings["leaves_to_search"] = self._settings["leaves_to_search"]
             found, cosines = scann_top_k(self._scann, query[None], k, settings)
@@ -123,6 +137,7 @@ class ChangingIndex:
         """Writes an approximate index to a folder, with what identifies the rows that it was built over."""
         with commit_folder(folder) as built:
             about = {"key": key, "method": self.method, "built_over": self.built_over, "settings": self._settings}
+            about["asked"] = self.config.recall
             write_json(built / "index.json", about)
             write_array(built / "ids.npy", self._ids.used)
             save_scann(self._scann, built / "scann")
@@ -139,7 +154,8 @@ class ChangingIndex:
         try:
             about = json.loads((folder / "index.json").read_bytes())
             ids = np.load(folder / "ids.npy", allow_pickle=False)
-            if about["key"] != key or about["method"] not in APPROXIMATE:
+            asked = config.recall if config else 0.0
+            if about["key"] != key or about["method"] not in APPROXIMATE or about.get("asked", 0.0) != asked:
                 return None
             index = cls.__new__(cls)
             index.config, index.method, index._ids = config or SearchConfig(), about["method"], _Numbers(ids)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from sret_jax.errors import UserError
+from sret_jax.retrieval.codes import Codes
 
 ROWS_AT_ONCE = 8192  # rows held in float64 at once
 SCORES_AT_ONCE = 1 << 26  # query-photo scores held at once, 256 MB
@@ -40,13 +41,15 @@ def queries_at_once(rows: int, k: int, chunk_rows: int) -> int:
 
 
 def exact_top_k(
-    queries: Float[np.ndarray, "q d"], rows: Float[np.ndarray, "n d"], k: int, chunk_rows: int
+    queries: Float[np.ndarray, "q d"], rows: Float[np.ndarray, "n d"] | Codes, k: int, chunk_rows: int
 ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
     """Row indices and dot products of the k largest, at most `chunk_rows` rows on the device at a time; ties by index.
 
     The device holds one chunk, at most chunk_rows * d floats, and a few arrays of q * (chunk_rows + k), however many
-    rows there are.
+    rows there are. Of codes it holds the chunk as it is, and as floats.
     """
+    if isinstance(rows, Codes):
+        queries, rows = rows.scaled(queries), rows.rows
     step = min(chunk_rows, len(rows), max(SCORES_OF_A_STEP // len(queries), 4 * k))
     best = jnp.full((len(queries), k), -jnp.inf), jnp.full((len(queries), k), -1, jnp.int32)
     queries_there = jnp.asarray(queries)
@@ -62,7 +65,7 @@ def _merge_top_k(
     best: tuple[Array, Array], queries: Array, rows: Array, first: Array, seen: Array, k: int
 ) -> tuple[Array, Array]:
     """The k best so far and of these rows, whose first one has the index `first`; so many of them were `seen`."""
-    scores = jnp.dot(queries, rows.T, precision=jax.lax.Precision.HIGHEST)
+    scores = jnp.dot(queries, rows.astype(queries.dtype).T, precision=jax.lax.Precision.HIGHEST)
     position = jnp.arange(rows.shape[0])
     scores = jnp.where(position[None] < seen, -jnp.inf, scores)
     scores, chosen = top_k(scores, min(k, rows.shape[0]))

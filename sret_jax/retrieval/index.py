@@ -1,10 +1,11 @@
-"""Which photos of a collection are most like a query: one index, exact or by ScaNN."""
+"""Which photos of a collection are most like a query: one index, exact or by ScaNN, whole or in shards."""
 
 import hashlib
 import json
 import logging
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,33 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sret_jax.config import SearchConfig
+from sret_jax.config.validation import validate_index
 from sret_jax.errors import UserError
 from sret_jax.extraction.origin import Descriptors, check_same_retriever, retriever_of
-from sret_jax.retrieval.approximate import build_scann, has_scann, load_scann, save_scann, scann_top_k
-from sret_jax.retrieval.exact import cosines, exact_top_k, normalized, queries_at_once
-from sret_jax.storage.artifacts import DamagedError, commit_folder, fingerprint, verify_folder, write_array, write_json
+from sret_jax.retrieval.approximate import has_scann
+from sret_jax.retrieval.codes import Codes, encode
+from sret_jax.retrieval.exact import normalized
+from sret_jax.retrieval.index_parts import (
+    LEAST,
+    Part,
+    build_part,
+    build_parts,
+    copy_parts,
+    is_bare,
+    listed_parts,
+    write_rows_of,
+    write_scann,
+)
+from sret_jax.retrieval.searcher import APPROXIMATE, REORDER, Searcher, Settings
+from sret_jax.retrieval.shards import Shards
+from sret_jax.retrieval.tuning import said
+from sret_jax.storage.artifacts import DamagedError, commit_folder, fingerprint, verify_folder, write_json
 from sret_jax.storage.refusals import plainly
 
 log = logging.getLogger(__name__)
 
+LATER = ("recall", "store", "shards", "engine", "server", "table")  # indexes of before there were these go on to count
 BRUTE_FORCE_BELOW, AH_BELOW = 20_000, 100_000  # photos; the size rules of ScaNN's docs/algorithms.md
-REORDER = 10  # candidates re-scored per answer
-APPROXIMATE = ("ah", "tree_ah")  # methods that may miss a photo
-TIE = 1e-5  # scores closer than this may come in another order from another way of summing
 
 
 @dataclass(frozen=True)
@@ -44,14 +59,16 @@ class Index:
     """Cosine search over named descriptors.
 
     `build` or `load` makes one. `description` says in words what was built. Exact search and ScaNN's brute force score
-    their candidates in float64 and give the same ids and scores; the approximate methods score theirs in float32,
-    within 1e-6 of that. ScaNN holds the descriptors itself: of a loaded index, they stay on disk until read.
+    their candidates in float64 and give the same ids and scores, bit for bit, in however many shards and by whichever
+    codes (`config.store`); the approximate methods score theirs in float32, within 1e-6 of that. ScaNN holds the
+    descriptors itself, but where there are codes or shards; of a loaded index they stay on disk until read.
 
     Attributes:
       descriptors: float32 [n d], of unit length.
       names: of the photos, unique.
       method: "exact", "brute_force", "ah" or "tree_ah".
-      settings: what `build` chose: leaves, leaves_to_search.
+      settings: what `build` chose: leaves, leaves_to_search; where `config.recall` is set also the reorder, for ten
+        answers, and the recall that was measured. In shards: of the one of least recall, or of the first.
       fingerprint: of what it was built from, as `content_fingerprint` gives it.
       retriever: fingerprint of the one that described the photos; "" if unknown.
     """
@@ -62,13 +79,16 @@ class Index:
         names: list[str],
         config: SearchConfig,
         method: str,
-        settings: dict[str, int],
+        settings: Settings,
         fingerprint: str,
         scann: Any = None,
         retriever: str = "",
+        codes: Codes | None = None,
+        shards: Shards | None = None,
     ):
         self.descriptors, self.names, self.config, self.retriever = descriptors, names, config, retriever
         self.method, self.settings, self.fingerprint, self._scann = method, settings, fingerprint, scann
+        self._codes, self._shards = codes, shards
 
     @classmethod
     def build(
@@ -76,7 +96,8 @@ class Index:
     ) -> "Index":
         """An index over one descriptor per photo.
 
-        Until it is saved and loaded it holds the descriptors twice where ScaNN searches: here and there.
+        Until it is saved and loaded it holds the descriptors twice where ScaNN searches: here and there. One in shards
+        lies in a temporary folder until it is no longer used.
 
         Args:
           descriptors: of any length but zero; they are normalised here.
@@ -85,9 +106,11 @@ class Index:
             re-scoring below 100,000, and partitioned into 2 sqrt(n) leaves above. Without ScaNN: exact.
 
         Raises:
-          UserError: a zero or non-finite descriptor, a repeated name, or too few photos for the method.
+          UserError: a zero or non-finite descriptor, a repeated name, too few photos for the method or the shards, or
+            settings that contradict each other.
         """
         config = config or SearchConfig()
+        validate_index(config)
         if len(names) != len(descriptors):
             raise UserError(f"index: {len(descriptors)} descriptors but {len(names)} names; give one name per row")
         if not names:
@@ -100,9 +123,16 @@ class Index:
         key, retriever = content_fingerprint(descriptors, names, config), retriever_of(descriptors)
         descriptors = normalized(descriptors, names)
         method = choose_method(config.method, len(names))
-        settings = method_settings(method, len(names), config)
-        scann = None if method == "exact" else build_scann(descriptors, method, settings)
-        return cls(descriptors, list(names), config, method, settings, key, scann, retriever)
+        if method == "brute_force" and is_bare(config):
+            method = "exact"
+        codes = None if config.store == "float32" else encode(descriptors, config.store)
+        if config.shards == 1:
+            settings, scann = build_part(descriptors, method, method_settings(method, len(names), config), config)
+            return cls(descriptors, list(names), config, method, settings, key, scann, retriever, codes)
+        parts = build_parts(descriptors, codes, method, lambda n: method_settings(method, n, config), config)
+        settings, shards = _lowest([part.settings for part in parts]), Shards(parts, Path(parts[0].folder))
+        rows = replace(parts[0], start=0, stop=len(names)).rows()
+        return cls(rows, list(names), config, method, settings, key, None, retriever, None, shards)
 
     def add(self, descriptors: Float[np.ndarray, "n d"], names: list[str]) -> "Index":
         """A new index of these photos after the present ones, built anew: the method may change with the size."""
@@ -121,15 +151,9 @@ class Index:
 
     @property
     def description(self) -> str:
-        rescored = self.config.reorder or f"{REORDER} times the answers"
-        how = {
-            "exact": "exact search on the device",
-            "brute_force": "ScaNN brute force",
-            "ah": "ScaNN asymmetric hashing, {rescored} re-scored",
-            "tree_ah": "ScaNN tree of {leaves} leaves, {leaves_to_search} searched, asymmetric hashing, {rescored} "
-            "re-scored",
-        }[self.method].format(**self.settings, rescored=rescored)
-        return f"{how}, {len(self)} photos x {self.dim}"
+        parts = [part.settings for part in self._shards.parts] if self._shards else [self.settings]
+        each = list(dict.fromkeys(_described(self.method, settings, self.config) for settings in parts))
+        return f"{_in_shards(len(parts))}{' and '.join(each)}, {len(self)} photos x {self.dim}"
 
     def search(self, queries: Float[np.ndarray, "q d"], k: int) -> SearchResult:
         """The k photos of largest cosine to each query.
@@ -144,39 +168,22 @@ class Index:
         if queries.shape[1] != self.dim:
             raise UserError(f"queries of length {queries.shape[1]} but an index of {self.dim}: not the same network")
         queries = normalized(queries, [f"query {i}" for i in range(len(queries))])
-        ids, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
-        step = queries_at_once(len(self), k, self.config.chunk_rows)
-        for start in range(0, len(queries), step):
-            part = slice(start, start + step)
-            ids[part], scores[part] = self._search(queries[part], k)
-        return SearchResult(ids, scores, self.names)
+        return SearchResult(*(self._shards or self._searcher()).search(queries, k), self.names)
 
-    def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        if self.method in APPROXIMATE:
-            ids, scores = self._candidates(queries, k)  # best first, but for the order of equal ones
-            tied = (scores[:, 1:] == scores[:, :-1]).any(1)
-            ids[tied], scores[tied] = _best_first(ids[tied], scores[tied], k)
-            return ids, scores
-        wanted = min(len(self), k + 16)
-        while True:
-            ids, raw = self._candidates(queries, wanted)
-            # Whatever may tie with the k-th photo has to be among the candidates, or the order of ties would be chance.
-            if wanted == len(self) or not (raw[:, -1] > raw[:, k - 1] - TIE).any():
-                return _best_first(ids, cosines(queries, self.descriptors, ids), k)
-            wanted = min(len(self), 4 * wanted)
+    def _searcher(self) -> Searcher:
+        bare = is_bare(self.config)
+        return Searcher(self.descriptors, self.method, self.settings, self.config, self._scann, self._codes, bare)
 
-    def _candidates(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._scann is None:
-            return exact_top_k(queries, self.descriptors, k, self.config.chunk_rows)
-        settings = {"leaves_to_search": self.settings["leaves_to_search"]} if self.method == "tree_ah" else {}
-        if self.method in APPROXIMATE:
-            settings["pre_reorder_num_neighbors"] = min(len(self), max(k, self.config.reorder or REORDER * k))
-        return scann_top_k(self._scann, queries, k, settings)
+    def close(self) -> None:
+        """Ends the processes of an index in shards, which otherwise end with the index or with this process."""
+        if self._shards:
+            self._shards.close()
 
     def save(self, path: Path) -> None:
         """Writes the index as a folder that can be moved; a kill at any moment leaves the old one or the new one."""
         with plainly(path), commit_folder(Path(path)) as folder:
-            about = {
+            parts = self._shards.parts if self._shards else [self._only_part(folder)]
+            about: dict[str, Any] = {
                 "method": self.method,
                 "settings": self.settings,
                 "config": vars(self.config),
@@ -185,11 +192,18 @@ class Index:
                 "retriever": self.retriever,
                 "names": self.names,
             }
+            if is_bare(self.config):
+                about["parts"] = [part.listed() for part in parts]
             write_json(folder / "index.json", about)
-            if self._scann is None:
-                write_array(folder / "descriptors.npy", self.descriptors)
-            else:  # writes them too
-                save_scann(self._scann, folder / "scann")
+            if self._shards:
+                copy_parts(parts, folder)
+            else:
+                write_rows_of(parts[0], self.descriptors, self._codes)
+                write_scann(parts[0], self._scann)
+
+    def _only_part(self, folder: Path) -> Part:
+        error = self._codes.error if self._codes else 0.0
+        return Part(str(folder), -1, 0, len(self), len(self), self.method, self.settings, self.config, error)
 
     @classmethod
     def load(cls, path: Path) -> "Index":
@@ -198,7 +212,7 @@ class Index:
         Raises:
           DamagedError: something is missing, changed, or does not belong to an index.
         """
-        path = Path(path)
+        path = Path(path).absolute()
         if not path.is_dir():
             raise UserError(f"{path}: no such index; build it and save it there")
         verify_folder(path)
@@ -206,30 +220,48 @@ class Index:
             about = json.loads((path / "index.json").read_bytes())
             names, method, settings, key = (about[name] for name in ("names", "method", "settings", "fingerprint"))
             config = SearchConfig(**about["config"])
-            file = path / ("descriptors.npy" if method == "exact" else "scann/dataset.npy")
-            descriptors = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            parts, retriever = listed_parts(path, about, config), about.get("retriever", "")
+            if method != "exact" and not has_scann():
+                log.warning("ScaNN is not installed (it has wheels for Linux only): exact search takes its place")
+                method, parts = "exact", [replace(part, exactly=True) for part in parts]
+            if len(parts) > 1:
+                rows = replace(parts[0], start=0, stop=len(names)).rows()
+                return cls(rows, names, config, method, settings, key, None, retriever, None, Shards(parts))
+            own = parts[0].load()
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise DamagedError(f"{path}: not an index that this version wrote ({error}); build it anew") from None
-        if descriptors.ndim != 2 or len(descriptors) != len(names) or descriptors.dtype != np.float32:
-            raise DamagedError(
-                f"{file} has {len(descriptors)} rows for {len(names)} names, or no descriptors; build the index anew"
-            )
-        if method != "exact" and not has_scann():
-            log.warning("ScaNN is not installed (it has wheels for Linux only): exact search takes its place")
-            method = "exact"
-        scann = None if method == "exact" else load_scann(path / "scann", len(names))
-        return cls(np.asarray(descriptors), names, config, method, settings, key, scann, about.get("retriever", ""))
+        return cls(own.rows, names, config, method, settings, key, own.scann, retriever, own.codes)
+
+
+def _lowest(settings: Sequence[Settings]) -> Settings:
+    """Those of the part that finds least."""
+    return min(settings, key=lambda own: own.get("recall", 1.0))
+
+
+def _in_shards(parts: int) -> str:
+    return f"{parts} shards, a process each: " if parts > 1 else ""
+
+
+def _described(method: str, settings: Settings, config: SearchConfig) -> str:
+    rescored = f"{config.reorder or f'{REORDER} times the answers'} re-scored"
+    if "reorder" in settings:
+        rescored = f"{settings['reorder']} re-scored for ten answers"
+    how = {
+        "exact": "exact search on the device",
+        "brute_force": "ScaNN brute force",
+        "ah": "ScaNN asymmetric hashing, {rescored}",
+        "tree_ah": "ScaNN tree of {leaves} leaves, {leaves_to_search} searched, asymmetric hashing, {rescored}",
+    }[method].format(**settings | {"rescored": rescored})
+    by = f", {config.store} re-scored by float32" if config.store != "float32" else ""
+    recall = said(settings, config.recall) if method in APPROXIMATE else ""
+    return ", ".join(filter(None, [how + by, recall]))
 
 
 def content_fingerprint(descriptors: Float[np.ndarray, "n d"], names: list[str], config: SearchConfig) -> str:
     """Identifies what an index is built from."""
-    return fingerprint(names, vars(config), hashlib.sha256(np.ascontiguousarray(descriptors).data).hexdigest())
-
-
-def _best_first(ids: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k of highest score, equal ones by id, and -1 (no photo) last."""
-    order = np.lexsort((ids, -scores), axis=1)[:, :k]
-    return np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
+    plain = vars(SearchConfig())
+    settings = {name: value for name, value in vars(config).items() if name not in LATER or value != plain[name]}
+    return fingerprint(names, settings, hashlib.sha256(np.ascontiguousarray(descriptors).data).hexdigest())
 
 
 def choose_method(method: str, n: int) -> str:
@@ -241,14 +273,14 @@ def choose_method(method: str, n: int) -> str:
     if method != "exact" and not has_scann():
         log.warning("ScaNN is not installed (it has wheels for Linux only): exact search takes its place")
         return "exact"
-    if method in APPROXIMATE and n < 16:
+    if method in APPROXIMATE and n < LEAST:
         raise UserError(
-            f"search.method={method!r} needs at least 16 photos, there are {n}; use 'brute_force' or 'auto'"
+            f"search.method={method!r} needs at least {LEAST} photos, there are {n}; use 'brute_force' or 'auto'"
         )
     return method
 
 
-def method_settings(method: str, n: int, config: SearchConfig) -> dict[str, int]:
+def method_settings(method: str, n: int, config: SearchConfig) -> Settings:
     """How many leaves an index over n photos has, and how many of them are searched."""
     if method != "tree_ah":
         return {}

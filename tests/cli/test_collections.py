@@ -1,5 +1,6 @@
 """From a folder of pictures to answers by commands alone."""
 
+import dataclasses
 import json
 import shutil
 from functools import partial
@@ -10,6 +11,8 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from sret_jax.cli.status import tell
+from sret_jax.collection.answers import Status
 from sret_jax.config import Config, DataConfig, ExtractConfig, ModelConfig
 from sret_jax.retriever import load
 from sret_jax.server.openapi import description
@@ -197,3 +200,10 @@ def test_one_collection_that_fails_does_not_stop_the_others(sret, tmp_path):
 def test_past_the_last_answer_there_are_none(sret):
     sret("index", "Pictures", "--retriever=retriever")
     assert sret("search", "cat/0.jpg", "--start=100") == (0, "", "no answers from 100 on\n")
+
+
+def test_the_recall_of_an_index_is_told_where_one_was_asked_for(capsys):
+    status = Status("cats", "/cats", 30, [], [], False, 0, 0, "", "its own", "tree_ah", 0)
+    tell([status, dataclasses.replace(status, recall=0.99125)], whole=False)
+    said = [line for line in capsys.readouterr().out.splitlines() if "search" in line]
+    assert said == ["  search: tree_ah, recall@10 0.9912 on its own photographs"]

@@ -730,7 +730,7 @@ def test_rows_left_behind_are_compacted(collection, root, monkeypatch):
 
 
 def test_an_approximate_index_is_kept_and_follows(collection, root, retriever, monkeypatch):
-    config = dataclasses.replace(CONFIG, search=dataclasses.replace(CONFIG.search, method="ah"))
+    config = dataclasses.replace(CONFIG, search=dataclasses.replace(CONFIG.search, method="ah", recall=1.0))
     rng = np.random.default_rng(0)
     for i in range(20):
         write_long_ago(root / f"more/{i}.jpg", rng.integers(0, 255, (120, 160, 3), np.uint8))
@@ -742,6 +742,8 @@ def test_an_approximate_index_is_kept_and_follows(collection, root, retriever, m
     assert found(approximate, "cat/0.jpg", k=33) == exact and approximate.status().search == "ah"
     assert not list(collection.folder.glob("photos-*/index"))  # who searches writes nothing
     approximate.update()
+    kept = reopened(collection).status()  # without a network, of what lies beside the rows
+    assert (kept.search, kept.recall) == ("ah", 1.0) and approximate.status().recall == 1.0
     (root / "cup/0.jpg").unlink()
     collection.update()
     loaded = type("Loaded", (store_index.ChangingIndex,), {"__init__": None})

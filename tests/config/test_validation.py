@@ -79,6 +79,18 @@ def test_a_network_without_its_whitening_layer_may_be_measured():
             {"train__on_maps": True, "model__local": LocalConfig(enabled=True, kind="delg")},
             'config.train.on_maps: the "delg" local features train on photographs',
         ),
+        (
+            {"search__recall": 0.9, "search__reorder": 50},
+            "config.search.recall=0.9 chooses reorder: leave config.search",
+        ),
+        (
+            {"search__method": "brute_force", "search__store": "int8"},
+            """config.search.store='int8': .* config.search.method="exact".*""",
+        ),
+        (
+            {"search__method": "brute_force", "search__shards": 2},
+            'config.search.shards=2: .* config.search.method="exact"',
+        ),
         ({"data__map_scale": (0.0, 1.0)}, "config.data.map_scale=.*2 numbers, each above 0 and up to 8"),
     ],
 )
