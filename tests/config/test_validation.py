@@ -84,6 +84,10 @@ def test_a_network_without_its_whitening_layer_may_be_measured():
             "config.search.recall=0.9 chooses reorder: leave config.search",
         ),
         (
+            {"search__engine": "pgvector", "search__recall": 0.9},
+            "config.search.recall=0.9 is of an index here; with config.search.engine='pgvector' leave it at 0.0",
+        ),
+        (
             {"search__method": "brute_force", "search__store": "int8"},
             """config.search.store='int8': .* config.search.method="exact".*""",
         ),
