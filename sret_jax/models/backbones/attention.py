@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from sret_jax.models.platform import on_cpu
 from sret_jax.models.shapes import known
 
 
@@ -24,7 +25,7 @@ def attend(
     Reference: Vaswani et al., Attention is all you need, NeurIPS 2017, equation 1.
     """
     if by_head is None:
-        by_head = known(*q.shape) and jax.default_backend() == "cpu"
+        by_head = known(*q.shape) and on_cpu()
     if not by_head:
         return jax.nn.dot_product_attention(q, k, v, mask=inside[:, None, None])
     b, n, h, d = q.shape

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
 from sret_jax.models.backbones.layers import erase
+from sret_jax.models.platform import on_cpu
 from sret_jax.models.shapes import known
 
 STAGES = ("c1", "c2", "c3", "c4", "c5", "last")  # strides 2, 4, 8, 16, 32, 32
@@ -60,7 +61,7 @@ class Backbone(nn.Module):
             return self.maps(images, mask, train, last_stage, attention, given)
         batch = images.shape[0]
         trains = train and self.train_from != "none"
-        if not known(batch) or jax.default_backend() != "cpu" or trains or self.is_initializing():
+        if not known(batch) or not on_cpu() or trains or self.is_initializing():
             return self.maps(images, mask, train, last_stage)
         group = 2 if batch % 2 == 0 else 1
         if batch <= group:

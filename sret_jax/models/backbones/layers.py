@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Shaped
 
+from sret_jax.models.platform import on_cpu
 from sret_jax.models.shapes import Size, known
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -99,7 +100,7 @@ def depthwise(
     if shifted is None and not known(*x.shape):
         return _by_platform(views, whole, x, kernel)
     if shifted is None:
-        shifted = jax.default_backend() == "cpu"
+        shifted = on_cpu()
     return views(x, kernel) if shifted else whole(x, kernel)
 
 
