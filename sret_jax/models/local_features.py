@@ -44,6 +44,6 @@ class LocalFeatureHead(nn.Module):
         x = x.astype(jnp.float32)
         if self.window > 1:
             x = average(x, self.window, mask=mask)
-        features = x @ kernel + bias[None, None, None]
+        features = jnp.matmul(x, kernel, precision="highest") + bias[None, None, None]
         strength = jnp.where(mask, l2_attention(strength_of), 0)
         return {"features": erase(features, mask), "strength": strength, "mask": mask}

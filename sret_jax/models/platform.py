@@ -1,7 +1,7 @@
 """For which platform a network is traced: where one form of a computation is faster, the result being the same.
 
-The platform is where JAX runs, unless `traced_for` says otherwise: a program can then be lowered, compiled and looked at
-for a device that is not there.
+The platform is where JAX runs, unless `traced_for` says otherwise: a program can then be lowered, compiled and looked
+at for a device that is not there.
 """
 
 import contextlib

@@ -28,7 +28,7 @@ def propagate(
     """
     weights = adjacency(weight, graph, x.shape[0])
     total = weights.sum(-1, keepdims=True)
-    mean = jnp.einsum("bij,bjc->bic", weights / jnp.maximum(total, 1e-12), x)
+    mean = jnp.einsum("bij,bjc->bic", weights / jnp.maximum(total, 1e-12), x, precision="highest")
     return x + jnp.where(total > 0, gate[..., None] * (mean - x), 0)
 
 

@@ -31,7 +31,8 @@ class Whitening(nn.Module):
     def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b {self.dim}"]:
         kernel = self.param("kernel", nn.initializers.orthogonal(), (x.shape[-1], self.dim), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.dim,), jnp.float32)
-        return x.astype(jnp.float32) @ kernel + bias[None]
+        # Accelerators round the factors of float32 products to fewer bits unless they are told not to.
+        return jnp.matmul(x.astype(jnp.float32), kernel, precision="highest") + bias[None]
 
 
 def pca_whitening(

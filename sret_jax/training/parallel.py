@@ -48,6 +48,16 @@ def data_parallel(
     if by == "pmap":
         return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
     mesh = Mesh(np.array(jax.devices()), (AXIS,))
+    compiled = over_mesh(step, mesh)
+
+    def on_all(state: Any, batch: Any) -> tuple[Any, Any]:
+        return compiled(_of_all(state, mesh, PartitionSpec()), _of_all(batch, mesh, PartitionSpec(AXIS)))
+
+    return on_all
+
+
+def over_mesh(step: Callable[[Any, Any], tuple[Any, Any]], mesh: Mesh) -> Any:
+    """`data_parallel` by shard_map over the devices of a mesh: what `jax.jit` returns, of arrays over all of them."""
     replicated, split = PartitionSpec(), PartitionSpec(AXIS)
 
     def on_one(state: Any, batch: Any) -> tuple[Any, Any]:
@@ -57,12 +67,7 @@ def data_parallel(
     mapped = jax.shard_map(
         on_one, mesh=mesh, in_specs=(replicated, split), out_specs=(replicated, replicated), check_vma=False
     )
-    compiled = jax.jit(mapped, donate_argnums=0)
-
-    def on_all(state: Any, batch: Any) -> tuple[Any, Any]:
-        return compiled(_of_all(state, mesh, replicated), _of_all(batch, mesh, split))
-
-    return on_all
+    return jax.jit(mapped, donate_argnums=0)
 
 
 def _of_all(tree: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
