@@ -280,7 +280,7 @@ def about_rates(rates: Rates) -> str:
         "describe, with the map": f"{ms['describe']:.1f} ms of a core, {1e3 / ms['describe']:.1f} photographs / s",
         "local features (SIFT)": f"{ms['local']:.0f} ms of a core",
         "store in a collection": f"{1e3 * ms['store']:.0f} µs of a core",
-        "build an index": f"{rates.index:.2f} s of a core for {rates.index_size:,}, exponent {rates.index_exponent:.2f}",
+        "build an index": f"{rates.index:.2f} s of a core of {rates.index_size:,}, exponent {rates.index_exponent:.2f}",
         "a query": f"{ms['query']:.2f} ms of a core in {rates.index_size:,}, exponent {rates.query_exponent:.2f}",
         "descriptor": f"{rates.descriptor_bytes:,.0f} bytes",
         "map": f"{rates.map_bytes:,.0f} bytes",

@@ -1,7 +1,8 @@
 """What the compiled programs cost on accelerators, computed without one: operations, bytes, memory, the rate at most.
 
     python benchmarks/programs.py [--networks=efficientnet_lite0:320,resnet101:512,...] [--targets="TPU v5e, 16 GB,..."]
-                                  [--jobs=extract,train] [--batches=16] [--dtype=bfloat16] [--workdir=DIR] [--save]
+                                  [--jobs=extract,train] [--batches=16] [--dtype=bfloat16] [--memory_of=NAME]
+                                  [--workdir=DIR] [--save]
 
 Nothing here is measured. For every network, extraction and a training step are traced as they are traced on the device,
 and
@@ -16,6 +17,9 @@ and
   with it, as a test holds. From both follows the batch that fits into 90 % of the device's memory;
 - the rate at most is the roofline: the smaller of peak operations over operations and of bandwidth over bytes, both of
   the device's data sheet. No program reaches it.
+
+Compiling for a TPU takes many minutes. With `--memory_of="H100 SXM, 80 GB"` memory is that of this device's program for
+all, and of the bytes that another device moves nothing is said.
 
 Training trains the whole backbone, by AdamW and InfoNCE over the batch. With `--workdir` what has been computed is kept
 there, and a run that was stopped goes on.
@@ -33,7 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 from comparison import markdown
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from targets import GB, TARGETS, Target, has_compiler, mesh_of, optimized
+from targets import COMPILED, GB, TARGETS, Target, has_compiler, mesh_of, optimized
 from timing import command
 
 from sret_jax.config import ModelConfig, RefinementConfig, SmoothingConfig, TrainConfig
@@ -212,7 +216,7 @@ def of_memory(
 
 
 def row(target: Target, counted: dict[str, float], held: dict[str, Any]) -> dict[str, str]:
-    """What the table says of a job on a device."""
+    """What the table says of a job on a device. `held`: of the program for it, for another device, or for a CPU."""
     batch = max(int(name) for name in held if name.isdigit())
     large, fixed, whole = held[str(batch)], held["fixed"], counted["whole"]
     each = (large["memory"] - fixed) / batch
@@ -224,7 +228,7 @@ def row(target: Target, counted: dict[str, float], held: dict[str, Any]) -> dict
         "batch that fits": f"{max(int((USABLE * target.memory - fixed) / each), 0):,}",
     }
     seconds = whole / target.flops
-    if "bytes" in large:
+    if "bytes" in large and held["compiled for"] == target.topology:
         moved = large["bytes"] / batch
         seconds = max(seconds, moved / target.bandwidth)
         out |= {"MB moved / photograph": f"{moved / 1e6:.0f}", "FLOP / byte": f"{whole / moved:.0f}"}
@@ -232,7 +236,7 @@ def row(target: Target, counted: dict[str, float], held: dict[str, Any]) -> dict
         out["bound by"] = "operations" if seconds == whole / target.flops else "memory"
     else:
         out["at most, photographs / s"] = f"{1 / seconds:,.0f}, by operations alone"
-    return out | {"memory of the program for": held["compiled for"]}
+    return out | {"memory of the program for": COMPILED[held["compiled for"]]}
 
 
 class Kept:
@@ -259,6 +263,7 @@ def main() -> None:
     parser.add_argument("--jobs", default="extract,train")
     parser.add_argument("--batches", default="16", help="at which memory is computed; the rate is that of the largest")
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--memory_of", default="", help="the device whose programs are compiled, for all")
     parser.add_argument("--workdir", type=Path, help="keeps what has been computed")
     parser.add_argument("--save", action="store_true", help="keep the table under benchmarks/results")
     given = parser.parse_args()
@@ -269,11 +274,12 @@ def main() -> None:
         for job in given.jobs.split(","):
             for name in given.targets.split(";"):
                 target, about = TARGETS[name], (backbone, int(size), job)
+                compiled = TARGETS[given.memory_of or name]
                 words = f"{backbone} {size} {job} {given.dtype}"
                 counted = kept.of(f"operations {words}", lambda about=about: of_operations(*about, "tpu", given.dtype))
                 held = kept.of(
-                    f"memory {words} {given.batches} {target.topology}",
-                    lambda about=about, target=target: of_memory(*about, target, given.dtype, batches),
+                    f"memory {words} {given.batches} {compiled.topology}",
+                    lambda about=about, compiled=compiled: of_memory(*about, compiled, given.dtype, batches),
                 )
                 rows[f"{backbone}, {size} px, {job}, {name}"] = row(target, counted, held)
     peaks = "; ".join(

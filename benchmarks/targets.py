@@ -43,6 +43,7 @@ TARGETS = {
     "TPU v5e, 16 GB": Target("tpu", "v5e:2x2", 197e12, 0.819e12, 16 * GB),
     "TPU v6e, 32 GB": Target("tpu", "v5e:2x2", 918e12, 1.64e12, 32 * GB),  # compiling takes minutes: that of a v5e
 }
+COMPILED = {"1x1x1": "an H100", "v5e:2x2": "a TPU v5e", "cpu": "a CPU"}  # topology -> the device of its programs
 # What XLA asks of a GPU that is not there: the numbers of CUDA's device properties of an H100 SXM.
 H100 = """
 gpu_device_info {

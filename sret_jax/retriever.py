@@ -69,9 +69,10 @@ class Retriever:
 
     @classmethod
     def of(cls, trained: TrainedNetwork, config: Config | None = None) -> "Retriever":
-        """A trained network, shown photographs as its own config says, or another."""
-        network = build_network(trained.config.model)
-        return cls(network, trained.variables, config or trained.config, trained.whitening, trained.step)
+        """A trained network, shown photographs as its own config says, or another, which may say its `dtype` too."""
+        config = config or trained.config
+        network = build_network(dataclasses.replace(trained.config.model, dtype=config.model.dtype))
+        return cls(network, trained.variables, config, trained.whitening, trained.step)
 
     @property
     def fingerprint(self) -> str:
@@ -230,7 +231,7 @@ def load(source: str | Path | Config = DEFAULT, config: Config | None = None) ->
         intact checkpoint), the folder of one step in it, a folder that `Retriever.save` wrote; or a `Config`, whose
         `model.weights` says where parameters come from: a pretrained backbone, or a whole checkpoint from elsewhere.
       config: how photographs are shown to it and what follows, where that is not as it was trained; its `model` must be
-        the one that was trained.
+        the one that was trained, but for the `dtype` that is computed in.
 
     Raises:
       UserError: names the folder that holds no checkpoint, the field in which it differs, or the weights that are

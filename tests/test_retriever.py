@@ -169,6 +169,16 @@ def test_a_retriever_is_not_loaded_with_another_model_or_impossible_settings(ret
         load(folder, replace(CONFIG, search=replace(CONFIG.search, method="magic")))
 
 
+def test_a_network_is_described_with_in_another_type_than_it_was_trained_in(retriever, described, workdir, tmp_path):
+    retriever.save(tmp_path / "saved")
+    for source in (workdir, tmp_path / "saved"):
+        half = load(source, with_model(dtype="bfloat16"))
+        assert half.fingerprint != retriever.fingerprint
+        x = half.describe(PHOTOS)
+        assert x.dtype == np.float32
+        assert 0 < np.abs(x - described).max() < 0.05
+
+
 @pytest.mark.parametrize("threads", [-1, 2.5, True])
 def test_a_retriever_takes_no_setting_that_cannot_be_used(retriever, tmp_path, threads):
     config = replace(CONFIG, data=replace(CONFIG.data))

@@ -7,6 +7,7 @@ step is a whole one.
 The folder is written by a thread: training goes on as soon as the values are copied to the host.
 """
 
+import dataclasses
 import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -161,9 +162,12 @@ def load_network(path: str | Path, *, changed_parts: bool = False) -> TrainedNet
 
 
 def check_same_model(trained: Config, config: Config | None, source: Path) -> None:
-    """Raises `UserError` that names the first field of `model` in which `config` is not what was trained."""
-    wanted = configs.to_dict(config.model if config else trained.model)
-    for field, stored, value in configs.differences(configs.to_dict(trained.model), wanted):
+    """Raises `UserError` that names the first field of `model` in which `config` is not what was trained.
+
+    `dtype` may be another: parameters are float32 whatever is computed with them.
+    """
+    model = dataclasses.replace(config.model if config else trained.model, dtype=trained.model.dtype)
+    for field, stored, value in configs.differences(configs.to_dict(trained.model), configs.to_dict(model)):
         raise UserError(f"{source}: trained with config.model.{field}={stored!r}, not {value!r}")
 
 
