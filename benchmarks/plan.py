@@ -1,15 +1,15 @@
 """Hours, machines, memory, disk and money for collections of 10^6 to 10^9 photographs, from rates measured here.
 
     python benchmarks/plan.py [--root=PHOTOS] [--photographs=1e6,1e7,1e8,1e9] [--hosts=1]
-                              [--host cores=64,gpus=8,memory=512,price=30,disk=20] [--save]
+                              [--host cores=64,gpus=8,memory=512,price=30,disk=20] [--rates=FILE] [--save]
 
 Three tables, which say where each number comes from:
 
 - measured here, in a minute: the processor's seconds for a photograph of decoding, describing, finding local features
   and storing, on `--measured` photographs of PHOTOS, or drawn by code at `--side` pixels; those of building an index
-  and of a query at two sizes, with the exponent between them; and bytes of what is stored. They are seconds of the
-  processor and not of the clock, so that what else runs on the machine does not count: a core of yours that is twice as
-  fast takes half;
+  and of a query at two sizes, with the exponent between them, which is carried on, but not below 1.5 and 0.5; and bytes
+  of what is stored. They are seconds of the processor and not of the clock, so that what else runs on the machine does
+  not count: a core of yours that is twice as fast takes half;
 - given, by `--host` and `--hosts`: what a machine of yours is and what it costs. The defaults are placeholders, not
   offers: look yours up;
 - multiplied: everything else. Nothing in the last table has been run at that size.
@@ -22,6 +22,7 @@ the most that is possible); `price` of the machine for an hour, `disk` for a TB 
 import argparse
 import dataclasses
 import io
+import json
 import math
 import sys
 import tempfile
@@ -49,10 +50,15 @@ from sret_jax.extraction.sift import sift
 from sret_jax.models.platform import traced_for
 from sret_jax.retrieval.index import Index
 from sret_jax.retriever import Retriever
+from sret_jax.storage.artifacts import write_json
 
 HOUR, GB, TB = 3600, 1e9, 1e12
 QUERIES, ANSWERS = 64, 20
 SIFT_BYTES = 138  # of a local feature as a collection keeps it
+LIST_BYTES = 1900  # in memory, of what a collection knows of a photograph beside its rows: benchmarks/growth.py
+# A tree of 2 sqrt(n) leaves: every descriptor is compared with all of them while it is built, and a query with all of
+# them. At the sizes that are measured here what does not grow hides that.
+INDEX_EXPONENT, QUERY_EXPONENT = 1.5, 0.5
 STEPS, BATCH = 300, 72  # of a training run as configs/spatial_context.py has it
 
 
@@ -66,9 +72,9 @@ class Rates:
     store: float  # into a collection
     index: float  # an index of `index_size` photographs, whole
     index_size: int
-    index_exponent: float  # of its growth, at least 1
+    index_exponent: float  # of its growth between two sizes
     query: float  # one query in that index
-    query_exponent: float  # at least 0, at most 1
+    query_exponent: float
     operations: float  # floating-point, of describing
     descriptor_bytes: float
     map_bytes: float
@@ -131,9 +137,9 @@ def describing_rate(rates: Rates, host: Host) -> tuple[float, str]:
 
 
 def search_bytes(rates: Rates, photographs: float) -> float:
-    """In memory, while an index answers: descriptors that candidates are scored by again, and a code of 4 bits for two
-    numbers."""
-    return photographs * rates.descriptor_bytes * (1 + 1 / 32)
+    """In memory, while an index answers: descriptors that candidates are scored by again, a code of 4 bits for two
+    numbers, and the list of the photographs."""
+    return photographs * (rates.descriptor_bytes * (1 + 1 / 32) + LIST_BYTES)
 
 
 def jobs(rates: Rates, host: Host, hosts: int, photographs: float) -> dict[str, Job]:
@@ -141,12 +147,12 @@ def jobs(rates: Rates, host: Host, hosts: int, photographs: float) -> dict[str, 
     rate, bound = describing_rate(rates, host)
     stored = photographs * (rates.descriptor_bytes + rates.map_bytes)
     held = search_bytes(rates, photographs)
-    searching = max(math.ceil(held / (host.memory * GB)), 1)
-    part = photographs / searching  # a machine holds so many
-    growth = (part / rates.index_size) ** rates.index_exponent
+    searching, building = (max(math.ceil(held * times / (host.memory * GB)), 1) for times in (1, 2))
+    growth = (photographs / building / rates.index_size) ** max(rates.index_exponent, INDEX_EXPONENT)
     passes = 3 * STEPS * BATCH  # a gradient takes two passes more
     device = host.gpus * host.tflops * 1e12 * host.reached
-    train_hours = passes * (rates.operations / device if device else rates.describe / host.cores) / HOUR
+    computing = passes * (rates.operations / device if device else rates.describe / host.cores)
+    decoding = STEPS * BATCH * rates.decode / host.cores
     return {
         "describe": Job(photographs / rate / hosts / HOUR, hosts, 4 * GB, stored, bound),
         "local features": Job(
@@ -156,16 +162,23 @@ def jobs(rates: Rates, host: Host, hosts: int, photographs: float) -> dict[str, 
             photographs * rates.local_bytes,
             "cores",
         ),
-        "index": Job(rates.index * growth / host.cores / HOUR, searching, 2 * held / searching, held, "cores"),
+        "index": Job(rates.index * growth / host.cores / HOUR, building, 2 * held / building, held, "cores"),
         "search": Job(0.0, searching, held / searching, 0.0, "memory"),
-        "train": Job(train_hours, 1, 4 * GB, 1e8, "GPUs" if device else "cores"),
+        "train": Job(
+            max(computing, decoding) / HOUR,
+            1,
+            4 * GB,
+            1e8,
+            "decoding" if decoding > computing else "GPUs" if device else "cores",
+        ),
     }
 
 
 def queries_per_second(rates: Rates, host: Host, photographs: float) -> float:
     """Of all machines that hold an index together: each answers every query over its part."""
     searching = max(math.ceil(search_bytes(rates, photographs) / (host.memory * GB)), 1)
-    return host.cores / (rates.query * (photographs / searching / rates.index_size) ** rates.query_exponent)
+    growth = (photographs / searching / rates.index_size) ** max(rates.query_exponent, QUERY_EXPONENT)
+    return host.cores / (rates.query * growth)
 
 
 def multiplied(rates: Rates, host: Host, hosts: int, sizes: list[float]) -> str:
@@ -232,9 +245,9 @@ def measure(retriever: Retriever, encoded: list[bytes], sizes: tuple[int, int], 
         store=store_seconds / n,
         index=index[1],
         index_size=sizes[1],
-        index_exponent=max(math.log(index[1] / index[0]) / ratio, 1.0),
+        index_exponent=math.log(index[1] / index[0]) / ratio,
         query=query[1],
-        query_exponent=min(max(math.log(query[1] / query[0]) / ratio, 0.0), 1.0),
+        query_exponent=math.log(query[1] / query[0]) / ratio,
         operations=operations_of(retriever),
         descriptor_bytes=float(x[0].nbytes),
         map_bytes=float(np.mean([one.nbytes for one in maps])),
@@ -299,14 +312,21 @@ def main() -> None:
     parser.add_argument("--photographs", default="1e6,1e7,1e8,1e9")
     parser.add_argument("--hosts", type=int, default=1, help="machines that describe")
     parser.add_argument("--host", default="", help="cores=,gpus=,memory=,price=,disk=,tflops=,reached=")
+    parser.add_argument("--rates", type=Path, help="file of what was measured: read where it is there, else written")
     parser.add_argument("--save", action="store_true", help="keep the tables under benchmarks/results")
     given = parser.parse_args()
     host, sizes = Host.of(given.host), [float(size) for size in given.photographs.split(",")]
     smaller, larger = (int(size) for size in given.index_sizes.split(","))
-    about, retriever = machine(), sret_jax.load()
-    with tempfile.TemporaryDirectory() as folder:
-        encoded, what = photographs(given.root, given.measured, given.side, Path(folder))
-        rates = measure(retriever, encoded, (smaller, larger), Path(folder))
+    about = machine()
+    if given.rates and given.rates.exists():
+        kept = json.loads(given.rates.read_text())
+        rates, what, about = Rates(**kept["rates"]), kept["of"], kept["on"]
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            encoded, what = photographs(given.root, given.measured, given.side, Path(folder))
+            rates = measure(sret_jax.load(), encoded, (smaller, larger), Path(folder))
+        if given.rates:
+            write_json(given.rates, {"rates": dataclasses.asdict(rates), "of": what, "on": about})
     rate, bound = describing_rate(rates, host)
     devices = (
         f"{host.gpus:g} GPUs of {host.tflops:g} TFLOP/s, of which {host.reached:.0%} are reached, " if host.gpus else ""

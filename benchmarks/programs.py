@@ -1,8 +1,8 @@
 """What the compiled programs cost on accelerators, computed without one: operations, bytes, memory, the rate at most.
 
-    python benchmarks/programs.py [--networks=efficientnet_lite0:320,resnet101:512,...] [--targets="TPU v5e, 16 GB,..."]
+    python benchmarks/programs.py [--networks=efficientnet_lite0:320,resnet101:512,...] [--targets="NAME;NAME"]
                                   [--jobs=extract,train] [--batches=16] [--dtype=bfloat16] [--memory_of=NAME]
-                                  [--workdir=DIR] [--save]
+                                  [--workdir=DIR] [--kept] [--save]
 
 Nothing here is measured. For every network, extraction and a training step are traced as they are traced on the device,
 and
@@ -37,7 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 from comparison import markdown
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from targets import COMPILED, GB, TARGETS, Target, has_compiler, mesh_of, optimized
+from targets import COMPILED, GB, OPTIONS, TARGETS, Target, has_compiler, mesh_of, optimized
 from timing import command
 
 from sret_jax.config import ModelConfig, RefinementConfig, SmoothingConfig, TrainConfig
@@ -208,26 +208,37 @@ def of_memory(
         mesh = mesh_of(target, parallel.AXIS) if own else here()
         program = BUILD[job](model(backbone, heads, dtype), batch, size, mesh)
         with traced_for(target.platform):
-            compiled = program.function.trace(*program.arguments).lower().compile()
+            compiled = (
+                program.function.trace(*program.arguments).lower().compile(OPTIONS[target.platform] if own else None)
+            )
         found |= {"fixed": bytes_of(program.arguments[0]), str(batch): memory(compiled)}
         if own:
             found[str(batch)]["bytes"] = float(optimized(compiled)["bytes accessed"])
     return found
 
 
-def row(target: Target, counted: dict[str, float], held: dict[str, Any]) -> dict[str, str]:
-    """What the table says of a job on a device. `held`: of the program for it, for another device, or for a CPU."""
-    batch = max(int(name) for name in held if name.isdigit())
-    large, fixed, whole = held[str(batch)], held["fixed"], counted["whole"]
-    each = (large["memory"] - fixed) / batch
+def row(target: Target, counted: dict[str, float], held: dict[str, Any] | None) -> dict[str, str]:
+    """What the table says of a job on a device.
+
+    `held`: of the program for it, for another device, or for a CPU; None: of none, and then nothing of its memory.
+    """
+    whole = counted["whole"]
+    seconds = whole / target.flops
     out = {
         "GFLOP / photograph": f"{whole / 1e9:.1f}",
         "smoothing, of the backbone": f"{counted['smoothing'] / counted['plain']:.2%}",
         "refinement, of the backbone": f"{counted['refinement'] / counted['plain']:.2%}",
+    }
+    by_operations = f"{1 / seconds:,.0f}, by operations alone"
+    if held is None:
+        return out | {"at most, photographs / s": by_operations}
+    batch = max(int(name) for name in held if name.isdigit())
+    large, fixed = held[str(batch)], held["fixed"]
+    each = (large["memory"] - fixed) / batch
+    out |= {
         "memory": f"{fixed / GB:.2f} GB + {each / 1e6:.1f} MB / photograph",
         "batch that fits": f"{max(int((USABLE * target.memory - fixed) / each), 0):,}",
     }
-    seconds = whole / target.flops
     if "bytes" in large and held["compiled for"] == target.topology:
         moved = large["bytes"] / batch
         seconds = max(seconds, moved / target.bandwidth)
@@ -235,7 +246,7 @@ def row(target: Target, counted: dict[str, float], held: dict[str, Any]) -> dict
         out["at most, photographs / s"] = f"{1 / seconds:,.0f}"
         out["bound by"] = "operations" if seconds == whole / target.flops else "memory"
     else:
-        out["at most, photographs / s"] = f"{1 / seconds:,.0f}, by operations alone"
+        out["at most, photographs / s"] = by_operations
     return out | {"memory of the program for": COMPILED[held["compiled for"]]}
 
 
@@ -246,7 +257,10 @@ class Kept:
         self.path = folder / "programs.json" if folder else None
         self.known: dict[str, Any] = json.loads(self.path.read_text()) if self.path and self.path.exists() else {}
 
-    def of(self, name: str, compute: Callable[[], Any]) -> Any:
+    def of(self, name: str, compute: Callable[[], Any] | None) -> Any:
+        """None where it is not known and is not to be computed."""
+        if compute is None:
+            return self.known.get(name)
         if name not in self.known:
             self.known[name] = compute()
             print(name, self.known[name], flush=True)
@@ -265,6 +279,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--memory_of", default="", help="the device whose programs are compiled, for all")
     parser.add_argument("--workdir", type=Path, help="keeps what has been computed")
+    parser.add_argument("--kept", action="store_true", help="compute nothing: the rows that --workdir has")
     parser.add_argument("--save", action="store_true", help="keep the table under benchmarks/results")
     given = parser.parse_args()
     kept, rows = Kept(given.workdir), {}
@@ -276,10 +291,17 @@ def main() -> None:
                 target, about = TARGETS[name], (backbone, int(size), job)
                 compiled = TARGETS[given.memory_of or name]
                 words = f"{backbone} {size} {job} {given.dtype}"
-                counted = kept.of(f"operations {words}", lambda about=about: of_operations(*about, "tpu", given.dtype))
+                counted = kept.of(
+                    f"operations {words}",
+                    None if given.kept else lambda about=about: of_operations(*about, "tpu", given.dtype),
+                )
+                if counted is None:
+                    continue
                 held = kept.of(
                     f"memory {words} {given.batches} {compiled.topology}",
-                    lambda about=about, compiled=compiled: of_memory(*about, compiled, given.dtype, batches),
+                    None
+                    if given.kept
+                    else lambda about=about, compiled=compiled: of_memory(*about, compiled, given.dtype, batches),
                 )
                 rows[f"{backbone}, {size} px, {job}, {name}"] = row(target, counted, held)
     peaks = "; ".join(

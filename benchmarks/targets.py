@@ -44,6 +44,11 @@ TARGETS = {
     "TPU v6e, 32 GB": Target("tpu", "v5e:2x2", 918e12, 1.64e12, 32 * GB),  # compiling takes minutes: that of a v5e
 }
 COMPILED = {"1x1x1": "an H100", "v5e:2x2": "a TPU v5e", "cpu": "a CPU"}  # topology -> the device of its programs
+# Of the compiler: what it would try out on the device to choose the fastest is left to the libraries.
+OPTIONS: dict[str, Any] = {
+    "tpu": None,
+    "cuda": {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False},
+}
 # What XLA asks of a GPU that is not there: the numbers of CUDA's device properties of an H100 SXM.
 H100 = """
 gpu_device_info {

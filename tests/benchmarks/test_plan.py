@@ -35,7 +35,7 @@ def rates(plan):
         store=0.001,
         index=10.0,
         index_size=10_000,
-        index_exponent=1.5,
+        index_exponent=1.6,
         query=0.001,
         query_exponent=0.5,
         operations=2e9,
@@ -66,9 +66,11 @@ def test_hours_machines_and_money_are_multiplied(plan, rates):
     assert described.hours == pytest.approx(1e8 / 200 / 2 / 3600) and described.machines == 2
     assert described.disk == pytest.approx(1e8 * 34_096)
     assert described.money(host) == pytest.approx(described.hours * 2 * 3 + 3.4096 * 20)
-    held = 1e8 * 4096 * 33 / 32
-    assert jobs["search"].machines == 7 == -(-held // 64e9)  # 422 GB
-    assert jobs["index"].hours == pytest.approx(10 * (1e8 / 7 / 1e4) ** 1.5 / 10 / 3600)
+    held = 1e8 * (4096 * 33 / 32 + plan.LIST_BYTES)
+    assert jobs["search"].machines == 10 == -(-held // 64e9)  # 612 GB
+    assert jobs["index"].hours == pytest.approx(10 * (1e8 / 20 / 1e4) ** 1.6 / 10 / 3600)
+    flat = plan.jobs(dataclasses.replace(rates, index_exponent=0.9), host, 2, 1e8)["index"]
+    assert flat.hours == pytest.approx(10 * (1e8 / 20 / 1e4) ** 1.5 / 10 / 3600)  # not less than its leaves take
     assert jobs["local features"].hours == pytest.approx(1e8 * 0.1 / 10 / 2 / 3600)
 
 
@@ -142,12 +144,15 @@ def test_memory_is_what_a_step_holds_at_most(growth):
 
 
 @pytest.mark.slow
-def test_a_plan_is_measured_and_printed(benchmarks, monkeypatch, capsys):
+def test_a_plan_is_measured_and_printed(benchmarks, monkeypatch, capsys, tmp_path):
     plan = benchmarks("plan")
     arguments = ["plan.py", "--measured=4", "--side=256", "--index_sizes=1000,2000", "--photographs=1e6", "--hosts=4"]
-    monkeypatch.setattr("sys.argv", [*arguments, "--host", "cores=64,gpus=8,price=30"])
+    arguments += [f"--rates={tmp_path / 'rates.json'}", "--host", "cores=64,gpus=8,price=30"]
+    monkeypatch.setattr("sys.argv", arguments)
     plan.main()
     said = capsys.readouterr().out
+    plan.main()
+    assert capsys.readouterr().out == said  # nothing is measured again
     assert "4 photographs drawn by code, 256 x 192 px" in said
     assert "4 x 64 cores, 8 GPUs of 989 TFLOP/s, of which 30% are reached" in said
     assert said.count("| 1e6 photographs") == 5 and "nan" not in said

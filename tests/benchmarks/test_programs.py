@@ -18,7 +18,11 @@ BATCH = 6
 CALLS = {"mhlo.topk", "Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape"}  # nothing of the host among them
 NETWORKS = {"efficientnet_lite0": "c3", "resnet18": "c3", "pe_core_vitt16": "c4"}  # of each kind, and not all of it
 SIZE = 96  # pixels
-JOBS = ("extract", "train")
+CHANNELS = 16  # the least of a map; weights of the heads of an attention have fewer, and controls of the smoothing
+PROGRAMS = [(name, "extract") for name in NETWORKS if name != "resnet18"] + [
+    ("resnet18", "train"),
+    ("pe_core_vitt16", "train"),
+]
 
 
 @pytest.fixture
@@ -62,8 +66,7 @@ def rounded_products(text):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-@pytest.mark.parametrize("job", JOBS)
-@pytest.mark.parametrize("backbone", NETWORKS)
+@pytest.mark.parametrize(("backbone", "job"), PROGRAMS)
 def test_nothing_in_a_program_surprises(programs, backbone, job, platform):
     text = lowered(programs, backbone, job, platform)
     assert "f64" not in text and "complex" not in text
@@ -71,13 +74,12 @@ def test_nothing_in_a_program_surprises(programs, backbone, job, platform):
     assert not re.search(r"tensor<[^>]*\?", text), "a size that is not a number"
     assert "stablehlo.while" not in text, "a loop over photographs, which is for CPUs"
     for line, ((dims, _),) in operations(text, "transpose"):
-        is_map = len(dims) == 4 and dims[0] == BATCH and dims[1] == dims[2] and dims[3] > 2
+        is_map = len(dims) == 4 and dims[0] == BATCH and dims[1] == dims[2] and dims[3] >= CHANNELS
         assert not is_map or "dims = [0, 1, 2, 3]" in line, line
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("job", JOBS)
-@pytest.mark.parametrize("backbone", NETWORKS)
+@pytest.mark.parametrize(("backbone", "job"), PROGRAMS)
 def test_in_bfloat16_products_are_of_bfloat16_and_what_decides_is_in_float32(programs, backbone, job):
     text = lowered(programs, backbone, job, "tpu")
     convolutions = operations(text, "convolution")
@@ -168,6 +170,7 @@ def test_a_row_is_arithmetic_of_what_was_computed(benchmarks, programs):
     assert row["FLOP / byte"] == "200"
     held["compiled for"] = "1x1x1"  # what another device moves is not what this one does
     assert programs.row(target, counted, held)["at most, photographs / s"] == "500, by operations alone"
+    assert programs.row(target, counted, None)["at most, photographs / s"] == "500, by operations alone"
 
 
 def test_what_was_computed_is_kept(programs, tmp_path):
