@@ -50,8 +50,8 @@ def lowered(programs, backbone, job, platform):
 
 def operations(text, name):
     """Of every operation of this name: its line, and the dimensions and the type of each of its operands."""
-    found = []
-    for line in re.findall(rf".*stablehlo\.{name}\b.*", text):
+    found, wanted = [], re.compile(rf"stablehlo\.{name}\b")
+    for line in filter(wanted.search, text.splitlines()):
         operands = line.rpartition(" : ")[2].partition("->")[0]
         types = [kind.split("x") for kind in re.findall(r"tensor<([^>]*)>", operands)]
         found.append((line, [([int(n) for n in kind[:-1]], kind[-1]) for kind in types]))
