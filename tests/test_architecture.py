@@ -32,6 +32,8 @@ ONLY_IN = {
     "PIL": ("data/", "datasets/", "evaluation/", "export/describe_with_onnx.py"),
     "tensorboard": "training/",
     "apache_beam": "data/beam.py",
+    "fsspec": "data/remote.py",
+    "ray": "collection/on_ray.py",
     "onnx": "export/",
     "onnxruntime": "export/",
     "pyarrow": "export/",

@@ -21,7 +21,7 @@ from sret_jax.collection.query import Query
 from sret_jax.collection.reading import pixels_of_answer, pixels_of_query
 from sret_jax.collection.scan import find_changes
 from sret_jax.collection.served_index import choose_engine
-from sret_jax.collection.shard import Shard
+from sret_jax.collection.shard import NOTES, Shard
 from sret_jax.collection.state import State, StoredPhoto
 from sret_jax.collection.store import Store
 from sret_jax.collection.store_index import StoreIndex, kept_about
@@ -30,10 +30,11 @@ from sret_jax.collection.verification import VERIFIED, verified
 from sret_jax.collection.view import View, check_known, has_photos
 from sret_jax.data.opening import Photo, encoded
 from sret_jax.data.regions import Box, Region
+from sret_jax.data.sources import PhotoSource, source_of
 from sret_jax.errors import UserError
 from sret_jax.models.backbones import BACKBONES
 from sret_jax.retriever import Retriever, load
-from sret_jax.storage.files import Unreadable, read_file
+from sret_jax.storage.files import Unreadable
 from sret_jax.storage.refusals import plainly
 from sret_jax.storage.workdir import COLLECTIONS
 
@@ -51,7 +52,7 @@ class Collection:
     Attributes:
       folder: where the collection is kept.
       name: of this folder.
-      root: of the photographs.
+      root: the folder of the photographs; of those elsewhere the address, of archives the pattern.
       shard: the part of them that it holds; None: all.
     """
 
@@ -62,8 +63,9 @@ class Collection:
         """
         self.folder = Path(folder).expanduser()
         about = read_about(self.folder)
-        self.name, self.root, self._source = self.folder.name, Path(about["root"]), about["retriever"]
-        self._root_before = about["root"]
+        self.name, self._described_by = self.folder.name, about["retriever"]
+        self._address = self._address_before = about["root"]
+        self._source: PhotoSource | None = None
         self.shard = Shard.parse(about["shard"]) if about.get("shard") else None
         self._view = View(self.folder)
         self._updating = threading.Lock()
@@ -87,7 +89,8 @@ class Collection:
         """The collection of a folder of photographs, made where there is none yet; `update` fills it.
 
         Args:
-          root: of the photographs, which lie below it at any depth.
+          root: the folder of the photographs, which lie below it at any depth, also in tar archives; or a pattern of
+            archives ("shards/{000..099}.tar"), or the address of either ("s3://bucket/photos").
           workdir: where collections are kept, each in a folder of its own.
           name: of the collection; by default the folder's. A collection whose photographs were moved as a whole goes on
             when it is named: the next `update` finds them, or says that none of them is here.
@@ -112,11 +115,11 @@ class Collection:
         if engine is not None and shard:
             raise UserError("--engine: a shard is not searched; give it with `sret index` after `sret merge`")
         part = Shard.parse(shard) if isinstance(shard, str) else shard
-        folder, resolved = place_of(root, Path(workdir).expanduser(), name, retriever, local, part)
+        folder, source = place_of(root, Path(workdir).expanduser(), name, retriever, local, part)
         if engine is not None:
             choose_engine(folder, engine, server)
         opened = cls(folder)
-        opened.root = resolved  # of photographs that were moved, which the next update looks for here
+        opened._address = source.address  # of photographs that were moved, which the next update looks for here
         return opened
 
     @classmethod
@@ -128,7 +131,7 @@ class Collection:
         any more afterwards. What was taken out of the collection before stays out.
 
         Args:
-          root: of the photographs, as they are seen here.
+          root: of the photographs, as they are seen here; as for `open`.
           workdir: where collections are kept.
           name: of the collection; by default the folder's.
 
@@ -136,15 +139,28 @@ class Collection:
           UserError: a shard is missing, not finished, or described by another retriever; the disk is full.
           DamagedError: something of a shard is not what was written; the collection is what it was.
         """
-        folder = folder_of(Path(root).expanduser().resolve(), Path(workdir).expanduser(), name)
+        folder = folder_of(source_of(root), Path(workdir).expanduser(), name)
         shards = finished_shards(folder)
         made = shards[0].about["retriever"] or load(shards[0].store.folder / "retriever")
         local = shards[0].about["local"]
         opened = cls.open(root, workdir=workdir, name=folder.name, retriever=made, local=local)
         with locked(folder):
             merge_shards(folder, shards)
-            write_about(folder, read_about(folder) | {"root": str(opened.root), "updated": _now()})
+            write_about(folder, read_about(folder) | {"root": opened._address, "updated": _now()})
         return cls(folder)
+
+    @property
+    def root(self) -> Path | str:
+        source = self.source
+        return source.folder if source.is_folder and source.folder else source.address
+
+    @property
+    def source(self) -> PhotoSource:
+        """Where its photographs are read."""
+        if self._source is None or self._source.address != self._address:
+            self._source = source_of(self._address)
+            self._source.notes = self.folder / NOTES
+        return self._source
 
     @property
     def names(self) -> list[str]:
@@ -158,8 +174,13 @@ class Collection:
         """What describes the photographs; loaded when it is first needed."""
         with self._view.computing:
             if self._retriever is None:
-                self._retriever = load(self._source or self.folder / "retriever")
+                self._retriever = load(self._described_by or self.folder / "retriever")
             return self._retriever
+
+    def reuse(self, retriever: Retriever) -> None:
+        """Goes on with a retriever that is loaded, with its compiled programs: the one that `open` was given, or that
+        another collection of the same has."""
+        self._retriever = retriever
 
     @property
     def stage(self) -> str:
@@ -181,10 +202,7 @@ class Collection:
           ServerError: the server that is searched lacks what is new, because it does not answer or refuses it; what is
             committed stays, is searched here, and is uploaded by the next call.
         """
-        if not self.root.is_dir():
-            raise UserError(
-                f"{self.root}: not there; is the disk mounted? If the folder was moved, open it by its new path"
-            )
+        self.source.check()
         if not self._updating.acquire(blocking=False):
             raise UserError(f"{self.name}: being updated already; wait for it")
         try:
@@ -196,21 +214,21 @@ class Collection:
 
     def _update(self, progress: Progress | None, forget: bool) -> Update:
         about = read_about(self.folder)
-        if about["root"] not in (self._root_before, str(self.root)):
+        if about["root"] not in (self._address_before, self._address):
             raise UserError(f"{self.name}: its photographs are those of {about['root']} by now; open it again")
         finder = finder_of(self.retriever, about["local"])
         kept = kept_folders(self.folder, self.shard)
         there = Store(self.folder) if has_photos(self.folder) else None
-        changes = find_changes(self.root, there.state if there else State(), kept, self.shard)
-        moved = about["root"] != str(self.root)
+        changes = find_changes(self.source, there.state if there else State(), kept, self.shard)
+        moved = about["root"] != self._address
         if there and not forget:
-            check_there(there, changes, self.root, moved)
+            check_there(there, changes, self.source, moved)
         if moved:
-            write_about(self.folder, about | {"root": str(self.root)})
-            self._root_before = str(self.root)
+            write_about(self.folder, about | {"root": self._address})
+            self._address_before = self._address
         store = store_for_update(self.folder, there, self.retriever, self.stage, finder)
         if store is not there:
-            changes = find_changes(self.root, store.state, kept, self.shard)
+            changes = find_changes(self.source, store.state, kept, self.shard)
 
         def tell(done: int, total: int) -> None:
             self._progress = done, total
@@ -218,7 +236,7 @@ class Collection:
                 progress(done, total)
 
         extractor = self.retriever.extractor
-        done = update_store(store, changes, self.root, extractor, self.stage, tell, finder)
+        done = update_store(store, changes, self.source, extractor, self.stage, tell, finder)
         if store.outgrown:
             store.compact()
         write_about(self.folder, read_about(self.folder) | {"updated": _now()})
@@ -356,7 +374,7 @@ class Collection:
             self._view.look()
             self._view.row(name, self._view.store)
         try:
-            return read_file(self.root / name)
+            return self.source.read(name)
         except Unreadable as error:
             raise UserError(f"{name}: {error.reason}; index again") from None
 
@@ -399,7 +417,7 @@ class Collection:
                 search, recall = index.method, index.recall if isinstance(index, StoreIndex) else 0.0
             return Status(
                 name=self.name,
-                root=str(self.root),
+                root=self._address,
                 photos=len(state.live) if state else 0,
                 skipped=[(name, reason) for name, (reason, _) in sorted(state.skipped.items())] if state else [],
                 excluded=sorted(state.excluded) if state else [],
@@ -407,7 +425,7 @@ class Collection:
                 done=self._progress[0],
                 total=self._progress[1],
                 updated=about.get("updated", ""),
-                retriever=self._source or "its own",
+                retriever=self._described_by or "its own",
                 search=search,
                 recall=recall,
                 left_behind=self._view.store.left_behind if self._view.store else 0,
@@ -467,8 +485,8 @@ class Collection:
         finder = finder_of(self.retriever, store.local_about.get("source", NONE))
         if finder is None:
             raise UserError(
-                f"{self.name}: it keeps no local features to verify answers by; `sret index {self.root} --local=sift` "
-                "finds them"
+                f"{self.name}: it keeps no local features to verify answers by; "
+                f"`sret index {self._address} --local=sift` finds them"
             )
         return finder
 
@@ -488,7 +506,7 @@ class Collection:
         return Query.of(digest, pixels_of_query(data, query), region, self.retriever.extractor, self.stage, finder)
 
     def _reader(self, photo: StoredPhoto) -> Callable[[], UInt8[np.ndarray, "_ _ 3"]]:
-        return partial(pixels_of_answer, self.root, photo)
+        return partial(pixels_of_answer, self.source, photo)
 
 
 def _now() -> str:

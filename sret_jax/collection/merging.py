@@ -1,11 +1,12 @@
 """One collection of shards that were described apart: copied and checked row by row, ordered by name."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sret_jax.collection.place import read_about
-from sret_jax.collection.shard import SHARDS, Shard
+from sret_jax.collection.shard import NOTES, SHARDS, Shard
 from sret_jax.collection.store import Store, write_generation
 from sret_jax.collection.view import has_photos
 from sret_jax.errors import UserError
@@ -69,4 +70,7 @@ def merge_shards(folder: Path, shards: Sequence[DescribedShard]) -> None:
         for name, row in state.live.items()
         if name not in excluded and state.photos[row].digest not in contents
     }
+    for _, store in shards:
+        if (store.folder / NOTES).is_dir():
+            shutil.copytree(store.folder / NOTES, folder / NOTES, dirs_exist_ok=True)
     write_generation(folder, shards[0].store.state.header, [rows[name] for name in sorted(rows)], skipped, excluded)

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sret_jax.collection.local import NONE, SOURCES, LocalFinder, check_source
-from sret_jax.collection.shard import SHARDS, Shard
+from sret_jax.collection.shard import NOTES, SHARDS, Shard
 from sret_jax.data.folders import plain_name
+from sret_jax.data.remote import is_address
+from sret_jax.data.sources import PhotoSource, source_of
 from sret_jax.errors import UserError
 from sret_jax.models.weights.shipped import DEFAULT, shipped_names
 from sret_jax.retriever import Retriever, load
@@ -38,7 +40,7 @@ def read_about(folder: Path) -> dict[str, Any]:
         about = {"local": NONE} | read_sealed(path)
         if about["format"] != FORMAT or not isinstance(about["retriever"], str) or about["local"] not in SOURCES:
             raise ValueError(f"written as {about['format']!r}")
-        if not Path(about["root"]).is_absolute():
+        if not (Path(about["root"]).is_absolute() or is_address(about["root"])):
             raise ValueError(f"photographs at {about['root']!r}")
     except ChangedError as error:
         raise DamagedError(
@@ -56,36 +58,44 @@ def read_about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def folder_of(root: Path, workdir: Path, name: str) -> Path:
-    """Where the collection of a folder is, or is to be.
+def folder_of(source: PhotoSource, workdir: Path, name: str) -> Path:
+    """Where the collection of a source is, or is to be.
 
     Raises `UserError` for a name that is none, or that something else has.
     """
-    taken: dict[str, Path | None] = {
-        path.name: None for path in workdir.glob("*") if path.resolve() == root or not _is_begun(path)
+    root = source.address
+    taken: dict[str, str | None] = {
+        path.name: None for path in workdir.glob("*") if path.resolve() == source.folder or not _is_begun(path)
     }
     of_shards = sorted(workdir.glob(f"*/{SHARDS}/*/collection.json"))
     for about in (*of_shards, *sorted(workdir.glob("*/collection.json"))):
         try:
-            taken[about.relative_to(workdir).parts[0]] = Path(read_about(about.parent)["root"])
+            taken[about.relative_to(workdir).parts[0]] = str(read_about(about.parent)["root"])
         except UserError as error:
             log.warning("%s", error)
     if not name:
         for own, other in taken.items():
             if other == root:
                 return workdir / own
-        name = wanted = plain_name(root.name) or "photos"
+        name = wanted = plain_name(source.name) or "photos"
         number = 1
         while name in taken:
             number += 1
             name = f"{wanted}-{number}"
     elif name != plain_name(name):
         raise UserError(f"--name={name}: letters, digits, - and _ only, 40 at most")
-    elif (other := taken.get(name)) is not None and other != root and other.is_dir():
+    elif (other := taken.get(name)) is not None and other != root and not _is_gone(other):
         raise UserError(f"--name={name}: the collection of {other} has this name; choose another")
     elif name in taken and other is None:
         raise UserError(f"--name={name}: {workdir / name} is no collection; choose another name")
     return workdir / name
+
+
+def _is_gone(root: str) -> bool:
+    try:
+        return source_of(root).is_gone()
+    except UserError:  # its package is not installed here
+        return False
 
 
 def kept_folders(folder: Path, shard: Shard | None) -> list[Path]:
@@ -98,7 +108,7 @@ def _is_begun(folder: Path) -> bool:
     """Whether nothing is there but what a process that makes a collection writes first."""
     if not folder.is_dir():
         return False
-    return all(path.name.startswith(".") or path.name in ("retriever", SHARDS) for path in folder.iterdir())
+    return all(path.name.startswith(".") or path.name in ("retriever", SHARDS, NOTES) for path in folder.iterdir())
 
 
 @contextlib.contextmanager
@@ -120,24 +130,26 @@ def place_of(
     retriever: Retriever | str | Path | None,
     local: str | None,
     shard: Shard | None = None,
-) -> tuple[Path, Path]:
+) -> tuple[Path, PhotoSource]:
     """The folder of a collection, made where there is none, with what is written of it as `Collection.open` was given;
-    and the folder of the photographs, resolved.
+    and the source of the photographs.
 
     That the photographs of a collection are elsewhere now is not written here, but by the update that finds them there.
 
     Raises `UserError` as `Collection.open`.
     """
-    given, root = root, Path(root).expanduser()
     if local is not None:
         check_source(local)
-    if not root.is_dir():
-        raise UserError(f"no folder {str(given)!r}: give the folder of the photographs")
-    root = root.resolve()
-    folder = folder_of(root, workdir, name)
+    source = source_of(root)
+    if source.is_folder and source.is_gone():
+        raise UserError(f"no folder {str(root)!r}: give the folder of the photographs")
+    source.check()
+    root = source.address
+    folder = folder_of(source, workdir, name)
     if shard:
         folder = folder / SHARDS / shard.folder
-    if root == folder.resolve() or folder.resolve() in root.parents:
+    below = source.folder
+    if below is not None and (below == folder.resolve() or folder.resolve() in below.parents):
         raise UserError(f"{root}: is kept by a collection itself; choose another --workdir or --name")
     before = _about_of(folder)
     changes: dict[str, Any] = {}
@@ -150,26 +162,26 @@ def place_of(
         own, changes["retriever"] = load(retriever), ""
     if local is not None:
         changes["local"] = local
-    if changes and before.get("root", str(root)) != str(root):  # or a mistaken name would change what is not meant
+    if changes and before.get("root", root) != root:  # or a mistaken name would change what is not meant
         raise UserError(
             f"{root}: first bring the collection {folder.name} up to date here without another retriever or other "
             "local features; they can be given after that"
         )
-    new: dict[str, Any] = {"retriever": DEFAULT, "local": NONE, "format": FORMAT, "root": str(root)}
+    new: dict[str, Any] = {"retriever": DEFAULT, "local": NONE, "format": FORMAT, "root": root}
     new |= {"shard": str(shard)} if shard else {}
     about = new | before | changes
     if about == before and not own:
-        return folder, root
+        return folder, source
     if about["local"] == "head" and (local or retriever):  # whether it has one
         LocalFinder(own or load(about["retriever"] or folder / "retriever"), "head")
     with locked(folder):
         now = _about_of(folder)
-        if now.get("root", str(root)) == before.get("root", str(root)):
+        if now.get("root", root) == before.get("root", root):
             if own:
                 with plainly(folder):
                     own.save(folder / "retriever")
             write_about(folder, new | now | changes)
-            return folder, root
+            return folder, source
     # While a retriever was loaded, another process has given the name to other photographs.
     return place_of(root, workdir, name, own or retriever, local, shard)
 

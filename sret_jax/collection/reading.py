@@ -12,16 +12,17 @@ from jaxtyping import UInt8
 
 from sret_jax.collection.scan import FoundFile, settled
 from sret_jax.collection.state import StoredPhoto
-from sret_jax.data.apart import DecoderFailed, decode_apart, read_apart
+from sret_jax.data.apart import DecoderFailed, decode_apart
 from sret_jax.data.decoding import PhotoRejected, decode_photo
 from sret_jax.data.opening import Photo
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import shown_sizes
 from sret_jax.data.resizing import resize
+from sret_jax.data.sources import PhotoSource
 from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import Extractor
 from sret_jax.localization.methods import WORKING_SIDE
-from sret_jax.storage.files import Unreadable, read_file
+from sret_jax.storage.files import Unreadable
 
 UNKNOWN = (0, 0)  # the stamp of what is to be read again next time
 
@@ -76,13 +77,17 @@ class Rejected:
 
 def read_photo(
     file: FoundFile,
+    source: PhotoSource,
     extractor: Extractor,
     row_of: Callable[[str], int | None],
     look: Callable[[UInt8[np.ndarray, "_ _ 3"], UInt8[np.ndarray, "_ _ 3"]], Any] | None = None,
 ) -> ReadPhoto | Rejected:
-    """Reads a file, and decodes it unless `row_of` its digest is known; `look` is given it as it is and as shown."""
+    """Reads a file, and decodes it unless `row_of` its digest is known; `look` is given it as it is and as shown.
+
+    Raises `UserError` where nothing can be reached any more.
+    """
     try:
-        data = read_apart(file.path)
+        data = source.read(file.name, apart=True)
     except Unreadable as error:
         return Rejected(file, error.reason, UNKNOWN)
     file = dataclasses.replace(file, stamp=settled((len(data), file.stamp[1])))
@@ -124,12 +129,12 @@ def as_shown(pixels: UInt8[np.ndarray, "h w 3"], extractor: Extractor) -> UInt8[
     return resize(pixels, size, config.data.filter)
 
 
-def pixels_of_answer(root: Path, photo: StoredPhoto) -> UInt8[np.ndarray, "_ _ 3"]:
+def pixels_of_answer(source: PhotoSource, photo: StoredPhoto) -> UInt8[np.ndarray, "_ _ 3"]:
     """A photograph of a collection, no smaller than objects are looked for in.
 
     Raises `PhotoRejected` where the file is not the one that was described.
     """
-    data = read_file(root / photo.name)
+    data = source.read(photo.name)
     if hashlib.sha256(data).hexdigest() != photo.digest:
         raise PhotoRejected("changed since it was indexed; index again")
     return decode_photo(data, WORKING_SIDE)

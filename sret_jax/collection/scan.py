@@ -1,6 +1,5 @@
-"""What has changed in a tree of photographs since it was last looked at, told by size and modification time."""
+"""What has changed among the photographs of a source since it was last looked at, told by their stamps."""
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +7,8 @@ from pathlib import Path
 
 from sret_jax.collection.shard import Shard
 from sret_jax.collection.state import State
-from sret_jax.data.folders import FolderEntry, walk
-
-UNCERTAIN = 2 * 10**9  # ns: a file changed that shortly before it was read may change again within the clock's step
+from sret_jax.data.files import UNCERTAIN, UNLISTED
+from sret_jax.data.sources import PhotoSource
 
 
 @dataclass(frozen=True)
@@ -18,7 +16,6 @@ class FoundFile:
     """A file that has to be read: it is new, or not what it was."""
 
     name: str
-    path: str
     stamp: tuple[int, int]
 
 
@@ -38,37 +35,31 @@ class Changes:
     unskipped: list[str]
 
 
-def find_changes(root: Path, state: State, leave_out: Sequence[Path], shard: Shard | None = None) -> Changes:
-    """What a tree has that the state of its collection has not, and the other way round.
+def find_changes(source: PhotoSource, state: State, leave_out: Sequence[Path], shard: Shard | None = None) -> Changes:
+    """What a source has that the state of its collection has not, and the other way round.
 
-    Photographs below a folder that cannot be listed are taken to be there still.
+    Photographs below a folder, or in an archive, that cannot be listed are taken to be there still.
 
     Args:
       leave_out: folders that are not looked into, wherever they are: the collections' own.
       shard: whose photographs alone count.
+
+    Raises `UserError` where the source cannot be reached.
     """
-    left_out = tuple(os.fspath(folder.resolve()) + os.sep for folder in leave_out)
     read, skipped, there, unlisted = [], [], set(), []
-    entries = list(walk(root))
-    usable = {entry.name for entry in entries if not entry.reason}
-    for entry in entries:
-        if entry.reason and entry.name in usable:  # a name that is not UTF-8 is written as another file's is
-            continue
-        if os.path.realpath(entry.path).startswith(left_out):
-            continue
-        if entry.reason.startswith("cannot be listed"):
+    for entry in source.entries(shard.has if shard else None, leave_out):
+        if entry.reason.startswith(UNLISTED):
             unlisted.append(entry.name + "/")
-        if shard and not shard.has(entry.name):
+        if shard and not shard.has(entry.unit):
             continue
-        stamp = _stamp(entry)
         there.add(entry.name)
         if entry.name in state.excluded:
             continue
         if entry.reason:
-            if state.skipped.get(entry.name) != (entry.reason, stamp):
-                skipped.append((entry.name, entry.reason, stamp))
-        elif not _known(entry.name, stamp, state):
-            read.append(FoundFile(entry.name, entry.path, stamp))
+            if state.skipped.get(entry.name) != (entry.reason, entry.stamp):
+                skipped.append((entry.name, entry.reason, entry.stamp))
+        elif not _known(entry.name, entry.stamp, state):
+            read.append(FoundFile(entry.name, entry.stamp))
 
     def is_gone(name: str) -> bool:
         return name in state.excluded or (name not in there and not name.startswith(tuple(unlisted)))
@@ -86,11 +77,3 @@ def _known(name: str, stamp: tuple[int, int], state: State) -> bool:
     if name in state.live:
         return state.photos[state.live[name]].stamp == stamp
     return name in state.skipped and state.skipped[name][1] == stamp
-
-
-def _stamp(entry: FolderEntry) -> tuple[int, int]:
-    try:
-        status = os.stat(entry.path)
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from sret_jax.errors import UserError
 
 SHARDS = "shards"  # folder of those of a collection
+NOTES = "archives"  # folder with what archives elsewhere hold, see `data.sources`
 # Number and count of one process of many, as Slurm's arrays and tasks and Open MPI say them.
 PLACES = (
     ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT"),
@@ -23,7 +24,10 @@ PLACES = (
 
 @dataclass(frozen=True)
 class Shard:
-    """One of `of` parts, from 0 on. Which part a photograph falls to depends on its name alone."""
+    """One of `of` parts, from 0 on.
+
+    Which part a photograph falls to depends on its name alone, or on that of its archive, which one part reads whole.
+    """
 
     number: int
     of: int
@@ -53,6 +57,6 @@ class Shard:
         return f"{self.number:0{len(str(self.of - 1))}d}-of-{self.of}"
 
     def has(self, name: str) -> bool:
-        """Whether the photograph of this name falls to it."""
+        """Whether the file of this name falls to it, a photograph or an archive of many."""
         digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
         return int.from_bytes(digest[:8], "big") % self.of == self.number

@@ -386,5 +386,5 @@ def _write_rows(
         local = [[row, one.count, one.check] for row, one in kept]
         added = [[p.name, p.size, p.digest, p.stamp, p.map, p.checks] for p in photos]
         journal.append([{"add": added} | ({"local": local} if local else {})])
-    last = {"skip": [[own, *rest] for own, rest in skipped.items()], "exclude": sorted(excluded.items())}
+    last = {"skip": [[own, *rest] for own, rest in sorted(skipped.items())], "exclude": sorted(excluded.items())}
     journal.append([{key: value for key, value in last.items() if value}])

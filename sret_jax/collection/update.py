@@ -16,7 +16,7 @@ from sret_jax.collection.reading import ReadPhoto, Rejected, pixel_set, read_pho
 from sret_jax.collection.scan import Changes, FoundFile
 from sret_jax.collection.state import StoredPhoto
 from sret_jax.collection.store import AT_ONCE, Described, Store
-from sret_jax.data.apart import read_apart
+from sret_jax.data.sources import PhotoSource
 from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import Extractor
 from sret_jax.models.backbones import BACKBONES
@@ -57,7 +57,7 @@ Progress = Callable[[int, int], None]  # files done, and all that have to be rea
 def update_store(
     store: Store,
     changes: Changes,
-    root: Path,
+    source: PhotoSource,
     extractor: Extractor,
     stage: str,
     progress: Progress,
@@ -81,7 +81,7 @@ def update_store(
     total = read + len(_incomplete(store, unread) if finder else ())
     for start in range(0, read, AT_ONCE):
         progress(start, total)
-        _read_part(store, changes.read[start : start + AT_ONCE], extractor, stage, out, finder)
+        _read_part(store, changes.read[start : start + AT_ONCE], source, extractor, stage, out, finder)
     progress(read, total)
     skipped = [list(entry) for entry in changes.skipped]
     out.renamed = _renamed(store, changes.gone, out.added)
@@ -89,7 +89,7 @@ def update_store(
     out.removed += changes.gone
     out.skipped += [(name, reason) for name, reason, _ in changes.skipped]
     if finder:
-        _complete(store, root, extractor, finder, out, lambda done: progress(read + done, max(total, read + done)))
+        _complete(store, source, extractor, finder, out, lambda done: progress(read + done, max(total, read + done)))
     return out
 
 
@@ -108,7 +108,12 @@ def _incomplete(store: Store, but: Collection[str] = ()) -> list[str]:
 
 
 def _complete(
-    store: Store, root: Path, extractor: Extractor, finder: LocalFinder, out: Update, progress: Callable[[int], None]
+    store: Store,
+    source: PhotoSource,
+    extractor: Extractor,
+    finder: LocalFinder,
+    out: Update,
+    progress: Callable[[int], None],
 ) -> None:
     """Finds the local features of the photographs that have none, without describing them again.
 
@@ -118,8 +123,8 @@ def _complete(
     for start in range(0, len(names), AT_ONCE):
         rows = {name: store.state.live[name] for name in names[start : start + AT_ONCE]}
         stamps = {name: store.state.photos[row].stamp for name, row in rows.items()}
-        files = [FoundFile(name, os.path.join(root, name), stamp) for name, stamp in stamps.items()]
-        outcomes = _read(files, extractor, lambda _: None, finder)
+        files = [FoundFile(name, stamp) for name, stamp in stamps.items()]
+        outcomes = _read(files, source, extractor, lambda _: None, finder)
         photos = [
             one
             for one in outcomes
@@ -152,7 +157,7 @@ def store_for_update(
     return Store.create(folder, retriever.descriptor_length, channels, described | {"local": local}, excluded)
 
 
-def check_there(store: Store, changes: Changes, root: Path, moved: bool) -> None:
+def check_there(store: Store, changes: Changes, source: PhotoSource, moved: bool) -> None:
     """Raises `UserError` where photographs were there and none is any more, as of a disk that is not mounted.
 
     One that was renamed is there, and one of which nothing is left but an empty file is not. Where the collection is
@@ -165,36 +170,46 @@ def check_there(store: Store, changes: Changes, root: Path, moved: bool) -> None
         return
     for file in sorted(changes.read, key=lambda file: file.name not in live):
         try:
-            if hashlib.sha256(read_apart(file.path)).hexdigest() in store.state.contents:
+            if hashlib.sha256(source.read(file.name, apart=True)).hexdigest() in store.state.contents:
                 return
         except Unreadable:
             continue
     if moved:
         raise UserError(
-            f"{root}: none of the {len(live)} photographs of the collection {store.folder.name} is there; without "
+            f"{source}: none of the {len(live)} photographs of the collection {store.folder.name} is there; without "
             "--name this folder gets a collection of its own, and with --forget that one loses them"
         )
     raise UserError(
-        f"{root}: none of its {len(live)} photographs is there any more, or all are empty; is the disk mounted? If "
+        f"{source}: none of its {len(live)} photographs is there any more, or all are empty; is the disk mounted? If "
         "they are really gone, `sret index --forget`"
     )
 
 
 def _read(
-    files: list[FoundFile], extractor: Extractor, row_of: Callable[[str], int | None], finder: LocalFinder | None
+    files: list[FoundFile],
+    source: PhotoSource,
+    extractor: Extractor,
+    row_of: Callable[[str], int | None],
+    finder: LocalFinder | None,
 ) -> list[ReadPhoto | Rejected]:
-    read = partial(read_photo, extractor=extractor, row_of=row_of, look=finder.look if finder else None)
+    read = partial(read_photo, source=source, extractor=extractor, row_of=row_of, look=finder.look if finder else None)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         return list(threads.map(read, files))
 
 
 def _read_part(
-    store: Store, files: list[FoundFile], extractor: Extractor, stage: str, out: Update, finder: LocalFinder | None
+    store: Store,
+    files: list[FoundFile],
+    source: PhotoSource,
+    extractor: Extractor,
+    stage: str,
+    out: Update,
+    finder: LocalFinder | None,
 ) -> None:
     def row_of(digest: str) -> int | None:
         return next((row for row in store.state.contents.get(digest, ()) if store.is_sound(row)), None)
 
-    outcomes = _read(files, extractor, row_of, finder)
+    outcomes = _read(files, source, extractor, row_of, finder)
     taken_out = {digest for digest in store.state.excluded.values() if digest}
     again = [one for one in outcomes if isinstance(one, ReadPhoto) and one.digest in taken_out]
     again = [one for one in again if _digest_of(store, one.file.name) != one.digest]  # not a twin that was left in
@@ -210,7 +225,7 @@ def _read_part(
     if fresh:
         store.add(described)
     # One that vanished since the folder was listed is left to the next update, which believes no empty folder.
-    rejected = [one for one in outcomes if isinstance(one, Rejected) and os.path.lexists(one.file.path)]
+    rejected = [one for one in outcomes if isinstance(one, Rejected) and source.has(one.file.name)]
     rejected = [one for one in rejected if store.state.skipped.get(one.file.name) != (one.reason, one.stamp)]
     out.removed += [one.file.name for one in rejected if one.file.name in store.state.live]
     out.skipped += [(one.file.name, one.reason) for one in rejected]

@@ -12,7 +12,9 @@ HUB, LOCAL = ("hf-hub:", "hf_hub:"), "local-dir:"  # what weights that are elsew
 
 
 def expanded(path: str | Path | None) -> str:
-    """The path with `~` replaced by the home folder; "" for None and ""."""
+    """The path with `~` replaced by the home folder; "" for None and "", and an address as it is."""
+    if "://" in str(path):
+        return str(path)
     return str(Path(path).expanduser()) if path else ""
 
 

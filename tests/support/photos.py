@@ -18,6 +18,11 @@ def encode(image: Image.Image, kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
+def encode_pixels(pixels: np.ndarray) -> bytes:
+    """A PNG of these pixels."""
+    return encode(Image.fromarray(pixels), "PNG")
+
+
 def write_photo(path: Path, seed: int, size: tuple[int, int] = (48, 64)) -> None:
     """One colour per `seed % 3`, with noise of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +104,14 @@ def drawn_data(cache: str | Path, **changes: Any) -> DataConfig:
     settings = {"dataset": "synthetic", "cache_dir": str(cache), "image_size": 64, "threads": 2}
     settings |= {"instances_per_batch": 4, "photos_per_instance": 2, "synthetic_instances": 6, "synthetic_photos": 4}
     return DataConfig(**(settings | changes))
+
+
+def write_bytes_long_ago(path: Path, data: bytes) -> None:
+    """A file whose time of change is certain; each time that it is written another one, long before it is read."""
+    before = path.stat().st_mtime if path.exists() else 1.7e9
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    os.utime(path, (before + 1, before + 1))
 
 
 def write_long_ago(path: Path, pixels: np.ndarray, quality: int = 90) -> None:
