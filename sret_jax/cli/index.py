@@ -2,12 +2,14 @@
 
     sret index PHOTOS [--name=NAME] [--retriever=RUN] [--local=sift] [--shard=NUMBER/OF]
                       [--engine=local|milvus|pgvector --server=ADDRESS]
+    sret index PHOTOS --ray=local|auto|HOST:PORT [--shards=N] [--actors=N] ...
     sret index [--collection=NAME]
 
-PHOTOS is any folder; photographs may lie at any depth, and stay where they are. The first time all of them are
-described, later those that are new or changed, and what is gone is forgotten. Without PHOTOS every collection is
-brought up to date, or the one that is named. A run that is interrupted goes on where it was. Where none of the
-photographs is there any more, which may be a disk that is not mounted, nothing is forgotten without `--forget`.
+PHOTOS is any folder; photographs may lie at any depth, also in tar archives, and stay where they are. It may also be a
+pattern of archives, as "shards/{000..099}.tar", or the address of any of these, as s3://bucket/photos. The first time
+all of them are described, later those that are new or changed, and what is gone is forgotten. Without PHOTOS every
+collection is brought up to date, or the one that is named. A run that is interrupted goes on where it was. Where none
+of the photographs is there any more, which may be a disk that is not mounted, nothing is forgotten without `--forget`.
 
 `--retriever` is what `sret train` wrote, or another that `sret_jax.load` takes; by default the weights that come with
 the package.
@@ -21,9 +23,14 @@ one of all. `--shard=auto` takes the part that Slurm (arrays and tasks) or Open 
 With `--engine=pgvector --server=postgresql://USER@HOST/DATABASE`, or `--engine=milvus --server=http://HOST:19530`, the
 descriptors are kept in a table there as well, which finds the candidates of every search; `--engine=local` goes back.
 Passwords are read from ~/.pgpass, PGPASSWORD or MILVUS_TOKEN.
+
+With `--ray=ADDRESS` all parts are described by the machines of a Ray cluster, each of which sees PHOTOS and WORKDIR,
+and merged. `--ray=auto` is the cluster that this machine belongs to, `--ray=local` this machine alone.
 """
 
+import argparse
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
@@ -35,6 +42,7 @@ from sret_jax.collection.local import SOURCES
 from sret_jax.collection.update import Progress as Tell
 from sret_jax.collection.update import Update
 from sret_jax.config.paths import expanded
+from sret_jax.data.remote import is_address
 from sret_jax.errors import UserError
 from sret_jax.retrieval.servers import SERVERS
 
@@ -52,6 +60,9 @@ def main(words: Sequence[str]) -> None:
     arguments.add_argument("--shard", default="", metavar="NUMBER/OF", help="the part that is described here")
     arguments.add_argument("--engine", default=None, choices=("local", *SERVERS), help="where it is searched")
     arguments.add_argument("--server", default="", metavar="ADDRESS", help="of the engine, without a password")
+    arguments.add_argument("--ray", default="", metavar="ADDRESS", help="describe all parts on a Ray cluster, or `local`")
+    arguments.add_argument("--shards", type=int, default=0, metavar="N", help="parts that the cluster's machines get")
+    arguments.add_argument("--actors", type=int, default=0, metavar="N", help="processes of the cluster that describe")
     arguments.add_argument("--forget", action="store_true", help="also where no photograph is there any more")
     given = arguments.parse_args(words)
     if given.photos == "":
@@ -66,6 +77,15 @@ def main(words: Sequence[str]) -> None:
     )
     if given.photos is None and any(of_folder):
         raise UserError("--name, --retriever, --shard, --local, --engine and --server are for a folder: give it first")
+    if not given.ray and (given.shards or given.actors):
+        raise UserError("--shards and --actors are for --ray=ADDRESS: give it too")
+    if given.ray and (not given.photos or given.shard or given.engine or given.shards < 0 or given.actors < 0):
+        raise UserError(
+            "--ray describes all parts of a folder and merges them: give PHOTOS and --shards=N with it, and --engine later"
+        )
+    if given.ray:
+        index_parts(given)
+        return
     if given.photos:
         name = given.name or given.collection
         opened = Collection.open(
@@ -81,6 +101,30 @@ def main(words: Sequence[str]) -> None:
         update(opened, given.forget)
         return
     in_each(collection_folders(given), lambda folder: update(Collection(folder), given.forget))
+
+
+def index_parts(given: argparse.Namespace) -> None:
+    """Describes all parts on a cluster, and merges them."""
+    from sret_jax.collection.on_ray import Outcome, Work, index_on_ray
+
+    def tell(outcome: Outcome, done: int, of: int) -> None:
+        print(
+            f"{done} of {of}: shard {outcome.shard}, {outcome.photos} photographs ({outcome.added} added)", flush=True
+        )
+
+    retriever = given.retriever or None
+    if retriever and os.path.exists(retriever):
+        retriever = os.path.abspath(retriever)  # actors work in another folder
+    work = Work(
+        root=given.photos if is_address(given.photos) else os.path.abspath(given.photos),
+        workdir=os.path.abspath(given.workdir),
+        name=given.name or given.collection,
+        retriever=retriever,
+        local=given.local,
+        forget=given.forget,
+    )
+    merged = index_on_ray(work, given.ray, given.shards, given.actors, tell)
+    print(f"{merged.name}: {merged.status().photos} photographs of {merged.root}")
 
 
 def update(collection: Collection, forget: bool) -> None:

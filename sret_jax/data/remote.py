@@ -96,8 +96,8 @@ class RemoteFolder:
         for info in found:
             own = str(self._files._strip_protocol(str(info["name"]))).rstrip("/")
             name = own[len(self._root) :].lstrip("/")
-            if own == place or not own.startswith(f"{place}/") or not name:  # a folder's own mark, a link elsewhere
-                continue
+            if not name or not own.startswith(f"{place}/") or "?" in name or "#" in name:
+                continue  # a folder's own mark; of a page a link elsewhere, or to itself in another order
             entries.append(Listed(name, None if info.get("type") == "directory" else self._about(name, info)))
         return sorted({entry.name: entry for entry in entries}.values(), key=lambda entry: entry.name)
 

@@ -30,6 +30,10 @@ MANIFEST = "MANIFEST.json"
 TEMPORARY = ".tmp"
 
 
+class InUseError(UserError):
+    """Another process holds a folder; it may be free a moment later."""
+
+
 class DamagedError(UserError):
     """An artefact on disk is not what was written."""
 
@@ -328,7 +332,7 @@ def open_or_build(
 
 @contextlib.contextmanager
 def lock_folder(path: Path) -> Iterator[None]:
-    """Holds `path` for this process; a second one gets a `UserError` that names the holder. Dies with the process."""
+    """Holds `path` for this process; a second one gets an `InUseError` that names the holder. Dies with the process."""
     path.mkdir(parents=True, exist_ok=True)
     with open(path / ".lock", "ab+", buffering=0) as f:
         try:
@@ -336,7 +340,7 @@ def lock_folder(path: Path) -> Iterator[None]:
         except BlockingIOError:
             f.seek(0)
             holder = f.read().decode(errors="replace").strip() or "another process"
-            raise UserError(f"{path} is in use by {holder}; wait for it or choose another folder") from None
+            raise InUseError(f"{path} is in use by {holder}; wait for it or choose another folder") from None
         f.truncate(0)
         write_whole(f, f"process {os.getpid()} on {socket.gethostname()}".encode())
         clear_temporaries(path)
