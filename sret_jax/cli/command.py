@@ -235,3 +235,19 @@ def leave(code: int, text: str) -> None:
     if jax.distributed.is_initialized():
         os._exit(code)
     sys.exit(code)
+
+
+def check_processes(address: str | None, count: int | None, number: int | None) -> None:
+    """Raises `UserError` for processes that cannot be, and for numbers of them that nothing would read."""
+    if address in (None, "auto"):
+        if (count, number) != (None, None):
+            raise UserError("--num_processes and --process_id go with --coordinator=HOST:PORT: give its address")
+        return
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 1 << 16):
+        raise UserError(f"--coordinator={address}: give HOST:PORT of process 0, or auto on a cluster")
+    if count is None or number is None or not 0 <= number < count:
+        raise UserError(
+            f"--num_processes={count} --process_id={number}: give the number of processes, and which of them this is, "
+            "from 0"
+        )

@@ -53,6 +53,11 @@ evaluation wrote. --marks=FILE scores what it marked, on
 benchmarks with masks (COCO's results .json, a folder of <query>_<photo>.png, or the .npy of PROxford), and with
 --rankings=FILE both at once.
 
+--shard=NUMBER/OF describes that part of the benchmark's photographs and ends; when all parts are described, wherever
+that was, the same command without it takes them over, and describes what they lack. --shard=auto asks Slurm or Open
+MPI which part this process is. With --coordinator=HOST:PORT --num_processes=N --process_id=I, or --coordinator=auto on
+a cluster that JAX knows, each of N processes describes a part, and process 0 measures then.
+
 `--parts=FILE` brings networks, benchmarks, re-rankers and methods of your own under the names that FILE registers:
 docs/your-own-parts.md. With `--traceback` an error says where in them it comes from.
 
@@ -73,6 +78,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from sret_jax.cli import command
+from sret_jax.collection.shard import Shard
 from sret_jax.config import PROTOCOLS, Config
 from sret_jax.config.paths import expanded, expanded_list
 from sret_jax.errors import UserError
@@ -80,13 +86,15 @@ from sret_jax.evaluation.benchmark import open_benchmarks
 from sret_jax.evaluation.external import scoring
 from sret_jax.evaluation.report.table import print_results, print_summary
 from sret_jax.evaluation.request import REVISITED, Request, check_benchmark, known_benchmarks, variant
-from sret_jax.evaluation.run import evaluate
+from sret_jax.evaluation.run import describe_part, evaluate
 from sret_jax.localization.methods import METHODS, check_methods
 from sret_jax.models.weights.shipped import DEFAULT
 from sret_jax.reranking.chain import parse_rerankers
 from sret_jax.reranking.rerankers import RERANKERS
 from sret_jax.retriever import Retriever, load, without_unfilled_layers
+from sret_jax.storage.row_store import Part
 from sret_jax.storage.workdir import Workdir, is_checkpoint
+from sret_jax.training.peers import together, wait_for_peers
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder that training wrote, or one step of its checkpoints.")
@@ -109,6 +117,10 @@ RANKINGS = flags.DEFINE_string("rankings", "", "Score this file of rankings (.np
 MASKS = flags.DEFINE_string("masks", "", 'Benchmark "folder": where objects are, <instance>/<photo>.png.')
 REGIONS = flags.DEFINE_string("regions", "", "With --queries: what of them is searched for, a JSON file.")
 MARKS = flags.DEFINE_string("marks", "", "Score where this file marks objects instead of a network.")
+SHARD = flags.DEFINE_string("shard", "", "Describe this part of the photographs only, NUMBER/OF or auto.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, 'Address of process 0, HOST:PORT; "auto" on a cluster.')
+PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.")
+PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 OUT = flags.DEFINE_string("out", None, "Where the results go; with several benchmarks, one folder each below it.")
 
 
@@ -119,13 +131,36 @@ def main() -> None:
     out = expanded(OUT.value)
     if MARKS.value or RANKINGS.value:
         _score_foreign(request, out)
-        return
+    elif SHARD.value:
+        shard = Shard.parse(SHARD.value)
+        _measure(request, out, Part(shard.number, shard.of))
+    elif not COORDINATOR.value:
+        _measure(request, out)
+    else:
+        import jax
+
+        kept = expanded(WORKDIR.value) or out or "runs"
+        with together(COORDINATOR.value, PROCESSES.value, PROCESS.value, kept):
+            _measure(request, out, Part(jax.process_index(), jax.process_count()), with_peers=True)
+
+
+def _measure(request: Request, out: str, part: Part | None = None, with_peers: bool = False) -> None:
+    """Measures the network on the benchmarks; of a part its photographs are described only.
+
+    With peers each describes its part, and the first one measures then; the others wait until it has.
+    """
     retriever, place = chosen_retriever(CONFIG.value, WORKDIR.value, out)
     config = retriever.config
     benchmarks = list(dict.fromkeys(BENCHMARK.value or config.eval.benchmarks))
     opened = open_benchmarks(benchmarks, config, request, config.data.cache_dir or place.data)
+    if part:
+        for name in benchmarks:
+            count = describe_part(retriever, opened[name], place, part)
+            print(f"{name}: part {part.number}/{part.of} of its photographs is described, {count} of them", flush=True)
+    if with_peers:
+        wait_for_peers("described")
     measured = []
-    for name in benchmarks:
+    for name in benchmarks if part is None or (with_peers and part.number == 0) else ():
         own = place.evaluation(variant(name, config, request))
         if out:
             own = Path(out) / name if len(benchmarks) > 1 else Path(out)
@@ -135,6 +170,8 @@ def main() -> None:
         measured.append(results)
     if len(measured) > 1:
         print_summary(measured)
+    if with_peers:
+        wait_for_peers("measured")
 
 
 def requested() -> Request:
@@ -188,6 +225,13 @@ def _check_flags(request: Request) -> None:
         raise UserError("--root does not go with --benchmark=synthetic, whose objects are drawn")
     if REGIONS.value and not QUERIES.value:
         raise UserError("--regions says what of the photographs of --queries=DIR is searched for: give these too")
+    command.check_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    if SHARD.value and COORDINATOR.value:
+        raise UserError("--shard and --coordinator: give one; with the second each process describes a part of its own")
+    if (SHARD.value or COORDINATOR.value) and (MARKS.value or RANKINGS.value):
+        raise UserError(
+            "--shard and --coordinator share out what a network describes; --rankings and --marks need none"
+        )
     for flag in (MARKS, RANKINGS):
         if flag.value and len(benchmarks) != 1:
             raise UserError(f"--{flag.name}=FILE is scored on one benchmark: give --benchmark=NAME")

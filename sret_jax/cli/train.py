@@ -35,7 +35,7 @@ PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process, from
 def main() -> None:
     if CONFIG.value is None or WORKDIR.value is None:
         raise UserError("give --config=NAME or a file, and --workdir=DIR")
-    _check_processes()
+    command.check_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     workdir = expanded(WORKDIR.value)
     try:
         with contextlib.ExitStack() as stack:
@@ -47,20 +47,3 @@ def main() -> None:
                 print(train_seeds(CONFIG.value, workdir, SEEDS.value))
     except Stopped as stopped:
         command.leave(128 + stopped.number, str(stopped))
-
-
-def _check_processes() -> None:
-    """Raises `UserError` for processes that cannot be, and for numbers of them that nothing would read."""
-    count, number, address = PROCESSES.value, PROCESS.value, COORDINATOR.value
-    if address in (None, "auto"):
-        if (count, number) != (None, None):
-            raise UserError("--num_processes and --process_id go with --coordinator=HOST:PORT: give its address")
-        return
-    host, _, port = address.rpartition(":")
-    if not (host and port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 1 << 16):
-        raise UserError(f"--coordinator={address}: give HOST:PORT of process 0, or auto on a cluster")
-    if count is None or number is None or not 0 <= number < count:
-        raise UserError(
-            f"--num_processes={count} --process_id={number}: give the number of processes, and which of them this is, "
-            "from 0"
-        )

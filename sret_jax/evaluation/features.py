@@ -1,7 +1,7 @@
 """What is extracted of a benchmark: descriptors and local features of its queries and its database."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 
 import numpy as np
@@ -10,12 +10,12 @@ from jaxtyping import Float
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.evaluation.benchmark import Benchmark
 from sret_jax.evaluation.timings import Timings
-from sret_jax.extraction.descriptors import Extraction
-from sret_jax.extraction.local_features import FeatureSource, StoredLocal, store_local
+from sret_jax.extraction.descriptors import Extraction, extract_part
+from sret_jax.extraction.local_features import FeatureSource, StoredLocal, store_local, store_local_part
 from sret_jax.reranking.answers import PhotoFeatures
 from sret_jax.retrieval.exact import normalized
 from sret_jax.retriever import Retriever
-from sret_jax.storage.row_store import joined
+from sret_jax.storage.row_store import Part, joined
 from sret_jax.storage.workdir import Workdir
 
 
@@ -73,14 +73,40 @@ class Features:
         folder = self.place.descriptors(name)
         return self.retriever.extract(photos, folder, self.place.in_shared(folder))
 
+    def describe_part(self, part: Part, local: Sequence[str], descriptors: bool) -> int:
+        """Describes one part of the queries and the database, which `extract` and `local` take over.
+
+        Args:
+          local: kinds of local features that are found as well.
+          descriptors: whether there are to be any.
+
+        Returns:
+          How many photographs fall to the part.
+        """
+        described, config, count = 0, self.retriever.config, 0
+        for name, photos in (self.benchmark.sets | self.query_sets).items():
+            if descriptors:
+                count = extract_part(self.retriever.extractor, photos, self.place.descriptors(name), part)
+            for kind in local:
+                own = dataclasses.replace(config, local=dataclasses.replace(config.local, source=kind))
+                folder = self.place.local_features(name, kind)
+                count = store_local_part(self._source(kind), photos, own, folder, part)
+            described += count
+        return described
+
+    def _source(self, kind: str) -> FeatureSource:
+        config = self.retriever.config
+        if kind not in self._sources:
+            config = dataclasses.replace(config, local=dataclasses.replace(config.local, source=kind))
+            self._sources[kind] = self.retriever.feature_source(self.benchmark.photos, config)
+        return self._sources[kind]
+
     def local(self, sets: Mapping[str, PhotoSet], kind: str) -> StoredLocal:
         """Local features of photo sets, of a kind that `config.local.source` names."""
         config = self.retriever.config
         config = dataclasses.replace(config, local=dataclasses.replace(config.local, source=kind))
         with self.timings("local features"):
-            if kind not in self._sources:
-                self._sources[kind] = self.retriever.feature_source(self.benchmark.photos, config)
-            source = self._sources[kind]
+            source = self._source(kind)
             folders = [self.place.local_features(name, kind) for name in sets]
             return StoredLocal(
                 [

@@ -31,11 +31,13 @@ from sret_jax.localization.methods import check_methods
 from sret_jax.localization.region_file import read_regions
 from sret_jax.reranking.answers import Context
 from sret_jax.reranking.chain import Chain, parse_rerankers, uses_descriptors
+from sret_jax.reranking.rerankers import RERANKERS
 from sret_jax.retrieval.asmk_search import AsmkIndex
 from sret_jax.retrieval.recall import index_recall
 from sret_jax.retriever import Retriever
 from sret_jax.storage.artifacts import clear_temporaries, write_file, write_json
 from sret_jax.storage.refusals import plainly
+from sret_jax.storage.row_store import Part
 from sret_jax.storage.workdir import UNTRAINED, Workdir
 
 QUERIES_AT_ONCE = 256  # a full ranking of so many queries is held at once
@@ -197,6 +199,30 @@ def evaluate(
     results.timings = timings.seconds
     results.write(out)
     return results
+
+
+@plainly()
+def describe_part(retriever: Retriever, benchmark: Benchmark, workdir: Workdir, part: Part) -> int:
+    """Describes one part of a benchmark's photographs, by which `evaluate` in the same workdir goes on.
+
+    Descriptors, and the local features that search and re-ranking read, are stored as chunks; a part is every `of`-th
+    of them. What `evaluate` takes over is checked, and named where it is damaged or not there.
+
+    Returns:
+      How many photographs fall to the part.
+
+    Raises:
+      UserError: a re-ranker that does not exist, another process that describes this part, a full disk.
+    """
+    config = retriever.config
+    rerankers = parse_rerankers(config.rerank.stages)
+    by_local_features = config.search.method == "asmk"
+    kinds = ["head"] if by_local_features else []
+    reads_local = any(RERANKERS[one.name].local for one in rerankers)
+    if (reads_local or {"sv", "sv+discovery"} & set(config.localize.methods)) and config.local.source not in kinds:
+        kinds.append(config.local.source)
+    features = Features(retriever, benchmark, workdir, Timings())
+    return features.describe_part(part, kinds, not by_local_features or uses_descriptors(rerankers))
 
 
 def _batches(queries: Int[np.ndarray, "q"]) -> Iterator[Int[np.ndarray, "_"]]:

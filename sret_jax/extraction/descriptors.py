@@ -30,7 +30,7 @@ from sret_jax.models.pooling import GeM
 from sret_jax.models.whitening import LearnedWhitening, apply_whitening
 from sret_jax.storage.artifacts import fingerprint
 from sret_jax.storage.provenance import enough_memory
-from sret_jax.storage.row_store import fill_store, joined
+from sret_jax.storage.row_store import Part, fill_part, fill_store, joined
 
 log = logging.getLogger(__name__)
 
@@ -240,30 +240,40 @@ def extract(extractor: Extractor, photos: PhotoSet, folder: Path, shared: Path |
         writes to `folder`, the disk is full (what is in the store stays), or the device's memory is too small.
     """
     start, before = time.perf_counter(), (extractor.waiting, extractor.compiling)
-    described = 0
-
-    def rows_of(rows: range) -> Float[np.ndarray, "m d"]:
-        nonlocal described
-        found = extractor.describe(photos, rows)
-        described += len(rows)
-        bad = np.flatnonzero(~np.isfinite(found).all(1))
-        if len(bad) and (where := suspects(extractor.config, OF_NETWORKS)):
-            raise UserError(f"{photos.names[rows[bad[0]]]}: its descriptor is not finite{where}")
-        log.info("%s: %d of %d photographs described", photos.name, rows.stop, len(photos))
-        return found
-
-    key = extraction_fingerprint(extractor, photos)
-    rows = extractor.config.extract.chunk_rows
-    store = fill_store(folder, photos.names, key, rows, rows_of, extractor.fingerprint, shared)
+    described: list[int] = []
+    key, rows = extraction_fingerprint(extractor, photos), extractor.config.extract.chunk_rows
+    make = partial(_described, extractor, photos, described)
+    store = fill_store(folder, photos.names, key, rows, make, extractor.fingerprint, shared)
     return Extraction(
         chunks=store.parts(),
         fingerprint=key,
-        photos=described,
+        photos=sum(described),
         seconds=time.perf_counter() - start,
         waiting=extractor.waiting - before[0],
         compiling=extractor.compiling - before[1],
         retriever=extractor.fingerprint,
     )
+
+
+def extract_part(extractor: Extractor, photos: PhotoSet, folder: Path, part: Part) -> int:
+    """Describes one part of the photographs, which `extract` in the same folder takes over; how many they are.
+
+    Raises as `extract`.
+    """
+    key, rows = extraction_fingerprint(extractor, photos), extractor.config.extract.chunk_rows
+    make = partial(_described, extractor, photos, [])
+    return fill_part(folder, photos.names, key, rows, make, part, extractor.fingerprint)
+
+
+def _described(extractor: Extractor, photos: PhotoSet, described: list[int], rows: range) -> Float[np.ndarray, "m d"]:
+    """Descriptors of a range of photos, whose number is added to `described`."""
+    found = extractor.describe(photos, rows)
+    described.append(len(rows))
+    bad = np.flatnonzero(~np.isfinite(found).all(1))
+    if len(bad) and (where := suspects(extractor.config, OF_NETWORKS)):
+        raise UserError(f"{photos.names[rows[bad[0]]]}: its descriptor is not finite{where}")
+    log.info("%s: %d of %d photographs described", photos.name, rows.stop, len(photos))
+    return found
 
 
 def extraction_fingerprint(extractor: Extractor, photos: PhotoSet) -> str:

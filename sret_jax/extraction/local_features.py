@@ -26,7 +26,7 @@ from sret_jax.models.pooling import l2_normalize
 from sret_jax.models.whitening import pca_whitening
 from sret_jax.storage.artifacts import fingerprint
 from sret_jax.storage.provenance import enough_memory
-from sret_jax.storage.row_store import RowStore, StoredRows, fill_store
+from sret_jax.storage.row_store import Part, RowStore, StoredRows, fill_part, fill_store
 
 LOCAL_VERSION = 1  # of what is made of a map besides what the network does: raise it when that changes
 SOURCES = ("sift", "head", "map", "backbone")
@@ -134,12 +134,22 @@ def store_local(
         stays), or the device's memory is too small for a batch.
     """
 
-    def rows_of(rows: range) -> np.ndarray:
-        found = dict(source(photos, rows))
-        return pack([found[row] for row in rows])
+    key, make = fingerprint(source.fingerprint, photos.fingerprint), partial(_packed, source, photos)
+    return fill_store(folder, photos.names, key, config.local.chunk_rows, make, shared=shared)
 
-    key = fingerprint(source.fingerprint, photos.fingerprint)
-    return fill_store(folder, photos.names, key, config.local.chunk_rows, rows_of, shared=shared)
+
+def store_local_part(source: FeatureSource, photos: PhotoSet, config: Config, folder: Path, part: Part) -> int:
+    """Finds those of one part of the photographs, which `store_local` takes over; how many photographs these are.
+
+    Raises as `store_local`.
+    """
+    key, make = fingerprint(source.fingerprint, photos.fingerprint), partial(_packed, source, photos)
+    return fill_part(folder, photos.names, key, config.local.chunk_rows, make, part)
+
+
+def _packed(source: FeatureSource, photos: PhotoSet, rows: range) -> Shaped[np.ndarray, "m"]:
+    found = dict(source(photos, rows))
+    return pack([found[row] for row in rows])
 
 
 def open_source(extractor: Extractor, photos: PhotoSet, config: Config) -> FeatureSource:

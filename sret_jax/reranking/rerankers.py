@@ -215,20 +215,22 @@ class Reranker:
     make         (how many of the first answers it concerns, what it works on) -> what re-ranks
     number       that many where the command line does not say
     descriptors  it reads global descriptors
+    local        it reads local features
     """
 
     make: Callable[[int, Context], Step]
     number: int
     descriptors: bool = True
+    local: bool = False
 
 
 # `sret_jax.register` adds to them.
 RERANKERS: dict[str, Reranker] = {
-    "sv": Reranker(_spatial_verification, 100, descriptors=False),
+    "sv": Reranker(_spatial_verification, 100, descriptors=False, local=True),
     "aqe": Reranker(partial(_expansion, 0.0), 10),
     "alpha_qe": Reranker(partial(_expansion, None), 50),
     "dba": Reranker(_database_augmentation, 10),
     "superglobal": Reranker(_superglobal, 400),
     "diffusion": Reranker(_diffusion, 50),
-    "hypergraph": Reranker(_hypergraph, 200),
+    "hypergraph": Reranker(_hypergraph, 200, local=True),
 }

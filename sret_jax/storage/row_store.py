@@ -1,10 +1,12 @@
 """What is known of photos on disk, in chunks that are written whole or not at all, and never read unchecked."""
 
 import contextlib
+import hashlib
 import io
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
@@ -17,6 +19,7 @@ from sret_jax.storage.refusals import plainly
 log = logging.getLogger(__name__)
 
 STORE = "STORE"
+PARTS = "parts"  # folder of those of a store that other processes fill
 
 
 class RowStore:
@@ -153,6 +156,23 @@ class RowStore:
         self._digests[path.name] = file_digest(path)
         self._journal.append([{"chunks": {path.name: self._digests[path.name]}}])
 
+    def take(self, chunk: int, other: "RowStore") -> bool:
+        """Commits the chunk that another store of the same photographs has; False where it has none.
+
+        Raises `DamagedError` where that is not what was written.
+        """
+        name = _file(chunk)
+        if name not in other._digests:
+            return False
+        path = other.folder / name
+        data = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        if hashlib.sha256(data).hexdigest() != other._digests[name]:
+            raise DamagedError(f"{path}: gone, or changed since it was written")
+        write_file(self.folder / name, data)
+        self._digests[name] = other._digests[name]
+        self._journal.append([{"chunks": {name: self._digests[name]}}])
+        return True
+
     def read(self) -> Shaped[np.ndarray, "n *d"]:
         """All rows, in the order of the photos: `joined`.
 
@@ -210,6 +230,8 @@ def fill_store(
 ) -> RowStore:
     """The complete store in `folder`: what is missing of it is made and committed chunk by chunk.
 
+    Chunks that `fill_part` has made are taken over; what parts lack, or have damaged, is said and made here.
+
     Args:
       folder: of the store; one process at a time.
       names: of the photos, in order.
@@ -228,9 +250,71 @@ def fill_store(
         return found
     with plainly(folder), lock_folder(folder):
         store = RowStore.resume(folder, names, fingerprint, chunk_rows, retriever)
-        for chunk, start, stop in store.missing():
-            store.write(chunk, make_rows(range(start, stop)))
+        missing, parts = store.missing(), _parts_of(store)
+        lacking = [stop - start for chunk, start, stop in missing if not any(_file(chunk) in p._digests for p in parts)]
+        if parts and lacking:
+            log.warning("%s: its parts lack %d photographs, which are described here", folder, sum(lacking))
+        for chunk, start, stop in missing:
+            if not any(_taken(store, chunk, part) for part in parts):
+                store.write(chunk, make_rows(range(start, stop)))
         return store
+
+
+class Part(NamedTuple):
+    """One of `of` parts of a store, from 0 on: every `of`-th chunk, made by a process that knows nothing of the others.
+
+    It is a store of its own in `parts/<number>-of-<of>` of the store's folder. Chunks are the same bytes whoever makes
+    them, so the store that takes them over is byte for byte the one that a single process fills.
+    """
+
+    number: int
+    of: int
+
+
+def fill_part(
+    folder: Path,
+    names: list[str],
+    fingerprint: str,
+    chunk_rows: int,
+    make_rows: Callable[[range], Shaped[np.ndarray, "m *d"]],
+    part: Part,
+    retriever: str = "",
+) -> int:
+    """Makes what is missing of a part of the store in `folder`; how many photographs fall to the part.
+
+    The arguments, and what is raised, are those of `fill_store`.
+    """
+    own = Path(folder) / PARTS / f"{part.number}-of-{part.of}"
+    with plainly(own), lock_folder(own):
+        store = RowStore.resume(own, names, fingerprint, chunk_rows, retriever)
+        for chunk, start, stop in store.missing():
+            if chunk % part.of == part.number:
+                store.write(chunk, make_rows(range(start, stop)))
+        return sum(stop - start for chunk, start, stop in store.chunks() if chunk % part.of == part.number)
+
+
+def _parts_of(store: RowStore) -> list[RowStore]:
+    """The parts beside a store that are of the same photographs, described alike; others are named in the log."""
+    found = []
+    for folder in sorted((store.folder / PARTS).glob("*-of-*")):
+        try:
+            part = RowStore.load(folder)
+        except UserError as error:
+            log.warning("%s: not used: %s", folder, error)
+            continue
+        if (part.fingerprint, part.names, part.chunk_rows) == (store.fingerprint, store.names, store.chunk_rows):
+            found.append(part)
+        else:
+            log.warning("%s: not used: of another network or other photographs", folder)
+    return found
+
+
+def _taken(store: RowStore, chunk: int, part: RowStore) -> bool:
+    try:
+        return store.take(chunk, part)
+    except DamagedError as error:
+        log.warning("%s; its photographs are described again", error)
+        return False
 
 
 def joined(parts: Sequence[Shaped[np.ndarray, "_ *d"]]) -> Shaped[np.ndarray, "n *d"]:

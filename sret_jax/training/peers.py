@@ -64,6 +64,13 @@ def together(coordinator: str, processes: int | None, process: int | None, workd
         watch.end()
 
 
+def wait_for_peers(name: str) -> None:
+    """Returns when all processes have come to the point called `name`, however long some of them take."""
+    client = distributed.global_state.client
+    assert client is not None
+    client.wait_at_barrier(f"sret_jax {name}", 1000 * _NEVER)
+
+
 class _Watch:
     """What a process knows of the others."""
 

@@ -12,7 +12,7 @@ import pytest
 from sret_jax.errors import UserError
 from sret_jax.storage.artifacts import DamagedError, seal_folder
 from sret_jax.storage.journal import Journal
-from sret_jax.storage.row_store import STORE, RowStore, fill_store, joined
+from sret_jax.storage.row_store import STORE, Part, RowStore, fill_part, fill_store, joined
 
 NAMES = [f"église/{i}.jpg" for i in range(10)]
 X = np.random.default_rng(0).normal(size=(10, 8)).astype(np.float32)
@@ -211,3 +211,75 @@ def test_kills_lose_nothing_that_was_committed(tmp_path):
                 np.testing.assert_array_equal(np.load(folder / f"{i:05d}.npy")[:, 0], np.arange(start, stop) + 1)
         done = present
     assert done
+
+
+# ---- Parts ---------------------------------------------------------------------------------------------------------
+
+
+def rows_of(rows):
+    return X[rows.start : rows.stop]
+
+
+def nobody(rows):
+    raise AssertionError(f"{rows} is described again")
+
+
+def filled(folder, make=rows_of, fingerprint="net"):
+    return fill_store(folder, NAMES, fingerprint, 2, make, "retriever")
+
+
+def fill_parts(folder, of, fingerprint="net", but=()):
+    counts = [
+        fill_part(folder, NAMES, fingerprint, 2, rows_of, Part(number, of), "retriever")
+        for number in reversed(range(of))
+        if number not in but
+    ]
+    return sum(counts)
+
+
+@pytest.mark.parametrize("of", [1, 2, 3, 7])
+def test_parts_make_byte_for_byte_the_store_of_one_process(tmp_path, of):
+    whole = filled(tmp_path / "whole")
+    assert fill_parts(tmp_path / "parts", of) == len(NAMES)
+    assert fill_part(tmp_path / "parts", NAMES, "net", 2, nobody, Part(0, of), "retriever")  # it is there
+    merged = filled(tmp_path / "parts", nobody)
+    files = [
+        {path.name: path.read_bytes() for path in own.folder.iterdir() if path.is_file()} for own in (whole, merged)
+    ]
+    files[0].pop(".lock"), files[1].pop(".lock")
+    assert files[0] == files[1] and len(files[0]) == 6
+    np.testing.assert_array_equal(filled(tmp_path / "parts", nobody).read(), X)
+
+
+def test_what_parts_lack_is_said_and_described(tmp_path, caplog):
+    fill_parts(tmp_path / "s", 3, but=[1])
+    (tmp_path / "s/parts/0-of-3/00000.npy").write_bytes(b"damaged")
+    made = []
+    store = filled(tmp_path / "s", lambda rows: made.append(rows) or rows_of(rows))
+    assert made == [range(0, 2), range(2, 4), range(8, 10)]
+    np.testing.assert_array_equal(store.read(), X)
+    assert "its parts lack 4 photographs, which are described here" in caplog.text
+    assert "parts/0-of-3/00000.npy: gone, or changed since it was written" in caplog.text
+
+
+def test_parts_of_another_network_are_named_and_not_used(tmp_path, caplog):
+    fill_parts(tmp_path / "s", 2, fingerprint="other")
+    (tmp_path / "s/parts/9-of-9").mkdir()
+    made = []
+    filled(tmp_path / "s", lambda rows: made.append(rows) or rows_of(rows))
+    assert len(made) == 5
+    assert "parts/0-of-2: not used: of another network or other photographs" in caplog.text
+    assert "parts/9-of-9: not used" in caplog.text
+
+
+def test_a_part_that_was_killed_goes_on(tmp_path):
+    def dies(rows):
+        if rows.start == 6:
+            raise KeyboardInterrupt
+        return rows_of(rows)
+
+    with pytest.raises(KeyboardInterrupt):
+        fill_part(tmp_path / "s", NAMES, "net", 2, dies, Part(1, 2))
+    made = []
+    fill_part(tmp_path / "s", NAMES, "net", 2, lambda rows: made.append(rows) or rows_of(rows), Part(1, 2))
+    assert made == [range(6, 8)]
