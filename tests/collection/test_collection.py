@@ -469,7 +469,7 @@ def test_a_photograph_that_vanishes_while_it_is_read_is_no_file_that_cannot_be_u
     real = updating.read_photo
 
     def late(file, **how):
-        Path(file.path).unlink()
+        (root / file.name).unlink()
         return real(file, **how)
 
     with monkeypatch.context() as context:
