@@ -34,7 +34,10 @@ STARTING = 600  # seconds in which an actor has to start
 
 @dataclass(frozen=True)
 class Work:
-    """What every actor is to describe shards of, as `Collection.open` and `update` take it."""
+    """What every actor is to describe shards of, as `Collection.open` and `update` take it.
+
+    Paths are absolute, as all machines see them: actors work in folders of their own.
+    """
 
     root: str
     workdir: str
