@@ -60,7 +60,9 @@ def main(words: Sequence[str]) -> None:
     arguments.add_argument("--shard", default="", metavar="NUMBER/OF", help="the part that is described here")
     arguments.add_argument("--engine", default=None, choices=("local", *SERVERS), help="where it is searched")
     arguments.add_argument("--server", default="", metavar="ADDRESS", help="of the engine, without a password")
-    arguments.add_argument("--ray", default="", metavar="ADDRESS", help="describe all parts on a Ray cluster, or `local`")
+    arguments.add_argument(
+        "--ray", default="", metavar="ADDRESS", help="describe all parts on a Ray cluster, or `local`"
+    )
     arguments.add_argument("--shards", type=int, default=0, metavar="N", help="parts that the cluster's machines get")
     arguments.add_argument("--actors", type=int, default=0, metavar="N", help="processes of the cluster that describe")
     arguments.add_argument("--forget", action="store_true", help="also where no photograph is there any more")
@@ -81,7 +83,8 @@ def main(words: Sequence[str]) -> None:
         raise UserError("--shards and --actors are for --ray=ADDRESS: give it too")
     if given.ray and (not given.photos or given.shard or given.engine or given.shards < 0 or given.actors < 0):
         raise UserError(
-            "--ray describes all parts of a folder and merges them: give PHOTOS and --shards=N with it, and --engine later"
+            "--ray describes all parts of a folder and merges them: give PHOTOS and --shards=N with it, no --shard, "
+            "and --engine later"
         )
     if given.ray:
         index_parts(given)

@@ -69,9 +69,7 @@ def test_a_machine_that_is_lost_costs_no_byte(root, tmp_path, monkeypatch, capsy
         merged = index_on_ray(work, cluster.address, shards=4, tell=tell)
         assert lost.is_set() and sorted(own.shard for own in told) == [f"{i}/4" for i in range(4)]
         assert files(merged) == files(whole) and merged.status().photos == 12
-        index.main(
-            [str(root), "--engine=ray", f"--address={cluster.address}", f"--workdir={work.workdir}", "--name=parts"]
-        )
+        index.main([str(root), f"--ray={cluster.address}", f"--workdir={work.workdir}", "--name=parts"])
         said = capsys.readouterr().out.splitlines()
         assert len(said) == 5 and all(line.endswith("(0 added)") for line in said[:4])
         assert said[4] == f"parts: 12 photographs of {root}" and files(merged) == files(whole)
@@ -82,10 +80,10 @@ def test_a_machine_that_is_lost_costs_no_byte(root, tmp_path, monkeypatch, capsy
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--engine=ray"], "give PHOTOS"),
-        (["PHOTOS", "--engine=ray", "--shard=0/2"], "no --shard"),
-        (["PHOTOS", "--shards=3"], "are for --engine=ray"),
-        (["PHOTOS", "--engine=spark"], "invalid choice: 'spark'"),
+        (["--ray=local"], "give PHOTOS"),
+        (["PHOTOS", "--ray=local", "--shard=0/2"], "describes all parts of a folder"),
+        (["PHOTOS", "--ray=local", "--engine=local"], "--engine later"),
+        (["PHOTOS", "--shards=3"], "are for --ray=ADDRESS"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(words, says, root):
