@@ -240,6 +240,7 @@ def load(source: str | Path | Config = DEFAULT, config: Config | None = None) ->
     A part of the network that does not come with the package has to be registered before: nothing is imported because
     a folder names it. One that has changed since training is refused unless `config.changed_parts` is True.
     """
+    keep_compiled_programs()
     if isinstance(source, Config):
         return _untrained(source)
     if str(source) in shipped_names() and (isinstance(source, str) or not source.exists()):
