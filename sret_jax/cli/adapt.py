@@ -22,10 +22,9 @@ from ml_collections import config_flags
 
 from sret_jax.config.adaptation import AdaptConfig
 from sret_jax.config.paths import expanded, expanded_list
-from sret_jax.config.rules import check, rules_of
+from sret_jax.config.rules import check as check_values
+from sret_jax.config.rules import rules_of
 from sret_jax.errors import UserError
-from sret_jax.evaluation.adaptation_run import adapt_descriptors, adapt_retriever
-from sret_jax.retriever import load, without_unfilled_layers
 
 DEFAULT, RULES = AdaptConfig(), rules_of(AdaptConfig)
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
@@ -46,12 +45,15 @@ HELD_OUT = flags.DEFINE_float(
 SEED = flags.DEFINE_integer("seed", DEFAULT.seed, f"Of everything random: {RULES['seed'].says()}.")
 
 
-def main() -> None:
-    logging.getLogger("sret_jax").setLevel(logging.INFO)
+def check() -> None:
+    """Raises `UserError` for a mistake that can be found before anything is imported to train."""
     if OUT.value is None or bool(ROOT.value) == bool(DESCRIPTORS.value):
         raise UserError("give --out=DIR, and --root=PHOTOS or --descriptors=FILE.npy")
-    out = Path(expanded(OUT.value))
-    settings = dataclasses.replace(
+    check_values(_settings(), "--")
+
+
+def _settings() -> AdaptConfig:
+    return dataclasses.replace(
         DEFAULT,
         dim=DIM.value,
         start=START.value,
@@ -60,7 +62,14 @@ def main() -> None:
         held_out=HELD_OUT.value,
         seed=SEED.value,
     )
-    check(settings, "--")
+
+
+def main() -> None:
+    from sret_jax.evaluation.adaptation_run import adapt_descriptors, adapt_retriever
+    from sret_jax.retriever import load, without_unfilled_layers
+
+    logging.getLogger("sret_jax").setLevel(logging.INFO)
+    out, settings = Path(expanded(OUT.value)), _settings()
     if DESCRIPTORS.value:
         descriptors, labels, names = (Path(expanded(DESCRIPTORS.value)), expanded(LABELS.value), expanded(NAMES.value))
         _, found = adapt_descriptors(descriptors, out, settings, labels, names)

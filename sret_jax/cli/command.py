@@ -14,24 +14,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
 import sret_jax
 from sret_jax.cli.own_parts import TRACED, said, take_parts
-from sret_jax.config import Config, run_config
+from sret_jax.config import Config
 from sret_jax.config.paths import with_expanded_paths
 from sret_jax.config.reference import help_text
 from sret_jax.config.rules import check, read_text, rule_at, shown
 from sret_jax.errors import UserError, choices
-from sret_jax.storage.compilation_cache import keep_compiled_programs
 from sret_jax.storage.refusals import refusal_behind
 
 
 def run(name: str, words: Sequence[str] | None = None) -> None:
-    """Parses the flags of `sret_jax.cli.<name>` and calls its `main`.
+    """Parses the flags of `sret_jax.cli.<name>`, and calls its `check` and, with JAX imported, its `main`.
 
     Bad use and bad input end with one line on stderr and exit code 2.
 
@@ -46,11 +44,11 @@ def run(name: str, words: Sequence[str] | None = None) -> None:
         if set(words) & {"--help", "-h", "--helpfull", "--helpshort", "-help"}:
             print(module.__doc__, flags.FLAGS.module_help(module.__name__), help_text(), sep="\n")
             return
-        jax.config.update("jax_threefry_partitionable", True)
-        keep_compiled_programs()
 
     def act(_: list[str]) -> None:
         with _one_line(typed):
+            module.check()
+            _prepare_jax()
             try:
                 module.main()
             except UserError:
@@ -58,12 +56,22 @@ def run(name: str, words: Sequence[str] | None = None) -> None:
             except Exception as error:
                 if refused := refusal_behind(error):
                     raise refused from error
-                if not jax.distributed.is_initialized():
+                if not _is_of_several():
                     raise
                 leave(1, traceback.format_exc())
 
     sys.argv = [f"sret {name}", *words]  # where ml_collections looks for the fields of a config
     app.run(act, flags_parser=partial(_parse, typed=typed))
+
+
+def _prepare_jax() -> None:
+    """Imports it, after everything that can be wrong with a command line: it takes seconds."""
+    import jax
+
+    from sret_jax.storage.compilation_cache import keep_compiled_programs
+
+    jax.config.update("jax_threefry_partitionable", True)
+    keep_compiled_programs()
 
 
 def _parse(words: list[str], typed: Sequence[str]) -> list[str]:
@@ -138,6 +146,8 @@ def with_config(words: list[str]) -> list[str]:
     if given.workdir is None:
         raise UserError(f"{fields[0]}: changes a field of which config? Give --config=NAME, or --workdir=DIR of a run")
     workdir = Path(given.workdir).expanduser()
+    from sret_jax.config import run_config
+
     return [words[0], f"--config={run_config.__file__}:{workdir}", *words[1:]]
 
 
@@ -232,7 +242,7 @@ def _one_line(typed: Sequence[str]) -> Iterator[None]:
 def leave(code: int, text: str) -> None:
     """Ends this process. One of several ends at once: on the usual way out it would wait minutes for the others."""
     print(text, file=sys.stderr, flush=True)
-    if jax.distributed.is_initialized():
+    if _is_of_several():
         os._exit(code)
     sys.exit(code)
 
@@ -251,3 +261,8 @@ def check_processes(address: str | None, count: int | None, number: int | None) 
             f"--num_processes={count} --process_id={number}: give the number of processes, and which of them this is, "
             "from 0"
         )
+
+
+def _is_of_several() -> bool:
+    """Whether this is one of several processes of a run. One that has not imported JAX is not."""
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from sret_jax.config.paths import expanded
 from sret_jax.errors import UserError
-from sret_jax.models.weights.file import read_weights, write_weights
 
 
 def main(words: Sequence[str]) -> None:
@@ -38,6 +37,8 @@ def main(words: Sequence[str]) -> None:
     given = parser.parse_args(words)
     if Path(given.output).suffix != ".safetensors":
         raise UserError(f"{given.output}: the name must end in .safetensors")
+    from sret_jax.models.weights.file import read_weights, write_weights  # JAX with it, which takes seconds
+
     part = "/".join(filter(None, (given.entry.strip("/"), given.strip.strip("."))))
     weights = read_weights(given.input, given.layout, given.learned_whitening, part, given.backbone)
     write_weights(given.output, weights)

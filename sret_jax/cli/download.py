@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sret_jax.config.paths import expanded
-from sret_jax.datasets.downloads import by_hand, done_urls, download, sizes
 from sret_jax.datasets.sources import SOURCES
 from sret_jax.errors import UserError
 
@@ -33,6 +32,8 @@ def main(words: Sequence[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if options.archives and not Path(options.archives).is_dir():
         raise UserError(f"--archives={options.archives}: no such folder; give that of the archives you have")
+    from sret_jax.datasets.downloads import by_hand, done_urls, download, sizes
+
     done = done_urls(options.folder)
     left = [source for source in SOURCES[options.name] if source.url not in done]
     own = {source.url: by_hand(source, options.folder, options.archives) for source in left}

@@ -73,6 +73,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import config_flags
@@ -80,21 +81,16 @@ from ml_collections import config_flags
 from sret_jax.cli import command
 from sret_jax.collection.shard import Shard
 from sret_jax.config import PROTOCOLS, Config
+from sret_jax.config.names import METHODS, RERANKERS
+from sret_jax.config.own_parts import own_names
 from sret_jax.config.paths import expanded, expanded_list
-from sret_jax.errors import UserError
-from sret_jax.evaluation.benchmark import open_benchmarks
-from sret_jax.evaluation.external import scoring
-from sret_jax.evaluation.report.table import print_results, print_summary
+from sret_jax.errors import UserError, choices
 from sret_jax.evaluation.request import REVISITED, Request, check_benchmark, known_benchmarks, variant
-from sret_jax.evaluation.run import describe_part, evaluate
-from sret_jax.localization.methods import METHODS, check_methods
-from sret_jax.models.weights.shipped import DEFAULT
-from sret_jax.reranking.chain import parse_rerankers
-from sret_jax.reranking.rerankers import RERANKERS
-from sret_jax.retriever import Retriever, load, without_unfilled_layers
-from sret_jax.storage.row_store import Part
 from sret_jax.storage.workdir import Workdir, is_checkpoint
-from sret_jax.training.peers import together, wait_for_peers
+
+if TYPE_CHECKING:
+    from sret_jax.retriever import Retriever
+    from sret_jax.storage.row_store import Part
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder that training wrote, or one step of its checkpoints.")
@@ -110,8 +106,10 @@ QUERIES = flags.DEFINE_string("queries", "", 'Benchmark "folder": photographs th
 GND = flags.DEFINE_string("gnd", "", f"{', '.join(REVISITED)}: the ground truth, gnd_*.pkl or the same as JSON.")
 DISTRACTORS = flags.DEFINE_list("distractors", [], "Folders of photographs, at any depth, that are searched as well.")
 PROTOCOL = flags.DEFINE_string("protocol", "", f"One of {', '.join(PROTOCOLS)}.")
-RERANK = flags.DEFINE_list("rerank", None, f"Comma-separated NAME or NAME:NUMBER of {', '.join(RERANKERS)}.")
-LOCALIZE = flags.DEFINE_list("localize", None, f"Comma-separated: {', '.join(METHODS)}.")
+RERANK = flags.DEFINE_list(
+    "rerank", None, f"Comma-separated NAME or NAME:NUMBER of {', '.join((*RERANKERS, *own_names('reranker')))}."
+)
+LOCALIZE = flags.DEFINE_list("localize", None, f"Comma-separated: {', '.join((*METHODS, *own_names('localizer')))}.")
 ANCHORS = flags.DEFINE_boolean("anchors", False, "Show published numbers beside these, with their source.")
 RANKINGS = flags.DEFINE_string("rankings", "", "Score this file of rankings (.npy, .npz, .csv) instead of a network.")
 MASKS = flags.DEFINE_string("masks", "", 'Benchmark "folder": where objects are, <instance>/<photo>.png.')
@@ -124,10 +122,44 @@ PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process, from
 OUT = flags.DEFINE_string("out", None, "Where the results go; with several benchmarks, one folder each below it.")
 
 
+def check() -> None:
+    """Raises `UserError` for a mistake that can be found before anything is imported to measure."""
+    request = requested()
+    benchmarks: Sequence[str] = BENCHMARK.value or []
+    rerankers, methods = (*RERANKERS, *own_names("reranker")), (*METHODS, *own_names("localizer"))
+    for name in (text.partition(":")[0] for text in RERANK.value or []):
+        if name not in rerankers:
+            raise UserError(f"--rerank: no re-ranker {choices(name, rerankers)}, each with :NUMBER or not")
+    for name in LOCALIZE.value or []:
+        if name not in methods:
+            raise UserError(f"--localize: no method {choices(name, methods)}")
+    for benchmark in benchmarks:
+        check_benchmark(benchmark, request)
+    if QUERIES.value and not any(name.startswith("folder") for name in benchmarks or ["folder"]):
+        raise UserError("--queries goes with --benchmark=folder")
+    if ROOT.value and list(benchmarks) == ["synthetic"]:
+        raise UserError("--root does not go with --benchmark=synthetic, whose objects are drawn")
+    if REGIONS.value and not QUERIES.value:
+        raise UserError("--regions says what of the photographs of --queries=DIR is searched for: give these too")
+    command.check_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    if SHARD.value and COORDINATOR.value:
+        raise UserError("--shard and --coordinator: give one; with the second each process describes a part of its own")
+    if (SHARD.value or COORDINATOR.value) and (MARKS.value or RANKINGS.value):
+        raise UserError(
+            "--shard and --coordinator share out what a network describes; --rankings and --marks need none"
+        )
+    for flag in (MARKS, RANKINGS):
+        if flag.value and len(benchmarks) != 1:
+            raise UserError(f"--{flag.name}=FILE is scored on one benchmark: give --benchmark=NAME")
+
+
 def main() -> None:
+    from sret_jax.reranking.chain import parse_rerankers
+    from sret_jax.storage.row_store import Part
+
     logging.getLogger("sret_jax").setLevel(logging.INFO)
     request = requested()
-    _check_flags(request)
+    parse_rerankers(RERANK.value or [])
     out = expanded(OUT.value)
     if MARKS.value or RANKINGS.value:
         _score_foreign(request, out)
@@ -139,16 +171,23 @@ def main() -> None:
     else:
         import jax
 
+        from sret_jax.training.peers import together
+
         kept = expanded(WORKDIR.value) or out or "runs"
         with together(COORDINATOR.value, PROCESSES.value, PROCESS.value, kept):
             _measure(request, out, Part(jax.process_index(), jax.process_count()), with_peers=True)
 
 
-def _measure(request: Request, out: str, part: Part | None = None, with_peers: bool = False) -> None:
+def _measure(request: Request, out: str, part: "Part | None" = None, with_peers: bool = False) -> None:
     """Measures the network on the benchmarks; of a part its photographs are described only.
 
     With peers each describes its part, and the first one measures then; the others wait until it has.
     """
+    from sret_jax.evaluation.benchmark import open_benchmarks
+    from sret_jax.evaluation.report.table import print_results, print_summary
+    from sret_jax.evaluation.run import describe_part, evaluate
+    from sret_jax.training.peers import wait_for_peers
+
     retriever, place = chosen_retriever(CONFIG.value, WORKDIR.value, out)
     config = retriever.config
     benchmarks = list(dict.fromkeys(BENCHMARK.value or config.eval.benchmarks))
@@ -181,8 +220,11 @@ def requested() -> Request:
     return Request(expanded_list(ROOT.value), queries, gnd, distractors, PROTOCOL.value, masks)
 
 
-def chosen_retriever(config: Config | None, workdir: str | None, out: str | None) -> tuple[Retriever, Workdir]:
+def chosen_retriever(config: Config | None, workdir: str | None, out: str | None) -> "tuple[Retriever, Workdir]":
     """The retriever that the flags name, with their re-rankers and methods, and where it keeps what it extracts."""
+    from sret_jax.models.weights.shipped import DEFAULT
+    from sret_jax.retriever import load, without_unfilled_layers
+
     if workdir:
         folder = Path(expanded(workdir))
         retriever, place = load(folder, config), Workdir(folder)
@@ -212,33 +254,10 @@ def _instead_of(place: Workdir, out: str | None) -> Workdir:
     return Workdir(Path(out), place.tag, place.root)
 
 
-def _check_flags(request: Request) -> None:
-    """Raises `UserError` for a mistake that costs no time to find."""
-    benchmarks: Sequence[str] = BENCHMARK.value or []
-    parse_rerankers(RERANK.value or [])
-    check_methods(LOCALIZE.value or [])
-    for benchmark in benchmarks:
-        check_benchmark(benchmark, request)
-    if QUERIES.value and not any(name.startswith("folder") for name in benchmarks or ["folder"]):
-        raise UserError("--queries goes with --benchmark=folder")
-    if ROOT.value and list(benchmarks) == ["synthetic"]:
-        raise UserError("--root does not go with --benchmark=synthetic, whose objects are drawn")
-    if REGIONS.value and not QUERIES.value:
-        raise UserError("--regions says what of the photographs of --queries=DIR is searched for: give these too")
-    command.check_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    if SHARD.value and COORDINATOR.value:
-        raise UserError("--shard and --coordinator: give one; with the second each process describes a part of its own")
-    if (SHARD.value or COORDINATOR.value) and (MARKS.value or RANKINGS.value):
-        raise UserError(
-            "--shard and --coordinator share out what a network describes; --rankings and --marks need none"
-        )
-    for flag in (MARKS, RANKINGS):
-        if flag.value and len(benchmarks) != 1:
-            raise UserError(f"--{flag.name}=FILE is scored on one benchmark: give --benchmark=NAME")
-
-
 def _score_foreign(request: Request, out: str) -> None:
     """Scores what something else has ranked or marked."""
+    from sret_jax.evaluation.external import scoring
+
     (benchmark,) = BENCHMARK.value or []
     marks, rankings = expanded(MARKS.value), expanded(RANKINGS.value)
     kind, file = ("marks", Path(marks)) if marks else ("rankings", Path(rankings))

@@ -18,10 +18,7 @@ from collections.abc import Sequence
 
 from sret_jax.cli.collections import Parser
 from sret_jax.config.paths import expanded
-from sret_jax.data.opening import open_photos
 from sret_jax.errors import UserError
-from sret_jax.export.folder import export_retriever
-from sret_jax.models.weights.shipped import shipped_names
 
 
 def main(words: Sequence[str]) -> None:
@@ -35,6 +32,10 @@ def main(words: Sequence[str]) -> None:
     given = parser.parse_args(words)
     if given.photos and not given.onnx:
         raise UserError("--photos are what --onnx is compared on: give that too")
+    from sret_jax.data.opening import open_photos  # JAX with what follows, which takes seconds
+    from sret_jax.export.folder import export_retriever
+    from sret_jax.models.weights.shipped import shipped_names
+
     run = given.run if given.run in shipped_names() else expanded(given.run)
     photos = open_photos(given.photos) if given.photos else None
     about = export_retriever(

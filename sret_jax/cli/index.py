@@ -29,30 +29,20 @@ and merged. `--ray=auto` is the cluster that this machine belongs to, `--ray=loc
 """
 
 import argparse
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from sret_jax.cli.collections import add_name, collection_folders, in_each, parser, shown
-from sret_jax.collection.collection import Collection
-from sret_jax.collection.local import SOURCES
-from sret_jax.collection.update import Progress as Tell
-from sret_jax.collection.update import Update
+from sret_jax.cli.collections import add_name, collection_folders, in_each, parser
+from sret_jax.config.names import KEPT_FEATURES, SERVERS
 from sret_jax.config.paths import expanded
 from sret_jax.data.remote import is_address
 from sret_jax.errors import UserError
-from sret_jax.retrieval.servers import SERVERS
-
-SHOWN = 5  # skipped files that are named
 
 
 def main(words: Sequence[str]) -> None:
     arguments = parser("index", __doc__)
     add_name(arguments)
-    kinds = ", ".join(SOURCES)
+    kinds = ", ".join(KEPT_FEATURES)
     arguments.add_argument("photos", nargs="?", type=expanded, help="the folder of the photographs")
     arguments.add_argument("--name", default="", help="of the collection; by default the folder's")
     arguments.add_argument("--retriever", type=expanded, default=None, help="what describes the photographs")
@@ -89,6 +79,9 @@ def main(words: Sequence[str]) -> None:
     if given.ray:
         index_parts(given)
         return
+    from sret_jax.cli.updating import update  # JAX with it, which takes seconds
+    from sret_jax.collection.collection import Collection
+
     if given.photos:
         name = given.name or given.collection
         opened = Collection.open(
@@ -128,37 +121,3 @@ def index_parts(given: argparse.Namespace) -> None:
     )
     merged = index_on_ray(work, given.ray, given.shards, given.actors, tell)
     print(f"{merged.name}: {merged.status().photos} photographs of {merged.root}")
-
-
-def update(collection: Collection, forget: bool) -> None:
-    with progress(collection.name) as tell:
-        done = collection.update(tell, forget)
-    print(summary(collection, done))
-
-
-@contextlib.contextmanager
-def progress(what: str) -> Iterator[Tell]:
-    """Shows on a terminal how many files are read."""
-    screen = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        task = bar.add_task(f"{what}: reading photographs", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def summary(collection: Collection, done: Update) -> str:
-    """What an update did, in words."""
-    moved = len(done.renamed)
-    counts = [("added", len(done.added) - moved), ("changed", len(done.changed))]
-    counts += [("renamed", moved), ("removed", len(done.removed) - moved)]
-    counts.append(("given local features", len(done.completed)))
-    said = ", ".join(f"{count} {what}" for what, count in counts if count) or "nothing new"
-    status = collection.status()
-    lines = [f"{collection.name}: {status.photos} photographs of {collection.root} ({said})"]
-    if status.skipped:
-        lines.append(f"{len(status.skipped)} files are no photographs that can be used:")
-        few = len(status.skipped) <= SHOWN + 1  # a line that says there is one more takes as much as that one
-        lines += [f"  {shown(name)}: {reason}" for name, reason in status.skipped[: None if few else SHOWN]]
-        if not few:
-            lines.append("  … `sret status` lists all")
-    return "\n".join(lines)

@@ -10,7 +10,6 @@ The collection is what `sret index PHOTOS` would have made of all, and goes on a
 from collections.abc import Sequence
 
 from sret_jax.cli.collections import parser
-from sret_jax.collection.collection import Collection
 from sret_jax.config.paths import expanded
 
 
@@ -19,5 +18,7 @@ def main(words: Sequence[str]) -> None:
     arguments.add_argument("photos", type=expanded, help="the folder of the photographs")
     arguments.add_argument("--name", default="", help="of the collection; by default the folder's")
     given = arguments.parse_args(words)
+    from sret_jax.collection.collection import Collection  # JAX with it, which takes seconds
+
     merged = Collection.merge(given.photos, workdir=given.workdir, name=given.name)
     print(f"{merged.name}: {merged.status().photos} photographs of {merged.root}")

@@ -21,27 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from sret_jax.config.paths import expanded
-from sret_jax.data.beam import with_beam
-from sret_jax.datasets.lookups import LOOKUPS, prepare_landmark_training, prepare_million
-from sret_jax.datasets.revisited import prepare_revisited
-from sret_jax.datasets.sfm120k import prepare_sfm_splits
 from sret_jax.errors import UserError
 
-PREPARE: dict[str, Callable[..., Any]] = {
-    **LOOKUPS,
-    "roxford5k": partial(prepare_revisited, "roxford5k"),
-    "rparis6k": partial(prepare_revisited, "rparis6k"),
-    "revisitop1m": prepare_million,
-    "landmark_training": prepare_landmark_training,
-    "sfm120k": prepare_sfm_splits,
-}
+PREPARED = "gldv2 ilias landmark_training paintings revisitop1m roxford5k rparis6k sfm120k".split()
 
 
 def main(words: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         "sret prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", choices=sorted(PREPARE))
+    parser.add_argument("name", choices=PREPARED)
     parser.add_argument("root", type=expanded)
     parser.add_argument("cache", type=expanded)
     parser.add_argument("--beam_options", default="", help="of the pipeline, in one string; empty: this machine")
@@ -49,5 +38,23 @@ def main(words: Sequence[str]) -> None:
     root, cache = Path(options.root), Path(options.cache)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give that of the benchmark's files")
-    PREPARE[options.name](root, cache, builder=with_beam(shlex.split(options.beam_options)))
+    from sret_jax.data.beam import with_beam  # and what it prepares by, which takes seconds
+
+    preparers()[options.name](root, cache, builder=with_beam(shlex.split(options.beam_options)))
     print(f"{options.name} is prepared in {cache}")
+
+
+def preparers() -> dict[str, Callable[..., Any]]:
+    """What prepares each of `PREPARED`."""
+    from sret_jax.datasets.lookups import LOOKUPS, prepare_landmark_training, prepare_million
+    from sret_jax.datasets.revisited import prepare_revisited
+    from sret_jax.datasets.sfm120k import prepare_sfm_splits
+
+    return {
+        **LOOKUPS,
+        "roxford5k": partial(prepare_revisited, "roxford5k"),
+        "rparis6k": partial(prepare_revisited, "rparis6k"),
+        "revisitop1m": prepare_million,
+        "landmark_training": prepare_landmark_training,
+        "sfm120k": prepare_sfm_splits,
+    }

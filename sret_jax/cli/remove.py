@@ -9,7 +9,6 @@ with `--undo` it does.
 from collections.abc import Sequence
 
 from sret_jax.cli.collections import add_name, collection_folder, parser
-from sret_jax.collection.collection import Collection
 
 
 def main(words: Sequence[str]) -> None:
@@ -18,6 +17,8 @@ def main(words: Sequence[str]) -> None:
     arguments.add_argument("names", nargs="+", help="of the photographs")
     arguments.add_argument("--undo", action="store_true", help="let `sret index` bring them back")
     given = arguments.parse_args(words)
+    from sret_jax.collection.collection import Collection  # JAX with it, which takes seconds
+
     collection, names = Collection(collection_folder(given)), list(dict.fromkeys(given.names))
     if given.undo:
         collection.restore(names)

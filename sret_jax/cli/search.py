@@ -22,11 +22,7 @@ from pathlib import Path
 
 from sret_jax.cli.collections import add_name, collection_folder, is_file, parser, shown
 from sret_jax.collection.answers import Answer, Found
-from sret_jax.collection.collection import Collection
-from sret_jax.data.regions import Box, Region
 from sret_jax.errors import UserError, did_you_mean
-from sret_jax.localization.region_file import region_of
-from sret_jax.server.results import search_result
 
 
 def main(words: Sequence[str]) -> None:
@@ -40,6 +36,10 @@ def main(words: Sequence[str]) -> None:
     arguments.add_argument("--verify", action="store_true", help="order the first answers by spatial verification")
     arguments.add_argument("--json", action="store_true", help="print JSON")
     given = arguments.parse_args(words)
+    from sret_jax.collection.collection import Collection  # JAX with it, which takes seconds
+    from sret_jax.data.regions import Region
+    from sret_jax.localization.region_file import region_of
+
     collection = Collection(collection_folder(given))
     path = os.path.expanduser(given.query)
     query = Path(path) if is_file(path) else given.query
@@ -65,8 +65,10 @@ def main(words: Sequence[str]) -> None:
         print(f"no answers from {given.start} on", file=sys.stderr)
 
 
-def one_a_line(found: Found, start: int, k: int, discovered: Box | None) -> str:
+def one_a_line(found: Found, start: int, k: int, discovered: tuple[int, int, int, int] | None) -> str:
     """What `POST /search` answers, with every answer on a line of its own."""
+    from sret_jax.server.results import search_result
+
     about = search_result(found, start, k, discovered)
     lines = [json.dumps(answer) for answer in about.pop("answers")]
     return json.dumps(about)[:-1] + ', "answers": [\n' + ",\n".join(lines) + "\n]}"

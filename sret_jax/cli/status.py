@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from sret_jax.cli.collections import add_name, collection_folders, in_each, parser, shown
 from sret_jax.collection.answers import Status
-from sret_jax.collection.collection import Collection
 
 
 def main(words: Sequence[str]) -> None:
@@ -20,6 +19,8 @@ def main(words: Sequence[str]) -> None:
     add_name(arguments)
     arguments.add_argument("--json", action="store_true", help="print JSON")
     given = arguments.parse_args(words)
+    from sret_jax.collection.collection import Collection  # JAX with it, which takes seconds
+
     folders = collection_folders(given)
     found: list[Status] = []
     try:

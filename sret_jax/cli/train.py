@@ -19,10 +19,6 @@ from ml_collections import config_flags
 from sret_jax.cli import command
 from sret_jax.config.paths import expanded
 from sret_jax.errors import UserError
-from sret_jax.evaluation.seeds import train_seeds
-from sret_jax.evaluation.training_run import train
-from sret_jax.training.loop import Stopped
-from sret_jax.training.peers import together
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, logs and results go.")
@@ -32,10 +28,19 @@ PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.")
 PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 
 
-def main() -> None:
+def check() -> None:
+    """Raises `UserError` for a mistake that can be found before anything is imported to train."""
     if CONFIG.value is None or WORKDIR.value is None:
         raise UserError("give --config=NAME or a file, and --workdir=DIR")
     command.check_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+
+
+def main() -> None:
+    from sret_jax.evaluation.seeds import train_seeds
+    from sret_jax.evaluation.training_run import train
+    from sret_jax.training.loop import Stopped
+    from sret_jax.training.peers import together
+
     workdir = expanded(WORKDIR.value)
     try:
         with contextlib.ExitStack() as stack:

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 
 from sret_jax.cli.collections import add_name, collection_folder, parser, shown
-from sret_jax.collection.collection import Collection
 
 
 def main(words: Sequence[str]) -> None:
@@ -18,6 +17,8 @@ def main(words: Sequence[str]) -> None:
     add_name(arguments)
     arguments.add_argument("--mend", action="store_true", help="forget what is damaged, to be described again")
     given = arguments.parse_args(words)
+    from sret_jax.collection.collection import Collection  # JAX with it, which takes seconds
+
     collection = Collection(collection_folder(given))
     damaged = collection.verify(mend=given.mend)
     for name in damaged:

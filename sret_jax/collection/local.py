@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from sret_jax.collection.reading import as_shown, pixel_set
+from sret_jax.config.names import KEPT_FEATURES
 from sret_jax.data.regions import Region
 from sret_jax.errors import UserError, choices
 from sret_jax.extraction.descriptors import VERSIONS
@@ -18,7 +19,7 @@ from sret_jax.storage.artifacts import fingerprint
 
 NONE = "none"
 # Of `config.local.source`: those that learn nothing from the photographs searched, which change.
-SOURCES = (NONE, "sift", "head")
+SOURCES = KEPT_FEATURES
 SIFT_DIM = 128
 
 Features = Shaped[np.ndarray, "_"]  # as `local_features.real_features` has them: those of one photograph

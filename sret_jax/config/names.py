@@ -20,6 +20,10 @@ METHODS = (
     *("everything", "lost", "lost_inwards", "query_lost", "seed_lost", "discovery", "regions", "dense", "sv"),
     "sv+discovery",
 )
+DESCRIPTOR_DTYPES, DESCRIPTOR_SCALES = ("float32", "float16", "int8"), ("dimension", "vector")  # exported
+DESCRIPTOR_FORMS = ("npy", "parquet")
+SERVERS = ("milvus", "pgvector")  # that a collection is searched in
+KEPT_FEATURES = ("none", "sift", "head")  # local features that a collection keeps
 BENCHMARKS = (
     *("synthetic", "folder", "roxford5k", "rparis6k", "revisited", "proxford", "prparis", "gldv2", "ilias"),
     "paintings",

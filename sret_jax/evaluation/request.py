@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sret_jax.config import PROTOCOLS, Config
+from sret_jax.config.names import BENCHMARKS as BENCHMARKS
 from sret_jax.config.own_parts import own_names
 from sret_jax.config.paths import listed_paths
-from sret_jax.datasets.lookups import LOOKUPS
 from sret_jax.errors import UserError, choices
 
 PIXEL = {"proxford": "roxford5k", "prparis": "rparis6k"}  # the same photographs, with the object's pixels
 REVISITED = ("roxford5k", "rparis6k", "revisited", *PIXEL)  # "revisited": any folder with a ground truth like theirs
-BENCHMARKS = ("synthetic", "folder", *REVISITED, *LOOKUPS)  # those that come with the package
+PUBLISHED = tuple(name for name in BENCHMARKS if name not in ("synthetic", "folder"))  # with files of their authors
 MILLION = "1m"  # NAME+1m is NAME with the million of <root>/revisitop1m as distractors
 
 
@@ -99,7 +99,7 @@ def resolved(benchmark: str, config: Config, request: Request) -> tuple[str, Req
     name = plain_benchmark(benchmark)
     if name == "revisited" and not request.gnd:
         raise UserError("benchmark 'revisited' needs its ground truth: give --gnd=FILE, a gnd_*.pkl or that as JSON")
-    if (name in (*REVISITED, *LOOKUPS) or name != benchmark) and not request.root:
+    if (name in PUBLISHED or name != benchmark) and not request.root:
         raise UserError(f"benchmark {benchmark!r} needs photographs: give --root=DIR, the folder of its files")
     if name != benchmark:
         million = Path(request.root) / "revisitop1m"

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from sret_jax.config.names import DESCRIPTOR_DTYPES, DESCRIPTOR_FORMS, DESCRIPTOR_SCALES
 from sret_jax.errors import UserError, choices
 from sret_jax.extraction.origin import Descriptors
 from sret_jax.storage.artifacts import (
@@ -36,7 +37,6 @@ from sret_jax.storage.foreign import open_npy, read_json
 from sret_jax.storage.refusals import plainly
 
 FORMAT = "sret_jax descriptors 1"
-DTYPES, SCALES, FORMS = ("float32", "float16", "int8"), ("dimension", "vector"), ("npy", "parquet")
 STEMS = ("about", "names", "descriptors", "scale")  # of the files
 ROWS = 65536  # converted at once
 MOST_BYTES, MOST_NAMES = 64 << 30, 256 << 20  # of what is read again
@@ -79,7 +79,11 @@ def write_descriptors(
       UserError: `folder` holds something or is the current one, a choice that is none, numbers of names and rows that
         differ, a descriptor that is not finite (it is named), or Parquet without the package for it.
     """
-    for option, value, known in (("dtype", dtype, DTYPES), ("per", per, SCALES), ("form", form, FORMS)):
+    for option, value, known in (
+        ("dtype", dtype, DESCRIPTOR_DTYPES),
+        ("per", per, DESCRIPTOR_SCALES),
+        ("form", form, DESCRIPTOR_FORMS),
+    ):
         if value not in known:
             raise UserError(f"descriptors: {option} {choices(value, known)}")
     folder = new_folder(folder)

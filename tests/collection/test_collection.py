@@ -15,7 +15,7 @@ from PIL import Image
 from skimage import data
 
 import sret_jax
-from sret_jax.cli.index import summary
+from sret_jax.cli.updating import summary
 from sret_jax.collection import collection as module
 from sret_jax.collection import place, store_index
 from sret_jax.collection import update as updating

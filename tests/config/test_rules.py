@@ -15,7 +15,7 @@ from sret_jax.config.reference import fields, help_text, markdown
 from sret_jax.config.rules import Between, Count, OneOf, Text, check, read_text, rule_at, ruled, rules_of, shown
 from sret_jax.config.validation import check_values, validate
 from sret_jax.errors import UserError
-from sret_jax.evaluation.request import BENCHMARKS
+from sret_jax.evaluation.benchmark import OPENERS
 from sret_jax.localization.methods import METHODS
 from sret_jax.models.backbones import BACKBONES
 from sret_jax.models.descriptor import POOLINGS
@@ -159,4 +159,4 @@ def test_the_names_that_can_be_chosen_are_those_of_what_is_built():
     stages = {stage for backbone in BACKBONES.values() for stage in backbone.stages}
     assert list(names.BACKBONES) == list(BACKBONES) and set(names.STAGES) == stages
     assert list(names.POOLINGS) == list(POOLINGS) and list(names.RERANKERS) == list(RERANKERS)
-    assert list(names.METHODS) == list(METHODS) and names.BENCHMARKS == BENCHMARKS
+    assert list(names.METHODS) == list(METHODS) and set(names.BENCHMARKS) == set(OPENERS)
