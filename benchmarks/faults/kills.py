@@ -13,6 +13,7 @@ After the last start everything in the folder has to be what the run that nothin
 times; and nothing else may be there. Besides, with `--peers` rounds each:
 
     SIGTERM        training saves the current step and ends within 30 s, with all its processes
+    SIGTERM, any   the same at any moment of a training: in preparing, compiling, a step, measuring
     two writers    of two commands on one folder one runs, and the other ends at once and names the first
     peer killed    of two processes that train together one is killed, the other ends within 35 s and names it
     peer stopped   the same by SIGSTOP
@@ -58,6 +59,7 @@ from sret_jax.collection.collection import Collection
 from sret_jax.config import Config
 from sret_jax.storage.checkpoint import read_step, verify_step
 from sret_jax.storage.metrics_file import read_metrics
+from sret_jax.training.stopping import AGAIN
 
 sys.path.append(str(Path(__file__).parents[2]))
 from benchmarks.faults import damage
@@ -554,7 +556,7 @@ def terminated(scene: Scene, expected: Whole, folder: Path, rng: random.Random, 
     row.counts["kills"] += 1
     row.end = max(row.end, took := time.perf_counter() - began)
     step = re.search(r"stopped by SIGTERM after step (\d+), which is saved", ended.said)
-    if ended.status != 128 + signal.SIGTERM or not step or not (folder / f"run/checkpoints/{step[1]}").is_dir():
+    if ended.status != AGAIN or not step or not (folder / f"run/checkpoints/{step[1]}").is_dir():
         fault(row, tell, f"SIGTERM: {ended.status} {ended.said[-1000:]}")
     if took > SLOWEST_STOP:
         fault(row, tell, f"SIGTERM: {took:.0f} s")
@@ -564,6 +566,34 @@ def terminated(scene: Scene, expected: Whole, folder: Path, rng: random.Random, 
     if step and f"going on after step {step[1]}" not in again.said:
         fault(row, tell, f"SIGTERM: does not go on after step {step[1]}: {again.said[-1000:]}")
     compare(scene, expected, folder, again, row, tell)
+
+
+def terminated_anywhere(scene: Scene, expected: Whole, folder: Path, rng: random.Random, row: Row, tell: Tell) -> None:
+    """SIGTERM at a random moment of a command that has begun."""
+    for _ in range(TRIES):
+        _fresh(scene.base, folder)
+        child = Started(folder, scene.words)
+        _until(child, lambda: (folder / "run/.lock").exists())
+        time.sleep(rng.uniform(0, expected.seconds))
+        with contextlib.suppress(ProcessLookupError):
+            child.kill(signal.SIGTERM)
+        began = time.perf_counter()
+        ended = child.wait()
+        if ended.status:
+            break
+    row.counts["kills"] += 1
+    row.end = max(row.end, took := time.perf_counter() - began)
+    lines = re.findall(
+        r"(?m)^stopped by SIGTERM(?: after step \d+, which is saved in|; what was saved stays)", ended.said
+    )
+    tell(f"SIGTERM anywhere: {ended.status} after {took:.1f} s: {ended.said.splitlines()[-1:]}")
+    if ended.status != AGAIN or len(lines) != 1 or "Traceback" in ended.said:
+        fault(row, tell, f"SIGTERM anywhere: {ended.status} {ended.said[-1000:]}")
+    if took > SLOWEST_STOP:
+        fault(row, tell, f"SIGTERM anywhere: {took:.0f} s")
+    if child.left:
+        fault(row, tell, "SIGTERM anywhere: a process is left")
+    compare(scene, expected, folder, Started(folder, scene.words).wait(), row, tell)
 
 
 def doubled(scene: Scene, expected: Whole, folder: Path, row: Row, tell: Tell) -> None:
@@ -617,7 +647,7 @@ def bereaved(
     row.end = max(row.end, took)
     lines = [line for line in ended.said.splitlines() if re.search("error|rror:|Check failure|Traceback|    @ ", line)]
     wanted = f"error: process {victim} (pid {lost.pid} on {socket.gethostname()}) is lost"
-    if ended.status <= 0 or len(lines) != 1 or not lines[0].startswith(wanted) or "start all 2" not in lines[0]:
+    if ended.status != AGAIN or len(lines) != 1 or not lines[0].startswith(wanted) or "start all 2" not in lines[0]:
         fault(row, tell, f"{name}: {ended.status} {ended.said[-3000:]}")
     if took > SLOWEST_PEER:
         fault(row, tell, f"{name}: {took:.0f} s")
@@ -667,12 +697,15 @@ def rows_of_kills(counts: dict[str, int], peers: int, seed: int, tell: Tell) -> 
         if not peers:
             return table
         alone = whole(long, trial, traced=False)
-        table |= {name: Row() for name in ("SIGTERM", "two writers", "peer killed", "peer stopped")}
+        table |= {name: Row() for name in ("SIGTERM", "SIGTERM, any", "two writers", "peer killed", "peer stopped")}
         (new,) = (scene for scene in found if scene.kind == "collection, new")
+        (short,) = (scene for scene in found if scene.kind == "training")
+        brief = wholes.get(short.kind) or whole(short, trial, traced=False)
         writers = [(long, alone), (new, wholes.get(new.kind) or whole(new, trial, traced=False))]
         both = whole_together(pair, trial)
         for number in range(peers):
             terminated(long, alone, trial, rng, table["SIGTERM"], tell)
+            terminated_anywhere(short, brief, trial, rng, table["SIGTERM, any"], tell)
             doubled(*writers[number % 2], trial, table["two writers"], tell)
             bereaved(pair, both, trial, signal.SIGKILL, number % 2, rng, table["peer killed"], tell)
             bereaved(pair, both, trial, signal.SIGSTOP, (number + 1) % 2, rng, table["peer stopped"], tell)

@@ -19,6 +19,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 import sret_jax
+from sret_jax.cli.ending import ending_by_signals, is_of_several, leave
 from sret_jax.cli.own_parts import TRACED, said, take_parts
 from sret_jax.config import Config
 from sret_jax.config.paths import with_expanded_paths
@@ -48,6 +49,7 @@ def run(name: str, words: Sequence[str] | None = None) -> None:
     def act(_: list[str]) -> None:
         with _one_line(typed):
             module.check()
+        with ending_by_signals(), _one_line(typed):
             _prepare_jax()
             try:
                 module.main()
@@ -56,7 +58,7 @@ def run(name: str, words: Sequence[str] | None = None) -> None:
             except Exception as error:
                 if refused := refusal_behind(error):
                     raise refused from error
-                if not _is_of_several():
+                if not is_of_several():
                     raise
                 leave(1, traceback.format_exc())
 
@@ -239,14 +241,6 @@ def _one_line(typed: Sequence[str]) -> Iterator[None]:
         leave(2, said(error, typed))
 
 
-def leave(code: int, text: str) -> None:
-    """Ends this process. One of several ends at once: on the usual way out it would wait minutes for the others."""
-    print(text, file=sys.stderr, flush=True)
-    if _is_of_several():
-        os._exit(code)
-    sys.exit(code)
-
-
 def check_processes(address: str | None, count: int | None, number: int | None) -> None:
     """Raises `UserError` for processes that cannot be, and for numbers of them that nothing would read."""
     if address in (None, "auto"):
@@ -261,8 +255,3 @@ def check_processes(address: str | None, count: int | None, number: int | None) 
             f"--num_processes={count} --process_id={number}: give the number of processes, and which of them this is, "
             "from 0"
         )
-
-
-def _is_of_several() -> bool:
-    """Whether this is one of several processes of a run. One that has not imported JAX is not."""
-    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()

@@ -1,8 +1,10 @@
 """`sret COMMAND ...`: everything that is done from a command line."""
 
+import contextlib
 import sys
 
 import sret_jax
+from sret_jax.cli.ending import ending_by_signals
 from sret_jax.cli.own_parts import TRACED, said, take_parts
 from sret_jax.errors import UserError, choices
 from sret_jax.storage.refusals import plainly
@@ -25,6 +27,7 @@ COMMANDS = {
     "prepare": "prepare a large benchmark by Apache Beam",
 }
 FLAGGED = ("train", "eval", "adapt")  # with a config and absl's flags
+LONG = ("index", "merge")  # of the others, those that take hours, and go on when they are given again
 
 
 def main() -> None:
@@ -68,7 +71,8 @@ def _plain(command: str, words: list[str]) -> None:
     from importlib import import_module
 
     rest = [word for word in take_parts(words) if word != TRACED]
-    import_module(f"sret_jax.cli.{command.replace('-', '_')}").main(rest)
+    with ending_by_signals() if command in LONG else contextlib.nullcontext():
+        import_module(f"sret_jax.cli.{command.replace('-', '_')}").main(rest)
 
 
 def usage() -> str:

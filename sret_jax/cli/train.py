@@ -16,7 +16,6 @@ import contextlib
 from absl import flags
 from ml_collections import config_flags
 
-from sret_jax.cli import command
 from sret_jax.config.paths import expanded
 from sret_jax.errors import UserError
 
@@ -38,17 +37,13 @@ def check() -> None:
 def main() -> None:
     from sret_jax.evaluation.seeds import train_seeds
     from sret_jax.evaluation.training_run import train
-    from sret_jax.training.loop import Stopped
     from sret_jax.training.peers import together
 
     workdir = expanded(WORKDIR.value)
-    try:
-        with contextlib.ExitStack() as stack:
-            if COORDINATOR.value:
-                stack.enter_context(together(COORDINATOR.value, PROCESSES.value, PROCESS.value, workdir))
-            if SEEDS.value is None:
-                train(CONFIG.value, workdir)
-            else:
-                print(train_seeds(CONFIG.value, workdir, SEEDS.value))
-    except Stopped as stopped:
-        command.leave(128 + stopped.number, str(stopped))
+    with contextlib.ExitStack() as stack:
+        if COORDINATOR.value:
+            stack.enter_context(together(COORDINATOR.value, PROCESSES.value, PROCESS.value, workdir))
+        if SEEDS.value is None:
+            train(CONFIG.value, workdir)
+        else:
+            print(train_seeds(CONFIG.value, workdir, SEEDS.value))

@@ -43,7 +43,8 @@ def serve() -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):  # where libraries may write
         os.dup2(nowhere, standard)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the command, which ends its decoders
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # meant for the command, which ends its decoders
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     _limit_memory()
     threading.Thread(target=_end_with_the_command, args=(requests,), daemon=True).start()

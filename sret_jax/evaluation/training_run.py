@@ -30,7 +30,7 @@ def train(config: Config, workdir: str | Path) -> Retriever:
 
     Raises:
       UserError: see `training.loop.train`.
-      Stopped: on SIGTERM or SIGINT, after saving.
+      Stopped: on SIGTERM, SIGUSR1 or SIGINT in the steps, after saving.
     """
     validate(config)
     workdir = Path(workdir).expanduser()

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from sret_jax.training.optimizer import Lengths, build_optimizer
 from sret_jax.training.run_record import check_same_devices, check_same_run, describe_run, grown, write_run
 from sret_jax.training.shown import Shown, shown
 from sret_jax.training.step import TrainState, make_step
+from sret_jax.training.stopping import Stopped, recorded
 from sret_jax.training.validation import Validation, hold_out, kept
 from sret_jax.training.warm_start import check_same_start, class_weights, digest_of, instances_key, start_folder
 from sret_jax.training.whitening import learn_whitening, whitened_start
@@ -46,17 +47,6 @@ from sret_jax.training.whitening import learn_whitening, whitened_start
 log = logging.getLogger(__name__)
 Tree = dict[str, Any]
 Measure = Callable[[TrainedNetwork, str], None]  # (network, tag of what it leaves in the workdir)
-
-
-class Stopped(Exception):
-    """A signal asked the run to stop; what it had done is saved."""
-
-    def __init__(self, number: int, step: int, workdir: Path):
-        self.number = number
-        super().__init__(
-            f"stopped by {signal.Signals(number).name} after step {step}, which is saved in {workdir}; "
-            "run the same command again to go on"
-        )
 
 
 def train(config: Config, workdir: Path, measure: Measure | None = None) -> TrainState:
@@ -77,7 +67,7 @@ def train(config: Config, workdir: Path, measure: Measure | None = None) -> Trai
     Raises:
         UserError: bad config or photographs, a workdir in use or of another run, a loss that is not finite, a full disk
             or device memory. What was saved before stays.
-        Stopped: on SIGTERM or SIGINT, after saving.
+        Stopped: on SIGTERM, SIGUSR1 or SIGINT in the steps, after saving.
     """
     validate(config)
     workdir = Path(workdir)
@@ -289,7 +279,7 @@ def _run_steps(
     )
 
     with (
-        _stop_request() as received,
+        recorded() as received,
         enough_memory(remedy),
         MetricsLog(
             workdir, start, settings.steps, settings.log_every, photos_per_step, active=parallel.is_main()
@@ -327,11 +317,14 @@ def _run_steps(
                 batches.start_step(step - 1, partial(parallel.fetch, _variables(state)))
             local = [next(batches) for _ in range(settings.accumulate)]
             rows = np.concatenate([batch["row"] for batch in local])
-            asked = np.full(len(local[0]["row"]), bool(received))
+            asked = np.full(len(local[0]["row"]), bool(received.numbers))
             state, metrics = step_function(state, parallel.shard([batch | {"stop": asked} for batch in local]))
             stop = finish_running()  # of the step before, while this one runs
-            stop = stop or (bool(received) and jax.process_count() == 1)  # alone there is nobody to agree with
+            stop = stop or (bool(received.numbers) and jax.process_count() == 1)  # alone there is nobody to agree with
             running.append((step, metrics, rows))
+            if not received.begun:
+                jax.block_until_ready(metrics)
+                received.begin()
             ends = False
             if validation is not None and (step % settings.validate_every == 0 or step == settings.steps):
                 stop = finish_running() or stop  # what is not finite is named by its step before it is measured
@@ -344,31 +337,17 @@ def _run_steps(
             if stop:
                 checkpoints.wait()
                 parallel.wait_for_all("stopped")  # the first to leave ends the others
-                raise Stopped(received[0] if received else signal.SIGTERM, step, workdir)
+                number = received.numbers[0] if received.numbers else signal.SIGTERM
+                raise Stopped(
+                    number,
+                    f"stopped by {signal.Signals(number).name} after step {step}, which is saved in {workdir}; "
+                    "run the same command again to go on",
+                    agreed=True,
+                )
             if ends and validation is not None:
                 log.warning("training ends after step %d: no better network since step %d", step, validation.step)
                 break
     return parallel.fetch(state)
-
-
-@contextlib.contextmanager
-def _stop_request() -> Iterator[list[int]]:
-    """A list that SIGTERM and SIGINT append their number to. A second signal ends the process as it always would."""
-    received: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def handle(number: int, _: Any) -> None:
-        received.append(number)
-        for other, handler in before.items():
-            signal.signal(other, handler)
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _measured(measure: Measure | None, trained: TrainedNetwork, tag: str) -> None:

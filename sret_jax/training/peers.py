@@ -20,7 +20,7 @@ from jax._src import clusters, distributed
 
 from sret_jax.errors import UserError
 from sret_jax.storage.workdir import Workdir, steps_in
-from sret_jax.training.loop import Stopped
+from sret_jax.training.stopping import AGAIN, Stopped
 
 BEAT = 1.0  # seconds between two signs of life
 SILENCE = 20  # beats without one after which a process counts as lost
@@ -33,8 +33,9 @@ _NEVER = 86_400  # seconds, of JAX's own watch
 def together(coordinator: str, processes: int | None, process: int | None, workdir: str | Path) -> Iterator[None]:
     """Joins the processes of a run, and watches them until its end.
 
-    A process that is killed, stopped or cut off ends the others within half a minute, with exit status 1 and one line:
-    which it was, and how to go on. So does one that ends by an error, with that error.
+    A process that is killed, stopped or cut off ends the others within half a minute, with the exit status `AGAIN` and
+    one line: which it was, and how to go on. So does one that a signal ends outside of the steps. One that ends by an
+    error ends the others with exit status 1 and that error.
 
     Args:
       coordinator: HOST:PORT of process 0; or "auto" on a cluster that JAX knows, which also knows the two numbers.
@@ -46,12 +47,17 @@ def together(coordinator: str, processes: int | None, process: int | None, workd
         detect = clusters.ClusterEnv.auto_detect_unset_distributed_params
         address, processes, process, devices = detect(None, None, None, None, None, COME)
     if address is None or processes is None or process is None:
-        raise UserError("--coordinator=auto: no cluster that JAX knows; give HOST:PORT of process 0")
+        raise UserError(
+            "--coordinator=auto: nothing that JAX knows has started this process, as srun in a job of Slurm, mpirun or "
+            "a TPU pod would; give HOST:PORT of process 0, --num_processes and --process_id"
+        )
     watch = _Watch(process, processes, address, Path(workdir))
     watch.join(devices)
     try:
         yield
-    except Stopped:
+    except (Stopped, KeyboardInterrupt) as stopped:
+        if isinstance(stopped, KeyboardInterrupt) or not stopped.agreed:
+            watch.end(str(stopped) or "stopped by SIGINT", AGAIN)
         raise
     except UserError as error:
         watch.end(str(error))
@@ -112,7 +118,8 @@ class _Watch:
         if not come.wait(COME):
             self._leave(
                 f"not all {self.processes} processes have come to {self.coordinator} within {COME} seconds; start each "
-                "with the same --coordinator and --num_processes, and its own --process_id"
+                "with the same --coordinator and --num_processes, and its own --process_id",
+                1,
             )
 
     def _beat(self) -> None:
@@ -124,8 +131,9 @@ class _Watch:
                 self._client.key_value_set(f"{_BEAT}{self.process}", str(beat), allow_overwrite=True)
                 found = dict(self._client.key_value_dir_get(_KEYS))
                 self._unanswered = 0
-                if said := found.get(_VERDICT):
-                    self._leave(said)
+                if verdict := found.get(_VERDICT):
+                    status, _, said = verdict.partition(" ")
+                    self._leave(said, int(status))
                 for other, count in counts.items():
                     now = found.get(f"{_BEAT}{other}", "")
                     silent[other] = silent[other] + 1 if now == count and now != _DONE else 0
@@ -152,27 +160,27 @@ class _Watch:
             f"{self.names[other]} is lost: {why}; look at what it said last, end it if it is still there, and start "
             f"all {self.processes} processes again with the same commands: the run goes on {goes_on}"
         )
-        self._leave(line, tell=other != 0)
+        self._leave(line, AGAIN, tell=other != 0)
 
-    def _leave(self, line: str, tell: bool = False) -> None:
+    def _leave(self, line: str, status: int, tell: bool = False) -> None:
         """Ends this process, with everything that waits in it for the others."""
         with self._telling:
             if self._ended.is_set():
                 return
             print(f"error: {line}", file=sys.stderr, flush=True)
             if tell:
-                self._tell(line)
-            os._exit(1)
+                self._tell(line, status)
+            os._exit(status)
 
-    def _tell(self, line: str) -> None:
-        """Lets the others end with this line."""
+    def _tell(self, line: str, status: int) -> None:
+        """Lets the others end with this line and exit status."""
         with contextlib.suppress(Exception):
-            self._client.key_value_set(_VERDICT, line)
+            self._client.key_value_set(_VERDICT, f"{status} {line}")
         if self.process == 0:
             time.sleep(GRACE)
 
-    def end(self, error: str = "") -> None:
-        """Ends the watch, with the error by which this process ends, if any."""
+    def end(self, error: str = "", status: int = 1) -> None:
+        """Ends the watch, with the error by which this process ends, if any, and the exit status of the others."""
         with self._telling:
             if self._ended.is_set():
                 return
@@ -180,7 +188,7 @@ class _Watch:
         with contextlib.suppress(Exception):
             self._client.key_value_set(f"{_BEAT}{self.process}", _DONE, allow_overwrite=True)
         if error:
-            self._tell(f"{self.names[self.process]} ended: {error}")
+            self._tell(f"{self.names[self.process]} ended: {error}", status)
 
 
 _KEYS = "sret/"

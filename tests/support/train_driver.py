@@ -27,7 +27,8 @@ import numpy as np
 from sret_jax.config import Config, EvalConfig, MiningConfig, ModelConfig, SmoothingConfig, TrainConfig
 from sret_jax.storage import artifacts
 from sret_jax.training import loop, parallel
-from sret_jax.training.loop import Stopped, train
+from sret_jax.training.loop import train
+from sret_jax.training.stopping import Stopped
 from tests.support.own_parts import use_examples
 from tests.support.photos import drawn_data
 
