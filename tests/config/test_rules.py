@@ -20,6 +20,7 @@ from sret_jax.localization.methods import METHODS
 from sret_jax.models.backbones import BACKBONES
 from sret_jax.models.descriptor import POOLINGS
 from sret_jax.reranking.rerankers import RERANKERS
+from sret_jax.retrieval.servers import SERVERS
 
 
 def test_every_class_of_settings_has_rules_of_every_field():
@@ -160,3 +161,4 @@ def test_the_names_that_can_be_chosen_are_those_of_what_is_built():
     assert list(names.BACKBONES) == list(BACKBONES) and set(names.STAGES) == stages
     assert list(names.POOLINGS) == list(POOLINGS) and list(names.RERANKERS) == list(RERANKERS)
     assert list(names.METHODS) == list(METHODS) and set(names.BENCHMARKS) == set(OPENERS)
+    assert list(names.SERVERS) == list(SERVERS)
