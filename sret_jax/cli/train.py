@@ -16,6 +16,7 @@ import contextlib
 from absl import flags
 from ml_collections import config_flags
 
+from sret_jax.cli import command
 from sret_jax.config.paths import expanded
 from sret_jax.errors import UserError
 
