@@ -53,7 +53,8 @@ class Marker:
         self._settings = settings
         # A mean of means: every photograph counts alike, whatever its shape. Padded, so that one program is compiled.
         means = [mean_direction(*map(jnp.asarray, _padded([x], 1))) for x in sample]
-        self._mean = jnp.mean(jnp.stack(means), axis=0)
+        # Not on the device, where another number of photographs would be another program.
+        self._mean = jnp.asarray(np.mean([np.asarray(one) for one in means], axis=0))
 
     def mark(
         self,

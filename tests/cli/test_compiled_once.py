@@ -68,7 +68,7 @@ def test_the_second_run_of_every_command_compiles_nothing(run, folder):
         ask = {"name": PHOTO} if name == "serve" else None
         first = run(words, ask)
         assert first["status"] == (130 if ask else 0), f"{name}: {first['said']}"
-        assert first["asked"] and first["missed"], name
+        assert first["asked"] and (first["missed"] or name == "serve"), name  # which has what search has compiled
         if made:
             (folder / made).rename(folder / f"first {name}")
         second = run(words, ask)
