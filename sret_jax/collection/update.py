@@ -256,8 +256,9 @@ def _described(
     maps: list[np.ndarray] = []
     if new:
         shown = pixel_set([one.pixels for one in new if one.pixels is not None], [one.size for one in new])
-        few = 1 if len(new) <= extractor.batch_size // 4 else None
-        x, maps = extractor.describe_with_maps(shown, range(len(new)), stage, batch_size=few)
+        # Always by the program of a whole batch: that of one photograph may sum in another order, and what parts and
+        # resumed updates come to would differ in the last bit from what one process does at once.
+        x, maps = extractor.describe_with_maps(shown, range(len(new)), stage)
         _check_finite(x, new)
     computed = {id(one): (x[i], maps[i], one.size) for i, one in enumerate(new)}
     rows = []

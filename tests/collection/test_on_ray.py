@@ -1,7 +1,4 @@
-"""Shards that machines of a Ray cluster describe, of which one is lost, merge to the collection of one process.
-
-Its descriptors are the same but for rounding: Ray starts its processes with other settings than this one has.
-"""
+"""Shards that machines of a Ray cluster describe, of which one is lost, merge to the collection of one process."""
 
 import os
 import re
@@ -9,7 +6,6 @@ import sys
 import threading
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from skimage import data
 
@@ -49,16 +45,8 @@ def files(collection):
     return {path.name: path.read_bytes() for path in collection.folder.glob("photos-*/*")}
 
 
-def assert_same(merged, whole):
-    assert merged.names == whole.names and merged.status().skipped == whole.status().skipped
-    ours, theirs = files(merged), files(whole)
-    assert ours.keys() == theirs.keys() and ours["maps"] == theirs["maps"]
-    descriptors = (np.frombuffer(own["descriptors"], np.float32) for own in (ours, theirs))
-    np.testing.assert_allclose(*descriptors, rtol=0, atol=1e-6)
-
-
 @pytest.mark.slow
-def test_a_machine_that_is_lost_costs_no_photograph(root, tmp_path, monkeypatch, capsys):
+def test_a_machine_that_is_lost_costs_no_byte(root, tmp_path, monkeypatch, capsys):
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
@@ -81,13 +69,12 @@ def test_a_machine_that_is_lost_costs_no_photograph(root, tmp_path, monkeypatch,
         work = Work(str(root), str(tmp_path / "kept"), "parts", str(tmp_path / "run"))
         merged = index_on_ray(work, cluster.address, shards=4, tell=tell)
         assert lost.is_set() and sorted(own.shard for own in told) == [f"{i}/4" for i in range(4)]
-        assert_same(merged, whole)
-        before = files(merged)
+        assert files(merged) == files(whole) and merged.status().photos == 12
         index.main([str(root), f"--ray={cluster.address}", f"--workdir={work.workdir}", "--name=parts"])
         lines = capsys.readouterr().out.splitlines()  # and what Ray says of the machine that it has lost
         said = [line for line in lines if re.match(r"\d of 4: |parts: ", line)]
         assert len(said) == 5 and all(line.endswith("(0 added)") for line in said[:4])
-        assert said[4] == f"parts: 12 photographs of {root}" and files(merged) == before
+        assert said[4] == f"parts: 12 photographs of {root}" and files(merged) == files(whole)
     finally:
         cluster.shutdown()
 

@@ -87,6 +87,15 @@ def test_a_merged_collection_is_bit_for_bit_the_one_of_one_process(kept, parts):
     assert not again.update().anything and not again.verify()
 
 
+def test_a_photograph_alone_in_its_part_has_the_same_bits(kept, tmp_path, retriever):
+    """Also where one program describes a photograph alone and another one a batch of them."""
+    (tmp_path / "photos").symlink_to(kept / "photos")
+    shares = [index(tmp_path, retriever, "parts", f"{number}/8") for number in range(8)]
+    assert any(len(share.names) == 1 for share in shares)
+    Collection.merge(tmp_path / "photos", workdir=tmp_path, name="parts")
+    assert files(tmp_path / "parts") == files(kept / "whole")
+
+
 def test_a_shard_goes_on_with_its_own_photographs(kept, tmp_path, retriever):
     shutil.copytree(kept / "photos", tmp_path / "photos")
     for number in range(OF):
