@@ -54,14 +54,14 @@ class Stream(io.BytesIO):
         self.reads += 1
         if self.reads > self.most:
             raise Refused(f"it has more than {self.most:,} parts")
-        return super().read(size)
+        return io.BytesIO.read(self, size)
 
     @no_type_check
     def readline(self, size: int | None = -1) -> bytes:
         self.reads += 1
         if self.reads > self.most:
             raise Refused(f"it has more than {self.most:,} parts")
-        return super().readline(size)
+        return io.BytesIO.readline(self, size)
 
 
 class PlainUnpickler(pickle._Unpickler):
@@ -80,8 +80,31 @@ class PlainUnpickler(pickle._Unpickler):
 
     def __init__(self, stream: Stream, *, encoding: str = "ASCII"):
         super().__init__(stream, encoding=encoding)
-        self.size = stream.size
+        self.stream, self.size = stream, stream.size
         self.left = dict.fromkeys(("containers", "references"), FREE + stream.size // PER_PART)
+
+    @no_type_check  # called for every file, with a turn for every opcode
+    def load(self) -> Any:
+        """What the pickle holds. As the standard library's, straight from the stream, which is twice as fast.
+
+        Frames are passed over, so that nothing has to stand between.
+        """
+        stream, dispatch = self.stream, self.dispatch
+        self.read, self.readline = stream.read, stream.readline
+        self.metastack, self.stack, self.proto = [], [], 0
+        self.append = self.stack.append
+        next_byte, most = super(Stream, stream).read, stream.most
+        try:
+            while True:
+                stream.reads += 1  # as Stream.read, without the call
+                if stream.reads > most:
+                    raise Refused(f"it has more than {most:,} parts")
+                key = next_byte(1)
+                if not key:
+                    raise EOFError
+                dispatch[key[0]](self)
+        except pickle._Stop as stop:
+            return stop.value
 
     def spend(self, kind: str) -> None:
         """Counts one more of what takes far more memory than bytes of the file."""
