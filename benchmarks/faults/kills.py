@@ -543,25 +543,14 @@ def fault(row: Row, tell: Tell, text: str) -> None:
 
 def terminated(scene: Scene, expected: Whole, folder: Path, rng: random.Random, row: Row, tell: Tell) -> None:
     """SIGTERM in the steps of a training."""
-    for _ in range(TRIES):
-        _fresh(scene.base, folder)
-        child = Started(folder, scene.words)
-        _until(child, lambda: (folder / "run/metrics.jsonl").exists() and (folder / "run/metrics.jsonl").stat().st_size)
-        time.sleep(rng.uniform(0, 1))
-        child.kill(signal.SIGTERM)
-        began = time.perf_counter()
-        ended = child.wait()
-        if ended.status:
-            break
-    row.counts["kills"] += 1
-    row.end = max(row.end, took := time.perf_counter() - began)
+
+    def in_a_step() -> bool:
+        return (folder / "run/metrics.jsonl").exists() and (folder / "run/metrics.jsonl").stat().st_size > 0
+
+    ended = _terminate(scene, folder, in_a_step, lambda: rng.uniform(0, 1), "SIGTERM", row, tell)
     step = re.search(r"stopped by SIGTERM after step (\d+), which is saved", ended.said)
     if ended.status != AGAIN or not step or not (folder / f"run/checkpoints/{step[1]}").is_dir():
         fault(row, tell, f"SIGTERM: {ended.status} {ended.said[-1000:]}")
-    if took > SLOWEST_STOP:
-        fault(row, tell, f"SIGTERM: {took:.0f} s")
-    if child.left:
-        fault(row, tell, "SIGTERM: a process is left")
     again = Started(folder, scene.words).wait()
     if step and f"going on after step {step[1]}" not in again.said:
         fault(row, tell, f"SIGTERM: does not go on after step {step[1]}: {again.said[-1000:]}")
@@ -570,11 +559,31 @@ def terminated(scene: Scene, expected: Whole, folder: Path, rng: random.Random, 
 
 def terminated_anywhere(scene: Scene, expected: Whole, folder: Path, rng: random.Random, row: Row, tell: Tell) -> None:
     """SIGTERM at a random moment of a command that has begun."""
+    name, begun = "SIGTERM anywhere", (folder / "run/.lock").exists
+    ended = _terminate(scene, folder, begun, lambda: rng.uniform(0, expected.seconds), name, row, tell)
+    lines = re.findall(
+        r"(?m)^stopped by SIGTERM(?: after step \d+, which is saved in|; what was saved stays)", ended.said
+    )
+    if ended.status != AGAIN or len(lines) != 1 or "Traceback" in ended.said:
+        fault(row, tell, f"{name}: {ended.status} {ended.said[-1000:]}")
+    compare(scene, expected, folder, Started(folder, scene.words).wait(), row, tell)
+
+
+def _terminate(
+    scene: Scene,
+    folder: Path,
+    ready: Callable[[], bool],
+    later: Callable[[], float],
+    name: str,
+    row: Row,
+    tell: Tell,
+) -> Ended:
+    """How a command ends that gets SIGTERM some seconds after it is `ready`; again, where it has ended before that."""
     for _ in range(TRIES):
         _fresh(scene.base, folder)
         child = Started(folder, scene.words)
-        _until(child, lambda: (folder / "run/.lock").exists())
-        time.sleep(rng.uniform(0, expected.seconds))
+        _until(child, ready)
+        time.sleep(later())
         with contextlib.suppress(ProcessLookupError):
             child.kill(signal.SIGTERM)
         began = time.perf_counter()
@@ -583,17 +592,12 @@ def terminated_anywhere(scene: Scene, expected: Whole, folder: Path, rng: random
             break
     row.counts["kills"] += 1
     row.end = max(row.end, took := time.perf_counter() - began)
-    lines = re.findall(
-        r"(?m)^stopped by SIGTERM(?: after step \d+, which is saved in|; what was saved stays)", ended.said
-    )
-    tell(f"SIGTERM anywhere: {ended.status} after {took:.1f} s: {ended.said.splitlines()[-1:]}")
-    if ended.status != AGAIN or len(lines) != 1 or "Traceback" in ended.said:
-        fault(row, tell, f"SIGTERM anywhere: {ended.status} {ended.said[-1000:]}")
+    tell(f"{name}: {ended.status} after {took:.1f} s: {ended.said.splitlines()[-1:]}")
     if took > SLOWEST_STOP:
-        fault(row, tell, f"SIGTERM anywhere: {took:.0f} s")
+        fault(row, tell, f"{name}: {took:.0f} s")
     if child.left:
-        fault(row, tell, "SIGTERM anywhere: a process is left")
-    compare(scene, expected, folder, Started(folder, scene.words).wait(), row, tell)
+        fault(row, tell, f"{name}: a process is left")
+    return ended
 
 
 def doubled(scene: Scene, expected: Whole, folder: Path, row: Row, tell: Tell) -> None:

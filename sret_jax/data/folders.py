@@ -20,7 +20,7 @@ from sret_jax.data.apart import read_photo_apart
 from sret_jax.data.formats import decoder, written
 from sret_jax.data.names import RowsByName, on_disk
 from sret_jax.data.photo_set import PhotoSet, joined, named_sources, one_instance_each
-from sret_jax.data.prepared import PhotoBuilder, RecordIndex, in_order, open_prepared, prepared
+from sret_jax.data.prepared import PhotoBuilder, RecordIndex, open_prepared, prepared
 from sret_jax.data.side_files import lies_beside
 from sret_jax.errors import UserError
 from sret_jax.storage.files import Unreadable, named
@@ -48,12 +48,7 @@ class ImageFolder(PhotoBuilder):
         super().__init__(index, data_dir)
 
     def examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for entry, outcome in in_order("reading photographs", read_entry, self.entries):
-            if isinstance(outcome, str):
-                self.index.skipped.append((entry.name, outcome))
-                continue
-            data, size = outcome
-            yield self.index.add(entry.name, entry.instance, size, data), {"image": data, "name": entry.name}
+        yield from self.copies("reading photographs", read_entry, self.entries)
         if not self.index.names:
             raise UserError(_nothing_left(self.root, self.index.skipped))
 

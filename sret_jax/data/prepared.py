@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from rich.console import Console
@@ -39,6 +39,20 @@ from sret_jax.storage.refusals import of_process, refusal_behind
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@runtime_checkable
+class Entry(Protocol):
+    """A photograph that may be copied."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def instance(self) -> str | None: ...
+
+
+E = TypeVar("E", bound=Entry)
 RECORDS = ".array_record"  # in the names of files of records
 AT_ONCE = 2**28
 """Bytes of records that are compared with their digests when a cache is opened, 0.15 s a cache. Of more, the sizes are
@@ -84,6 +98,22 @@ class PhotoBuilder:
     def examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Notes each record in `self.index` and yields it under the number it got."""
         raise NotImplementedError
+
+    def copies(
+        self, what: str, read: Callable[[E], tuple[bytes, tuple[int, int]] | str], entries: Sequence[E]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The records of photographs as they are, nothing re-encoded; those that cannot be read are noted as skipped.
+
+        Args:
+          what: is said to be done, on a terminal.
+          read: an entry's bytes and upright size, or why there are none.
+        """
+        for entry, outcome in in_order(what, read, entries):
+            if isinstance(outcome, str):
+                self.index.skipped.append((entry.name, outcome))
+                continue
+            data, size = outcome
+            yield self.index.add(entry.name, entry.instance, size, data), {"image": data, "name": entry.name}
 
     def write(self) -> None:
         """Fills the folder `data_dir`."""

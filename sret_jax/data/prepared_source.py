@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from sret_jax.data.folders import plain_name
 from sret_jax.data.photo_set import PhotoSet
-from sret_jax.data.prepared import PhotoBuilder, RecordIndex, in_order, open_prepared, prepared
+from sret_jax.data.prepared import PhotoBuilder, RecordIndex, open_prepared, prepared
 from sret_jax.data.sources import PhotoSource, SourceEntry
 from sret_jax.errors import UserError
 from sret_jax.storage.files import Unreadable
@@ -25,12 +25,7 @@ class SourceCopy(PhotoBuilder):
         super().__init__(index, data_dir)
 
     def examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for entry, outcome in in_order("reading photographs", partial(read_entry, self.photos), self.entries):
-            if isinstance(outcome, str):
-                self.index.skipped.append((entry.name, outcome))
-                continue
-            data, size = outcome
-            yield self.index.add(entry.name, entry.instance, size, data), {"image": data, "name": entry.name}
+        yield from self.copies("reading photographs", partial(read_entry, self.photos), self.entries)
         if not self.index.names:
             raise UserError(nothing_usable(self.photos, self.index.skipped))
 

@@ -111,15 +111,7 @@ class Index:
         """
         config = config or SearchConfig()
         validate_index(config)
-        if len(names) != len(descriptors):
-            raise UserError(f"index: {len(descriptors)} descriptors but {len(names)} names; give one name per row")
-        if not names:
-            raise UserError("index: no photo to search; give at least one")
-        seen: set[str] = set()
-        for name in names:
-            if name in seen:
-                raise UserError(f"index: the name {name!r} occurs twice; photo names must be unique")
-            seen.add(name)
+        check_names(descriptors, names)
         key, retriever = content_fingerprint(descriptors, names, config), retriever_of(descriptors)
         descriptors = normalized(descriptors, names)
         method = choose_method(config.method, len(names))
@@ -136,11 +128,7 @@ class Index:
 
     def add(self, descriptors: Float[np.ndarray, "n d"], names: list[str]) -> "Index":
         """A new index of these photos after the present ones, built anew: the method may change with the size."""
-        if descriptors.shape[1] != self.dim:
-            raise UserError(f"index: descriptors of length {descriptors.shape[1]} added to an index of {self.dim}")
-        check_same_retriever(retriever_of(descriptors), self.retriever)
-        everything = np.concatenate([self.descriptors, normalized(descriptors, names)])
-        return Index.build(Descriptors.of(everything, self.retriever), self.names + list(names), self.config)
+        return Index.build(joined_descriptors(self, descriptors, names), self.names + list(names), self.config)
 
     @property
     def dim(self) -> int:
@@ -255,6 +243,30 @@ def _described(method: str, settings: Settings, config: SearchConfig) -> str:
     by = f", {config.store} re-scored by float32" if config.store != "float32" else ""
     recall = said(settings, config.recall) if method in APPROXIMATE else ""
     return ", ".join(filter(None, [how + by, recall]))
+
+
+def check_names(descriptors: Float[np.ndarray, "n d"], names: Sequence[str]) -> None:
+    """Raises `UserError` unless every descriptor, of one at least, has a name of its own."""
+    if len(names) != len(descriptors):
+        raise UserError(f"index: {len(descriptors)} descriptors but {len(names)} names; give one name per row")
+    if not names:
+        raise UserError("index: no photo to search; give at least one")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise UserError(f"index: the name {name!r} occurs twice; photo names must be unique")
+        seen.add(name)
+
+
+def joined_descriptors(index: Any, descriptors: Float[np.ndarray, "m d"], names: list[str]) -> Descriptors:
+    """Those of an index, or of any engine, and new ones after them.
+
+    Raises `UserError` for new ones of another length, of another retriever, or that cannot be normalised.
+    """
+    if descriptors.shape[1] != index.dim:
+        raise UserError(f"index: descriptors of length {descriptors.shape[1]} added to an index of {index.dim}")
+    check_same_retriever(retriever_of(descriptors), index.retriever)
+    return Descriptors.of(np.concatenate([index.descriptors, normalized(descriptors, names)]), index.retriever)
 
 
 def content_fingerprint(descriptors: Float[np.ndarray, "n d"], names: list[str], config: SearchConfig) -> str:

@@ -20,7 +20,7 @@ from sret_jax.errors import UserError
 from sret_jax.extraction.origin import Descriptors, check_same_retriever, retriever_of
 from sret_jax.retrieval.engine import ServerError, Table, patiently
 from sret_jax.retrieval.exact import cosines, normalized
-from sret_jax.retrieval.index import BRUTE_FORCE_BELOW, SearchResult
+from sret_jax.retrieval.index import BRUTE_FORCE_BELOW, SearchResult, check_names, joined_descriptors
 from sret_jax.storage.artifacts import fingerprint
 
 log = logging.getLogger(__name__)
@@ -276,10 +276,7 @@ class ServedIndex:
         Raises `UserError` as `Index.build`, and `ServerError` as `synchronize`.
         """
         config = config or SearchConfig()
-        if len(names) != len(descriptors):
-            raise UserError(f"index: {len(descriptors)} descriptors but {len(names)} names; give one name per row")
-        if not names:
-            raise UserError("index: no photo to search; give at least one")
+        check_names(descriptors, names)
         method, retriever = method_of(config, len(names)), retriever_of(descriptors)
         unit = normalized(descriptors, names)
         key = synchronize(table, names, unit, retriever, method, patience=patience)
@@ -287,11 +284,7 @@ class ServedIndex:
 
     def add(self, descriptors: Float[np.ndarray, "n d"], names: list[str]) -> "ServedIndex":
         """An index of these photographs after the present ones; only they are uploaded."""
-        if descriptors.shape[1] != self.dim:
-            raise UserError(f"index: descriptors of length {descriptors.shape[1]} added to an index of {self.dim}")
-        check_same_retriever(retriever_of(descriptors), self.retriever)
-        everything = np.concatenate([self.descriptors, normalized(descriptors, names)])
-        return self._rebuilt(everything, self.names + list(names))
+        return self._rebuilt(joined_descriptors(self, descriptors, names), self.names + list(names))
 
     def remove(self, names: Sequence[str]) -> "ServedIndex":
         """An index without these photographs. Raises `UserError` for a name that is not there."""
@@ -299,10 +292,11 @@ class ServedIndex:
         if unknown := gone - set(self.names):
             raise UserError(f"index: no photograph {min(unknown)!r} to remove")
         kept = [i for i, name in enumerate(self.names) if name not in gone]
-        return self._rebuilt(self.descriptors[kept], [self.names[i] for i in kept])
+        left = Descriptors.of(self.descriptors[kept], self.retriever)
+        return self._rebuilt(left, [self.names[i] for i in kept])
 
-    def _rebuilt(self, descriptors: Float[np.ndarray, "n d"], names: list[str]) -> "ServedIndex":
-        return ServedIndex.build(Descriptors.of(descriptors, self.retriever), names, self.table, self.config)
+    def _rebuilt(self, descriptors: Descriptors, names: list[str]) -> "ServedIndex":
+        return ServedIndex.build(descriptors, names, self.table, self.config)
 
     @property
     def dim(self) -> int:
