@@ -124,7 +124,7 @@ def edge_values(rule: Rule) -> list[Any]:
         added = {"": [], ":": [f"{of.names[0]}:1"]}.get(of.added, [f"{of.names[0]}{of.added}"])
         good = [*of.names, *added]
     elif isinstance(of, Text):
-        good = ["x" * of.least, "x" * of.most, "a photograph, \u00fcber all.jpg"]
+        good = ["x" * of.least, "x" * of.most, "a photograph, \u00fcber all.jpg"[: of.most]]
     else:
         good = [{}, {"a": {"b": [1, 2.5, "x", None, True]} if of.values is dict else "b"}]
     if rule.count is None:

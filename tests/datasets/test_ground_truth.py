@@ -70,7 +70,7 @@ def repeated():
         (inside_of_itself(), "one is inside of itself"),
         ([[[[[["x"] * 99] * 99] * 99] * 99] * 99], "parts, each use of a list counted"),
         (b"bytes", "no list, dict, text, number or array"),
-        (print, "it names the Python object .*print"),
+        (eval, "it names the Python object .*eval"),
     ],
 )
 @pytest.mark.parametrize("protocol", [0, 2, 4])
