@@ -123,7 +123,7 @@ def open_inverted_file(
     codebook: Codebook, photos: StoredLocal, names: list[str], binary: bool, folder: Path
 ) -> InvertedFile:
     """The inverted file in `folder` if it is of this codebook and these local features and sound, else one built and
-    saved there. It is in memory while it is built.
+    saved there, part by part.
 
     Raises:
       UserError: signs of features that do not fill whole integers.
@@ -136,12 +136,13 @@ def open_inverted_file(
     key = fingerprint(codebook.fingerprint, photos.fingerprint, names, binary)
 
     def build() -> InvertedFile:
-        file = InvertedFile(codebook.centroids, binary=binary, fingerprint=key)
-        for start in range(0, len(names), AT_ONCE):
-            rows = np.arange(start, min(start + AT_ONCE, len(names)))
-            own = photos(rows)
-            file.add(np.asarray(own.features), np.asarray(own.counts), [names[row] for row in rows])
-        file.save(folder)
+        with commit_folder(folder) as built:
+            file = InvertedFile(codebook.centroids, binary=binary, fingerprint=key, folder=built)
+            for start in range(0, len(names), AT_ONCE):
+                rows = np.arange(start, min(start + AT_ONCE, len(names)))
+                own = photos(rows)
+                file.add(np.asarray(own.features), np.asarray(own.counts), [names[row] for row in rows])
+            file.finish()
         return file
 
     return open_or_build(folder, key, InvertedFile.load, build)

@@ -46,10 +46,10 @@ class InvertedFile:
     """An ASMK index of photographs.
 
     A photograph with C visual words takes C * (c/8 + 4) + 4 bytes, binary: at most 20 kB for 1000 local features of
-    128 channels, 20 GB for a million photographs; real-valued vectors take C * (4 c + 4), 26 times as much. On the
-    device lies one part at a time (65,536 photographs, at most 1.3 GB), one score per photograph of it and query of
-    a group of 16 (4 MB), and the codebook. A query of 1000 features with 5 words each visits the lists of at most
-    5000 words.
+    128 channels, 20 GB for a million photographs; real-valued vectors take C * (4 c + 4), 26 times as much. Built in a
+    folder, all but the last part (65,536 photographs, at most 1.3 GB) lie on disk. On the device lies one part at a
+    time, one score per photograph of it and query of a group of 16 (4 MB), and the codebook. A query of 1000 features
+    with 5 words each visits the lists of at most 5000 words.
 
     Attributes:
       names: of the photographs, in order; an index into it is the id that `search` returns.
@@ -65,10 +65,16 @@ class InvertedFile:
         binary: bool = True,
         photos_per_part: int = 65536,
         fingerprint: str = "",
+        folder: Path | None = None,
     ):
+        """
+        Args:
+          folder: where the parts are written as they become whole, and mapped into memory from; None keeps them in it.
+            `finish` makes it an inverted file that `load` reads.
+        """
         self.names: list[str] = []
         self.centroids, self.binary, self.photos_per_part = centroids, binary, photos_per_part
-        self.fingerprint = fingerprint
+        self.fingerprint, self._folder = fingerprint, folder
         self._parts: list[Part] = []
         self._pending: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # words of each photo, words, vectors
 
@@ -152,18 +158,31 @@ class InvertedFile:
         # From rows of words to columns of photographs: scipy's conversion counts, it does not sort.
         lists = scipy.sparse.csr_array((np.arange(len(words)), words, rows), shape=shape).tocsc()
         starts, photos = lists.indptr.astype(np.int64), lists.indices.astype(np.int32)
-        self._parts.append(Part(starts, photos, vectors[lists.data], words_of))
+        part = Part(starts, photos, vectors[lists.data], words_of)
+        if self._folder:
+            _write_part(self._folder, len(self._parts), part)
+            part = _mapped_part(self._folder, len(self._parts))
+        self._parts.append(part)
+
+    def finish(self) -> None:
+        """Writes what the folder that it was built in lacks: the last part and what the parts are of."""
+        if not self._folder:
+            raise ValueError("built in memory; `save` writes it")
+        self._seal()
+        self._write_about(self._folder)
 
     def save(self, path: Path) -> None:
         """Writes the index to the folder `path`, whole or not at all."""
         self._seal()
         with commit_folder(Path(path)) as folder:
-            write_array(folder / "centroids.npy", self.centroids)
             for i, part in enumerate(self._parts):
-                for name in FIELDS:
-                    write_array(folder / f"{i:05d}.{name}.npy", getattr(part, name))
-            about = {"parts": len(self._parts), "binary": self.binary, "photos_per_part": self.photos_per_part}
-            write_json(folder / ABOUT, about | {"fingerprint": self.fingerprint, "names": self.names})
+                _write_part(folder, i, part)
+            self._write_about(folder)
+
+    def _write_about(self, folder: Path) -> None:
+        write_array(folder / "centroids.npy", self.centroids)
+        about = {"parts": len(self._parts), "binary": self.binary, "photos_per_part": self.photos_per_part}
+        write_json(folder / ABOUT, about | {"fingerprint": self.fingerprint, "names": self.names})
 
     @classmethod
     def load(cls, path: Path) -> "InvertedFile":
@@ -183,12 +202,20 @@ class InvertedFile:
             settings = {name: about[name] for name in ("binary", "photos_per_part", "fingerprint")}
             index = cls(centroids, **settings)
             index.names = about["names"]
-            for i in range(about["parts"]):
-                files = (path / f"{i:05d}.{name}.npy" for name in FIELDS)
-                index._parts.append(Part(*(np.load(file, mmap_mode="r", allow_pickle=False) for file in files)))
+            index._parts = [_mapped_part(path, i) for i in range(about["parts"])]
         except (OSError, ValueError, KeyError, TypeError):
             raise DamagedError(f"{path}: not an inverted file; delete it and build it again") from None
         return index
+
+
+def _write_part(folder: Path, number: int, part: Part) -> None:
+    for name in FIELDS:
+        write_array(folder / f"{number:05d}.{name}.npy", getattr(part, name))
+
+
+def _mapped_part(folder: Path, number: int) -> Part:
+    files = (folder / f"{number:05d}.{name}.npy" for name in FIELDS)
+    return Part(*(np.load(file, mmap_mode="r", allow_pickle=False) for file in files))
 
 
 def _stretches(words: Int32[np.ndarray, "q m"], starts: Int64[np.ndarray, "v1"]) -> Iterator[Int32[np.ndarray, "4 s"]]:

@@ -269,6 +269,23 @@ def test_a_saved_index_answers_the_same(tmp_path):
     assert loaded.search(x[:1], count[:1], 2, assignments=1)[0].tolist() == [[0, len(x)]]
 
 
+def test_an_index_that_is_built_in_a_folder_keeps_no_part_in_memory(tmp_path):
+    x, count, centroids = photos(10)
+    index = built(x, count, centroids, photos_per_part=7, fingerprint="own", folder=tmp_path)
+    index.finish()
+    assert len(index._parts) > 2 and not index._pending
+    assert all(isinstance(z, np.memmap) for part in index._parts for z in (part.vectors, part.photos, part.words_of))
+    in_memory = built(x, count, centroids, photos_per_part=7, fingerprint="own")
+    in_memory.save(tmp_path / "saved")
+    for file in (tmp_path / "saved").iterdir():
+        if file.name != "MANIFEST.json":
+            assert (tmp_path / file.name).read_bytes() == file.read_bytes()
+    for a, b in zip(index.search(x, count, 5), in_memory.search(x, count, 5), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="`save` writes it"):
+        in_memory.finish()
+
+
 def test_a_damaged_index_is_refused(tmp_path):
     x, count, centroids = photos(11, 3)
     built(x, count, centroids).save(tmp_path / "index")
