@@ -49,7 +49,10 @@ def flat(record: Record, times: Mapping[str, float]) -> Record:
 
 
 def paired_tests(rows: dict[str, list[Record]], baseline: str) -> str:
-    """Every row minus `baseline` on every collection, query by query: the AP of a query is the mean over seeds."""
+    """Every row minus `baseline` on every collection, query by query, of the seeds that both have.
+
+    The AP of a query is the mean over these seeds.
+    """
     collections = list(rows[baseline][0]["collections"])
     lines = ["| row | " + " | ".join(collections) + " |", "|---" * (len(collections) + 1) + "|"]
     for name, records in rows.items():
@@ -57,7 +60,9 @@ def paired_tests(rows: dict[str, list[Record]], baseline: str) -> str:
             continue
         cells = []
         for collection in collections:
-            found = [of_query(own, collection) for own in (records, rows[baseline])]
+            seeds = set.intersection(*({record["seed"] for record in own} for own in (records, rows[baseline])))
+            both = [[record for record in own if record["seed"] in seeds] for own in (records, rows[baseline])]
+            found = [of_query(own, collection) for own in both]
             if any(ap is None for ap in found):
                 cells.append("–")
                 continue
