@@ -18,5 +18,16 @@ def test_links_and_named_tests_lead_somewhere(page):
     assert not missing
 
 
+def test_benchmarks_start_from_a_clone_as_their_pages_say():
+    """The folder above is not on the path of `python benchmarks/x.py`: it has to be put there before its imports."""
+    pages = [*PAGES, *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("configs/*.py")]
+    said = {file for page in pages for file in re.findall(r"python (benchmarks/[\w/]+\.py)", page.read_text())}
+    assert len(said) > 25
+    for file in sorted(said):
+        text = (REPOSITORY / file).read_text()
+        above = re.search(r"^from (benchmarks|tests)\b", text, re.MULTILINE)
+        assert not above or "sys.path.append(" in text[: above.start()], file
+
+
 def test_a_person_finds_what_is_promised():
     assert {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"} <= {page.name for page in PAGES}

@@ -41,7 +41,6 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from benchmarks.faults.damage import _network, _results, fresh, inside, make
 from sret_jax.collection.collection import Collection
 from sret_jax.datasets.lookups import prepare_million
 from sret_jax.errors import UserError
@@ -51,6 +50,9 @@ from sret_jax.storage.artifacts import MANIFEST, SEAL, read_sealed, verify_folde
 from sret_jax.storage.metrics_file import read_metrics
 from sret_jax.storage.refusals import REMEDIES
 from sret_jax.storage.row_store import STORE, RowStore
+
+sys.path.append(str(Path(__file__).parents[2]))
+from benchmarks.faults.damage import _network, _results, fresh, inside, make
 from tests.support.miniatures import million
 
 KINDS = ("disk full", "file-size limit", "read-only", "too few descriptors", "workdir vanishes")
