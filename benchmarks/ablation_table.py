@@ -58,11 +58,11 @@ def paired_tests(rows: dict[str, list[Record]], baseline: str) -> str:
     for name, records in rows.items():
         if name == baseline:
             continue
+        seeds = {record["seed"] for record in records} & {record["seed"] for record in rows[baseline]}
+        compared = [[record for record in own if record["seed"] in seeds] for own in (records, rows[baseline])]
         cells = []
         for collection in collections:
-            seeds = set.intersection(*({record["seed"] for record in own} for own in (records, rows[baseline])))
-            both = [[record for record in own if record["seed"] in seeds] for own in (records, rows[baseline])]
-            found = [of_query(own, collection) for own in both]
+            found = [of_query(own, collection) for own in compared]
             if any(ap is None for ap in found):
                 cells.append("–")
                 continue

@@ -165,11 +165,15 @@ class InvertedFile:
         self._parts.append(part)
 
     def finish(self) -> None:
-        """Writes what the folder that it was built in lacks: the last part and what the parts are of."""
+        """Writes what the folder that it was built in lacks: the last part and what the parts are of.
+
+        What is added later is in memory, as to one that was loaded.
+        """
         if not self._folder:
             raise ValueError("built in memory; `save` writes it")
         self._seal()
         self._write_about(self._folder)
+        self._folder = None
 
     def save(self, path: Path) -> None:
         """Writes the index to the folder `path`, whole or not at all."""

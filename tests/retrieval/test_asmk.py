@@ -282,6 +282,10 @@ def test_an_index_that_is_built_in_a_folder_keeps_no_part_in_memory(tmp_path):
             assert (tmp_path / file.name).read_bytes() == file.read_bytes()
     for a, b in zip(index.search(x, count, 5), in_memory.search(x, count, 5), strict=True):
         np.testing.assert_array_equal(a, b)
+    files = sorted(tmp_path.iterdir())
+    index.add(x[:7], count[:7], [f"more {i}.jpg" for i in range(7)])  # a whole part, after the folder is finished
+    assert index.search(x[:1], count[:1], 2, assignments=1)[0].tolist() == [[0, len(x)]]
+    assert sorted(tmp_path.iterdir()) == files
     with pytest.raises(ValueError, match="`save` writes it"):
         in_memory.finish()
 
