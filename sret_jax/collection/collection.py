@@ -409,9 +409,8 @@ class Collection:
         """What the collection holds now. Needs no network."""
         with self._view.lock:
             self._view.look()
-            state = self._view.store.state if self._view.store else None
-            about = read_about(self.folder)
-            index, store = self._view.index, self._view.store
+            store, index, about = self._view.store, self._view.index, read_about(self.folder)
+            state = store.state if store else None
             search, recall = kept_about(store) if store and not about.get("search") else ("", 0.0)
             if index and index.method:
                 search, recall = index.method, index.recall if isinstance(index, StoreIndex) else 0.0
@@ -428,8 +427,8 @@ class Collection:
                 retriever=self._described_by or "its own",
                 search=search,
                 recall=recall,
-                left_behind=self._view.store.left_behind if self._view.store else 0,
-                local=self._view.store.local_about.get("source", "") if self._view.store else "",
+                left_behind=store.left_behind if store else 0,
+                local=store.local_about.get("source", "") if store else "",
             )
 
     @plainly()
