@@ -1,6 +1,5 @@
 """Where the object of a query is in each answer, from the maps that the collection keeps."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from jaxtyping import Bool, Float, Float32, Int8, UInt8
 
 from sret_jax.collection.query import Query
 from sret_jax.config import LocalizeConfig
+from sret_jax.data.concurrency import thread_count
 from sret_jax.data.regions import Box
 from sret_jax.errors import UserError
 from sret_jax.localization.methods import working_mask
@@ -73,7 +73,7 @@ class Marker:
           sizes: (height, width) of the photographs, pixels.
         """
         marks: list[Mark] = []
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        with ThreadPoolExecutor(thread_count()) as threads:
             for start in range(0, len(maps), TOGETHER):
                 part = slice(start, start + TOGETHER)
                 present, heats = self._compared(query, maps[part])

@@ -2,10 +2,9 @@
 
 import hashlib
 import logging
-import os
-from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Generator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from sret_jax.collection.reading import ReadPhoto, Rejected, pixel_set, read_pho
 from sret_jax.collection.scan import Changes, FoundFile
 from sret_jax.collection.state import StoredPhoto
 from sret_jax.collection.store import AT_ONCE, Described, Store
+from sret_jax.data.concurrency import parts_ahead
 from sret_jax.data.sources import PhotoSource
 from sret_jax.errors import UserError
 from sret_jax.extraction.descriptors import Extractor
@@ -65,8 +65,9 @@ def update_store(
 ) -> Update:
     """Makes the changes, a hundred files at a time; what is committed stays when it is interrupted.
 
-    The photographs that are gone are forgotten last, so that one that was moved is known by its content; then local
-    features are found of those that have none.
+    While a part is described and written, the next one is read and decoded. The photographs that are gone are
+    forgotten last, so that one that was moved is known by its content; then local features are found of those that
+    have none.
 
     Args:
       extractor: what describes photographs.
@@ -79,10 +80,13 @@ def update_store(
     out, read = Update(), len(changes.read)
     unread = {file.name for file in changes.read} | set(changes.gone)
     total = read + len(_incomplete(store, unread) if finder else ())
-    for start in range(0, read, AT_ONCE):
-        progress(start, total)
-        _read_part(store, changes.read[start : start + AT_ONCE], source, extractor, stage, out, finder)
-    progress(read, total)
+    done = 0
+    progress(done, total)
+    with closing(_read(changes.read, store, source, extractor, finder)) as parts:
+        for outcomes in parts:
+            _add_part(store, outcomes, source, extractor, stage, out, finder)
+            done += len(outcomes)
+            progress(done, total)
     skipped = [list(entry) for entry in changes.skipped]
     out.renamed = _renamed(store, changes.gone, out.added)
     store.change({"remove": changes.gone, "skip": skipped, "unskip": changes.unskipped})
@@ -119,21 +123,21 @@ def _complete(
 
     What cannot be read, or is another photograph by now, is left to the update that notices it.
     """
-    names = _incomplete(store)
-    for start in range(0, len(names), AT_ONCE):
-        rows = {name: store.state.live[name] for name in names[start : start + AT_ONCE]}
-        stamps = {name: store.state.photos[row].stamp for name, row in rows.items()}
-        files = [FoundFile(name, stamp) for name, stamp in stamps.items()]
-        outcomes = _read(files, source, extractor, lambda _: None, finder)
-        photos = [
-            one
-            for one in outcomes
-            if isinstance(one, ReadPhoto) and one.digest == store.state.photos[rows[one.file.name]].digest
-        ]
-        found = finder.find([one.look for one in photos])
-        store.add_local({rows[one.file.name]: own for one, own in zip(photos, found, strict=True)})
-        out.completed += [one.file.name for one in photos]
-        progress(start + len(rows))
+    state, done = store.state, 0
+    rows = {name: state.live[name] for name in _incomplete(store)}
+    files = [FoundFile(name, state.photos[row].stamp) for name, row in rows.items()]
+    with closing(_read(files, None, source, extractor, finder)) as parts:
+        for outcomes in parts:
+            photos = [
+                one
+                for one in outcomes
+                if isinstance(one, ReadPhoto) and one.digest == state.photos[rows[one.file.name]].digest
+            ]
+            found = finder.find([one.look for one in photos])
+            store.add_local({rows[one.file.name]: own for one, own in zip(photos, found, strict=True)})
+            out.completed += [one.file.name for one in photos]
+            done += len(outcomes)
+            progress(done)
 
 
 def store_for_update(
@@ -187,29 +191,43 @@ def check_there(store: Store, changes: Changes, source: PhotoSource, moved: bool
 
 def _read(
     files: list[FoundFile],
+    store: Store | None,
     source: PhotoSource,
     extractor: Extractor,
-    row_of: Callable[[str], int | None],
     finder: LocalFinder | None,
-) -> list[ReadPhoto | Rejected]:
-    read = partial(read_photo, source=source, extractor=extractor, row_of=row_of, look=finder.look if finder else None)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        return list(threads.map(read, files))
+) -> Generator[list[ReadPhoto | Rejected], None, None]:
+    """What each file is, in parts; of those whose content `store` has, the row of it instead of the pixels."""
+
+    def row_of(digest: str) -> int | None:
+        return _sound_row(store, digest) if store else None
+
+    look = finder.look if finder else None
+    return parts_ahead(
+        partial(read_photo, source=source, extractor=extractor, row_of=row_of, look=look), files, AT_ONCE
+    )
 
 
-def _read_part(
+def _sound_row(store: Store, digest: str) -> int | None:
+    """Of what a content was described as before."""
+    return next((row for row in store.state.contents.get(digest, ()) if store.is_sound(row)), None)
+
+
+def _known_by_now(store: Store, photo: ReadPhoto) -> ReadPhoto:
+    """With the row of its content, if the part before, which was not added yet when this one was read, had it too."""
+    row = _sound_row(store, photo.digest) if photo.row is None else None
+    return photo if row is None else replace(photo, size=(0, 0), pixels=None, row=row, look=None)
+
+
+def _add_part(
     store: Store,
-    files: list[FoundFile],
+    outcomes: list[ReadPhoto | Rejected],
     source: PhotoSource,
     extractor: Extractor,
     stage: str,
     out: Update,
     finder: LocalFinder | None,
 ) -> None:
-    def row_of(digest: str) -> int | None:
-        return next((row for row in store.state.contents.get(digest, ()) if store.is_sound(row)), None)
-
-    outcomes = _read(files, source, extractor, row_of, finder)
+    outcomes = [_known_by_now(store, one) if isinstance(one, ReadPhoto) else one for one in outcomes]
     taken_out = {digest for digest in store.state.excluded.values() if digest}
     again = [one for one in outcomes if isinstance(one, ReadPhoto) and one.digest in taken_out]
     again = [one for one in again if _digest_of(store, one.file.name) != one.digest]  # not a twin that was left in

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from sret_jax.data.apart import read_apart, size_apart
 from sret_jax.data.archives import is_archive, is_photograph
 from sret_jax.data.colour import in_srgb
+from sret_jax.data.concurrency import thread_count
 from sret_jax.data.decoding import PhotoRejected, decode_photo
 from sret_jax.data.folders import prepare_folder
 from sret_jax.data.formats import written
@@ -143,7 +144,7 @@ def _opened(source: PhotoSource) -> PhotoSet:
         outcome = read_entry(source, entry)
         return outcome if isinstance(outcome, str) else (hashlib.sha256(outcome[0]).hexdigest(), outcome[1])
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(thread_count()) as threads:
         outcomes = list(threads.map(checked, entries))
     used = [(entry, found) for entry, found in zip(entries, outcomes, strict=True) if not isinstance(found, str)]
     skipped = [(entry.name, found) for entry, found in zip(entries, outcomes, strict=True) if isinstance(found, str)]

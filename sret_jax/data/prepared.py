@@ -12,11 +12,9 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar, runtime_checkable
 
@@ -24,6 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from sret_jax.data.concurrency import run_ahead, thread_count
 from sret_jax.data.photo_set import ConcatenatedRecords, PhotoSet, RecordSource
 from sret_jax.errors import UserError
 from sret_jax.storage.artifacts import (
@@ -161,17 +160,13 @@ def in_order(what: str, function: Callable[[T], R], items: Sequence[T]) -> Itera
 
     On a terminal a line says `what` is being done and how far it is.
     """
-    threads = min(8, os.cpu_count() or 1)
+    threads = thread_count()
     screen = Console(stderr=True)
     with ThreadPoolExecutor(threads) as pool:
-        ahead: deque[tuple[T, Future[R]]] = deque()
-        for item in track(items, what, console=screen, transient=True, disable=not screen.is_terminal):
-            ahead.append((item, pool.submit(function, item)))
-            if len(ahead) > 2 * threads:
-                first, future = ahead.popleft()
-                yield first, future.result()
-        for first, future in ahead:
-            yield first, future.result()
+        tracked = track(items, what, console=screen, transient=True, disable=not screen.is_terminal)
+        submitted = ((item, pool.submit(function, item)) for item in tracked)
+        for item, future in run_ahead(submitted, 2 * threads):
+            yield item, future.result()
 
 
 def open_prepared(folders: Sequence[Path], name: str) -> PhotoSet:

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -18,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int8
 
 from sret_jax.config import Config, DataConfig, to_dict
 from sret_jax.config.own_parts import OF_NETWORKS, suspects
+from sret_jax.data.concurrency import run_ahead
 from sret_jax.data.decoding import DECODING_VERSION
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.data.pipeline import PhotoBatch, evaluation_batches
@@ -151,9 +151,14 @@ class Extractor:
         one_scale = tuple(self.config.extract.scales) == (1.0,)
         x: dict[int, np.ndarray] = {}
         maps: dict[int, np.ndarray] = {}
-        for batch in self._batches(photos, rows, 1.0, batch_size or self.batch_size):
-            found = jax.device_get(_apply_keeping(self.network, self.variables, *self._placed(batch), stage))
-            for row, descriptor, kept, mask in zip(batch["row"].tolist(), *found, strict=True):
+        batches = self._batches(photos, rows, 1.0, batch_size or self.batch_size)
+        running = (
+            (batch["row"], _apply_keeping(self.network, self.variables, *self._placed(batch), stage))
+            for batch in batches
+        )
+        for batch_rows, computed in run_ahead(running, AHEAD):
+            found = jax.device_get(computed)
+            for row, descriptor, kept, mask in zip(batch_rows.tolist(), *found, strict=True):
                 if row >= 0:
                     x[row], maps[row] = descriptor, kept[: mask.any(1).sum(), : mask.any(0).sum()].copy()
         descriptors = np.stack([x[row] for row in rows])
@@ -208,25 +213,23 @@ class Extractor:
         self, photos: PhotoSet, rows: Sequence[int], scale: float, batch_size: int
     ) -> Float[np.ndarray, "m d"]:
         found: dict[int, np.ndarray] = {}
-        running: deque[tuple[np.ndarray, jax.Array]] = deque()
-
-        def collect() -> None:
-            batch_rows, descriptors = running.popleft()
+        for batch_rows, descriptors in run_ahead(self._running(photos, rows, scale, batch_size), AHEAD):
             found.update((int(row), x) for row, x in zip(batch_rows, np.asarray(descriptors), strict=True) if row >= 0)
+        return np.stack([found[row] for row in rows])
 
+    def _running(
+        self, photos: PhotoSet, rows: Sequence[int], scale: float, batch_size: int
+    ) -> Iterator[tuple[np.ndarray, jax.Array]]:
+        """Rows of each batch, and their descriptors, which the device may still compute."""
         resized = 1.0 if self.config.extract.resized == "photo" else scale  # by the device
         for batch in self._batches(photos, rows, scale / resized, batch_size):
             images, masks = self._placed(batch)
             start = time.perf_counter()
-            running.append((batch["row"], _apply(self.network, self.variables, images, masks, resized)[0]))
+            descriptors = _apply(self.network, self.variables, images, masks, resized)[0]
             if (resized, *images.shape) not in self._compiled:  # the call returns at once, but for the compilation
                 self._compiled.add((resized, *images.shape))
                 self.compiling += time.perf_counter() - start
-            if len(running) > AHEAD:
-                collect()
-        while running:
-            collect()
-        return np.stack([found[row] for row in rows])
+            yield batch["row"], descriptors
 
 
 def extract(extractor: Extractor, photos: PhotoSet, folder: Path, shared: Path | None = None) -> Extraction:
