@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable, Collection, Generator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -201,10 +200,10 @@ def _read(
     def row_of(digest: str) -> int | None:
         return _sound_row(store, digest) if store else None
 
-    look = finder.look if finder else None
-    return parts_ahead(
-        partial(read_photo, source=source, extractor=extractor, row_of=row_of, look=look), files, AT_ONCE
-    )
+    def read(file: FoundFile) -> ReadPhoto | Rejected:
+        return read_photo(file, source, extractor, row_of, finder.look if finder else None)
+
+    return parts_ahead(read, files, AT_ONCE)
 
 
 def _sound_row(store: Store, digest: str) -> int | None:

@@ -1,21 +1,22 @@
 """Spatial verification of the first answers of a collection, by the re-ranker "sv"."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Array
 
 from sret_jax.collection.local import Features
 from sret_jax.collection.query import Query
 from sret_jax.collection.store import Store
 from sret_jax.config import Config
+from sret_jax.data.concurrency import run_ahead
 from sret_jax.extraction.local_features import as_records, unpack
 from sret_jax.reranking.answers import comparable
 from sret_jax.reranking.matching import LocalFeatures
-from sret_jax.reranking.rerankers import verify_candidates
+from sret_jax.reranking.rerankers import PAIRS_AT_ONCE, PARTS_AHEAD, verify_candidates
 from sret_jax.reranking.spatial_verification import rerank_by_inliers
 
 VERIFIED = 50  # answers that are put in a new order
-TOGETHER = 10  # of them compared in one call, which is filled up: one shape is compiled
 
 Scored = list[tuple[int, float]]  # rows, and the cosines of their descriptors to the query's; best first
 
@@ -49,12 +50,16 @@ def _inliers(
     none, slots = query.local[:0], config.local.most
     one = LocalFeatures(*(x[0] for x in _comparable([query.local], [query.part_size], slots)))
     out: list[int] = []
-    for start in range(0, len(candidates), TOGETHER):
-        part = candidates[start : start + TOGETHER]
-        filled = [*part, *[none] * (TOGETHER - len(part))]
-        shapes = [*sizes[start : start + TOGETHER], *[(1, 1)] * (TOGETHER - len(part))]
-        _, verification = verify_candidates(one, _comparable(filled, shapes, slots), config)
-        out += np.asarray(verification.inliers)[: len(part)].tolist()
+
+    def begun() -> Iterator[tuple[int, Array]]:
+        for start in range(0, len(candidates), PAIRS_AT_ONCE):
+            part, own = candidates[start : start + PAIRS_AT_ONCE], sizes[start : start + PAIRS_AT_ONCE]
+            empty = PAIRS_AT_ONCE - len(part)
+            filled = _comparable([*part, *[none] * empty], [*own, *[(1, 1)] * empty], slots)
+            yield len(part), verify_candidates(one, filled, config)[1].inliers
+
+    for count, inliers in run_ahead(begun(), PARTS_AHEAD):
+        out += np.asarray(inliers)[:count].tolist()
     return out
 
 

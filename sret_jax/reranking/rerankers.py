@@ -13,14 +13,15 @@ hypergraph   propagation through verified pairs of each photograph and its NUMBE
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Int
 
 from sret_jax.config import Config, to_dict
+from sret_jax.data.concurrency import run_ahead
 from sret_jax.reranking.answers import Candidates, Context, PhotoFeatures, Step
 from sret_jax.reranking.community import communities, starting_photo, uncertainty
 from sret_jax.reranking.diffusion import affinity_graph, rerank_by_diffusion
@@ -34,7 +35,8 @@ from sret_jax.storage.artifacts import fingerprint
 
 SIFT_RATIO = 0.9
 VERIFIED_BY = ("transform", "ratio", "distance", "mutual", "trials", "residual", "seed")  # fields of RerankConfig
-PAIRS_AT_ONCE = 50
+# The features of a part are read, and its transforms tried by one processor, while products of others take the rest.
+PAIRS_AT_ONCE, PARTS_AHEAD = 10, 3
 COMMUNITY, CANDIDATES = 20, 100  # photographs whose communities are looked at, and that may take the first's place
 TOLERANCE, ITERATIONS = 1e-5, 200  # of diffusion
 
@@ -182,30 +184,41 @@ def verify_candidates(query: LocalFeatures, candidates: LocalFeatures, config: C
 
 
 def count_inliers(context: Context, rows: Int[np.ndarray, "q"], ids: Int[np.ndarray, "q k"]) -> Int[np.ndarray, "q k"]:
-    """Inliers of every query with every photograph of its own; 0 with -1. Every new k compiles."""
-    found = np.zeros(ids.shape, np.int32)
-    for i, (row, own) in enumerate(zip(rows, ids, strict=True)):
-        query = LocalFeatures(*(x[0] for x in context.queries.local_features(np.array([row]))))
-        _, verified = verify_candidates(query, context.database.local_features(own), context.config)
-        found[i] = np.where(own < 0, 0, np.asarray(verified.inliers))
-    return found
+    """Inliers of every query with every photograph of its own; 0 with -1."""
+    padded = _whole_parts(ids)
+    found = np.zeros(padded.shape, np.int32)
+
+    def begun() -> Iterator[tuple[int, int, Array]]:
+        for i, row in enumerate(rows):
+            query = LocalFeatures(*(x[0] for x in context.queries.local_features(np.array([row]))))
+            for start in range(0, padded.shape[1], PAIRS_AT_ONCE):
+                part = context.database.local_features(padded[i, start : start + PAIRS_AT_ONCE])
+                yield i, start, verify_candidates(query, part, context.config)[1].inliers
+
+    for i, start, inliers in run_ahead(begun(), PARTS_AHEAD):
+        found[i, start : start + PAIRS_AT_ONCE] = inliers
+    return np.where(ids < 0, 0, found[:, : ids.shape[1]])
 
 
 def _verified_pairs(photos: PhotoFeatures, a: int, others: Int[np.ndarray, "k"], config: Config) -> VerifiedPairs:
-    k = len(others)
-    padded = np.pad(others, (0, -k % PAIRS_AT_ONCE), constant_values=-1)  # one shape, compiled once
-    query, candidates = (
-        LocalFeatures(*(x[0] for x in photos.local_features(np.array([a])))),
-        photos.local_features(padded),
-    )
+    query, padded = LocalFeatures(*(x[0] for x in photos.local_features(np.array([a])))), _whole_parts(others)
+
+    def begun() -> Iterator[tuple[LocalFeatures, Matches, Verification]]:
+        for start in range(0, len(padded), PAIRS_AT_ONCE):
+            part = photos.local_features(padded[start : start + PAIRS_AT_ONCE])
+            yield part, *verify_candidates(query, part, config)
+
     parts = []
-    for start in range(0, len(padded), PAIRS_AT_ONCE):
-        part = LocalFeatures(*(x[start : start + PAIRS_AT_ONCE] for x in candidates))
-        matches, verified = verify_candidates(query, part, config)
+    for part, matches, verified in run_ahead(begun(), PARTS_AHEAD):
         here = np.asarray(query.position)[np.asarray(matches.query_row)]
         there = np.take_along_axis(np.asarray(part.position), np.asarray(matches.candidate_row)[..., None], 1)
         parts.append((np.asarray(verified.inliers), here, there, np.asarray(verified.inlying)))
-    return VerifiedPairs(*(np.concatenate(x)[:k] for x in zip(*parts, strict=True)))
+    return VerifiedPairs(*(np.concatenate(x)[: len(others)] for x in zip(*parts, strict=True)))
+
+
+def _whole_parts(ids: Int[np.ndarray, "*q k"]) -> Int[np.ndarray, "*q m"]:
+    """Filled up with -1, so that one shape is compiled."""
+    return np.pad(ids, [(0, 0)] * (ids.ndim - 1) + [(0, -ids.shape[-1] % PAIRS_AT_ONCE)], constant_values=-1)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 from skimage import data
+from starlette.testclient import TestClient
 
 from sret_jax.cli import index as index_command
 from sret_jax.cli import search as search_command
 from sret_jax.collection import served_index as module
+from sret_jax.collection.collection import Collection
 from sret_jax.collection.place import write_about
 from sret_jax.collection.served_index import ServedStoreIndex, choose_engine, table_of
 from sret_jax.collection.state import StoredPhoto
@@ -16,6 +18,7 @@ from sret_jax.config import Config, DataConfig, ExtractConfig, ModelConfig, Sear
 from sret_jax.errors import UserError
 from sret_jax.retrieval.engine import UnreachableError, patiently
 from sret_jax.retriever import load
+from sret_jax.server.app import application
 from tests.support.photos import write_long_ago
 from tests.support.tables import MemoryTable
 
@@ -202,9 +205,16 @@ def test_a_collection_is_indexed_and_searched_in_postgres_by_the_commands(tmp_pa
         assert "nothing new" in said(index_command, *index, "--engine=pgvector", f"--server={postgres.address}")
         (table,) = [module.table_of(path) for path in (tmp_path / "kept").iterdir()]
         assert len(patiently(table.rows)[0]) == 6 and said(search_command, *search) == own
+        served = Collection.open(tmp_path / "photos", workdir=tmp_path / "kept")
+        client = TestClient(application(served), base_url="http://127.0.0.1:8017")
+        response = client.post("/search", json={"name": search[0]})
+        for answer, line in zip(response.json()["answers"], own.splitlines(), strict=True):
+            assert answer["name"] in line
         postgres.kill()
         with pytest.raises(UnreachableError, match=f"PostgreSQL at 127.0.0.1:{postgres.port}"):
             search_command.main(search)
+        refused = client.post("/search", json={"name": search[0]})
+        assert refused.status_code == 503 and str(postgres.port) in refused.json()["error"]
         write_long_ago(tmp_path / "photos/new.jpg", scenes["cat"][:250])
         with pytest.raises(UnreachableError, match=f"PostgreSQL at 127.0.0.1:{postgres.port}"):
             index_command.main(index)
@@ -212,6 +222,8 @@ def test_a_collection_is_indexed_and_searched_in_postgres_by_the_commands(tmp_pa
         assert (
             "new.jpg" in said(search_command, *search) and len(patiently(table.rows)[0]) == 6
         )  # which is searched here
+        again = client.post("/search", json={"name": search[0]})  # by a process that was there all the time
+        assert again.status_code == 200 and "new.jpg" in [answer["name"] for answer in again.json()["answers"]]
         assert "nothing new" in said(index_command, *index) and len(patiently(table.rows)[0]) == 7
         ours = said(search_command, *search)
         assert "new.jpg" in ours
