@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from sret_jax.retrieval.codes import encoded, scales_for
+from sret_jax.retrieval.codes import WIDENED, encoded, scales_for, widened
 from sret_jax.retrieval.exact import cosines
 from sret_jax.retrieval.searcher import TIE
 
@@ -75,14 +75,17 @@ class HeldRows:
         query = query.astype(np.float32)
         if self.store == "float32":
             return self._rows[:n] @ query
-        if self._scales is not None:
-            query = query * self._scales
+        query = query * (np.float32(1 / WIDENED) if self._scales is None else self._scales)
         scores, step = np.empty(n, np.float32), max(1, NUMBERS_AT_ONCE // len(query))
         floats = np.empty((step, len(query)), np.float32)
         for start in range(0, n, step):
             stop = min(start + step, n)
-            floats[: stop - start] = self._rows[start:stop]
-            np.dot(floats[: stop - start], query, out=scores[start:stop])
+            part = floats[: stop - start]
+            if self.store == "float16":
+                widened(self._rows[start:stop], part)
+            else:
+                part[...] = self._rows[start:stop]
+            np.dot(part, query, out=scores[start:stop])
         return scores
 
     def cosines(
