@@ -1,7 +1,7 @@
 """Keeps an index of a folder of photographs.
 
     sret index PHOTOS [--name=NAME] [--retriever=RUN] [--local=sift] [--shard=NUMBER/OF]
-                      [--engine=local|milvus|pgvector --server=ADDRESS]
+                      [--engine=local|milvus|pgvector --server=ADDRESS] [--store=float32|float16|int8]
     sret index PHOTOS --ray=local|auto|HOST:PORT [--shards=N] [--actors=N] ...
     sret index [--collection=NAME]
 
@@ -24,6 +24,9 @@ With `--engine=pgvector --server=postgresql://USER@HOST/DATABASE`, or `--engine=
 descriptors are kept in a table there as well, which finds the candidates of every search; `--engine=local` goes back.
 Passwords are read from ~/.pgpass, PGPASSWORD or MILVUS_TOKEN.
 
+With `--store=int8` or `float16` a search holds a quarter or a half of the descriptors in memory, and reads those that
+may be among the answers from the disk: the answers stay the same. The collection remembers it.
+
 With `--ray=ADDRESS` all parts are described by the machines of a Ray cluster, each of which sees PHOTOS and WORKDIR,
 and merged. `--ray=auto` is the cluster that this machine belongs to, `--ray=local` this machine alone.
 """
@@ -33,7 +36,7 @@ import os
 from collections.abc import Sequence
 
 from sret_jax.cli.collections import add_name, collection_folders, in_each, parser
-from sret_jax.config.names import KEPT_FEATURES, SERVERS
+from sret_jax.config.names import KEPT_FEATURES, SERVERS, STORES
 from sret_jax.config.paths import expanded
 from sret_jax.data.remote import is_address
 from sret_jax.errors import UserError
@@ -50,6 +53,7 @@ def main(words: Sequence[str]) -> None:
     arguments.add_argument("--shard", default="", metavar="NUMBER/OF", help="the part that is described here")
     arguments.add_argument("--engine", default=None, choices=("local", *SERVERS), help="where it is searched")
     arguments.add_argument("--server", default="", metavar="ADDRESS", help="of the engine, without a password")
+    arguments.add_argument("--store", default=None, choices=STORES, help="what descriptors are held as in memory")
     arguments.add_argument(
         "--ray", default="", metavar="ADDRESS", help="describe all parts on a Ray cluster, or `local`"
     )
@@ -66,15 +70,19 @@ def main(words: Sequence[str]) -> None:
         given.server,
         given.local is not None,
         given.engine is not None,
+        given.store is not None,
     )
     if given.photos is None and any(of_folder):
-        raise UserError("--name, --retriever, --shard, --local, --engine and --server are for a folder: give it first")
+        raise UserError(
+            "--name, --retriever, --shard, --local, --engine, --server and --store are for a folder: give it first"
+        )
+    later = given.engine or given.store
     if not given.ray and (given.shards or given.actors):
         raise UserError("--shards and --actors are for --ray=ADDRESS: give it too")
-    if given.ray and (not given.photos or given.shard or given.engine or given.shards < 0 or given.actors < 0):
+    if given.ray and (not given.photos or given.shard or later or given.shards < 0 or given.actors < 0):
         raise UserError(
             "--ray describes all parts of a folder and merges them: give PHOTOS and --shards=N with it, no --shard, "
-            "and --engine later"
+            "and --engine later, or --store"
         )
     if given.ray:
         index_parts(given)
@@ -93,6 +101,7 @@ def main(words: Sequence[str]) -> None:
             shard=given.shard or None,
             engine=given.engine,
             server=given.server,
+            store=given.store,
         )
         update(opened, given.forget)
         return

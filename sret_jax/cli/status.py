@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from sret_jax.cli.collections import add_name, collection_folders, in_each, parser, shown
 from sret_jax.collection.answers import Status
+from sret_jax.config.names import STORES
 
 
 def main(words: Sequence[str]) -> None:
@@ -36,8 +37,8 @@ def tell(found: Sequence[Status], whole: bool) -> None:
     """Prints each; `whole`: with the names of what is not searched."""
     for status in found:
         print(f"{status.name}: {status.photos} photographs of {status.root}, {updated(status)}")
-        if status.recall:
-            print(f"  search: {status.search}, recall@10 {status.recall:.4g} on its own photographs")
+        if search := searched(status):
+            print(f"  search: {search}")
         if status.local:
             print(f"  local features: {status.local}")
         if whole:
@@ -47,6 +48,15 @@ def tell(found: Sequence[Status], whole: bool) -> None:
                 print(f"  taken out: {shown(name)}")
         elif status.skipped or status.excluded:
             print(f"  {len(status.skipped)} files not used, {len(status.excluded)} photographs taken out")
+
+
+def searched(status: Status) -> str:
+    """How it is searched, where somebody asked for something: a store or a recall."""
+    by = f"by {status.store}" if status.store not in ("", STORES[0]) else ""
+    recall = f"recall@10 {status.recall:.4g} on its own photographs" if status.recall else ""
+    if not by and not recall:
+        return ""
+    return ", ".join(filter(None, [" ".join(filter(None, [status.search, by])), recall]))
 
 
 def updated(status: Status) -> str:

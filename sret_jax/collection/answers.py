@@ -51,6 +51,8 @@ class Status:
     search    how it is searched: "exact", "ah" or "tree_ah"; "" before it first was
     recall    recall@10 of the index, measured when it was built for `config.search.recall`; 0 where none was asked for
     local     the local features that are kept for spatial verification, "" for none
+    store     what descriptors are held as where this machine searches: "float32", "float16" or "int8"; "" where the
+              retriever says it, which is not loaded yet
     """
 
     name: str
@@ -67,3 +69,4 @@ class Status:
     left_behind: int
     local: str = ""
     recall: float = 0.0
+    store: str = ""

@@ -85,6 +85,7 @@ class Collection:
         shard: Shard | str | None = None,
         engine: str | None = None,
         server: str = "",
+        store: str | None = None,
     ) -> "Collection":
         """The collection of a folder of photographs, made where there is none yet; `update` fills it.
 
@@ -104,18 +105,21 @@ class Collection:
           engine: where it is searched: "local", or "milvus" or "pgvector", in a table of its own that `update` keeps
             equal to the collection; by default where it was.
           server: the address of that engine, without a password; see `config.search.server`.
+          store: what descriptors are held as in memory: "float32", or "float16" or "int8" for a half or a quarter of
+            it, with the same answers; by default what the collection was given, or else what its retriever says
+            (`config.search.store`). Where a server is searched it does not count.
 
         Raises:
           UserError: no such folder, a name that another folder's collection has, a retriever that cannot be loaded,
-            local features that are not kept or that it has not, a shard that is none, or that is to be searched in a
-            server.
+            local features that are not kept or that it has not, a store that is none, a shard that is none, or that is
+            to be searched in a server.
         """
         if engine is None and server:
             raise UserError("--server: give --engine=milvus or --engine=pgvector with it")
         if engine is not None and shard:
             raise UserError("--engine: a shard is not searched; give it with `sret index` after `sret merge`")
         part = Shard.parse(shard) if isinstance(shard, str) else shard
-        folder, source = place_of(root, Path(workdir).expanduser(), name, retriever, local, part)
+        folder, source = place_of(root, Path(workdir).expanduser(), name, retriever, local, part, store)
         if engine is not None:
             choose_engine(folder, engine, server)
         opened = cls(folder)
@@ -412,6 +416,9 @@ class Collection:
             store, index, about = self._view.store, self._view.index, read_about(self.folder)
             state = store.state if store else None
             search, recall = kept_about(store) if store and not about.get("search") else ("", 0.0)
+            held_as = "" if about.get("search") else about.get("store", "")
+            if isinstance(index, StoreIndex):
+                held_as = index.config.store
             if index and index.method:
                 search, recall = index.method, index.recall if isinstance(index, StoreIndex) else 0.0
             return Status(
@@ -427,6 +434,7 @@ class Collection:
                 retriever=self._described_by or "its own",
                 search=search,
                 recall=recall,
+                store=held_as,
                 left_behind=store.left_behind if store else 0,
                 local=store.local_about.get("source", "") if store else "",
             )

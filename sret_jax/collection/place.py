@@ -8,10 +8,11 @@ from typing import Any
 
 from sret_jax.collection.local import NONE, SOURCES, LocalFinder, check_source
 from sret_jax.collection.shard import NOTES, SHARDS, Shard
+from sret_jax.config.names import STORES
 from sret_jax.data.folders import plain_name
 from sret_jax.data.remote import is_address
 from sret_jax.data.sources import PhotoSource, source_of
-from sret_jax.errors import UserError
+from sret_jax.errors import UserError, choices
 from sret_jax.models.weights.shipped import DEFAULT, shipped_names
 from sret_jax.retriever import Retriever, load
 from sret_jax.storage.artifacts import (
@@ -40,6 +41,8 @@ def read_about(folder: Path) -> dict[str, Any]:
         about = {"local": NONE} | read_sealed(path)
         if about["format"] != FORMAT or not isinstance(about["retriever"], str) or about["local"] not in SOURCES:
             raise ValueError(f"written as {about['format']!r}")
+        if about.get("store", STORES[0]) not in STORES:
+            raise ValueError(f"searched by {about['store']!r}")
         if not (Path(about["root"]).is_absolute() or is_address(about["root"])):
             raise ValueError(f"photographs at {about['root']!r}")
     except ChangedError as error:
@@ -130,6 +133,7 @@ def place_of(
     retriever: Retriever | str | Path | None,
     local: str | None,
     shard: Shard | None = None,
+    store: str | None = None,
 ) -> tuple[Path, PhotoSource]:
     """The folder of a collection, made where there is none, with what is written of it as `Collection.open` was given;
     and the source of the photographs.
@@ -140,6 +144,8 @@ def place_of(
     """
     if local is not None:
         check_source(local)
+    if store is not None and store not in STORES:
+        raise UserError(f"--store: no store {choices(store, STORES)}")
     source = source_of(root)
     if source.is_folder and source.is_gone():
         raise UserError(f"no folder {str(root)!r}: give the folder of the photographs")
@@ -162,9 +168,11 @@ def place_of(
         own, changes["retriever"] = load(retriever), ""
     if local is not None:
         changes["local"] = local
+    if store is not None:
+        changes["store"] = store
     if changes and before.get("root", root) != root:  # or a mistaken name would change what is not meant
         raise UserError(
-            f"{root}: first bring the collection {folder.name} up to date here without another retriever or other "
+            f"{root}: first bring the collection {folder.name} up to date here without another retriever, store or "
             "local features; they can be given after that"
         )
     new: dict[str, Any] = {"retriever": DEFAULT, "local": NONE, "format": FORMAT, "root": root}
@@ -183,7 +191,7 @@ def place_of(
             write_about(folder, new | now | changes)
             return folder, source
     # While a retriever was loaded, another process has given the name to other photographs.
-    return place_of(root, workdir, name, own or retriever, local, shard)
+    return place_of(root, workdir, name, own or retriever, local, shard, store)
 
 
 def _about_of(folder: Path) -> dict[str, Any]:

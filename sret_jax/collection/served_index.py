@@ -161,10 +161,8 @@ class ServedStoreIndex:
 
     def _score(self, query: Float[np.ndarray, "d"]) -> Any:
         def score(rows: Int64[np.ndarray, "1 m"]) -> Float[np.ndarray, "1 m"]:
-            own = np.zeros((rows.shape[1], self.store.dim), np.float32)
-            for place, row in enumerate(rows[0].tolist()):
-                if row >= 0:
-                    own[place] = self.store.descriptor(row)
+            own, there = np.zeros((rows.shape[1], self.store.dim), np.float32), rows[0] >= 0
+            own[there] = self.store.descriptors_of(rows[0][there])
             return _cosines(query, own)[None]
 
         return score

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Int8, Shaped
+from jaxtyping import Float, Float32, Int, Int8, Shaped
 
 from sret_jax.collection.generations import Files, begin, current_generation, next_generation, publish, said
 from sret_jax.collection.state import State, StoredPhoto
@@ -164,6 +164,13 @@ class Store:
                 continue
             self._check("descriptor", photo, data[i * width : (i + 1) * width], width, photo.checks[0])
         return np.frombuffer(data, np.float32).reshape(len(photos), self.dim)
+
+    def descriptors_of(self, rows: Int[np.ndarray, "n"]) -> Float32[np.ndarray, "n d"]:
+        """Those of some rows, in their order, checked."""
+        out = np.empty((len(rows), self.dim), np.float32)
+        for place, row in enumerate(rows.tolist()):
+            out[place] = self.descriptor(row)
+        return out
 
     def descriptor(self, row: int) -> Float32[np.ndarray, "d"]:
         """That of one row, checked."""

@@ -49,12 +49,14 @@ class StoreIndex:
     @property
     def method(self) -> str:
         """How it searches; "" before it first did."""
-        return self._index.method if self._index else ""
+        index = self._index  # which another thread may be building anew
+        return index.method if index else ""
 
     @property
     def recall(self) -> float:
         """Recall@10 that its settings were chosen for, as it was measured; 0 where none was asked for."""
-        return self._index.recall if self._index else 0.0
+        index = self._index
+        return index.recall if index else 0.0
 
     def follow(self) -> ChangingIndex:
         """The index over what is in the store now; it is built anew where it has outgrown itself."""
@@ -62,8 +64,8 @@ class StoreIndex:
             self._change(self._index)
         if self._index is None or self._index.outgrown:
             now, seen = self._rows()
-            rows = np.sort(now)
-            self._index = ChangingIndex(rows, self.store.descriptors()[rows], self.config)
+            self._index = None  # before the next one takes its memory
+            self._index = ChangingIndex(np.sort(now), self.store.descriptors_of, self.config)
             self._seen, self._is_kept = seen, False
         return self._index
 
@@ -75,7 +77,7 @@ class StoreIndex:
 
     def _kept(self) -> ChangingIndex | None:
         try:
-            index = ChangingIndex.load(self._place, self.generation.name, self.config)
+            index = ChangingIndex.load(self._place, self.generation.name, self.store.descriptors_of, self.config)
         except DamagedError as error:
             log.warning("%s; it is built again", error)
             return None
@@ -89,8 +91,7 @@ class StoreIndex:
         if self._seen == rows and len(index) == len(now):
             return
         index.delete(np.setdiff1d(index.ids, now))
-        new = now[now >= self._seen]
-        index.insert(new, self.store.descriptors(self._seen)[new - self._seen])
+        index.insert(np.setdiff1d(now, index.ids))
         self._seen = rows
 
     def _rows(self) -> tuple[Int64[np.ndarray, "n"], int]:

@@ -1,5 +1,6 @@
 """What one process sees of a collection: what is committed, and what is made ready over it, for all its threads."""
 
+import dataclasses
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,9 +10,11 @@ import numpy as np
 from sret_jax.collection.generations import current_generation
 from sret_jax.collection.local import Features, LocalFinder
 from sret_jax.collection.marking import Marker
+from sret_jax.collection.place import read_about
 from sret_jax.collection.served_index import ServedStoreIndex, table_of
 from sret_jax.collection.store import Store
 from sret_jax.collection.store_index import StoreIndex
+from sret_jax.config import SearchConfig
 from sret_jax.errors import UserError, did_you_mean
 from sret_jax.retrieval.changing_index import ChangingIndex
 from sret_jax.retriever import Retriever
@@ -70,12 +73,17 @@ class View:
                 f"{self.folder.name}: described by another retriever, or another version of it; index it again"
             )
         if self.index is None or self.index.store is not store:
-            search, table = retriever.config.search, table_of(self.folder)
+            search, table = self._search(retriever), table_of(self.folder)
             self._marker = None
             self.index = (
                 ServedStoreIndex(store, search, table, self.lock) if table else StoreIndex(store, search, self.lock)
             )
         return store, self.index.follow()
+
+    def _search(self, retriever: Retriever) -> SearchConfig:
+        """The settings of the retriever, with the store that the collection was given instead of its own, if any."""
+        store = read_about(self.folder).get("store")
+        return dataclasses.replace(retriever.config.search, store=store) if store else retriever.config.search
 
     def _filled(self) -> Store:
         if self.store is None or not self.store.state.live:

@@ -23,6 +23,7 @@ METHODS = (
 DESCRIPTOR_DTYPES, DESCRIPTOR_SCALES = ("float32", "float16", "int8"), ("dimension", "vector")  # exported
 DESCRIPTOR_FORMS = ("npy", "parquet")
 SERVERS = ("milvus", "pgvector")  # that a collection is searched in
+STORES = ("float32", "float16", "int8")  # what descriptors are held as where they are searched
 KEPT_FEATURES = ("none", "sift", "head")  # local features that a collection keeps
 BENCHMARKS = (
     *("synthetic", "folder", "roxford5k", "rparis6k", "revisited", "proxford", "prparis", "gldv2", "ilias"),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from sret_jax.config.names import BENCHMARKS, METHODS, RERANKERS, STAGES
+from sret_jax.config.names import BENCHMARKS, METHODS, RERANKERS, STAGES, STORES
 from sret_jax.config.rules import (
     Between,
     ChunkRows,
@@ -59,8 +59,8 @@ class SearchConfig:
     # leaves_to_search and reorder are chosen for it. 0: these by size
     recall: Share = 0.0
     # What is searched by: "float32"; "float16" or "int8" take a half or a quarter of it, and what may be among the
-    # answers is scored again by float32, which stays on the disk. Collections keep float32
-    store: Annotated[str, OneOf("float32", "float16", "int8")] = "float32"
+    # answers is scored again by float32, which stays on the disk. Of a collection `sret index --store` may say another
+    store: Annotated[str, OneOf(*STORES)] = "float32"
     # parts of an index, each searched by a process of its own. Collections are searched by one
     shards: Annotated[int, Between(1, 1024)] = 1
     # asmk: visual words; 0: 65,536, or one for 39 local features where there are fewer

@@ -2,6 +2,9 @@
 
 Every row has a slot. A row that is deleted leaves its slot to the last one, in ScaNN and here alike, so that nothing
 else moves.
+
+By codes of fewer bits (`config.store`) exact search finds what it finds by float32, bit for bit. ScaNN then holds no
+rows of its own, and what it proposes is read and scored here.
 """
 
 import json
@@ -21,12 +24,14 @@ from sret_jax.retrieval.approximate import (
     scann_insert,
     scann_top_k,
 )
+from sret_jax.retrieval.held_rows import HeldRows, ReadRows, cosines_of, read_all
 from sret_jax.retrieval.index import choose_method, method_settings
-from sret_jax.retrieval.index_parts import LEAST, build_part
+from sret_jax.retrieval.index_parts import LEAST, build_part, is_bare
 from sret_jax.retrieval.searcher import APPROXIMATE, rescored
 from sret_jax.storage.artifacts import DamagedError, commit_folder, verify_folder, write_array, write_json
 
-GROWTH = 1.5  # times the rows that it was built over, from which on an approximate index is built anew
+INSERTED_AT_ONCE = 8192  # rows
+GROWTH = 1.5  # times the rows that it was built over, from which on an index that learned of them is built anew
 
 
 class ChangingIndex:
@@ -37,28 +42,29 @@ class ChangingIndex:
       built_over: rows when it was built: what the leaves and codes of an approximate index were learned from.
     """
 
-    def __init__(self, ids: Int[np.ndarray, "n"], x: Float[np.ndarray, "n d"], config: SearchConfig | None = None):
+    def __init__(self, ids: Int[np.ndarray, "n"], read: ReadRows, config: SearchConfig | None = None):
         """
         Args:
           ids: a number for each row, none twice.
-          x: float32, of unit length.
+          read: the rows of some of these numbers, and of those that are inserted later, for as long as they are there.
+            Of codes, and where ScaNN has none of its own, also what may be among the answers is read by every search.
           config: `method` "auto" is exact below 20,000 rows, and then as for `Index`; `recall` counts where it is
-            built, and what comes later is searched with the same settings. Rows are held as float32, by one process.
+            built, and what comes later is searched with the same settings. `shards` does not count: one process
+            searches.
 
         Raises `UserError` for settings that contradict each other.
         """
-        self.config = config or SearchConfig()
+        self.config, self._read = replace(config or SearchConfig(), shards=1), read
         validate_index(self.config)
         self.method = _method(self.config, len(ids))
         self.built_over, self._ids = len(ids), _Numbers(ids)
         self._settings = method_settings(self.method, max(1, len(ids)), self.config)
+        self._scann: Any = None
         if self.method == "exact":
-            self._rows = np.array(x, np.float32)
+            self._rows = HeldRows(self._ids.used, read, self.config.store)
         else:
-            own = replace(self.config, store="float32", shards=1)
-            x = np.ascontiguousarray(x, np.float32)
-            self._settings, scann = build_part(x, self.method, self._settings, own)
-            self._scann: Any = scann
+            x = read_all(self._ids.used, read)
+            self._settings, self._scann = build_part(x, self.method, self._settings, self.config)
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -78,25 +84,20 @@ class ChangingIndex:
 
     @property
     def outgrown(self) -> bool:
-        """Whether so many rows came or went that it should be built anew."""
-        n = len(self)
-        changed = self.method != "exact" and not self.built_over / GROWTH <= n <= self.built_over * GROWTH
+        """Whether so many rows came or went that it should be built anew: what it learned of them is of others."""
+        n, learned = len(self), self.method != "exact" or self.config.store == "int8"
+        changed = learned and not self.built_over / GROWTH <= n <= self.built_over * GROWTH
         return changed or self.method != _method(self.config, n)
 
-    def insert(self, ids: Int[np.ndarray, "m"], x: Float[np.ndarray, "m d"]) -> None:
-        """Rows of unit length that are not there yet."""
-        if not len(ids):
-            return
-        start = len(self)
-        self._ids.append(ids)
-        if self.method != "exact":
-            scann_insert(self._scann, np.ascontiguousarray(x, np.float32))
-            return
-        if start + len(ids) > len(self._rows):  # twice as large, so that a row is copied once or twice in all
-            larger = np.empty((2 * (start + len(ids)), x.shape[1]), np.float32)
-            larger[:start] = self._rows[:start]
-            self._rows = larger
-        self._rows[start : start + len(ids)] = x
+    def insert(self, ids: Int[np.ndarray, "m"]) -> None:
+        """Rows that are not there yet."""
+        for start in range(0, len(ids), INSERTED_AT_ONCE):
+            some = ids[start : start + INSERTED_AT_ONCE]
+            if self.method == "exact":
+                self._rows.append(len(self), some)
+            else:
+                scann_insert(self._scann, np.ascontiguousarray(self._read(some), np.float32))
+            self._ids.append(some)
 
     def delete(self, ids: Int[np.ndarray, "m"]) -> None:
         """Rows that are there."""
@@ -105,7 +106,7 @@ class ChangingIndex:
             slot, last = self._ids.remove(id)
             slots.append(slot)
             if self.method == "exact":
-                self._rows[slot] = self._rows[last]
+                self._rows.move(last, slot)
         if slots and self.method != "exact":
             scann_delete(self._scann, slots)
 
@@ -118,48 +119,60 @@ class ChangingIndex:
         if not k:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         if self.method == "exact":
-            cosine = self._rows[: len(self)] @ query
-            slots = np.argpartition(-cosine, k - 1)[:k]
-            slots = np.flatnonzero(cosine >= cosine[slots].min()) if k < len(self) else slots  # and whatever ties
-            scores = cosine[slots]
+            slots = self._rows.candidates(query, k, len(self))
+            ids = self._ids.used[slots]
+            scores = self._rows.cosines(query, slots, ids)
         else:
-            settings = {"pre_reorder_num_neighbors": min(len(self), rescored(k, self._settings, self.config))}
-            if self.method == "tree_ah":
-                settings["leaves_to_search"] = self._settings["leaves_to_search"]
-            found, cosines = scann_top_k(self._scann, query[None], k, settings)
-            there = found[0] >= 0
-            slots, scores = found[0][there], cosines[0][there]
-        ids = self._ids.used[slots]
+            slots, scores = self._proposed(query, k)
+            ids = self._ids.used[slots]
+            if is_bare(self.config):
+                scores = cosines_of(query, ids, self._read)
         order = np.lexsort((ids, -scores))[:k]
         return ids[order], scores[order]
+
+    def _proposed(self, query: Float[np.ndarray, "d"], k: int) -> tuple[Int[np.ndarray, "m"], Float[np.ndarray, "m"]]:
+        """Slots that ScaNN finds, with its scores: the answers, or of a bare one as many as are scored again."""
+        wanted = min(len(self), rescored(k, self._settings, self.config))
+        bare = is_bare(self.config)
+        settings = {} if bare else {"pre_reorder_num_neighbors": wanted}
+        if self.method == "tree_ah":
+            settings["leaves_to_search"] = self._settings["leaves_to_search"]
+        found, scores = scann_top_k(self._scann, query[None], wanted if bare else k, settings)
+        there = found[0] >= 0
+        return found[0][there], scores[0][there]
 
     def save(self, folder: Path, key: str) -> None:
         """Writes an approximate index to a folder, with what identifies the rows that it was built over."""
         with commit_folder(folder) as built:
             about = {"key": key, "method": self.method, "built_over": self.built_over, "settings": self._settings}
-            about["asked"] = self.config.recall
+            about |= {"asked": self.config.recall, "store": self.config.store}
             write_json(built / "index.json", about)
             write_array(built / "ids.npy", self._ids.used)
             save_scann(self._scann, built / "scann")
 
     @classmethod
-    def load(cls, folder: Path, key: str, config: SearchConfig | None = None) -> "ChangingIndex | None":
+    def load(cls, folder: Path, key: str, read: ReadRows, config: SearchConfig | None = None) -> "ChangingIndex | None":
         """What `save` wrote under this key; None where there is nothing, or it is of something else.
+
+        Args:
+          read: as for `ChangingIndex`.
+          config: another recall or store than that which it was built for is something else.
 
         Raises `DamagedError` where it is not what was written.
         """
         if not folder.is_dir():
             return None
         verify_folder(folder)
+        config = replace(config or SearchConfig(), shards=1)
         try:
             about = json.loads((folder / "index.json").read_bytes())
             ids = np.load(folder / "ids.npy", allow_pickle=False)
-            asked = config.recall if config else 0.0
-            if about["key"] != key or about["method"] not in APPROXIMATE or about.get("asked", 0.0) != asked:
+            built_for = about["key"], about.get("asked", 0.0), about.get("store", "float32")
+            if built_for != (key, config.recall, config.store) or about["method"] not in APPROXIMATE:
                 return None
             index = cls.__new__(cls)
-            index.config, index.method, index._ids = config or SearchConfig(), about["method"], _Numbers(ids)
-            index.built_over, index._settings = about["built_over"], about["settings"]
+            index.config, index.method, index._ids = config, about["method"], _Numbers(ids)
+            index.built_over, index._settings, index._read = about["built_over"], about["settings"], read
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DamagedError(f"{folder}: not an index that this version wrote ({error}); index again") from None
         index._scann = load_scann(folder / "scann", len(ids))

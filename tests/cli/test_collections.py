@@ -202,8 +202,16 @@ def test_past_the_last_answer_there_are_none(sret):
     assert sret("search", "cat/0.jpg", "--start=100") == (0, "", "no answers from 100 on\n")
 
 
-def test_the_recall_of_an_index_is_told_where_one_was_asked_for(capsys):
+def test_the_store_and_the_recall_of_an_index_are_told_where_they_were_asked_for(capsys):
     status = Status("cats", "/cats", 30, [], [], False, 0, 0, "", "its own", "tree_ah", 0)
-    tell([status, dataclasses.replace(status, recall=0.99125)], whole=False)
+    by_codes = dataclasses.replace(status, store="int8")
+    not_yet = dataclasses.replace(by_codes, search="")
+    recalled = [dataclasses.replace(own, recall=0.99125) for own in (status, by_codes)]
+    tell([status, dataclasses.replace(status, store="float32"), by_codes, not_yet, *recalled], whole=False)
     said = [line for line in capsys.readouterr().out.splitlines() if "search" in line]
-    assert said == ["  search: tree_ah, recall@10 0.9912 on its own photographs"]
+    assert said == [
+        "  search: tree_ah by int8",
+        "  search: by int8",
+        "  search: tree_ah, recall@10 0.9912 on its own photographs",
+        "  search: tree_ah by int8, recall@10 0.9912 on its own photographs",
+    ]

@@ -753,6 +753,29 @@ def test_an_approximate_index_is_kept_and_follows(collection, root, retriever, m
     assert found(again, "cat/0.jpg", k=33) == [name for name in exact if name != "cup/0.jpg"]
 
 
+@pytest.mark.parametrize("store", ["float16", "int8"])
+def test_a_collection_remembers_its_store_and_answers_as_by_float32(collection, root, store):
+    def opened(by: str | None = None) -> Collection:
+        own = Collection.open(root, workdir=collection.folder.parent, store=by)
+        own._retriever = collection._retriever
+        return own
+
+    def answers(of: Collection) -> list:
+        return [of.search(query, k=20, mark=False).answers for query in ("cat/0.jpg", root / "cup/1.jpg")]
+
+    assert collection.status().store == ""
+    right = answers(collection)
+    assert answers(opened(store)) == right
+    assert opened().status().store == store  # before anything is loaded
+    (root / "cup/0.jpg").unlink()
+    write_long_ago(root / "new.jpg", SCENES["woman"][:150])
+    opened().update()
+    changed = answers(opened())
+    assert changed != right and answers(opened("float32")) == changed
+    with pytest.raises(UserError, match="--store: no store 'int4'; did you mean 'int8'"):
+        opened("int4")
+
+
 @pytest.mark.parametrize(
     "text",
     [

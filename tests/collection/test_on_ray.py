@@ -85,6 +85,7 @@ def test_a_machine_that_is_lost_costs_no_byte(root, tmp_path, monkeypatch, capsy
         (["--ray=local"], "give PHOTOS"),
         (["PHOTOS", "--ray=local", "--shard=0/2"], "describes all parts of a folder"),
         (["PHOTOS", "--ray=local", "--engine=local"], "--engine later"),
+        (["PHOTOS", "--ray=local", "--store=int8"], "or --store"),
         (["PHOTOS", "--shards=3"], "are for --ray=ADDRESS"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from sret_jax.config import SearchConfig
 from sret_jax.errors import UserError
 from sret_jax.retrieval import exact, searcher
-from sret_jax.retrieval.codes import Codes, encode
+from sret_jax.retrieval.codes import WIDENED, Codes, encode, widened
 from sret_jax.retrieval.exact import cosines, exact_top_k, normalized
 from sret_jax.retrieval.index import Index
 
@@ -54,6 +54,14 @@ def test_codes_are_those_of_the_definition(store):
     np.testing.assert_allclose(scores[0, :2], back[[0, 7]] @ x[0], atol=1e-6)
     assert np.isneginf(scores[ids < 0]).all()
     assert (np.abs(scores[ids >= 0] - cosines(x[:2], x, np.maximum(ids, 0))[ids >= 0]) <= error + 1e-6).all()
+
+
+def test_every_float16_is_widened_as_it_is():
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    every = every[np.isfinite(every)].reshape(-1, 2)
+    out = np.empty(every.shape, np.float32)
+    widened(every, out)
+    np.testing.assert_array_equal(out / np.float32(WIDENED), every.astype(np.float32))
 
 
 @pytest.mark.parametrize("store", STORES)

@@ -1,5 +1,7 @@
 """A recall that is asked for is reached by the settings that were chosen, with the least work, or it says so."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -123,15 +125,18 @@ def test_a_recall_beside_what_it_chooses_is_refused(field):
         Index.build(grouped(40), [str(i) for i in range(40)], SearchConfig(recall=0.9, **{field: 5}))
 
 
-def test_a_changing_index_is_tuned_and_kept_so(tmp_path):
+@pytest.mark.parametrize("store", ["float32", "int8"])
+def test_a_changing_index_is_tuned_and_kept_so(store, tmp_path):
     x = grouped(500)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    index = ChangingIndex(np.arange(500), x, SearchConfig(method="tree_ah", recall=0.95))
+    config = SearchConfig(method="tree_ah", recall=0.95, store=store)
+    index = ChangingIndex(np.arange(500), lambda ids: x[ids], config)
     assert index.recall >= 0.95
     index.save(tmp_path / "index", "key")
-    loaded = ChangingIndex.load(tmp_path / "index", "key", SearchConfig(method="tree_ah", recall=0.95))
+    loaded = ChangingIndex.load(tmp_path / "index", "key", lambda ids: x[ids], config)
     assert loaded.recall == index.recall
     found = [index.search(x[i], 10)[0] for i in range(50)]
     right = [np.argsort(-(x @ x[i]), kind="stable")[:10] for i in range(50)]
     assert np.mean([np.isin(a, b).mean() for a, b in zip(right, found, strict=True)]) >= 0.9
-    assert ChangingIndex.load(tmp_path / "index", "key", SearchConfig(method="tree_ah", recall=0.99)) is None
+    other = dataclasses.replace(config, recall=0.99)
+    assert ChangingIndex.load(tmp_path / "index", "key", lambda ids: x[ids], other) is None
