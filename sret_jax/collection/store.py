@@ -24,6 +24,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -157,20 +158,24 @@ class Store:
 
         Raises `DamagedError` that names the photograph.
         """
-        photos, width = self.state.photos[start:], 4 * self.dim
-        data = memoryview(self._files.descriptors.read(start * width, len(photos) * width))
-        for i, photo in enumerate(photos):
-            if self.state.live.get(photo.name) != start + i:
-                continue
-            self._check("descriptor", photo, data[i * width : (i + 1) * width], width, photo.checks[0])
-        return np.frombuffer(data, np.float32).reshape(len(photos), self.dim)
+        return self._descriptors(start, len(self.state.photos) - start)
 
     def descriptors_of(self, rows: Int[np.ndarray, "n"]) -> Float32[np.ndarray, "n d"]:
-        """Those of some rows, in their order, checked."""
+        """Those of some rows, in their order, checked as by `descriptors`; consecutive ones are read at once."""
         out = np.empty((len(rows), self.dim), np.float32)
-        for place, row in enumerate(rows.tolist()):
-            out[place] = self.descriptor(row)
+        starts = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
+        for start, stop in pairwise(starts):
+            if stop > start:
+                out[start:stop] = self._descriptors(int(rows[start]), stop - start)
         return out
+
+    def _descriptors(self, start: int, count: int) -> Float32[np.ndarray, "n d"]:
+        photos, live, width = self.state.photos, self.state.live, 4 * self.dim
+        data = memoryview(self._files.descriptors.read(start * width, count * width))
+        for i, photo in enumerate(photos[start : start + count]):
+            if live.get(photo.name) == start + i:
+                self._check("descriptor", photo, data[i * width : (i + 1) * width], width, photo.checks[0])
+        return np.frombuffer(data, np.float32).reshape(count, self.dim)
 
     def descriptor(self, row: int) -> Float32[np.ndarray, "d"]:
         """That of one row, checked."""
