@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from rich.console import Console
@@ -31,6 +31,7 @@ from sret_jax.storage.artifacts import (
     read_manifest,
     recover_folder,
     verify_folder,
+    wait_for,
     write_json,
 )
 from sret_jax.storage.refusals import of_process, refusal_behind
@@ -141,7 +142,7 @@ def prepared(folder: Path, make: Callable[[RecordIndex, Path], PhotoBuilder]) ->
             f"cannot write the data cache {folder.parent}: {error.strerror}; choose another config.data.cache_dir"
         ) from None
     with lock:
-        _wait_for(lock, folder.parent)
+        wait_for(lock, folder.parent)
         recover_folder(folder)
         _clear_orphans(folder.parent)
         if not _whole(folder):
@@ -234,14 +235,6 @@ def _read_index(folder: Path) -> tuple[dict[str, list[Any]], list[tuple[str, str
 
 def _lock(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.lock")
-
-
-def _wait_for(lock: IO[str], cache: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        log.info("another process prepares %s; waiting for it", cache)
-        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def _clear_orphans(cache: Path) -> None:

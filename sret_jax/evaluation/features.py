@@ -1,21 +1,36 @@
 """What is extracted of a benchmark: descriptors and local features of its queries and its database."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
+from sret_jax.config import Config
+from sret_jax.config.paths import listed_paths
+from sret_jax.data.folders import prepare_folders
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.evaluation.benchmark import Benchmark
+from sret_jax.evaluation.request import plain_benchmark
 from sret_jax.evaluation.timings import Timings
 from sret_jax.extraction.descriptors import Extraction, extract_part
-from sret_jax.extraction.local_features import FeatureSource, StoredLocal, store_local, store_local_part
+from sret_jax.extraction.local_features import (
+    FeatureSource,
+    StoredLocal,
+    local_fingerprint,
+    store_local,
+    store_local_part,
+)
 from sret_jax.reranking.answers import PhotoFeatures
+from sret_jax.reranking.chain import parse_rerankers, uses_local
+from sret_jax.retrieval.asmk_search import Codebook, Words, open_codebook
 from sret_jax.retrieval.exact import normalized
+from sret_jax.retrieval.stored_words import read_words, store_words, store_words_part, words_of
 from sret_jax.retriever import Retriever
-from sret_jax.storage.row_store import Part, joined
+from sret_jax.storage.row_store import Part, is_begun, joined
 from sret_jax.storage.workdir import Workdir
 
 
@@ -43,8 +58,10 @@ class Features:
     @property
     def query_sets(self) -> dict[str, PhotoSet]:
         """The queries by the name of what is stored of them, or the photographs that are each other's."""
-        described = self.benchmark.described_queries
-        return self.benchmark.sets if described is None else {self.benchmark.query_set: described}
+        described, benchmark = self.benchmark.described_queries, self.benchmark
+        if described is None:
+            return {plain_benchmark(benchmark.name): benchmark.photos}
+        return {benchmark.query_set: described}
 
     def describe(self) -> None:
         """Describes the database and the queries, where that has not been done."""
@@ -90,7 +107,11 @@ class Features:
             for kind in local:
                 own = dataclasses.replace(config, local=dataclasses.replace(config.local, source=kind))
                 folder = self.place.local_features(name, kind)
-                count = store_local_part(self._source(kind), photos, own, folder, part)
+                if kind == "head" and name in self._by_words:
+                    folder = self.place.visual_words(name)
+                    count = store_words_part(self._source(kind), photos, self.codebook, own, folder, part)
+                else:
+                    count = store_local_part(self._source(kind), photos, own, folder, part)
             described += count
         return described
 
@@ -114,3 +135,71 @@ class Features:
                     for part, folder in zip(sets.values(), folders, strict=True)
                 ]
             )
+
+    def local_fingerprints(self, kind: str) -> list[str]:
+        """Of the local features of each set of the database, whether they are kept or not."""
+        return [local_fingerprint(self._source(kind), photos) for photos in self.benchmark.sets.values()]
+
+    @cached_property
+    def codebook(self) -> Codebook:
+        """ASMK's, the same for all benchmarks of the workdir that have the same photographs to learn it on."""
+        config = self.retriever.config
+        with self.timings("visual words"):
+            photos = codebook_photos(config, self.benchmark, self.place)
+            return open_codebook(self.retriever, photos, self.place.codebook)
+
+    @property
+    def reads_local(self) -> bool:
+        """Whether re-ranking or localization reads local features."""
+        config = self.retriever.config
+        by_sv = {"sv", "sv+discovery"} & set(config.localize.methods)
+        return bool(by_sv) or uses_local(parse_rerankers(config.rerank.stages))
+
+    def words(self) -> Iterator[Words]:
+        """What ASMK reads of the database: of sets in `_by_words` stored as that, of others with their features."""
+        config, source, parts = self.retriever.config, self._source("head"), []
+        for name, photos in self.benchmark.sets.items():
+            if name in self._by_words:
+                folder = self.place.visual_words(name)
+                shared = self.place.in_shared(folder)
+                with self.timings("local features"):
+                    store = store_words(source, photos, self.codebook, config, folder, shared)
+                parts.append(read_words(store))
+            else:
+                local = self.local({name: photos}, "head")
+                parts.append(words_of(local, self.codebook, config.local.chunk_rows, binary=config.search.binary))
+        return chain(*parts)
+
+    @cached_property
+    def _by_words(self) -> set[str]:
+        """The sets of the database of which ASMK stores words and signs, for nothing reads their features afterwards.
+
+        Those that are queries too are not among them: queries have several words for each feature. Nor are those whose
+        features are stored already, or real-valued vectors, which are larger than features.
+        """
+        config = self.retriever.config
+        if not config.search.binary or (self.reads_local and config.local.source == "head"):
+            return set()
+        return {
+            name
+            for name, photos in self.benchmark.sets.items()
+            if name not in self.query_sets and not self._is_kept(name, photos)
+        }
+
+    def _is_kept(self, name: str, photos: PhotoSet) -> bool:
+        """Whether features of the network's head have been stored, by a run that needed them."""
+        folder, key = self.place.local_features(name, "head"), local_fingerprint(self._source("head"), photos)
+        places = filter(None, (folder, self.place.in_shared(folder)))
+        return any(is_begun(place, photos.names, key) for place in places)
+
+
+def codebook_photos(config: Config, benchmark: Benchmark, place: Workdir) -> PhotoSet:
+    """The photographs of `config.search.codebook`; of the folder that was trained on, the split that was."""
+    trained_on = config.data.root if config.data.dataset in ("folder", "photos") else ""
+    folder, cache_dir = config.search.codebook or trained_on, config.data.cache_dir or place.data
+    if not folder:
+        return benchmark.photos
+    places = [[Path(one).resolve() for one in listed_paths(several)] for several in (folder, trained_on)]
+    if config.data.splits and trained_on and places[0] == places[1]:
+        return prepare_folders(folder, cache_dir, splits=config.data.splits, split=config.data.split)
+    return prepare_folders(folder, cache_dir, labelled=False)

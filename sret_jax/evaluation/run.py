@@ -31,7 +31,6 @@ from sret_jax.localization.methods import check_methods
 from sret_jax.localization.region_file import read_regions
 from sret_jax.reranking.answers import Context
 from sret_jax.reranking.chain import Chain, parse_rerankers, uses_descriptors
-from sret_jax.reranking.rerankers import RERANKERS
 from sret_jax.retrieval.asmk_search import AsmkIndex
 from sret_jax.retrieval.recall import index_recall
 from sret_jax.retriever import Retriever
@@ -218,10 +217,9 @@ def describe_part(retriever: Retriever, benchmark: Benchmark, workdir: Workdir, 
     rerankers = parse_rerankers(config.rerank.stages)
     by_local_features = config.search.method == "asmk"
     kinds = ["head"] if by_local_features else []
-    reads_local = any(RERANKERS[one.name].local for one in rerankers)
-    if (reads_local or {"sv", "sv+discovery"} & set(config.localize.methods)) and config.local.source not in kinds:
-        kinds.append(config.local.source)
     features = Features(retriever, benchmark, workdir, Timings())
+    if features.reads_local and config.local.source not in kinds:
+        kinds.append(config.local.source)
     return features.describe_part(part, kinds, not by_local_features or uses_descriptors(rerankers))
 
 

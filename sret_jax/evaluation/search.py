@@ -1,25 +1,18 @@
 """The search of a benchmark: by global descriptors and a vector index, or by local features and ASMK."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from sret_jax.config import Config
-from sret_jax.config.paths import listed_paths
-from sret_jax.data.folders import prepare_folders
-from sret_jax.data.photo_set import PhotoSet
-from sret_jax.evaluation.benchmark import Benchmark
 from sret_jax.evaluation.features import Features
 from sret_jax.reranking.answers import Answers
-from sret_jax.retrieval.asmk_search import AsmkIndex, open_codebook, open_inverted_file
+from sret_jax.retrieval.asmk_search import AsmkIndex, open_inverted_file
 from sret_jax.retrieval.engine import Engine
 from sret_jax.retrieval.index import Index, content_fingerprint
 from sret_jax.retrieval.served import ServedIndex
 from sret_jax.retrieval.servers import open_table, table_name
 from sret_jax.storage.artifacts import open_or_build
-from sret_jax.storage.workdir import Workdir
 
 Search = Callable[[Int[np.ndarray, "q"], int], Answers]  # (rows of queries, answers of each)
 
@@ -69,18 +62,13 @@ def _served_index(features: Features, descriptors: Float[np.ndarray, "n d"]) -> 
 
 
 def _asmk(features: Features) -> tuple[AsmkIndex, Search]:
-    """An inverted file of the database's local features, and the search by those of the queries.
-
-    Words are those of every benchmark that is measured in the workdir with the same photographs to learn them on.
-    """
+    """An inverted file of the database's local features, and the search by those of the queries."""
     config, benchmark, place = features.retriever.config, features.benchmark, features.place
-    with features.timings("visual words"):
-        codebook = open_codebook(features.retriever, codebook_photos(config, benchmark, place), place.codebook)
-    local = features.local(benchmark.sets, "head")
-    query_local = local if benchmark.queries is None else features.local(features.query_sets, "head")
+    codebook, query_local = features.codebook, features.local(features.query_sets, "head")
     with features.timings("index"):
-        folder = place.inverted_file(benchmark.database_name)
-        file = open_inverted_file(codebook, local, benchmark.database.names, config.search.binary, folder)
+        folder, names = place.inverted_file(benchmark.database_name), benchmark.database.names
+        sets = features.local_fingerprints("head")
+        file = open_inverted_file(codebook, features.words, sets, names, config.search.binary, folder)
     index = AsmkIndex(file, query_local, config.search.assignments, codebook.photos)
 
     def search(rows: Int[np.ndarray, "q"], k: int) -> Answers:
@@ -88,15 +76,3 @@ def _asmk(features: Features) -> tuple[AsmkIndex, Search]:
         return Answers(rows, found.ids, found.scores)
 
     return index, search
-
-
-def codebook_photos(config: Config, benchmark: Benchmark, place: Workdir) -> PhotoSet:
-    """The photographs of `config.search.codebook`; of the folder that was trained on, the split that was."""
-    trained_on = config.data.root if config.data.dataset in ("folder", "photos") else ""
-    folder, cache_dir = config.search.codebook or trained_on, config.data.cache_dir or place.data
-    if not folder:
-        return benchmark.photos
-    places = [[Path(one).resolve() for one in listed_paths(several)] for several in (folder, trained_on)]
-    if config.data.splits and trained_on and places[0] == places[1]:
-        return prepare_folders(folder, cache_dir, splits=config.data.splits, split=config.data.split)
-    return prepare_folders(folder, cache_dir, labelled=False)

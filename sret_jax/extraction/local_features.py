@@ -134,7 +134,7 @@ def store_local(
         stays), or the device's memory is too small for a batch.
     """
 
-    key, make = fingerprint(source.fingerprint, photos.fingerprint), partial(_packed, source, photos)
+    key, make = local_fingerprint(source, photos), partial(packed, source, photos)
     return fill_store(folder, photos.names, key, config.local.chunk_rows, make, shared=shared)
 
 
@@ -143,11 +143,17 @@ def store_local_part(source: FeatureSource, photos: PhotoSet, config: Config, fo
 
     Raises as `store_local`.
     """
-    key, make = fingerprint(source.fingerprint, photos.fingerprint), partial(_packed, source, photos)
+    key, make = local_fingerprint(source, photos), partial(packed, source, photos)
     return fill_part(folder, photos.names, key, config.local.chunk_rows, make, part)
 
 
-def _packed(source: FeatureSource, photos: PhotoSet, rows: range) -> Shaped[np.ndarray, "m"]:
+def local_fingerprint(source: FeatureSource, photos: PhotoSet) -> str:
+    """Identifies everything that the local features of `photos` depend on."""
+    return fingerprint(source.fingerprint, photos.fingerprint)
+
+
+def packed(source: FeatureSource, photos: PhotoSet, rows: range) -> Shaped[np.ndarray, "m"]:
+    """The local features of a range of photos, as they are stored."""
     found = dict(source(photos, rows))
     return pack([found[row] for row in rows])
 

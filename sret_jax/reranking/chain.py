@@ -46,6 +46,11 @@ def uses_descriptors(named: Sequence[Named]) -> bool:
     return any(RERANKERS[one.name].descriptors for one in named)
 
 
+def uses_local(named: Sequence[Named]) -> bool:
+    """Whether any of them reads local features."""
+    return any(RERANKERS[one.name].local for one in named)
+
+
 class Chain:
     """Re-rankers made ready for a database: what can be computed before the first query is.
 

@@ -1,13 +1,15 @@
 """A collection searched by ASMK: a codebook and an inverted file on disk, searched with stored local features."""
 
+import hashlib
 import json
 import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Float32, Int, Int32, Shaped
 
 from sret_jax.data.photo_set import PhotoSet
 from sret_jax.errors import UserError
@@ -17,7 +19,15 @@ from sret_jax.retrieval.codebook import kmeans
 from sret_jax.retrieval.index import SearchResult
 from sret_jax.retrieval.inverted_file import InvertedFile
 from sret_jax.retriever import Retriever
-from sret_jax.storage.artifacts import commit_folder, fingerprint, open_or_build, verify_folder, write_array, write_json
+from sret_jax.storage.artifacts import (
+    commit_folder,
+    fingerprint,
+    open_or_build,
+    verify_folder,
+    wait_for,
+    write_array,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +36,24 @@ AT_ONCE = 64  # photographs whose local features are read and aggregated, or sea
 ABOUT = "CODEBOOK.json"
 
 
+class Words(NamedTuple):
+    """`asmk.AggregatedFeatures` of photographs, in their order, on the host."""
+
+    words: Int32[np.ndarray, "b m"]
+    vectors: Shaped[np.ndarray, "b m w"]
+
+
 class Codebook(NamedTuple):
     """Visual words, and what they were learned from."""
 
     centroids: Float32[np.ndarray, "v c"]
     fingerprint: str
     photos: int
+
+    @property
+    def digest(self) -> str:
+        """Of the words themselves, where `fingerprint` says what they were learned from."""
+        return hashlib.sha256(np.ascontiguousarray(self.centroids).data).hexdigest()
 
 
 class AsmkIndex:
@@ -83,9 +105,11 @@ def open_codebook(retriever: Retriever, photos: PhotoSet, folder: Path) -> Codeb
     """The codebook in `folder` if it is of these photographs, network and settings and sound, else one learned and
     saved there: k-means over the strongest local features of at most `config.search.codebook_photos` photographs,
     evenly spread, at one scale. All of these features are in memory twice, 20 GB of 20,000 photographs with 1,000.
+    Of several processes one learns it, and the others wait.
 
     Raises:
-      UserError: the network has no local features, or the photographs have fewer than there are words.
+      UserError: the network has no local features, the photographs have fewer than there are words, or the signs of
+        a feature do not fill whole integers.
     """
     config, settings = retriever.config, retriever.config.search
     one_scale = replace(config, local=replace(config.local, source="head", scales=(1.0,)))
@@ -110,7 +134,16 @@ def open_codebook(retriever: Retriever, photos: PhotoSet, folder: Path) -> Codeb
             write_json(built / ABOUT, {"fingerprint": key, "photos": len(rows)})
         return codebook
 
-    return open_or_build(folder, key, _read_codebook, learn)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
+        wait_for(lock, folder)
+        codebook = open_or_build(folder, key, _read_codebook, learn)
+    if settings.binary and codebook.centroids.shape[1] % BITS:
+        raise UserError(
+            f"config.search.binary=True: local features have {codebook.centroids.shape[1]} dimensions, but signs are "
+            f"packed in multiples of {BITS}; set config.model.local.dim to one, or config.search.binary=False"
+        )
+    return codebook
 
 
 def _read_codebook(folder: Path) -> Codebook:
@@ -120,28 +153,28 @@ def _read_codebook(folder: Path) -> Codebook:
 
 
 def open_inverted_file(
-    codebook: Codebook, photos: StoredLocal, names: list[str], binary: bool, folder: Path
+    codebook: Codebook,
+    photos: Callable[[], Iterable[Words]],
+    fingerprints: Sequence[str],
+    names: list[str],
+    binary: bool,
+    folder: Path,
 ) -> InvertedFile:
     """The inverted file in `folder` if it is of this codebook and these local features and sound, else one built and
     saved there, part by part.
 
-    Raises:
-      UserError: signs of features that do not fill whole integers.
+    Args:
+      photos: opens what is aggregated of the photographs, in their order; called where there is something to build.
+      fingerprints: of the local features of each set of photographs.
     """
-    if binary and codebook.centroids.shape[1] % BITS:
-        raise UserError(
-            f"config.search.binary=True: local features have {codebook.centroids.shape[1]} dimensions, but signs are "
-            f"packed in multiples of {BITS}; set config.model.local.dim to one, or config.search.binary=False"
-        )
-    key = fingerprint(codebook.fingerprint, photos.fingerprint, names, binary)
+    key = fingerprint(codebook.fingerprint, fingerprint(*fingerprints), names, binary)
 
     def build() -> InvertedFile:
+        found = photos()
         with commit_folder(folder) as built:
             file = InvertedFile(codebook.centroids, binary=binary, fingerprint=key, folder=built)
-            for start in range(0, len(names), AT_ONCE):
-                rows = np.arange(start, min(start + AT_ONCE, len(names)))
-                own = photos(rows)
-                file.add(np.asarray(own.features), np.asarray(own.counts), [names[row] for row in rows])
+            for words, vectors in found:
+                file.add_aggregated(words, vectors, names[len(file) : len(file) + len(words)])
             file.finish()
         return file
 

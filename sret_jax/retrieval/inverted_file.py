@@ -92,6 +92,12 @@ class InvertedFile:
         if len(x) != len(names):
             raise ValueError(f"{len(x)} photographs with {len(names)} names")
         words, vectors = (np.asarray(z) for z in self._aggregate(x, count, 1))
+        self.add_aggregated(words, vectors, names)
+
+    def add_aggregated(
+        self, words: Int32[np.ndarray, "b m"], vectors: Shaped[np.ndarray, "b m w"], names: list[str]
+    ) -> None:
+        """Appends photographs by what `asmk.aggregate` made of them, with one word for each feature."""
         real = words < len(self.centroids)
         self._pending.append((real.sum(1, dtype=np.int32), words[real], vectors[real]))
         self.names += names

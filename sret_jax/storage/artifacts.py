@@ -17,7 +17,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import IO, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -345,3 +345,12 @@ def lock_folder(path: Path) -> Iterator[None]:
         write_whole(f, f"process {os.getpid()} on {socket.gethostname()}".encode())
         clear_temporaries(path)
         yield
+
+
+def wait_for(lock: IO[str], path: Path) -> None:
+    """Holds an open lock file for this process, once nobody else does; the log names `path` where it has to wait."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.info("another process prepares %s; waiting for it", path)
+        fcntl.flock(lock, fcntl.LOCK_EX)

@@ -143,12 +143,7 @@ class RowStore:
         _, start, stop = self.chunks()[chunk]
         if len(descriptors) != stop - start:
             raise ValueError(f"chunk {chunk} has {stop - start} photos, got {len(descriptors)} descriptors")
-        bad = np.flatnonzero(~_finite(descriptors))
-        if len(bad):
-            raise UserError(
-                f"{self.names[start + bad[0]]}: its descriptor is not finite ({len(bad)} such in a chunk of "
-                f"{len(descriptors)}); check the photo and the network's parameters"
-            )
+        check_finite(descriptors, self.names[start:stop])
         buffer = io.BytesIO()
         np.save(buffer, descriptors)
         path = self.folder / _file(chunk)
@@ -320,6 +315,25 @@ def _taken(store: RowStore, chunk: int, part: RowStore) -> bool:
 def joined(parts: Sequence[Shaped[np.ndarray, "_ *d"]]) -> Shaped[np.ndarray, "n *d"]:
     """The rows of chunks one after the other, copied once; of a single chunk the chunk itself, which may be mapped."""
     return np.asarray(parts[0]) if len(parts) == 1 else np.concatenate(parts)
+
+
+def check_finite(rows: Shaped[np.ndarray, "m *d"], names: Sequence[str]) -> None:
+    """Raises `UserError`, which names the photo, where a number of a row is not finite."""
+    bad = np.flatnonzero(~_finite(rows))
+    if len(bad):
+        raise UserError(
+            f"{names[bad[0]]}: its descriptor is not finite ({len(bad)} such in a chunk of {len(rows)}); check the "
+            "photo and the network's parameters"
+        )
+
+
+def is_begun(folder: Path, names: list[str], fingerprint: str) -> bool:
+    """Whether a store of these rows is in `folder`, or parts of one, whole or not."""
+    for place in (folder, *(Path(folder) / PARTS).glob("*-of-*")):
+        with contextlib.suppress(UserError):
+            if RowStore.load(place, fingerprint).names == names:
+                return True
+    return False
 
 
 class StoredRows:

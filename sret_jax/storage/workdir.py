@@ -6,6 +6,7 @@ checkpoints/<step>/                            everything needed to go on exactl
 data/                                          prepared photographs, and maps that training keeps of them
 descriptors/<photos>/  index/<database>/       global descriptors and the index over them
 local/<photos>/<source>/                       local features
+local/<photos>/words/                          or, where ASMK alone reads them, the words and signs they amount to
 asmk/codebook/  asmk/<database>/               visual words and inverted files
 maps/<photos>/<source>/                        feature maps, for localization
 rerank/                                        what re-rankers compute before the first query
@@ -71,6 +72,9 @@ class Workdir:
 
     def local_features(self, photos: str, source: str) -> Path:
         return self.root / "local" / (photos + self.tag) / source
+
+    def visual_words(self, photos: str) -> Path:
+        return self.root / "local" / (photos + self.tag) / "words"
 
     @property
     def codebook(self) -> Path:
