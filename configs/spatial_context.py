@@ -18,9 +18,9 @@ Measured on 8 landmarks that were not trained on / 63 objects that the step was 
 ROxford5k (medium), after training on 479 instances from ImageNet's weights, mAP (`benchmarks/ablation.py`, three
 seeds): 88.79 ± 0.19 / 78.99 ± 0.37 / 39.8 ± 1.4; smoothing alone 88.21 ± 0.04 / 77.20 ± 0.15 / 41.3 ± 0.3; GeM 86.93 ±
 0.00 / 75.81 ± 0.09 / 41.5 ± 0.1. With the last stage trained, smoothing started as the identity: 90.24 ± 0.44 / 82.76 ±
-0.74 / 41.9 ± 1.9; without smoothing (`--config.model.smoothing.enabled=False`) 90.31 ± 0.55 / 82.56 ± 0.75 / 42.3 ± 1.2;
-GeM 90.10 ± 0.41 / 82.19 ± 0.64 / 41.8 ± 1.0. The weights that come with the package: 89.92 / 81.65 / 40.2, the first of
-three seeds with smoothing started as the average, 89.70 ± 0.71 / 82.28 ± 0.53 / 38.5 ± 3.0.
+0.74 / 41.9 ± 1.9; without smoothing (`--config.model.smoothing.enabled=False`) 90.31 ± 0.55 / 82.56 ± 0.75 / 42.3 ±
+1.2; GeM 90.10 ± 0.41 / 82.19 ± 0.64 / 41.8 ± 1.0. The weights that come with the package: 89.92 / 81.65 / 40.2, the
+first of three seeds with smoothing started as the average, 89.70 ± 0.71 / 82.28 ± 0.53 / 38.5 ± 3.0.
 """
 
 from sret_jax.config import Config, DataConfig, EvalConfig, ModelConfig, RefinementConfig, SmoothingConfig, TrainConfig
