@@ -52,7 +52,7 @@ class Status:
     recall    recall@10 of the index, measured when it was built for `config.search.recall`; 0 where none was asked for
     local     the local features that are kept for spatial verification, "" for none
     store     what descriptors are held as where this machine searches: "float32", "float16" or "int8"; "" where the
-              retriever says it, which is not loaded yet
+              retriever says it, which is not loaded yet, or a server searches
     """
 
     name: str

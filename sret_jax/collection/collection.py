@@ -118,6 +118,8 @@ class Collection:
             raise UserError("--server: give --engine=milvus or --engine=pgvector with it")
         if engine is not None and shard:
             raise UserError("--engine: a shard is not searched; give it with `sret index` after `sret merge`")
+        if store is not None and shard:
+            raise UserError("--store: a shard is not searched; give it with `sret index` after `sret merge`")
         part = Shard.parse(shard) if isinstance(shard, str) else shard
         folder, source = place_of(root, Path(workdir).expanduser(), name, retriever, local, part, store)
         if engine is not None:

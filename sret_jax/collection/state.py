@@ -79,10 +79,11 @@ class State:
         for name, *rest in entry.get("add", ()):
             size, digest, stamp, positions, checks = rest
             own = StoredPhoto(name, tuple(size), digest, tuple(stamp), tuple(positions), tuple(checks), self.map_bytes)
-            self.live[name] = len(self.photos)
-            self.contents.setdefault(digest, []).append(len(self.photos))
+            row = len(self.photos)
+            self.photos.append(own)  # first: threads that read look up rows by their content meanwhile
+            self.live[name] = row
+            self.contents.setdefault(digest, []).append(row)
             self.skipped.pop(name, None)
-            self.photos.append(own)
             self.map_bytes += positions[0] * positions[1] * self.header["channels"]
         for row, count, check in entry.get("local", ()):
             self.local[row] = LocalRow(count, check, self.local_bytes)

@@ -85,6 +85,7 @@ def update_store(
         for outcomes in parts:
             _add_part(store, outcomes, source, extractor, stage, out, finder)
             done += len(outcomes)
+            del outcomes  # before the next ones are waited for
             progress(done, total)
     skipped = [list(entry) for entry in changes.skipped]
     out.renamed = _renamed(store, changes.gone, out.added)
@@ -136,6 +137,7 @@ def _complete(
             store.add_local({rows[one.file.name]: own for one, own in zip(photos, found, strict=True)})
             out.completed += [one.file.name for one in photos]
             done += len(outcomes)
+            del outcomes, photos
             progress(done)
 
 
@@ -203,7 +205,12 @@ def _read(
     def read(file: FoundFile) -> ReadPhoto | Rejected:
         return read_photo(file, source, extractor, row_of, finder.look if finder else None)
 
-    return parts_ahead(read, files, AT_ONCE)
+    return parts_ahead(read, files, _part_size(extractor))
+
+
+def _part_size(extractor: Extractor) -> int:
+    """Fewer photographs, where each is kept as large as its file, because several scales are made of it."""
+    return AT_ONCE if tuple(extractor.config.extract.scales) == (1.0,) else max(1, AT_ONCE // 8)
 
 
 def _sound_row(store: Store, digest: str) -> int | None:

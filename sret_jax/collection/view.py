@@ -82,8 +82,11 @@ class View:
 
     def _search(self, retriever: Retriever) -> SearchConfig:
         """The settings of the retriever, with the store that the collection was given instead of its own, if any."""
-        store = read_about(self.folder).get("store")
-        return dataclasses.replace(retriever.config.search, store=store) if store else retriever.config.search
+        search, store = retriever.config.search, read_about(self.folder).get("store")
+        if not store:
+            return search
+        method = "exact" if search.method == "brute_force" else search.method  # which finds the same, in any store
+        return dataclasses.replace(search, store=store, method=method)
 
     def _filled(self) -> Store:
         if self.store is None or not self.store.state.live:

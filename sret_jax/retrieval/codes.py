@@ -77,10 +77,11 @@ def encoded(
 ) -> tuple[Shaped[np.ndarray, "n d"], Float64[np.ndarray, "n"]]:
     """The codes of rows, of int8 where there are scales and else of float16, and how far each lies from its row.
 
-    A number that its scale does not reach is cut off at the largest that it does, which the distance counts.
+    A number that its scale does not reach is cut off at the largest that it does, and one too small for the exponents
+    of float16 is 0, because libraries differ in what they make of such; the distance counts both.
     """
     if scales is None:
-        rows = x.astype(np.float16)
+        rows = np.where(np.abs(x) < np.finfo(np.float16).smallest_normal, 0, x).astype(np.float16)
     else:
         rows = np.clip(np.rint(x / scales), -LEVELS, LEVELS).astype(np.int8)
     back = rows.astype(np.float64) * (1 if scales is None else scales)

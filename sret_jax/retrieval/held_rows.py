@@ -12,7 +12,6 @@ from jaxtyping import Float, Float32, Int
 
 from sret_jax.retrieval.codes import WIDENED, encoded, scales_for, widened
 from sret_jax.retrieval.exact import cosines
-from sret_jax.retrieval.searcher import TIE
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8}
 ROWS_AT_ONCE = 4096  # rows read at once
@@ -68,7 +67,8 @@ class HeldRows:
             return np.arange(n)
         scores, errors = self._scores(query, n), self._errors[:n]
         least = np.partition(scores - errors, n - k)[n - k]  # k rows are at least so near
-        return np.flatnonzero(scores + errors >= least - TIE)
+        rounding = len(query) * np.finfo(np.float32).eps  # of two sums of float32, whatever their order
+        return np.flatnonzero(scores + errors >= least - rounding)
 
     def _scores(self, query: Float[np.ndarray, "d"], n: int) -> Float32[np.ndarray, "n"]:
         """Dot products with what is held, summed in float32."""

@@ -774,6 +774,17 @@ def test_a_collection_remembers_its_store_and_answers_as_by_float32(collection, 
     assert changed != right and answers(opened("float32")) == changed
     with pytest.raises(UserError, match="--store: no store 'int4'; did you mean 'int8'"):
         opened("int4")
+    with pytest.raises(UserError, match="--store: a shard is not searched"):
+        Collection.open(root, workdir=collection.folder.parent, shard="0/2", store=store)
+
+
+def test_a_retriever_that_searches_by_brute_force_has_a_store_too(collection, root, retriever):
+    right = found(collection, "cat/0.jpg")
+    config = dataclasses.replace(CONFIG, search=dataclasses.replace(CONFIG.search, method="brute_force"))
+    held = Collection.open(root, workdir=collection.folder.parent, store="int8")
+    held._retriever = dataclasses.replace(retriever, config=config)
+    held._retriever.__dict__["extractor"] = retriever.extractor
+    assert found(held, "cat/0.jpg") == right
 
 
 @pytest.mark.parametrize(

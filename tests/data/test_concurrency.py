@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -52,11 +53,41 @@ def test_the_next_part_is_made_while_one_is_used():
 
 
 def test_who_stops_early_waits_for_no_more_than_was_begun():
-    read = []
-    many = parts_ahead(lambda number: read.append(number), list(range(1000)), 3, threads=1)
+    read, begun, released = [], threading.Event(), threading.Event()
+
+    def of(number: int) -> None:
+        read.append(number)
+        if number == 3:  # the first of the second part
+            begun.set()
+            released.wait(20)
+
+    many = parts_ahead(of, list(range(1000)), 3, threads=1)
     next(many)
-    many.close()
-    assert len(read) <= 6
+    assert begun.wait(20)
+    closing = threading.Thread(target=many.close)
+    closing.start()
+    time.sleep(0.2)  # until what waits is taken back
+    released.set()
+    closing.join(20)
+    assert read == [0, 1, 2, 3]
+
+
+def test_a_part_is_let_go_of():
+    class Large:
+        there = 0
+
+        def __init__(self, _: int):
+            Large.there += 1
+
+        def __del__(self):
+            Large.there -= 1
+
+    seen = 0
+    for part in parts_ahead(Large, list(range(12)), 3, threads=1):
+        seen += len(part)
+        del part
+        assert Large.there <= 3  # of the next part
+    assert seen == 12
 
 
 def test_a_failure_comes_in_its_turn():
