@@ -203,7 +203,8 @@ def _read(
         return _sound_row(store, digest) if store else None
 
     def read(file: FoundFile) -> ReadPhoto | Rejected:
-        return read_photo(file, source, extractor, row_of, finder.look if finder else None)
+        look = finder.look if finder else None
+        return read_photo(file, source=source, extractor=extractor, row_of=row_of, look=look)
 
     return parts_ahead(read, files, _part_size(extractor))
 

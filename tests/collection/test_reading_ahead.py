@@ -48,10 +48,10 @@ def test_what_was_described_before_a_failure_stays(tmp_path, retriever, monkeypa
         write_long_ago(tmp_path / f"photos/{i}.jpg", pixels)
     collection, read_photo = opened(tmp_path / "photos", retriever), updating.read_photo
 
-    def gone(file, *how):
+    def gone(file, **how):
         if file.name == "3.jpg":
             raise UserError("the disk is gone")
-        return read_photo(file, *how)
+        return read_photo(file, **how)
 
     monkeypatch.setattr(updating, "read_photo", gone)
     with pytest.raises(UserError, match="the disk is gone"):
