@@ -11,8 +11,7 @@ from sret_jax.collection import served_index as module
 from sret_jax.collection.collection import Collection
 from sret_jax.collection.place import write_about
 from sret_jax.collection.served_index import ServedStoreIndex, choose_engine, table_of
-from sret_jax.collection.state import StoredPhoto
-from sret_jax.collection.store import Described, Store
+from sret_jax.collection.store import Store
 from sret_jax.collection.store_index import StoreIndex
 from sret_jax.config import Config, DataConfig, ExtractConfig, ModelConfig, SearchConfig
 from sret_jax.errors import UserError
@@ -20,25 +19,15 @@ from sret_jax.retrieval.engine import UnreachableError, patiently
 from sret_jax.retriever import load
 from sret_jax.server.app import application
 from tests.support.photos import write_long_ago
+from tests.support.stores import add_drawn, drawn_store
 from tests.support.tables import MemoryTable
 
 DIM = 8
 
 
-def add(store: Store, count: int, seed: int, removed: tuple[str, ...] = (), name: str = "") -> None:
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(count, DIM))
-    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
-    names = [name or f"{seed}/{i}.jpg" for i in range(count)]
-    photos = [StoredPhoto(one, (30, 20), f"content {seed} {one}", (7, 9), (1, 1), (0, 0)) for one in names]
-    store.add(Described(photos, x, [np.zeros((1, 1, 2), np.int8)] * count), removed=removed)
-
-
 @pytest.fixture
 def store(tmp_path) -> Store:
-    store = Store.create(tmp_path, DIM, 2, {"retriever": "r"})
-    add(store, 60, 0)
-    return store
+    return drawn_store(tmp_path, DIM)
 
 
 def served(store: Store, table: MemoryTable, method: str = "exact") -> ServedStoreIndex:
@@ -74,8 +63,8 @@ def test_what_came_and_went_since_the_upload_counts_at_once(store):
     served(store, table).keep()
     index = served(store, table)  # of a process that only searches
     check(index)
-    add(store, 5, 1, removed=("0/3.jpg", "0/4.jpg"))
-    add(store, 1, 2, name="0/7.jpg")  # changed
+    add_drawn(store, 5, 1, removed=("0/3.jpg", "0/4.jpg"))
+    add_drawn(store, 1, 2, name="0/7.jpg")  # changed
     store.change({"remove": ["0/9.jpg"]})
     check(index)
     row = store.state.live["1/0.jpg"]
@@ -90,7 +79,7 @@ def test_what_came_and_went_since_the_upload_counts_at_once(store):
 def test_only_what_is_new_is_uploaded_after_the_store_was_compacted(store):
     table = MemoryTable()
     served(store, table).keep()
-    add(store, 2, 1, removed=("0/3.jpg",))
+    add_drawn(store, 2, 1, removed=("0/3.jpg",))
     served(store, table).keep()
     store.compact()
     again = Store(store.folder)
@@ -104,7 +93,7 @@ def test_another_retriever_takes_the_place_of_the_one_before(store, tmp_path):
     table = MemoryTable()
     served(store, table).keep()
     other = Store.create(tmp_path / "other", DIM, 2, {"retriever": "another"})
-    add(other, 20, 5)
+    add_drawn(other, 20, 5)
     index = served(other, table)
     index.keep()
     assert len(table.stored) == 20 and table.said is not None and table.said["retriever"] == "another"
@@ -115,7 +104,7 @@ def test_a_lost_server_is_said_and_searched_again_when_it_is_back(store, monkeyp
     table = MemoryTable()
     index = served(store, table)
     index.keep()
-    add(store, 5, 1)
+    add_drawn(store, 5, 1)
     table.lost = -1
     query = np.eye(DIM, dtype=np.float32)[0]
     with pytest.raises(UnreachableError, match="memory: does not answer"):

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from sret_jax.collection.state import StoredPhoto
-from sret_jax.collection.store import Described, Store
+from sret_jax.collection.store import Store
 from sret_jax.collection.store_index import StoreIndex, kept_about
 from sret_jax.config import SearchConfig
 from sret_jax.retrieval import changing_index
 from sret_jax.storage.artifacts import DamagedError
+from tests.support.stores import add_drawn, drawn_store
 
 DIM = 16
 STORES = ["float32", "float16", "int8"]
@@ -18,17 +18,9 @@ def unit(x: np.ndarray) -> np.ndarray:
     return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def add(store: Store, count: int, seed: int, removed: tuple[str, ...] = ()) -> None:
-    x = unit(np.random.default_rng(seed).normal(size=(count, DIM)))
-    photos = [StoredPhoto(f"{seed}/{i}", (30, 20), f"content {seed} {i}", (7, 9), (1, 1), (0, 0)) for i in range(count)]
-    store.add(Described(photos, x, [np.zeros((1, 1, 2), np.int8)] * count), removed=removed)
-
-
 @pytest.fixture
 def store(tmp_path) -> Store:
-    store = Store.create(tmp_path, DIM, 2, {"retriever": "r"})
-    add(store, 60, 0)
-    return store
+    return drawn_store(tmp_path, DIM)
 
 
 def exact(store: Store, by: str) -> StoreIndex:
@@ -51,7 +43,7 @@ def test_answers_are_those_of_float32_while_photographs_come_and_go(store, by, m
                 for one, other in zip(right, found, strict=True):
                     np.testing.assert_array_equal(other, one)
         live = sorted(store.state.live)
-        add(store, 10 * round, round, removed=tuple(live[:: 3 + round]))
+        add_drawn(store, 10 * round, round, removed=tuple(live[:: 3 + round]))
 
 
 @pytest.mark.parametrize("by", ["float16", "int8"])
@@ -61,7 +53,7 @@ def test_a_candidate_that_changed_on_the_disk_is_named(store, by):
     content = bytearray(path.read_bytes())
     content[4 * DIM * 7] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DamagedError, match="the descriptor of '0/7' changed since it was written"):
+    with pytest.raises(DamagedError, match="the descriptor of '0/7.jpg' changed since it was written"):
         index.search(query, 3)
 
 
@@ -70,7 +62,7 @@ def test_rows_that_could_not_be_read_are_read_again(store, by, monkeypatch):
     monkeypatch.setattr(changing_index, "INSERTED_AT_ONCE", 4)
     index = exact(store, by)
     index.follow()
-    add(store, 20, 1)
+    add_drawn(store, 20, 1)
     path = store.generation / "descriptors"
     sound = path.read_bytes()
     path.write_bytes(sound[: 4 * DIM * 70])

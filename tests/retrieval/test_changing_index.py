@@ -186,19 +186,20 @@ def test_only_what_may_be_among_the_answers_is_read():
 @pytest.mark.parametrize("method", ["ah", "tree_ah"])
 def test_recall_after_twenty_rounds_is_that_of_a_fresh_build(method, store):
     pytest.importorskip("scann")
-    index, present = changed(method, store=store)
-    ids = np.array(sorted(present))
-    fresh = ChangingIndex(ids, reader(present), SearchConfig(method=method, store=store))
-
-    def recall(of: ChangingIndex, queries: np.ndarray) -> float:
-        return np.mean([np.isin(exhaustive(present, q, 10), of.search(q, 10)[0]).mean() for q in queries])
-
-    queries = rows(100)
-    # ScaNN trains on several threads, and no two trees are the same: over the same rows recall varies by 0.01.
-    assert recall(index, queries) >= recall(fresh, queries) - 0.03
-    for query in queries[:10]:
-        found, scores = index.search(query, 5)
-        np.testing.assert_allclose(scores, [present[id] @ query for id in found.tolist()], atol=1e-5)
+    differences = []
+    for _ in range(5):  # ScaNN trains on several threads, so that no two trees over the same rows are the same
+        index, present = changed(method, store=store)
+        fresh = ChangingIndex(np.array(sorted(present)), reader(present), SearchConfig(method=method, store=store))
+        queries = rows(100)
+        recall, expected = (
+            np.mean([np.isin(exhaustive(present, q, 10), of.search(q, 10)[0]).mean() for q in queries])
+            for of in (index, fresh)
+        )
+        differences.append(recall - expected)
+        for query in queries[:10]:
+            found, scores = index.search(query, 5)
+            np.testing.assert_allclose(scores, [present[id] @ query for id in found.tolist()], atol=1e-5)
+    assert np.mean(differences) >= -0.01
 
 
 def test_brute_force_has_no_codes():
