@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -134,13 +136,20 @@ def test_a_report_scores_whole_rankings(growth):
     assert found["mAP"] == pytest.approx(100 * ap.mean()) and found["queries"] == 3
 
 
-def test_memory_is_what_a_step_holds_at_most(growth):
-    def step():
-        return np.ones(40_000_000, np.uint8).sum()
+OF_A_STEP = """
+import growth, numpy as np
+cost, total = growth.measured(10, lambda: np.ones(40_000_000, np.uint8).sum())
+print(int(total), cost.bytes, cost.wall > 0, growth.held("VmHWM") >= growth.held("VmRSS"))
+"""
 
-    cost, total = growth.measured(10, step)
-    assert total == 40_000_000 and 35e6 < cost.bytes < 80e6
-    assert cost.wall > 0 and growth.held("VmHWM") >= growth.held("VmRSS")
+
+def test_memory_is_what_a_step_holds_at_most():
+    """In a process of its own, as the benchmark is: what other tests leave behind is given back at any moment."""
+    command, folder = [sys.executable, "-c", OF_A_STEP], REPOSITORY / "benchmarks"
+    said = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+    total, held, took, peak = said.split()
+    assert total == "40000000" and 35e6 < int(held) < 80e6
+    assert (took, peak) == ("True", "True")
 
 
 @pytest.mark.slow

@@ -23,8 +23,8 @@ class Service:
                 one = self._listening.accept()[0]
             except OSError:
                 return
+            self.connections.append(one)  # before it speaks: whoever has heard it may look for it
             one.sendall(b"hello")
-            self.connections.append(one)
             threading.Thread(target=self._echo, args=(one,), daemon=True).start()
 
     def _echo(self, one):
