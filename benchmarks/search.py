@@ -157,7 +157,7 @@ def said(settings: dict[str, Any]) -> str:
     if "recall" not in settings:
         return ""
     of = f"{settings['leaves_to_search']} of {settings['leaves']} leaves"
-    return f"{settings['reorder']} re-scored for ten, {of}, {settings['recall']:.3f} on itself"
+    return f"{settings['reorder']} re-scored for ten, {of}, {settings['recall']:.3f} on its own"
 
 
 def theirs(name: str, folder: Path, threads: int) -> Iterator[tuple[int, str, Call]]:
