@@ -62,7 +62,9 @@ def run(name: str, words: Sequence[str] | None = None) -> None:
                     raise
                 leave(1, traceback.format_exc())
 
-    sys.argv = [f"sret {name}", *words]  # where ml_collections looks for the fields of a config
+    # Where ml_collections looks for the fields of a config. The first word becomes the name of the process: of a name
+    # with a blank, Slurm (proctrack/linuxproc) would misread /proc/PID/stat, and its signals would reach nobody.
+    sys.argv = [f"sret-{name}", *words]
     app.run(act, flags_parser=partial(_parse, typed=typed))
 
 

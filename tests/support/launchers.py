@@ -18,7 +18,7 @@ import pytest
 from tests.support.commands import REPOSITORY
 
 LONG = 600  # seconds after which something hangs
-STEPS, SAVE_EVERY = 120, 20
+STEPS, SAVE_EVERY = 400, 20  # so many that a cluster has the time to do something to a run
 CONFIG = """
 from sret_jax.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
 
@@ -106,14 +106,17 @@ class Slurm:
         return dict(word.split("=", 1) for word in self("scontrol", "show", "job", job).split() if "=" in word)
 
     def wait_for_requeue(self, job: str, times: int) -> None:
-        """Until a job was requeued so often; then it begins at once, not two minutes later, as it would by itself."""
+        """Until a job was requeued so often; then it begins soon, not two minutes later, as it would by itself.
+
+        Not in the same second: Slurm may take it for the one that has ended, "Job credential revoked".
+        """
 
         def has_ended() -> bool:
             about = self.about(job)
             return (about["Restarts"], about["JobState"], about["Reason"]) == (str(times), "PENDING", "BeginTime")
 
         wait_until(has_ended, f"requeued {times} times")
-        self("scontrol", "update", f"JobId={job}", "StartTime=now")
+        self("scontrol", "update", f"JobId={job}", "StartTime=now+3")
 
 
 @contextlib.contextmanager
@@ -148,10 +151,14 @@ def slurm(folder: Path) -> Iterator[Slurm]:
         "SlurmdParameters": "config_overrides",
         "ReturnToService": 2,
         "KillWait": 60,
+        "PreemptType": "preempt/partition_prio",
+        "PreemptMode": "REQUEUE",
+        "SchedulerParameters": "batch_sched_delay=0,sched_interval=5",
     }
     lines = [f"{name}={value}" for name, value in settings.items()]
     lines.append(f"NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN")
-    lines.append("PartitionName=usual Nodes=ALL Default=YES")
+    lines.append("PartitionName=usual Nodes=ALL Default=YES PriorityTier=1 GraceTime=60")
+    lines.append("PartitionName=urgent Nodes=ALL PriorityTier=2 PreemptMode=OFF")
     (folder / "slurm.conf").write_text("\n".join(lines) + "\n")
     files = {"key-file": key, "socket": spoken, "pid-file": folder / "munged.pid", "seed-file": folder / "seed"}
     started: list[subprocess.Popen] = []

@@ -74,22 +74,23 @@ def test_open_mpi_passes_a_signal_on_and_the_same_command_goes_on(folder, whole)
     assert_same_bits(training, whole)
 
 
-def recipe():
-    """The script that the documentation shows for Slurm."""
+def job_of(training):
+    """The script that the documentation shows for Slurm, whose command alone is another."""
     page = (REPOSITORY / "docs/training.md").read_text()
-    return re.search(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", page, re.DOTALL)[1]
+    recipe = re.search(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", page, re.DOTALL)[1]
+    text, count = re.subn(r"sret train .*", shlex.join(training.words), recipe)
+    assert count == 1
+    text = re.sub(r"(?m)^#SBATCH --(time|gpus|cpus|signal).*\n", "", text)
+    script = training.folder / f"{training.workdir.name}.sh"
+    script.write_text(text)
+    return script
 
 
 @needs("mpirun", "munged", "slurmctld", "slurmd")
 def test_under_slurm_the_script_of_the_documentation_requeues_what_has_lost_a_task(folder, whole):
-    """The script of the documentation, whose command alone is another."""
-    training, script = Training(folder, "slurm"), folder / "job.sh"
-    text, count = re.subn(r"sret train .*", shlex.join(training.words), recipe())
-    assert count == 1
-    script.write_text(re.sub(r"(?m)^#SBATCH --(time|nodes|gpus|cpus).*\n", "", text))
-    with slurm(folder / "itself") as cluster:
-        log = folder / "slurm.log"
-        job = cluster.submit(script, f"--output={log}", environment=training.environment)
+    training, log = Training(folder, "lost"), folder / "lost.log"
+    with slurm(folder / "lost_in") as cluster:
+        job = cluster.submit(job_of(training), f"--output={log}", environment=training.environment)
         wait_until(lambda: training.step > 30, "steps")
         tasks = [line.split() for line in cluster("scontrol", "listpids", f"{job}.0").splitlines()]
         (main,) = (int(task[0]) for task in tasks if task[-1] == "0")  # by its number in the job
@@ -100,4 +101,37 @@ def test_under_slurm_the_script_of_the_documentation_requeues_what_has_lost_a_ta
         assert re.search(r"error: process 0 \(pid \d+ on .*\) is lost: .* the run goes on after step", log.read_text())
         wait_until(lambda: cluster.about(job)["JobState"] == "COMPLETED", "end")
         assert "Traceback" not in log.read_text()
+    assert_same_bits(training, whole)
+
+
+@needs("mpirun", "munged", "slurmctld", "slurmd")
+def test_under_slurm_a_job_that_has_to_make_way_saves_and_goes_on_when_there_is_room(folder, whole):
+    training, log, other = Training(folder, "preempted"), folder / "preempted.log", folder / "urgent.sh"
+    other.write_text("#!/bin/bash\nsleep 1\n")
+    with slurm(folder / "preempted_in") as cluster:
+        job = cluster.submit(job_of(training), f"--output={log}", environment=training.environment)
+        wait_until(lambda: training.step > 30, "steps")
+        words = ["--partition=urgent", "--ntasks=2", f"--output={folder / 'urgent.log'}"]
+        urgent = cluster.submit(other, *words, environment=training.environment)
+        wait_until(lambda: cluster.about(urgent)["JobState"] == "COMPLETED", "the urgent job")
+        assert "stopped by SIGTERM after step" in log.read_text()
+
+        cluster.wait_for_requeue(job, 1)
+        wait_until(lambda: cluster.about(job)["JobState"] == "COMPLETED", "end")
+        assert "going on after step" in log.read_text() and "Traceback" not in log.read_text()
+    assert_same_bits(training, whole)
+
+
+@needs("mpirun", "munged", "slurmctld", "slurmd")
+def test_under_slurm_a_job_whose_time_is_nearly_over_saves_and_goes_on(folder, whole):
+    """The signal of `--signal` goes to the tasks and not to the script, as that of `scancel --signal` does."""
+    training, log = Training(folder, "short"), folder / "short.log"
+    with slurm(folder / "short_in") as cluster:
+        job = cluster.submit(job_of(training), f"--output={log}", environment=training.environment)
+        wait_until(lambda: training.step > 30, "steps")
+        cluster("scancel", "--signal=USR1", job)
+        cluster.wait_for_requeue(job, 1)
+        assert "stopped by SIGUSR1 after step" in log.read_text()
+        wait_until(lambda: cluster.about(job)["JobState"] == "COMPLETED", "end")
+        assert "going on after step" in log.read_text() and "Traceback" not in log.read_text()
     assert_same_bits(training, whole)
