@@ -10,6 +10,8 @@ is measured in turn:
   compiles.
 - one / two: seconds of one process for all photographs, over those of the slower of two processes that describe a half
   each at the same time. Every process has half of the cores for itself alone.
+- one / two, products: the same for products of matrices that stay in the cache of a core: what the cores of this
+  machine allow at most, some of which may be two threads of one.
 - merge: seconds of merging the shards, as a share of describing them.
 """
 
@@ -23,12 +25,15 @@ import tempfile
 import time
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 from timing import command, machine, save
 
 from sret_jax.collection.collection import Collection
 from sret_jax.collection.on_ray import Work, index_on_ray
 
 WARM = 8  # photographs that every process describes before it is measured
+SIDE, PRODUCTS = 256, 20_000  # of the matrices that are multiplied, and how often: 0.67 TFLOP
 
 
 def main() -> None:
@@ -45,7 +50,7 @@ def main() -> None:
         return
     if given.root is None or given.shards < 2:
         sys.exit("give --root=PHOTOS, and at least two shards")
-    about, found = machine(), {"engine / loop": [], "one / two": [], "merge": []}
+    about, found = machine(), {"engine / loop": [], "one / two": [], "one / two, products": [], "merge": []}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         link(given.root, work, given.photos)
@@ -53,7 +58,8 @@ def main() -> None:
             engine, plain, merge = engine_and_loop(work / f"{number}", work / "photos", given.shards)
             found["engine / loop"].append(engine / plain)
             found["merge"].append(merge / (plain * given.shards / (given.shards - 1)))
-            found["one / two"].append(one_and_two(work / f"{number}", work / "photos"))
+            found["one / two"].append(described_by_two(work / f"{number}", work / "photos"))
+            found["one / two, products"].append(one_and_two({"products": PRODUCTS}, [{"products": PRODUCTS // 2}] * 2))
     rows = [
         f"| {what} | {statistics.median(own):.3f} | {min(own):.3f} to {max(own):.3f} |" for what, own in found.items()
     ]
@@ -88,18 +94,19 @@ def engine_and_loop(kept: Path, photos: Path, shards: int) -> tuple[float, float
     return ends[-1] - ends[0], plain[-1] - plain[0], merge
 
 
-def one_and_two(kept: Path, photos: Path) -> float:
+def described_by_two(kept: Path, photos: Path) -> float:
+    common = {"photos": str(photos), "warm": str(photos.parent / "warm")}
+    halves = [common | {"kept": str(kept / "two"), "shards": [f"{number}/2"]} for number in range(2)]
+    return one_and_two(common | {"kept": str(kept / "one"), "shards": ["0/1"]}, halves)
+
+
+def one_and_two(whole: dict, halves: list[dict]) -> float:
+    """How many times as fast two processes are with half of the cores and of the work each as one with half of the
+    cores and all of the work."""
     cores = sorted(os.sched_getaffinity(0))
     half = max(1, len(cores) // 2)
-    halves = cores[:half], cores[half:] or cores[:half]
-    common = {"photos": str(photos), "warm": str(photos.parent / "warm")}
-    ((one,),) = processes([common | {"kept": str(kept / "one"), "shards": ["0/1"], "cores": halves[0]}])
-    two = processes(
-        [
-            common | {"kept": str(kept / "two"), "shards": [f"{number}/2"], "cores": own}
-            for number, own in enumerate(halves)
-        ]
-    )
+    ((one,),) = processes([whole | {"cores": cores[:half]}])
+    two = processes([work | {"cores": own} for work, own in zip(halves, (cores[:half], cores[half:]), strict=True)])
     return one / max(seconds for (seconds,) in two)
 
 
@@ -124,9 +131,12 @@ def processes(works: list[dict]) -> list[list[float]]:
 
 
 def loop(work: dict) -> None:
-    """Describes shards one after the other with one network."""
+    """Describes shards one after the other with one network, or multiplies matrices; prints when each was done."""
     if work.get("cores"):
         os.sched_setaffinity(0, work["cores"])
+    if "products" in work:
+        multiply(work["products"])
+        return
     retriever = None
     if warm := work.get("warm"):
         opened = Collection.open(warm, workdir=f"{work['kept']}-warm-{os.getpid()}")
@@ -142,6 +152,17 @@ def loop(work: dict) -> None:
         opened.update()
         ends.append(time.perf_counter() - begun)
     print(json.dumps(ends))
+
+
+def multiply(count: int) -> None:
+    x = jnp.eye(SIDE, dtype=jnp.float32)
+    repeated = jax.jit(lambda x, times: jax.lax.fori_loop(0, times, lambda _, y: y @ x, x))
+    repeated(x, 1).block_until_ready()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    begun = time.perf_counter()
+    repeated(x, count).block_until_ready()
+    print(json.dumps([time.perf_counter() - begun]))
 
 
 if __name__ == "__main__":
