@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 ANSWERS = 10  # whose recall it is
 SAMPLE = 256  # queries that choose, and as many others that measure
-MIXED = 5  # photographs in each: the fewest whose choice reached 0.9 to 0.99 with photographs from elsewhere as well
+MIXED = 5  # photographs in each; what three chose was too little for photographs from elsewhere
 REORDERS = (10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 2000)  # candidates scored again
 FINENESS = 1.2  # from one number of leaves that are searched to the next
 TREES = 3  # built at most
@@ -69,7 +69,7 @@ def tune(
       build: an index over x, of settings with "leaves" and "leaves_to_search" where there is a tree.
     """
     rng = np.random.default_rng(0)
-    samples = [_sample(x, means(x, rng), chunk_rows) for _ in range(2)]
+    samples = [_sample(x, _means(x, rng), chunk_rows) for _ in range(2)]
     best, built = _try(x, leaves, recall, samples, build)
     tried = {leaves}
     while leaves and best["recall"] >= recall and len(tried) < TREES:
@@ -196,7 +196,7 @@ def _following(n: int, d: int, settings: Settings) -> int:
     return settings["leaves"] * 2 if scan > centroids else settings["leaves"] // 2
 
 
-def means(x: Float[np.ndarray, "n d"], rng: np.random.Generator) -> Float32[np.ndarray, "s d"]:
+def _means(x: Float[np.ndarray, "n d"], rng: np.random.Generator) -> Float32[np.ndarray, "s d"]:
     """Means of `MIXED` rows that are drawn, of unit length."""
     total = x[rng.integers(0, len(x), (SAMPLE, MIXED))].sum(1, dtype=np.float32)
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), np.finfo(np.float32).tiny)
