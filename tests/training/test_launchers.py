@@ -86,52 +86,43 @@ def job_of(training):
     return script
 
 
-@needs("mpirun", "munged", "slurmctld", "slurmd")
-def test_under_slurm_the_script_of_the_documentation_requeues_what_has_lost_a_task(folder, whole):
-    training, log = Training(folder, "lost"), folder / "lost.log"
-    with slurm(folder / "lost_in") as cluster:
+@contextlib.contextmanager
+def requeued(folder, name, whole):
+    """`(cluster, job, log)` of a job in its steps; what is done inside requeues it, and it ends as the whole run."""
+    training, log = Training(folder, name), folder / f"{name}.log"
+    with slurm(folder / f"{name}_in") as cluster:
         job = cluster.submit(job_of(training), f"--output={log}", environment=training.environment)
         wait_until(lambda: training.step > 30, "steps")
+        yield cluster, job, log
+        cluster.wait_for_requeue(job, 1)
+        wait_until(lambda: cluster.about(job)["JobState"] == "COMPLETED", "end")
+    assert "going on after step" in log.read_text() and "Traceback" not in log.read_text()
+    assert_same_bits(training, whole)
+
+
+@needs("mpirun", "munged", "slurmctld", "slurmd")
+def test_under_slurm_the_script_of_the_documentation_requeues_what_has_lost_a_task(folder, whole):
+    with requeued(folder, "lost", whole) as (cluster, job, log):
         tasks = [line.split() for line in cluster("scontrol", "listpids", f"{job}.0").splitlines()]
         (main,) = (int(task[0]) for task in tasks if task[-1] == "0")  # by its number in the job
         os.kill(main, signal.SIGKILL)
-
-        cluster.wait_for_requeue(job, 1)
-        wait_until(lambda: "going on after step" in log.read_text(), "second start")
-        assert re.search(r"error: process 0 \(pid \d+ on .*\) is lost: .* the run goes on after step", log.read_text())
-        wait_until(lambda: cluster.about(job)["JobState"] == "COMPLETED", "end")
-        assert "Traceback" not in log.read_text()
-    assert_same_bits(training, whole)
+    assert re.search(r"error: process 0 \(pid \d+ on .*\) is lost: .* the run goes on after step", log.read_text())
 
 
 @needs("mpirun", "munged", "slurmctld", "slurmd")
 def test_under_slurm_a_job_that_has_to_make_way_saves_and_goes_on_when_there_is_room(folder, whole):
-    training, log, other = Training(folder, "preempted"), folder / "preempted.log", folder / "urgent.sh"
+    other = folder / "urgent.sh"
     other.write_text("#!/bin/bash\nsleep 1\n")
-    with slurm(folder / "preempted_in") as cluster:
-        job = cluster.submit(job_of(training), f"--output={log}", environment=training.environment)
-        wait_until(lambda: training.step > 30, "steps")
+    with requeued(folder, "preempted", whole) as (cluster, _, log):
         words = ["--partition=urgent", "--ntasks=2", f"--output={folder / 'urgent.log'}"]
-        urgent = cluster.submit(other, *words, environment=training.environment)
+        urgent = cluster.submit(other, *words, environment=dict(os.environ))
         wait_until(lambda: cluster.about(urgent)["JobState"] == "COMPLETED", "the urgent job")
-        assert "stopped by SIGTERM after step" in log.read_text()
-
-        cluster.wait_for_requeue(job, 1)
-        wait_until(lambda: cluster.about(job)["JobState"] == "COMPLETED", "end")
-        assert "going on after step" in log.read_text() and "Traceback" not in log.read_text()
-    assert_same_bits(training, whole)
+    assert "stopped by SIGTERM after step" in log.read_text()
 
 
 @needs("mpirun", "munged", "slurmctld", "slurmd")
 def test_under_slurm_a_job_whose_time_is_nearly_over_saves_and_goes_on(folder, whole):
     """The signal of `--signal` goes to the tasks and not to the script, as that of `scancel --signal` does."""
-    training, log = Training(folder, "short"), folder / "short.log"
-    with slurm(folder / "short_in") as cluster:
-        job = cluster.submit(job_of(training), f"--output={log}", environment=training.environment)
-        wait_until(lambda: training.step > 30, "steps")
+    with requeued(folder, "short", whole) as (cluster, job, log):
         cluster("scancel", "--signal=USR1", job)
-        cluster.wait_for_requeue(job, 1)
-        assert "stopped by SIGUSR1 after step" in log.read_text()
-        wait_until(lambda: cluster.about(job)["JobState"] == "COMPLETED", "end")
-        assert "going on after step" in log.read_text() and "Traceback" not in log.read_text()
-    assert_same_bits(training, whole)
+    assert "stopped by SIGUSR1 after step" in log.read_text()
